@@ -1,0 +1,55 @@
+# `make help` lists what there is. Everything runs in .venv, made once from requirements.txt.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Any Python 3.11 or later makes the environment: make demo PYTHON=python3.12
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# The demo and the tests are offline: a model library must not even ask.
+OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
+
+.PHONY: help demo test lint format dag clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch first and alone: pip then takes exactly this build, whatever the other packages would accept.
+.venv/.stamp: requirements.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=...")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements.txt)"
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, in minutes
+	$(OFFLINE) $(BIN)/python -m snakemake --cores all
+	@echo
+	@cat results/demo/tables/regression.md
+	@echo
+	@echo "Tables: results/demo/tables/   Figure: results/demo/figures/tradeoff.svg   Report: results/demo/report.md"
+
+test: .venv/.stamp ## all tests
+	$(OFFLINE) $(BIN)/python -m pytest
+
+lint: .venv/.stamp ## check style: ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/python -m snakemake --lint
+
+format: .venv/.stamp ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+dag: .venv/.stamp ## draw the rules into docs/dag.mmd (Mermaid)
+	mkdir -p docs
+	$(BIN)/python -m snakemake --cores 1 --forceall --rulegraph mermaid-js > docs/dag.mmd
+
+clean: ## remove the demo's results and all caches; not .venv, not other studies
+	# .snakemake stays: it remembers the settings behind the other studies' results.
+	rm -rf results/demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

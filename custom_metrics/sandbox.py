@@ -1,0 +1,183 @@
+"""Run one SQL query that nobody has read yet against one SQLite file, and let it do no harm.
+
+Covered, each attacked in tests/unit/test_sandbox.py:
+
+- writing: the file is opened `mode=ro` and `immutable=1` (no lock, journal or WAL file is made), and an authorizer
+  allows reading only (SELECT, reading a column, recursion, functions). ATTACH, VACUUM INTO, PRAGMA, transactions,
+  temporary tables, INSERT/UPDATE/DELETE and every change of the schema are refused before they run.
+- other files: no database can be attached, `load_extension` is refused twice, sorting and temporary results stay in
+  memory, so nothing is spilled to a temporary folder.
+- time: a deadline checked every few thousand steps of SQLite's virtual machine, and between rows.
+- memory: SQLite may allocate `HEAP_BYTES` in all, one value may have `MAX_VALUE_BYTES`, a result `max_rows` and
+  `max_bytes`; the length of the SQL text, the depth of expressions and the size of the compiled program are limited.
+- strange text: NUL characters, lone surrogates, values and names that are not UTF-8. Such values are decoded with
+  `surrogateescape`, which is reversible: different bytes stay different.
+- several statements in one text: refused, as SQLite would otherwise run only the first.
+
+Not covered, because the query runs in this process: one call of a built-in function that is slow by itself (`instr`
+on two values of megabytes) is not interrupted before it returns, and a crash inside SQLite would take the process
+along. Results that differ from run to run (`random()`, the current time) are not prevented. A file with a WAL that
+has not been checkpointed is read without it.
+
+The heap limit is SQLite's own `hard_heap_limit`, which holds for all SQLite connections of the process.
+"""
+
+import re
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_ROWS = 500_000
+MAX_BYTES = 64_000_000
+MAX_VALUE_BYTES = 10_000_000
+HEAP_BYTES = 512_000_000
+STEPS_BETWEEN_CHECKS = 2_000
+
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 1_000,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 100,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 1_000_000,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+# fts3_tokenizer takes and gives raw pointers; sqlite_log calls out of SQLite.
+_REFUSED_FUNCTIONS = {"load_extension", "fts3_tokenizer", "sqlite_log"}
+
+_COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$)|;", re.DOTALL)
+_STATEMENT = re.compile(
+    r"(alter|analyze|attach|begin|commit|create|delete|detach|drop|end|explain|insert|pragma|reindex|release|replace"
+    r"|rollback|savepoint|select|update|vacuum|values|with)\b",
+    re.IGNORECASE,
+)
+# The first class whose words occur in SQLite's message.
+_CLASSES = (
+    ("denied", ("not authorized", "authorization denied", "is prohibited", "too many attached", "readonly database")),
+    ("no_such_table", ("no such table",)),
+    ("no_such_column", ("no such column", "has no column named")),
+    ("ambiguous_column", ("ambiguous column name",)),
+    (
+        "too_large",
+        (
+            "too big",
+            "too large",
+            "too many terms in compound",
+            "too complex",
+            "out of memory",
+            "parser stack overflow",
+            "query too large",
+        ),
+    ),
+    ("syntax", ("syntax error", "unrecognized token", "incomplete input")),
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What one query gave: `rows` (a list of tuples), or None with an `error_class` and SQLite's `error` message.
+
+    `error_class` is "" for a query that ran, else one of `empty`, `not_sql` (does not begin like a statement),
+    `syntax`, `no_such_table`, `no_such_column`, `ambiguous_column`, `denied`, `timeout`, `too_large`, `other_error`.
+    """
+
+    rows: list[tuple] | None
+    error_class: str = ""
+    error: str = ""
+
+
+def execute(
+    database: str | Path, sql: str, timeout_s: float = 30.0, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
+) -> Execution:
+    """Run one query on one SQLite file; see the module's text for what is prevented.
+
+    Args:
+        database: path of the file; it is never changed.
+        sql: any text.
+        timeout_s: seconds, from opening the file to the last row.
+        max_rows: most rows a result may have.
+        max_bytes: most characters of text and bytes of blobs a result may have, all rows together.
+
+    Raises:
+        FileNotFoundError: `database` does not exist. Everything a query can do wrong is returned instead.
+    """
+    database = Path(database).absolute()
+    if not database.is_file():
+        raise FileNotFoundError(f"{database}: no such database.")
+    if not _COMMENT.sub("", sql):
+        return Execution(None, "empty", "no SQL")
+    deadline = time.monotonic() + timeout_s
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    try:
+        _confine(connection, deadline)
+        cursor = connection.execute(sql)
+        if cursor.description is None:
+            # Without columns it is no query, and its lack of rows must not pass for an empty result.
+            return Execution(None, "denied", "not a query")
+        rows, size = [], 0
+        for row in cursor:
+            rows.append(row)
+            size += sum(len(value) for value in row if isinstance(value, (str, bytes)))
+            if len(rows) > max_rows or size > max_bytes:
+                return Execution(None, "too_large", f"the result has more than {max_rows} rows or {max_bytes} bytes")
+        if time.monotonic() > deadline:
+            return _timeout(timeout_s)
+        return Execution(rows)
+    except MemoryError:
+        return Execution(None, "too_large", "out of memory")
+    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+        # ValueError covers text that cannot be encoded (lone surrogates) and, in some Python versions, NUL.
+        if time.monotonic() > deadline and "interrupted" in str(error):
+            return _timeout(timeout_s)
+        return Execution(None, _classify(sql, error), str(error))
+    finally:
+        connection.close()
+
+
+def _confine(connection: sqlite3.Connection, deadline: float) -> None:
+    connection.text_factory = _decode
+    connection.execute(f"PRAGMA hard_heap_limit = {HEAP_BYTES}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for limit, value in _LIMITS.items():
+        connection.setlimit(limit, value)
+    connection.set_authorizer(_authorize)
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
+
+
+def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION:
+        allowed = (second or "").lower() not in _REFUSED_FUNCTIONS
+    else:
+        allowed = action in _ALLOWED
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="surrogateescape")
+
+
+def _timeout(timeout_s: float) -> Execution:
+    return Execution(None, "timeout", f"no result within {timeout_s:g} s")
+
+
+def _classify(sql: str, error: Exception) -> str:
+    message = str(error).lower()
+    if "one statement at a time" in message:
+        return "denied"
+    if "null character" in message or isinstance(error, UnicodeError):
+        return "syntax"
+    name = next((name for name, words in _CLASSES if any(word in message for word in words)), "other_error")
+    if name == "syntax" and not _begins_like_sql(sql):
+        return "not_sql"
+    return name
+
+
+def _begins_like_sql(sql: str) -> bool:
+    position = 0
+    while match := _COMMENT.match(sql, position):
+        position = match.end()
+    return bool(_STATEMENT.match(sql, position))

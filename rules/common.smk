@@ -1,0 +1,36 @@
+# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/_config.py, where tests
+# can reach it.
+
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
+
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+
+import _config
+from _files import UserError
+
+study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
+overrides = _config.retype(workflow.config_settings.config)
+if overrides:
+    update_config(config, overrides)
+    study_file += " with --config"
+try:
+    config = _config.check(config, _config.read_schema(Path(workflow.basedir, "rules/config.schema.yaml")), study_file)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# Each rule's own slice of the study, the only values its job sees.
+SETTINGS = _config.settings(config)
+# One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
+RUNS = SETTINGS["tables"]["runs"]
+ADAPTERS = [run for run in RUNS if run["variant"] != _config.BASE]
+
+
+wildcard_constraints:
+    model="|".join(map(re.escape, config["models"])),
+    variant="|".join(map(re.escape, _config.variants(config))),
+    split="train|validation|dev",

@@ -1,0 +1,139 @@
+localrules:
+    fetch_spider,
+    fetch_mmlu,
+    fetch_model,
+
+
+rule fetch_spider:
+    """Get Spider: questions, schemas, and the databases beside them (database/<db>/<db>.sqlite)."""
+    output:
+        train_spider="<results>/data/spider/train_spider.json",
+        train_others="<results>/data/spider/train_others.json",
+        dev="<results>/data/spider/dev.json",
+        tables="<results>/data/spider/tables.json",
+        manifest="<results>/data/spider/manifest.json",
+    log:
+        "<logs>/fetch_spider.log",
+    benchmark:
+        "<benchmarks>/fetch_spider.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["fetch_spider"],
+    script:
+        "../scripts/fetch_spider.py"
+
+
+rule fetch_mmlu:
+    """Get MMLU: all subjects, dev and test."""
+    output:
+        dev="<results>/data/mmlu/dev.csv",
+        test="<results>/data/mmlu/test.csv",
+        manifest="<results>/data/mmlu/manifest.json",
+    log:
+        "<logs>/fetch_mmlu.log",
+    benchmark:
+        "<benchmarks>/fetch_mmlu.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["fetch_mmlu"],
+    script:
+        "../scripts/fetch_mmlu.py"
+
+
+rule fetch_model:
+    """Get a model at its pinned revision, and record where it lies and what is in it."""
+    output:
+        record="<results>/data/models/{model}.json",
+    log:
+        "<logs>/fetch_model/{model}.log",
+    benchmark:
+        "<benchmarks>/fetch_model/{model}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=lookup("fetch_model/{model}", within=SETTINGS),
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule prepare_spider:
+    """Split Spider into few-shot examples, training, validation and dev rows, and prove that they do not overlap."""
+    input:
+        train_spider="<results>/data/spider/train_spider.json",
+        train_others="<results>/data/spider/train_others.json",
+        dev="<results>/data/spider/dev.json",
+        tables="<results>/data/spider/tables.json",
+        manifest="<results>/data/spider/manifest.json",
+    output:
+        train="<results>/data/splits/train.jsonl",
+        validation="<results>/data/splits/validation.jsonl",
+        dev="<results>/data/splits/dev.jsonl",
+        shots="<results>/data/splits/shots.jsonl",
+        manifest="<results>/data/splits/manifest.json",
+    log:
+        "<logs>/prepare_spider.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["prepare_spider"],
+    script:
+        "../scripts/prepare_spider.py"
+
+
+rule prepare_mmlu:
+    """Draw the multiple-choice questions of each category, each with the solved examples of its subject."""
+    input:
+        dev="<results>/data/mmlu/dev.csv",
+        test="<results>/data/mmlu/test.csv",
+    output:
+        questions="<results>/data/mmlu_suite/questions.jsonl",
+        manifest="<results>/data/mmlu_suite/manifest.json",
+    log:
+        "<logs>/prepare_mmlu.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["prepare_mmlu"],
+    script:
+        "../scripts/prepare_mmlu.py"
+
+
+rule render_spider:
+    """Write the text-to-SQL prompts of one split as the model's chat template wraps them."""
+    input:
+        rows="<results>/data/splits/{split}.jsonl",
+        shots="<results>/data/splits/shots.jsonl",
+        tables="<results>/data/spider/tables.json",
+        manifest="<results>/data/spider/manifest.json",
+        record="<results>/data/models/{model}.json",
+    output:
+        prompts="<results>/runs/{model}/prompts/{split}.jsonl",
+        report="<results>/runs/{model}/prompts/{split}.json",
+    log:
+        "<logs>/render_spider/{model}/{split}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=lookup("render_spider/{split}", within=SETTINGS),
+    script:
+        "../scripts/render_spider.py"
+
+
+rule render_mmlu:
+    """Write the multiple-choice prompts as the model's chat template wraps them."""
+    input:
+        questions="<results>/data/mmlu_suite/questions.jsonl",
+        record="<results>/data/models/{model}.json",
+    output:
+        prompts="<results>/runs/{model}/prompts/mmlu.jsonl",
+        report="<results>/runs/{model}/prompts/mmlu.json",
+    log:
+        "<logs>/render_mmlu/{model}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=SETTINGS["render_mmlu"],
+    script:
+        "../scripts/render_mmlu.py"

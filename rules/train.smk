@@ -1,0 +1,51 @@
+# Nothing here may depend on an evaluation setting: whatever reaches these rules retrains every adapter.
+
+
+rule audit_labels:
+    """Prove, before any training, that every row's loss covers its gold SQL and nothing else."""
+    input:
+        prompts="<results>/runs/{model}/prompts/train.jsonl",
+        train="<results>/data/splits/train.jsonl",
+        shots="<results>/data/splits/shots.jsonl",
+        dev="<results>/data/splits/dev.jsonl",
+        record="<results>/data/models/{model}.json",
+    output:
+        report="<results>/runs/{model}/audit_labels.json",
+    log:
+        "<logs>/audit_labels/{model}.log",
+    benchmark:
+        "<benchmarks>/audit_labels/{model}.tsv"
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=SETTINGS["audit_labels"],
+    script:
+        "../scripts/audit_labels.py"
+
+
+rule train:
+    """Train one adapter; a killed job goes on from its last checkpoint."""
+    input:
+        prompts="<results>/runs/{model}/prompts/train.jsonl",
+        audit="<results>/runs/{model}/audit_labels.json",
+        record="<results>/data/models/{model}.json",
+    output:
+        weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
+        config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
+        report="<results>/runs/{model}/{variant}/train.json",
+    log:
+        "<logs>/train/{model}/{variant}.log",
+    benchmark:
+        "<benchmarks>/train/{model}/{variant}.tsv"
+    conda:
+        "../envs/model.yaml"
+    # Two threads, so that a CPU's sums do not depend on how many cores it has.
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=1440,
+    params:
+        settings=lookup("train/{model}/{variant}", within=SETTINGS),
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,308 @@
+"""Check a study's configuration and unfold it: into adapters, and into each rule's own settings.
+
+Plain functions over plain values. Snakemake parses the workflow again inside every cluster job, so nothing here may
+import a model library or touch the network.
+"""
+
+import difflib
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from _files import UserError
+
+BASE = "base"
+# The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
+# identity on disk: changing this order, or a short name, would train every published study again.
+AXES = {
+    "lr": ("training", "learning_rate"),
+    "r": ("lora", "r"),
+    "alpha": ("lora", "lora_alpha"),
+    "dropout": ("lora", "lora_dropout"),
+    "modules": ("lora", "target_modules"),
+    "epochs": ("training", "num_train_epochs"),
+    "steps": ("training", "max_steps"),
+    "seed": ("training", "seed"),
+}
+TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+}
+
+
+def read_schema(path: str | Path) -> dict:
+    """Read the JSON schema (2020-12, written as YAML) that describes every key of a study."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def retype(overrides: Any) -> Any:
+    """Give the values of nested `--config` overrides their YAML types.
+
+    Snakemake reads `--config tables="{confidence_level: 0.9}"` with every leaf as text; `overrides` is what it read.
+    """
+    if isinstance(overrides, dict):
+        return {key: retype(value) for key, value in overrides.items()}
+    if isinstance(overrides, list):
+        return [retype(value) for value in overrides]
+    if not isinstance(overrides, str):
+        return overrides
+    try:
+        value = yaml.safe_load(overrides)
+    except yaml.YAMLError:
+        return overrides
+    return value if value is None or isinstance(value, int | float) else overrides
+
+
+def check(config: dict, schema: dict, source: str = "config.yaml") -> dict:
+    """Return `config` complete and in one canonical form, so that equal studies are equal values.
+
+    Missing keys get the schema's defaults, mappings are sorted, `1` becomes `1.0` where a real number is meant.
+
+    Args:
+        config: a study as read from YAML; not changed.
+        schema: what `read_schema` returns.
+        source: the name of the file the study came from, for the messages.
+
+    Raises:
+        UserError: one line for each mistake, each with the key and what to write instead.
+    """
+    config = _complete(config, schema)
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
+    messages = [message for error in errors for message in _sentences(error, schema)]
+    if messages:
+        raise UserError("\n".join(f"{source}, {message}" for message in messages))
+    return config
+
+
+def variants(config: dict) -> dict[str, dict[str, Any]]:
+    """Return the swept values of every variant of a checked study, by its name: `base` first, then the adapters.
+
+    A list in the configuration is a swept axis, even with one element; a scalar is fixed. The adapters are all
+    combinations, the last axis varying fastest: `lr0.0001-r8-seed42`. Without any swept axis there is one adapter,
+    called `adapter`. The values are keyed by their place in the configuration, `training.learning_rate`.
+    """
+    found: dict[str, dict[str, Any]] = {"": {}}
+    for short, (section, key) in AXES.items():
+        value = config[section][key]
+        if not (_nested(value) if short == "modules" else isinstance(value, list)):
+            continue
+        found = {
+            f"{name}-{short}{_plain(item)}".lstrip("-"): {**chosen, f"{section}.{key}": item}
+            for name, chosen in found.items()
+            for item in value
+        }
+    return {BASE: {}} | ({"adapter": {}} if "" in found else found)
+
+
+def settings(config: dict) -> dict[str, dict]:
+    """Return each rule's own slice of a checked study; where a rule has wildcards, one slice for each of their values.
+
+    These are the only values a job sees and the only ones whose change makes its outputs stale, so a key belongs
+    to as few slices as can be: nothing that only concerns evaluation may reach a slice that leads to training.
+    """
+    spider, mmlu, prompt, inference = config["spider"], config["mmlu"], config["prompt"], config["inference"]
+    render = {"system": prompt["spider_system"], "schema": prompt["schema"], "sample_rows": prompt["sample_rows"]}
+    models, runs = config["models"], variants(config)
+
+    def predict(max_new_tokens: int) -> dict:
+        return {
+            model: {
+                "precision": values["precision"],
+                "batch_size": inference["batch_size"],
+                "max_new_tokens": max_new_tokens,
+            }
+            for model, values in models.items()
+        }
+
+    slices = {
+        "fetch_spider": _pick(spider, "source", "sha256", "counts"),
+        "fetch_mmlu": _pick(mmlu, "source", "revision", "sha256", "subjects"),
+        "fetch_model": {model: _pick(values, "source", "revision") for model, values in models.items()},
+        "prepare_spider": _pick(spider, "train_files", "shots", "seed", "validation"),
+        "prepare_mmlu": _pick(mmlu, "categories", "questions_per_category", "shots", "seed"),
+        "render_spider": {
+            "train": render,
+            "validation": render,
+            "dev": render
+            | {
+                "questions": spider["dev_questions"],
+                "exclude_databases": spider["exclude_databases"],
+                "max_new_tokens": inference["spider_max_new_tokens"],
+            },
+        },
+        "render_mmlu": {"system": prompt["mmlu_system"], "max_new_tokens": inference["mmlu_max_new_tokens"]},
+        "audit_labels": _pick(config["training"], "max_length"),
+        "train": {
+            model: {name: _training(config, model, chosen) for name, chosen in runs.items() if name != BASE}
+            for model in models
+        },
+        "predict_spider": predict(inference["spider_max_new_tokens"]),
+        "predict_mmlu": predict(inference["mmlu_max_new_tokens"]),
+        "score_spider": _pick(config["scoring"], "timeout_s"),
+        "score_mmlu": {},
+        "tables": {
+            "study": config["study"],
+            "confidence_level": config["tables"]["confidence_level"],
+            "runs": [
+                {"model": model, "settings": chosen, "variant": name}
+                for model in models
+                for name, chosen in runs.items()
+            ],
+        },
+        "figures": {},
+        "report": {"study": config["study"]},
+    }
+    return _sorted(slices)
+
+
+def _training(config: dict, model: str, chosen: dict[str, Any]) -> dict:
+    """Return one adapter's settings: the study's, with its own value for each swept axis."""
+    values = {section: dict(config[section]) for section in ("lora", "training")}
+    for place, value in chosen.items():
+        section, key = place.split(".")
+        values[section][key] = value
+    return {"precision": config["models"][model]["precision"], **values}
+
+
+def _plain(value: Any) -> str:
+    """Write a swept value as it stands in a path: 5e-05 as 0.00005, 2.0 as 2, modules joined by +."""
+    if isinstance(value, list):
+        return "+".join(value)
+    text = format(Decimal(repr(value)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _pick(section: dict, *keys: str) -> dict:
+    return {key: section[key] for key in keys}
+
+
+def _nested(modules: list) -> bool:
+    return any(isinstance(item, list) for item in modules)
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _complete(value: Any, schema: dict) -> Any:
+    """Return `value`, valid or not, with all defaults, sorted keys, and numbers of the type that the schema means.
+
+    Lists that the schema marks `set: true` are sorted where they hold only text.
+    """
+    if isinstance(value, dict):
+        known, other = schema.get("properties", {}), schema.get("additionalProperties")
+        defaults = {key: child["default"] for key, child in known.items() if "default" in child}
+        filled = defaults | {str(key): item for key, item in value.items()}
+        unknown = other if isinstance(other, dict) else {}
+        return {key: _complete(filled[key], known.get(key, unknown)) for key in sorted(filled)}
+    if isinstance(value, list):
+        items = [_complete(item, schema.get("items", {})) for item in value]
+        return sorted(items) if schema.get("set") and all(isinstance(item, str) for item in items) else items
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if "number" in _types(schema):
+            return float(value)
+        if "integer" in _types(schema) and float(value).is_integer():
+            return int(value)
+    return value
+
+
+def _types(schema: dict) -> list[str]:
+    types = schema.get("type", [])
+    return [types] if isinstance(types, str) else types
+
+
+def _key(path: Any) -> str:
+    """Write a JSON path as in `training.learning_rate[1]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def _sentences(error: ValidationError, schema: dict) -> Iterator[str]:
+    """Put one schema error into words: the key, what was found, what to write."""
+    key, found, rule = _key(error.path), error.instance, error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            for extra in found.keys() - error.schema.get("properties", {}).keys():
+                yield f"{_key([*error.path, extra])}: no such key. {_suggest(extra, error, schema)}"
+        case "required":
+            for missing in [name for name in rule if name not in found]:
+                yield f"{_key([*error.path, missing])}: missing. Add it; see config.yaml for what it means."
+        case "type":
+            yield f"{key}: {_wrong_type(found, error.schema)}"
+        case "enum":
+            near = difflib.get_close_matches(str(found), list(map(str, rule)), 1)
+            yield f"{key}: found {found!r}, expected one of {', '.join(map(str, rule))}." + (
+                f" Did you mean {near[0]}?" if near else ""
+            )
+        case "minItems" | "minProperties":
+            yield f"{key}: found nothing in it, expected at least {rule}. Write a value, or leave the key out."
+        case "uniqueItems":
+            yield f"{key}: a value stands twice in {found}. Remove one."
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
+            bound = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
+            yield f"{key}: found {found}, expected {bound.get(error.validator, 'less than')} {rule}."
+        case "pattern":
+            where = _key([*error.path, found]) if "propertyNames" in error.schema_path else key
+            yield f"{where}: found {found!r}, expected {error.schema['description']}"
+        case "anyOf":
+            yield f"{key}: found {found}, expected {error.schema['description']}"
+        case _:
+            yield f"{key}: {error.message}."
+
+
+def _suggest(extra: str, error: ValidationError, schema: dict) -> str:
+    """Say what an unknown key may be meant to be: the nearest key beside it, or one of that name elsewhere."""
+    here = list(error.schema.get("properties", {}))
+    near = difflib.get_close_matches(extra, here, 1)
+    if near:
+        return f"Did you mean {_key([*error.path, near[0]])}?"
+    everywhere = list(_leaves(schema))
+    for place in everywhere:
+        if place.rsplit(".", 1)[-1] == extra:
+            return f"Did you mean {place}?"
+    return f"Keys here: {', '.join(sorted(here))}."
+
+
+def _leaves(schema: dict, prefix: str = "") -> Iterator[str]:
+    for key, child in schema.get("properties", {}).items():
+        yield f"{prefix}{key}"
+        yield from _leaves(child, f"{prefix}{key}.")
+
+
+def _wrong_type(found: Any, schema: dict) -> str:
+    """Say what stands there and what should; numbers that YAML 1.1 reads as text get their own sentence."""
+    types = _types(schema)
+    if isinstance(found, str) and {"number", "integer"} & set(types):
+        try:
+            number = Decimal(found)
+        except ArithmeticError:
+            pass
+        else:
+            if number.is_finite():
+                plain = _plain(float(number))
+                mantissa, exponent, power = found.strip().lower().partition("e")
+                written = f"{mantissa}{'' if '.' in mantissa else '.0'}e{power if power[:1] in '+-' else f'+{power}'}"
+                if exponent and written != found:
+                    return f"{found!r} is text in YAML 1.1; write {written} or {plain}."
+                return f"{found!r} is text; write {plain} without quotes."
+    expected = " or ".join(TYPES[name] for name in types)
+    if found is None:
+        return f"found null, expected {expected}. Write a value, or leave the key out for its default."
+    shown = repr(found) if isinstance(found, str | int | float) else str(found)
+    kind = next((words for name, words in TYPES.items() if _is(found, name)), type(found).__name__)
+    return f"found {shown} ({kind}), expected {expected}."
+
+
+def _is(value: Any, name: str) -> bool:
+    return Draft202012Validator({"type": name}).is_valid(value)

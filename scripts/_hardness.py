@@ -1,0 +1,109 @@
+"""How hard a query is, by the counting rules of Spider's evaluation script, from the SQL text alone.
+
+Yu et al. 2018 (arXiv:1809.08887) sort queries into four levels by what they hold. The rules here are those of
+`eval_hardness` in the official `evaluation.py`, oddities included: only the first SELECT of a set operation is counted,
+a NOT in a condition counts as an aggregate, and so does each AND or OR in HAVING.
+"""
+
+from functools import lru_cache
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+LEVELS = ("easy", "medium", "hard", "extra")
+
+
+@lru_cache(maxsize=20_000)
+def parse(sql: str) -> exp.Expression | None:
+    """Return the syntax tree of one SQLite query, or None where it cannot be parsed or is no query."""
+    try:
+        tree = sqlglot.parse_one(sql, dialect="sqlite")
+    except SqlglotError:
+        return None
+    return tree if isinstance(tree, exp.Query) else None
+
+
+def hardness(sql: str) -> str:
+    """Return "easy", "medium", "hard" or "extra"; a query that cannot be parsed is "extra"."""
+    tree = parse(sql)
+    if tree is None:
+        return "extra"
+    nested = int(isinstance(tree.unnest(), exp.SetOperation))
+    while isinstance(tree, exp.SetOperation | exp.Subquery):
+        tree = tree.this
+    if not isinstance(tree, exp.Select):
+        return "extra"
+
+    where, where_joints = _conditions(_clause(tree, "where"))
+    having, having_joints = _conditions(_clause(tree, "having"))
+    joins = tree.args.get("joins") or []
+    on, on_joints = [], []
+    for join in joins:
+        units, joints = _conditions(join.args.get("on"))
+        on, on_joints = on + units, on_joints + joints
+    conditions = on + where + having
+    groups = tree.args["group"].expressions if tree.args.get("group") else []
+    orders = tree.args["order"].expressions if tree.args.get("order") else []
+
+    component1 = bool(where) + bool(groups) + bool(orders) + bool(tree.args.get("limit")) + len(joins)
+    component1 += (on_joints + where_joints + having_joints).count(exp.Or)
+    component1 += sum(isinstance(_positive(unit), exp.Like) for unit in conditions)
+
+    component2 = nested + sum(_subqueries(unit) for unit in conditions)
+
+    aggregates = sum(_begins_with_aggregate(unit) for unit in tree.expressions + groups)
+    aggregates += sum(len(list(unit.find_all(exp.AggFunc))) for unit in orders)
+    aggregates += sum(isinstance(unit, exp.Not) for unit in where + having) + len(having_joints)
+    others = (aggregates > 1) + (len(tree.expressions) > 1) + (len(where) > 1) + (len(groups) > 1)
+
+    return _level(component1, component2, others)
+
+
+def _level(component1: int, component2: int, others: int) -> str:
+    """Apply the thresholds of `eval_hardness`."""
+    if component2 == 0:
+        if component1 <= 1 and others == 0:
+            return "easy"
+        if (component1 <= 1 and others <= 2) or (component1 <= 2 and others < 2):
+            return "medium"
+        if (component1 <= 2 and others > 2) or (component1 == 3 and others <= 2):
+            return "hard"
+    elif component2 == 1 and component1 <= 1 and others == 0:
+        return "hard"
+    return "extra"
+
+
+def _clause(select: exp.Select, name: str) -> exp.Expression | None:
+    clause = select.args.get(name)
+    return clause.this if clause else None
+
+
+def _conditions(tree: exp.Expression | None) -> tuple[list[exp.Expression], list[type]]:
+    """Split a condition at its ANDs and ORs: return the parts, and the class of each joint between them."""
+    if tree is None:
+        return [], []
+    tree = tree.unnest()
+    if not isinstance(tree, exp.Connector):
+        return [tree], []
+    left, left_joints = _conditions(tree.left)
+    right, right_joints = _conditions(tree.right)
+    return left + right, [*left_joints, type(tree), *right_joints]
+
+
+def _positive(unit: exp.Expression) -> exp.Expression:
+    return unit.this.unnest() if isinstance(unit, exp.Not) else unit
+
+
+def _subqueries(unit: exp.Expression) -> int:
+    """Count the queries that a condition compares with, not the queries inside those."""
+    if isinstance(unit, exp.Query):
+        return 1
+    return sum(_subqueries(child) for child in unit.iter_expressions())
+
+
+def _begins_with_aggregate(unit: exp.Expression) -> bool:
+    unit = unit.unalias()
+    while isinstance(unit, exp.Binary | exp.Paren):
+        unit = unit.this
+    return isinstance(unit, exp.AggFunc)

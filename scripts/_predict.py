@@ -1,0 +1,235 @@
+"""The loop that both prediction scripts share: batches of prompts of like length, each kept once it is answered."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from _chat import Chat, load_chat
+from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from _job import versions
+from _model import load_adapter, load_model, machine, set_greedy
+
+# Answers one batch: (model, chat, padded input_ids and attention_mask) -> one dict a prompt, without its id.
+Answer = Callable[[PreTrainedModel, Chat, dict[str, torch.Tensor]], list[dict[str, Any]]]
+
+
+def pad_left(chat: Chat, prompts: list[list[int]], device: torch.device) -> dict[str, torch.Tensor]:
+    """Return `input_ids` and `attention_mask`, both (prompts, longest prompt), padded on the left.
+
+    So the last position is every prompt's own last token. `generate` counts positions from the mask.
+    """
+    longest = max(map(len, prompts))
+    pad = chat.tokenizer.pad_token_id
+    ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }
+
+
+def decode_new(chat: Chat, new: list[int]) -> tuple[str, int, bool]:
+    """Return the text of generated ids up to the first stop token, how many ids that is, and whether one came."""
+    for position, token_id in enumerate(new):
+        if token_id in chat.stop_ids:
+            new = new[: position + 1]
+            break
+    finished = bool(new) and new[-1] in chat.stop_ids
+    # Cleaning up would join "a , b" and " 's": what a model wrote in a string literal must stay.
+    text = chat.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text, len(new), finished
+
+
+class Partial:
+    """The answers so far, in a file beside the output that outlives a killed job.
+
+    Its first line says what the answers belong to; each other line is one batch, flushed to disk as it is finished.
+    A last line cut by a kill is dropped, so its batch is answered again, as the same batch.
+    """
+
+    def __init__(self, path: Path, bound_to: str):
+        self.path = path
+        self.rows: dict[str, dict] = {}
+        self.batch_size: int | None = None
+        good = 0
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError
+                    entry = json.loads(line)
+                except ValueError:
+                    print(f"{path}: its last line is cut and is dropped.", flush=True)
+                    break
+                if good == 0 and entry != {"bound_to": bound_to}:
+                    print(f"{path}: answers to other prompts or settings found; starting over.", flush=True)
+                    break
+                good += len(line)
+                if "rows" in entry:
+                    self.rows |= {row["id"]: row for row in entry["rows"]}
+                    self.batch_size = entry["batch_size"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.stream = path.open("r+b" if path.exists() else "w+b")
+        self.stream.truncate(good)
+        self.stream.seek(good)
+        if good == 0:
+            self._write({"bound_to": bound_to})
+
+    def add(self, rows: list[dict], batch_size: int) -> None:
+        """Keep the answers of one batch."""
+        self.rows |= {row["id"]: row for row in rows}
+        self._write({"rows": rows, "batch_size": batch_size})
+
+    def _write(self, entry: dict) -> None:
+        self.stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+
+    def close(self, remove: bool) -> None:
+        """Close the file; delete it if its answers are written elsewhere."""
+        self.stream.close()
+        if remove:
+            self.path.unlink()
+
+
+def answer_all(
+    rows: list[dict],
+    encoded: list[list[int]],
+    answer: Callable[[list[list[int]]], list[dict[str, Any]]],
+    partial: Partial,
+    batch_size: int,
+) -> int:
+    """Answer all prompts that `partial` does not hold yet, the longest first, and return the batch size at the end.
+
+    Sorted by length, a batch has little padding; longest first, a batch too large for the memory shows at once. On
+    CUDA out of memory the batch is halved and tried again, and stays so.
+
+    Raises:
+        UserError: one prompt alone does not fit the GPU's memory.
+    """
+    if partial.batch_size is not None:
+        batch_size = min(batch_size, partial.batch_size)
+    order = sorted(range(len(rows)), key=lambda i: (-len(encoded[i]), i))
+    left = [i for i in order if rows[i]["id"] not in partial.rows]
+    with tqdm(total=len(rows), initial=len(rows) - len(left), desc="answers", mininterval=2) as progress:
+        while left:
+            chunk = left[:batch_size]
+            answers = None
+            try:
+                answers = answer([encoded[i] for i in chunk])
+            except torch.cuda.OutOfMemoryError:
+                if batch_size == 1:
+                    raise UserError(
+                        f"prompt of {rows[chunk[0]]['id']}: its {len(encoded[chunk[0]])} tokens do not fit the GPU's "
+                        "memory. Set models.<name>.precision to nf4, or use a larger GPU."
+                    ) from None
+            if answers is None:  # outside the except block, whose error would keep the tensors alive
+                torch.cuda.empty_cache()
+                batch_size = max(1, min(batch_size, len(chunk)) // 2)
+                print(f"Out of GPU memory: going on with batches of {batch_size}.", flush=True)
+                continue
+            partial.add([{"id": rows[i]["id"], **a} for i, a in zip(chunk, answers, strict=True)], batch_size)
+            left = left[batch_size:]
+            progress.update(len(chunk))
+    return batch_size
+
+
+def predict(
+    prompts: str,
+    record: str,
+    adapter_dir: str | Path | None,
+    answers: str,
+    report: str,
+    precision: str,
+    batch_size: int,
+    max_new_tokens: int,
+    prepare: Callable[[Chat], tuple[Answer, dict[str, Any]]],
+) -> None:
+    """Answer a prompts file and write answers, in the order of the prompts, and the report.
+
+    Args:
+        prompts: rendered prompts: JSON lines with `id` and `prompt`.
+        record: the model record.
+        adapter_dir: folder of the LoRA adapter, None for the base model.
+        answers, report: the files to write. `<answers>.partial.jsonl` holds the answers so far.
+        precision: fp32, bf16 or nf4.
+        batch_size: prompts a batch, at most.
+        max_new_tokens: tokens to generate, at most.
+        prepare: given the chat, returns what answers a batch, and facts for the report.
+
+    Raises:
+        UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do.
+    """
+    base, rows = read_json(record), read_jsonl(prompts)
+    if not rows:
+        raise UserError(
+            f"{prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
+        )
+    chat = load_chat(base)
+    answer, facts = prepare(chat)
+    encoded = []
+    for row in rows:
+        ids, _ = chat.encode(row["prompt"])
+        chat.check_bos(row["id"], ids)
+        encoded.append(ids)
+    settings = {"precision": precision, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    adapter = None
+    if adapter_dir is not None:
+        names = ("adapter_model.safetensors", "adapter_config.json")
+        adapter = {name: sha256_file(Path(adapter_dir) / name) for name in names}
+    identity = {
+        "settings": settings,
+        "prompts_sha256": sha256_file(prompts),
+        "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
+        "adapter_sha256": adapter,
+        "versions": versions(),
+    }
+    partial = Partial(Path(f"{answers}.partial.jsonl"), sha256_json({**identity, "on": machine()["device"]}))
+    done_before = len(partial.rows)
+    seconds = 0.0
+    try:
+        if done_before < len(rows):
+            model = load_model(base, precision)
+            if adapter_dir is not None:
+                model = load_adapter(model, adapter_dir)
+            set_greedy(model, chat, max_new_tokens)
+            start = time.perf_counter()
+            with torch.inference_mode():
+                batch_size = answer_all(
+                    rows,
+                    encoded,
+                    lambda batch: answer(model, chat, pad_left(chat, batch, model.device)),
+                    partial,
+                    batch_size,
+                )
+            seconds = time.perf_counter() - start
+        in_order = [partial.rows[row["id"]] for row in rows]
+        write_jsonl(answers, in_order)
+        write_json(
+            report,
+            {
+                **identity,
+                **facts,
+                "template": chat.facts(),
+                "answers_sha256": sha256_file(answers),
+                "questions": len(rows),
+                # A model that never ends its turn shows here; answers by letter have no such count.
+                "finished": sum(row["finished"] for row in in_order) if "finished" in in_order[0] else None,
+                "batch_size_used": partial.batch_size if partial.batch_size is not None else batch_size,
+                **machine(),
+                "answered_before_resuming": done_before,
+                "seconds": round(seconds, 3),
+                "questions_per_second": round((len(rows) - done_before) / seconds, 3) if seconds else None,
+            },
+        )
+    except BaseException:
+        partial.close(remove=False)
+        raise
+    partial.close(remove=True)

@@ -1,0 +1,95 @@
+"""Ask the base model, or one adapter on it, every multiple-choice question: by the letters' logits and in words."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from _chat import Chat
+from _files import UserError
+from _job import job
+from _predict import decode_new, predict
+from _prompts import LETTERS
+
+
+def letter_tokens(chat: Chat) -> dict[str, list[int]]:
+    """Return the ids that stand for each letter: "A" alone and with the space before it, where each is one token.
+
+    Tokenisers differ: byte-level BPE has "A" and "ĠA", SentencePiece "A" and "▁A". Only the forms that all four letters
+    have are taken, so that none is favoured.
+
+    Raises:
+        UserError: neither form is a single token.
+    """
+    vocabulary = chat.tokenizer.get_vocab()
+    forms = []
+    for write in ("{}", "Ġ{}", "▁{}"):
+        ids = [vocabulary.get(write.format(letter)) for letter in LETTERS]
+        if None not in ids:
+            forms.append(ids)
+    for text in ("{}", " {}"):
+        ids = [chat.tokenizer.encode(text.format(letter), add_special_tokens=False) for letter in LETTERS]
+        if all(len(one) == 1 for one in ids):
+            forms.append([one[0] for one in ids])
+    if not forms:
+        raise UserError(f"{chat.source}: its tokenizer has no single token for the letters A, B, C and D.")
+    return {letter: sorted({form[i] for form in forms}) for i, letter in enumerate(LETTERS)}
+
+
+def answer(
+    letters: dict[str, list[int]], model: PreTrainedModel, chat: Chat, batch: dict[str, torch.Tensor]
+) -> list[dict[str, Any]]:
+    """Return for each prompt the letters' log probabilities, the likeliest letter, and what the model writes.
+
+    The log probabilities are those of the first answer position over the whole vocabulary, before any generation
+    setting, summed over a letter's tokens.
+    """
+    out = model.generate(**batch, output_logits=True, return_dict_in_generate=True)
+    first = out.logits[0].float().log_softmax(dim=-1)  # (prompts, vocabulary)
+    scores = torch.stack([first[:, ids].logsumexp(dim=-1) for ids in letters.values()], dim=-1).tolist()
+    new = out.sequences[:, batch["input_ids"].shape[1] :].tolist()
+    return [
+        {
+            "logprobs": dict(zip(letters, row, strict=True)),
+            "prediction": max(zip(row, letters, strict=True), key=lambda pair: pair[0])[1],
+            "generated": decode_new(chat, ids)[0],
+        }
+        for row, ids in zip(scores, new, strict=True)
+    ]
+
+
+def prepare(chat: Chat) -> tuple[Any, dict[str, Any]]:
+    """Return what answers a batch, and the tokens taken for the letters."""
+    letters = letter_tokens(chat)
+    facts = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in letters.items()}
+    return partial(answer, letters), {"letter_tokens": facts}
+
+
+def predict_mmlu(
+    prompts: str,
+    record: str,
+    adapter_dir: str | Path | None,
+    answers: str,
+    report: str,
+    precision: str,
+    batch_size: int,
+    max_new_tokens: int,
+) -> None:
+    """Answer the MMLU prompts; arguments and errors as `_predict.predict`."""
+    predict(prompts, record, adapter_dir, answers, report, precision, batch_size, max_new_tokens, prepare)
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        torch.set_num_threads(snakemake.threads)
+        adapter = snakemake.input.get("adapter")
+        predict_mmlu(
+            prompts=snakemake.input.prompts,
+            record=snakemake.input.record,
+            adapter_dir=Path(adapter[0]).parent if adapter else None,
+            answers=snakemake.output.answers,
+            report=snakemake.output.report,
+            **snakemake.params.settings,
+        )

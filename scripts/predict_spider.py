@@ -1,0 +1,48 @@
+"""Let the base model, or one adapter on it, write the SQL of every dev question."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from _chat import Chat
+from _job import job
+from _predict import decode_new, predict
+
+
+def answer(model: PreTrainedModel, chat: Chat, batch: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """Return answer, number of new tokens (the stop token counted) and whether it is finished, for each prompt."""
+    new = model.generate(**batch)[:, batch["input_ids"].shape[1] :].tolist()
+    decoded = [decode_new(chat, ids) for ids in new]
+    return [{"answer": text, "tokens": tokens, "finished": finished} for text, tokens, finished in decoded]
+
+
+def predict_spider(
+    prompts: str,
+    record: str,
+    adapter_dir: str | Path | None,
+    answers: str,
+    report: str,
+    precision: str,
+    batch_size: int,
+    max_new_tokens: int,
+) -> None:
+    """Answer the dev prompts greedily; arguments and errors as `_predict.predict`."""
+    predict(
+        prompts, record, adapter_dir, answers, report, precision, batch_size, max_new_tokens, lambda _: (answer, {})
+    )
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        torch.set_num_threads(snakemake.threads)
+        adapter = snakemake.input.get("adapter")
+        predict_spider(
+            prompts=snakemake.input.prompts,
+            record=snakemake.input.record,
+            adapter_dir=Path(adapter[0]).parent if adapter else None,
+            answers=snakemake.output.answers,
+            report=snakemake.output.report,
+            **snakemake.params.settings,
+        )

@@ -1,0 +1,109 @@
+"""Score a model's answers to Spider questions by running them: one record a question."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from _files import UserError, read_json, read_jsonl, sha256_file
+from _job import job
+from _records import SPIDER_COLUMNS, by_id, write_records
+from custom_metrics.judge import GoldError, judge
+
+REFETCH = "Run `snakemake -R fetch_spider` to fetch it again."
+
+
+def score_spider(
+    answers: str | Path,
+    questions: str | Path,
+    prompts: str | Path,
+    manifest: str | Path,
+    records: str | Path,
+    timeout_s: float,
+) -> None:
+    """Write one record for each prompt, in the order of the prompts.
+
+    Bag semantics: `correct` is about the SQL extracted from the answer, `correct_raw` about the answer as it is. A
+    prompt without an answer is a 0 with error_class `missing`, so the denominator is always the number of prompts.
+
+    Args:
+        answers: JSON lines with id and answer.
+        questions: JSON lines with id, db_id, question, query and hardness, a superset of the prompts.
+        prompts: JSON lines with id.
+        manifest: of the data; the databases stand beside it as database/<db_id>/<db_id>.sqlite.
+        records: CSV to write; see `_records`.
+        timeout_s: seconds a query may take.
+
+    Raises:
+        UserError: a database is missing or changed, a gold query does not run, ids are unknown or come twice.
+    """
+    known = by_id(read_jsonl(questions), questions)
+    asked = by_id(read_jsonl(prompts), prompts, known)
+    given = by_id(read_jsonl(answers), answers, asked)
+    databases = find_databases(manifest, (known[i]["db_id"] for i in asked))
+
+    rows = []
+    for number in tqdm(asked, unit="question", mininterval=5):
+        question = known[number]
+        row = {
+            "id": number,
+            "db_id": question["db_id"],
+            "hardness": question["hardness"],
+            "question": question["question"],
+            "gold": question["query"],
+        }
+        answer = given[number]["answer"] if number in given else ""
+        try:
+            verdict = judge(databases[question["db_id"]], question["query"], answer, timeout_s)
+        except GoldError as error:
+            raise UserError(
+                f"{questions}, {number}: {error}. If it is a timeout, raise scoring.timeout_s; otherwise the data are "
+                "at fault: put its database into spider.exclude_databases."
+            ) from None
+        row |= {
+            "answer": answer,
+            "sql": verdict.sql,
+            "correct": int(verdict.correct),
+            "correct_raw": int(verdict.correct_raw),
+            "error_class": verdict.error_class if number in given else "missing",
+            "error": verdict.error if number in given else "no answer to this question",
+        }
+        rows.append(row)
+    write_records(records, SPIDER_COLUMNS, rows)
+
+
+def find_databases(manifest: str | Path, db_ids: Iterable[str]) -> dict[str, Path]:
+    """Return the files of the databases, after checking that they are those of the manifest, byte for byte.
+
+    Raises:
+        UserError: one is not in the manifest, missing, or changed.
+    """
+    files = read_json(manifest)["files"]
+    found = {}
+    for db_id in sorted(set(db_ids)):
+        name = f"database/{db_id}/{db_id}.sqlite"
+        path = Path(manifest).parent / name
+        if name not in files:
+            raise UserError(f"{manifest}, files: has no {name}. {REFETCH}")
+        if not path.is_file():
+            raise UserError(f"{path}: no such database. {REFETCH}")
+        if (actual := sha256_file(path)) != files[name]["sha256"]:
+            raise UserError(f"{path}: found sha256 {actual}, expected {files[name]['sha256']}. {REFETCH}")
+        found[db_id] = path
+    return found
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        score_spider(
+            answers=snakemake.input.answers,
+            questions=snakemake.input.questions,
+            prompts=snakemake.input.prompts,
+            manifest=snakemake.input.manifest,
+            records=snakemake.output.records,
+            **snakemake.params.settings,
+        )

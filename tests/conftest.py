@@ -1,0 +1,109 @@
+"""What tests share: the real data where there is some, and whole runs of the workflow in a copy of the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[1]
+# Neither what earlier runs made nor what a user put in: a copy has to work from what is in version control.
+NOT_COPIED = (".*", "results", "data", "__pycache__", "tests")
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real Spider and MMLU archives, `spider/spider_data.zip` and `mmlu/mmlu_data.tar.gz`."""
+    folder = Path(os.environ.get("LORA_TRADEOFF_DATA", REPO.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; name its folder in LORA_TRADEOFF_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def copy_repo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that copies the repository into a new folder, for runs that shall not touch the user's results."""
+
+    def copy(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "repo"
+
+        def ignore(directory: str, names: list[str]) -> set[str]:
+            at_root = Path(directory) == REPO
+            return set(shutil.ignore_patterns(*(NOT_COPIED if at_root else ("__pycache__",)))(directory, names))
+
+        shutil.copytree(REPO, folder, ignore=ignore)
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def start_snakemake() -> Callable[..., subprocess.Popen]:
+    """A function that starts snakemake in a folder, offline, on two cores, in this environment."""
+
+    def start(folder: Path, *arguments: str, **options) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+            cwd=folder,
+            env=os.environ | OFFLINE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def snakemake(start_snakemake) -> Callable[..., subprocess.CompletedProcess]:
+    """A function that runs snakemake to its end: `snakemake(folder, "--dry-run")`; its `stdout` holds all output."""
+
+    def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+        process = start_snakemake(folder, *arguments, stdout=subprocess.PIPE)
+        output, _ = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo_run(copy_repo, snakemake) -> Path:
+    """A copy of the repository in which the whole demo has run once."""
+    folder = copy_repo("demo")
+    run = snakemake(folder)
+    assert run.returncode == 0, run.stdout[-8000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_study() -> dict:
+    """The demo study cut down to one adapter, a few steps and a few questions, for tests that run it several times."""
+    study = yaml.safe_load((REPO / "config.yaml").read_text(encoding="utf-8"))
+    study["study"] = "small"
+    study["spider"]["dev_questions"] = 48
+    study["mmlu"]["questions_per_category"] = 8
+    study["training"] |= {"learning_rate": [0.001], "num_train_epochs": 1, "max_steps": 12, "save_steps": 3}
+    # Small batches, so that there is a middle in which to kill a run.
+    study["inference"] |= {"batch_size": 4}
+    return study
+
+
+@pytest.fixture(scope="session")
+def small_run(copy_repo, snakemake, small_study) -> Path:
+    """A copy of the repository in which the small study has run once, undisturbed."""
+    folder = copy_repo("small")
+    (folder / "small.yaml").write_text(yaml.safe_dump(small_study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "small.yaml")
+    assert run.returncode == 0, run.stdout[-8000:]
+    return folder

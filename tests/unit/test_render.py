@@ -1,0 +1,285 @@
+"""Prompts: templates of the three kinds, one BOS, system text, completions, nothing cut off."""
+
+import sqlite3
+
+import pytest
+from tiny_model import GEMMA, KINDS, LLAMA3, MISTRAL, make_model, render, write_splits
+
+from _chat import load_chat, token_counts
+from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from render_mmlu import render_mmlu
+
+SYSTEM, USER, SQL = "Be brief.", "How many singers?", "SELECT count(*)  FROM singer WHERE name = 'Zoë , it''s'"
+EXPECTED = {
+    "llama3": (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHow many singers?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        f"{SQL}<|eot_id|>",
+    ),
+    "mistral": ("<s>[INST] Be brief.\n\nHow many singers? [/INST]", f" {SQL}</s>"),
+    "gemma": (
+        "<bos><start_of_turn>user\nBe brief.\n\nHow many singers?<end_of_turn>\n<start_of_turn>model\n",
+        f"{SQL}<end_of_turn>",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: make_model(folder / kind, kind) for kind in KINDS}
+
+
+@pytest.fixture
+def with_template(tmp_path):
+    def make(template, kind="llama3", **special):
+        record = make_model(tmp_path / "changed", kind, chat_template=template, **special)
+        return load_chat(read_json(record))
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompt_and_completion_of_each_kind(records, kind):
+    chat = load_chat(read_json(records[kind]))
+    prompt, completion = chat.prompt(SYSTEM, USER), chat.completion(SYSTEM, USER, SQL)
+    assert (prompt, completion) == EXPECTED[kind]
+    assert chat.system_role == ("own" if kind == "llama3" else "folded")
+    prompt_ids, completion_ids = chat.encode(prompt, completion)
+    # What is trained on after the prompt is what inference starts from, and says the SQL and the end, once.
+    assert prompt_ids == chat.encode(prompt)[0]
+    assert prompt_ids.count(chat.tokenizer.bos_token_id) == 1
+    assert prompt_ids[0] == chat.tokenizer.bos_token_id
+    assert completion_ids[-1] == chat.end_of_turn_id
+    decoded = chat.tokenizer.decode(completion_ids, clean_up_tokenization_spaces=False)
+    assert decoded.strip() == completion.strip()
+    # The completion is what a model would say after the prompt, not with a second space before it.
+    both = chat.tokenizer.encode(prompt + completion, add_special_tokens=False)
+    assert prompt_ids + completion_ids == both
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stop_and_pad_tokens_of_each_kind(records, kind):
+    chat = load_chat(read_json(records[kind]))
+    names = chat.tokenizer.convert_ids_to_tokens(list(chat.stop_ids))
+    expected = {
+        "llama3": ({"<|end_of_text|>", "<|eot_id|>"}, "<|reserved_special_token_0|>"),
+        "mistral": ({"</s>"}, "<unk>"),
+        "gemma": ({"<eos>", "<end_of_turn>"}, "<pad>"),
+    }[kind]
+    assert (set(names), chat.tokenizer.pad_token) == expected
+    assert chat.tokenizer.pad_token_id not in chat.stop_ids
+
+
+def test_pad_equal_to_eos_is_replaced(tmp_path):
+    record = make_model(tmp_path / "model", pad_token="<|eot_id|>")
+    assert load_chat(read_json(record)).tokenizer.pad_token == "<|reserved_special_token_0|>"
+
+
+def test_no_token_to_pad_with(tmp_path, monkeypatch):
+    special = [t for t in KINDS["llama3"]["special"] if "reserved" not in t]
+    monkeypatch.setitem(KINDS["llama3"], "special", special)
+    with pytest.raises(UserError, match="no token to pad with"):
+        load_chat(read_json(make_model(tmp_path / "model")))
+
+
+def test_stop_ids_fall_to_config_where_generation_config_is_missing(tmp_path):
+    record = make_model(tmp_path / "model", "gemma")
+    (tmp_path / "model/generation_config.json").unlink()
+    chat = load_chat(read_json(record))
+    assert chat.tokenizer.convert_ids_to_tokens(list(chat.stop_ids)) == ["<eos>", "<end_of_turn>"]
+
+
+def test_system_text_dropped_by_the_template_is_folded(with_template):
+    template = LLAMA3.replace(
+        "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+    )
+    chat = with_template(template)
+    assert chat.system_role == "folded"
+    assert "Be brief.\n\nHow many singers?" in chat.prompt(SYSTEM, USER)
+
+
+def test_no_system_text_gives_no_system_turn(records):
+    assert "system" not in load_chat(read_json(records["llama3"])).prompt("", USER)
+
+
+def test_bos_left_to_the_tokenizer_is_put_before_the_text(with_template):
+    chat = with_template(GEMMA.replace("{{ bos_token }}", ""), "gemma")
+    prompt = chat.prompt(SYSTEM, USER)
+    assert chat.bos == 1
+    assert prompt.startswith("<bos><start_of_turn>")
+    assert chat.encode(prompt)[0].count(chat.tokenizer.bos_token_id) == 1
+    assert chat.completion(SYSTEM, USER, SQL) == EXPECTED["gemma"][1]
+
+
+def test_two_bos_in_the_template_are_refused(with_template):
+    with pytest.raises(UserError, match="renders 2 BOS"):
+        with_template("{{ bos_token }}" + MISTRAL, "mistral")
+
+
+def test_bos_in_a_question_is_refused_and_names_the_row(tmp_path):
+    write_splits(tmp_path)
+    rows = read_jsonl(tmp_path / "splits/dev.jsonl")
+    rows[3]["question"] = "What is <|begin_of_text|>?"
+    write_jsonl(tmp_path / "splits/dev.jsonl", rows)
+    with pytest.raises(UserError, match=r"dev-00503: found 2 BOS"):
+        render(tmp_path, make_model(tmp_path / "model"), "dev")
+
+
+def test_todays_date_is_not_in_a_prompt(with_template):
+    llama31 = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ 'Today: ' + date_string + '\n' }}"
+    )
+    assert "Today: 26 Jul 2024" in with_template(llama31 + MISTRAL, "mistral").prompt(SYSTEM, USER)
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        (MISTRAL.replace(" + eos_token", ""), "no end-of-turn token"),
+        (LLAMA3.replace("message['content'] | trim", "'...'"), "leaves the user's text out"),
+        (None, "no chat template"),
+    ],
+)
+def test_templates_that_cannot_be_used(with_template, template, found):
+    kind = "mistral" if template and "[INST]" in template else "llama3"
+    with pytest.raises(UserError, match=found):
+        with_template(template, kind)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (("message['content'] | trim", "message['content'] | replace('  ', ' ')"), "changes an answer"),
+        (("message['content'] | trim", "'<think></think>' + message['content']"), "changes an answer"),
+        (
+            ("{% if add_generation_prompt %}{{ '", "{% if add_generation_prompt %}{{ 'Now: "),
+            "renders a prompt differently once it is answered",
+        ),
+    ],
+)
+def test_templates_that_change_the_answer(with_template, change, found):
+    with pytest.raises(UserError, match=found):
+        with_template(LLAMA3.replace(*change)).completion(SYSTEM, USER, SQL)
+
+
+def test_render_spider_train(tmp_path, records):
+    write_splits(tmp_path)
+    prompts = render(tmp_path, records["mistral"], "train")
+    rows, source = read_jsonl(prompts), read_jsonl(tmp_path / "splits/train.jsonl")
+    assert [row["id"] for row in rows] == [row["id"] for row in source]
+    assert list(rows[0]) == ["id", "db_id", "prompt", "completion", "prompt_tokens", "completion_tokens"]
+    assert all(row["completion"] == f" {gold['query']}</s>" for row, gold in zip(rows, source, strict=True))
+    assert all(
+        f"Question: {gold['question']}\nSQL: [/INST]" in row["prompt"] for row, gold in zip(rows, source, strict=True)
+    )
+    assert rows[0]["prompt"].count("SQL: SELECT") == 2  # the shots
+    report = read_json(prompts.with_suffix(".json"))
+    assert report["sha256"] == sha256_file(prompts)
+    assert report["count"] == 12
+    assert report["prompt_tokens"]["max"] == max(row["prompt_tokens"] for row in rows)
+    assert report["template"]["system_role"] == "folded"
+    assert report["first_prompt"] == rows[0]["prompt"]
+
+
+def test_render_spider_empty_validation(tmp_path, records):
+    write_splits(tmp_path)
+    prompts = render(tmp_path, records["llama3"], "validation")
+    assert prompts.read_text() == ""
+    assert read_json(prompts.with_suffix(".json"))["count"] == 0
+
+
+def test_render_spider_dev_selection(tmp_path, records):
+    write_splits(tmp_path)
+    prompts = render(tmp_path, records["llama3"], "dev", questions=4)
+    assert [row["id"] for row in read_jsonl(prompts)] == [f"dev-{i:05d}" for i in range(500, 504)]
+    assert "completion" not in read_jsonl(prompts)[0]
+    with pytest.raises(UserError, match="dev_questions: found 7, expected at most 6"):
+        render(tmp_path, records["llama3"], "dev", questions=7)
+    with pytest.raises(UserError, match="exclude_databases: found wta_9"):
+        render(tmp_path, records["llama3"], "dev", exclude_databases=["wta_9"])
+    assert read_jsonl(render(tmp_path, records["llama3"], "dev", exclude_databases=["concert"])) == []
+
+
+@pytest.mark.parametrize(("schema", "text"), [("ddl", "CREATE TABLE singer ("), ("ddl_rows", "1\tAda\t36")])
+def test_render_spider_other_schemas(tmp_path, records, schema, text):
+    write_splits(tmp_path)
+    database = tmp_path / "data/spider/database/concert/concert.sqlite"
+    database.parent.mkdir(parents=True)
+    connection = sqlite3.connect(database)
+    connection.executescript(
+        "CREATE TABLE singer (singer_id, name, age); CREATE TABLE song (song_id, singer_id);"
+        "INSERT INTO singer VALUES (1, 'Ada', 36)"
+    )
+    connection.close()
+    assert text in read_jsonl(render(tmp_path, records["llama3"], "dev", schema=schema))[0]["prompt"]
+    database.unlink()
+    if schema == "ddl_rows":
+        with pytest.raises(UserError, match=r"concert\.sqlite: no such database"):
+            render(tmp_path, records["llama3"], "dev", schema=schema)
+
+
+def test_schema_missing_from_tables(tmp_path, records):
+    write_splits(tmp_path)
+    write_json(tmp_path / "data/spider/tables.json", [])
+    with pytest.raises(UserError, match="no entry for database concert"):
+        render(tmp_path, records["llama3"], "train")
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_prompt_longer_than_the_context(tmp_path, split):
+    write_splits(tmp_path)
+    whole = make_model(tmp_path / "long")
+    rows = read_jsonl(render(tmp_path, whole, split))
+    needed = [row["prompt_tokens"] + row.get("completion_tokens", 12) for row in rows]
+    render(tmp_path, make_model(tmp_path / "fits", context=max(needed)), split)
+    first = rows[needed.index(max(needed))]
+    with pytest.raises(UserError, match=rf"{first['id']}: found {first['prompt_tokens']} tokens .* {max(needed) - 1} "):
+        render(tmp_path, make_model(tmp_path / "short", context=max(needed) - 1), split)
+
+
+def questions_file(tmp_path, count=5):
+    path = tmp_path / "questions.jsonl"
+    shot = {"question": "2 + 2?", "choices": ["1", "2", "3", "4"], "answer": "D"}
+    write_jsonl(
+        path,
+        [
+            {
+                "id": f"world_religions-{i:05d}",
+                "subject": "world_religions",
+                "category": "humanities",
+                "question": f"Question {i}?" + " Think." * i,
+                "choices": ["w", "x", "y", "z"],
+                "answer": "B",
+                "shots": [shot],
+            }
+            for i in range(count)
+        ],
+    )
+    return path
+
+
+def test_render_mmlu(tmp_path, records):
+    report = tmp_path / "mmlu.json"
+    arguments = {"questions": questions_file(tmp_path), "prompts": tmp_path / "mmlu.jsonl", "report": report}
+    render_mmlu(**arguments, record=records["gemma"], system="Answer.", max_new_tokens=4)
+    rows = read_jsonl(tmp_path / "mmlu.jsonl")
+    assert list(rows[0]) == ["id", "prompt", "prompt_tokens"]
+    assert rows[1]["prompt"] == (
+        "<bos><start_of_turn>user\nAnswer.\n\nThe following are multiple choice questions (with answers) about world "
+        "religions.\n\n2 + 2?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: D\n\nQuestion 1? Think.\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+        "<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert read_json(report)["sha256"] == sha256_file(tmp_path / "mmlu.jsonl")
+    longest = max(row["prompt_tokens"] for row in rows)
+    short = make_model(tmp_path / "short", "gemma", context=longest + 3)
+    with pytest.raises(UserError, match=f"world_religions-00004: found {longest} tokens and 4 to follow"):
+        render_mmlu(**arguments, record=short, system="Answer.", max_new_tokens=4)
+
+
+def test_token_counts():
+    assert token_counts(range(1, 101)) == {"min": 1, "median": 50.5, "p95": 95, "max": 100}
+    assert token_counts([7]) == {"min": 7, "median": 7, "p95": 7, "max": 7}
+    assert token_counts([]) is None

@@ -1,0 +1,34 @@
+"""The same rules on the real archives, cut down in rows: Spider as released and MMLU as released."""
+
+import csv
+
+import yaml
+
+
+def test_the_demo_model_runs_on_the_real_archives(shared_data, copy_repo, snakemake):
+    folder = copy_repo("real")
+    spider, mmlu = (shared_data / name for name in ("spider/spider_data.zip", "mmlu/mmlu_data.tar.gz"))
+    run = snakemake(
+        folder,
+        "--configfile",
+        "studies/demo-on-spider.yaml",
+        "--config",
+        # The smaller training file, the first dev questions, two steps: minutes would become hours otherwise.
+        f"spider={{source: '{spider}', train_files: [train_others], dev_questions: 12}}",
+        f"mmlu={{source: '{mmlu}', questions_per_category: 4}}",
+        "training={max_steps: 2}",
+    )
+    assert run.returncode == 0, run.stdout[-8000:]
+
+    results = folder / "results" / "demo-on-spider"
+    paths = results.glob("data/splits/*.jsonl")
+    splits = {path.stem: path.read_bytes().count(b"\n") for path in paths}
+    shots = yaml.safe_load((folder / "studies" / "demo-on-spider.yaml").read_text(encoding="utf-8"))["spider"]["shots"]
+    assert splits["dev"] == 1034
+    assert splits["shots"] == shots
+    assert splits["train"] + splits["validation"] + splits["shots"] == 1659
+    for variant in ("base", "lr0.001"):
+        for name, count in (("spider.csv", 12), ("mmlu.csv", 3 * 4)):
+            with (results / "runs" / "demo" / variant / name).open(encoding="utf-8", newline="") as stream:
+                assert len(list(csv.DictReader(stream))) == count
+    assert (results / "report.md").stat().st_size > 0

@@ -1,0 +1,243 @@
+"""What each edit of the study makes stale: no more, or hours of training are lost; no less, or tables lie."""
+
+import copy
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+TABLES = {"tables", "figures", "report"}
+
+
+def jobs(output: str) -> set[str]:
+    """Return the jobs of a dry run as `rule` or `rule model/variant`."""
+    found = set()
+    for rule, rest in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
+        wildcards = re.search(r"^    wildcards: (.*)$", rest, re.MULTILINE)
+        values = "/".join(re.findall(r"=([^,]+)", wildcards[1])) if wildcards else ""
+        found.add(f"{rule} {values}".strip())
+    return found - {"all"}
+
+
+def names(config: dict) -> list[str]:
+    """Return the adapters of the demo, which sweeps the learning rate alone."""
+    return [f"lr{rate}" for rate in config["training"]["learning_rate"]]
+
+
+def chain(variants: list[str], *rules: str) -> set[str]:
+    return {f"{rule} demo/{variant}" for rule in rules for variant in variants}
+
+
+EVERY_RULE = ("train", "predict_spider", "predict_mmlu", "score_spider", "score_mmlu")
+
+
+@pytest.fixture
+def stale(demo_run: Path, snakemake, tmp_path: Path) -> Callable[[str], set[str]]:
+    """A function that returns the jobs that would run in the finished demo if its study were this YAML text."""
+
+    def find(text: str) -> set[str]:
+        study = tmp_path / "edited.yaml"
+        study.write_text(text, encoding="utf-8")
+        run = snakemake(demo_run, "--dry-run", "--configfile", str(study))
+        assert run.returncode == 0, run.stdout
+        found = jobs(run.stdout)
+        assert found or "Nothing to be done" in run.stdout, run.stdout
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def config(repo: Path) -> dict:
+    return yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
+
+
+def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake, config):
+    results = demo_run / "results" / "demo"
+    for name in ("execution_accuracy", "mmlu", "regression"):
+        for suffix in ("csv", "md"):
+            assert (results / "tables" / f"{name}.{suffix}").stat().st_size > 0
+    for name in ("figures/tradeoff.svg", "figures/tradeoff.pdf", "report.md"):
+        assert (results / name).stat().st_size > 0
+    for variant in ["base", *names(config)]:
+        for name in ("spider.csv", "mmlu.csv", "spider_answers.jsonl", "mmlu_answers.jsonl"):
+            assert (results / "runs" / "demo" / variant / name).stat().st_size > 0
+        assert (results / "logs" / "predict_spider" / "demo" / f"{variant}.log").is_file()
+        assert (results / "benchmarks" / "predict_spider" / "demo" / f"{variant}.tsv").is_file()
+    run = snakemake(demo_run)
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stdout
+
+
+def test_new_time_stamps_on_all_sources_make_nothing_stale(demo_run, snakemake):
+    # What a git checkout does.
+    for source in demo_run.rglob("*"):
+        if not {"results", ".snakemake"} & set(source.relative_to(demo_run).parts):
+            os.utime(source)
+    assert "Nothing to be done" in snakemake(demo_run, "--dry-run").stdout
+
+
+def _table(config: dict) -> set[str]:
+    config["tables"]["confidence_level"] = 0.9
+    return TABLES
+
+
+def _timeout(config: dict) -> set[str]:
+    config["scoring"]["timeout_s"] += 1
+    return chain(["base", *names(config)], "score_spider") | TABLES
+
+
+def _decoding(config: dict) -> set[str]:
+    config["inference"]["spider_max_new_tokens"] -= 1
+    return {"render_spider demo/dev"} | chain(["base", *names(config)], "predict_spider", "score_spider") | TABLES
+
+
+def _dev_questions(config: dict) -> set[str]:
+    config["spider"]["dev_questions"] = 5
+    return {"render_spider demo/dev"} | chain(["base", *names(config)], "predict_spider", "score_spider") | TABLES
+
+
+def _batch_size(config: dict) -> set[str]:
+    config["inference"]["batch_size"] += 1
+    return chain(["base", *names(config)], *EVERY_RULE[1:]) | TABLES
+
+
+def _mmlu_shots(config: dict) -> set[str]:
+    config["mmlu"]["shots"] -= 1
+    return {"prepare_mmlu", "render_mmlu demo"} | chain(["base", *names(config)], "predict_mmlu", "score_mmlu") | TABLES
+
+
+def _one_more_rate(config: dict) -> set[str]:
+    config["training"]["learning_rate"].append(0.00005)
+    return chain(["lr0.00005"], *EVERY_RULE) | TABLES
+
+
+def _one_rate_dropped(config: dict) -> set[str]:
+    config["training"]["learning_rate"].pop()
+    return TABLES
+
+
+def _epochs(config: dict) -> set[str]:
+    config["training"]["num_train_epochs"] += 1
+    return chain(names(config), *EVERY_RULE) | TABLES
+
+
+def _rank(config: dict) -> set[str]:
+    config["lora"]["r"] *= 2
+    return chain(names(config), *EVERY_RULE) | TABLES
+
+
+def _rank_swept(config: dict) -> set[str]:
+    config["lora"]["r"] = [config["lora"]["r"]]
+    return chain([f"{name}-r{config['lora']['r'][0]}" for name in names(config)], *EVERY_RULE) | TABLES
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _table,
+        _timeout,
+        _decoding,
+        _dev_questions,
+        _batch_size,
+        _mmlu_shots,
+        _one_more_rate,
+        _one_rate_dropped,
+        _epochs,
+        _rank,
+        _rank_swept,
+    ],
+)
+def test_an_edit_makes_stale_what_depends_on_it(edit, stale, config):
+    edited = copy.deepcopy(config)
+    expected = edit(edited)
+    assert stale(yaml.safe_dump(edited)) == expected
+
+
+def _reordered(config: dict) -> str:
+    def turned(value):
+        return {key: turned(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+    config["lora"]["target_modules"].reverse()
+    return yaml.safe_dump(turned(config), sort_keys=False)
+
+
+def _other_spelling(config: dict) -> str:
+    rates = [f"{rate:.6e}" for rate in config["training"]["learning_rate"]]
+    assert all(re.fullmatch(r"\d\.\d{6}e-\d\d", rate) for rate in rates)
+    config["training"]["learning_rate"] = [f"rate {number}" for number in range(len(rates))]
+    config["training"]["num_train_epochs"] = float(config["training"]["num_train_epochs"])
+    config["inference"]["batch_size"] = float(config["inference"]["batch_size"])
+    text = yaml.safe_dump(config)
+    for number, rate in enumerate(rates):
+        text = text.replace(f"rate {number}", rate)
+    return text
+
+
+def _defaults_left_out(config: dict) -> str:
+    del config["spider"]["sha256"], config["prompt"]["sample_rows"], config["scoring"]
+    return yaml.safe_dump(config)
+
+
+@pytest.mark.parametrize("rewrite", [_reordered, _other_spelling, _defaults_left_out])
+def test_the_same_study_in_other_words_makes_nothing_stale(rewrite, stale, config):
+    assert stale(rewrite(copy.deepcopy(config))) == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate:", "learning_rat:", "training.learning_rat: no such key. Did you mean training.learning_rate?"),
+        (
+            "max_grad_norm: 1.0",
+            "max_grad_norm: 1e-1",
+            "training.max_grad_norm: '1e-1' is text in YAML 1.1; write 1.0e-1 or 0.1.",
+        ),
+    ],
+)
+def test_a_mistake_is_refused_with_a_sentence_that_names_the_key(
+    old, new, message, demo_run, snakemake, repo, tmp_path
+):
+    text = (repo / "config.yaml").read_text(encoding="utf-8")
+    assert f"\n  {old}" in text
+    study = tmp_path / "wrong.yaml"
+    study.write_text(text.replace(f"\n  {old}", f"\n  {new}"), encoding="utf-8")
+    run = snakemake(demo_run, "--dry-run", "--configfile", str(study))
+    assert run.returncode != 0
+    assert f"wrong.yaml, {message}" in run.stdout
+
+
+def test_config_on_the_command_line_overrides_one_value_inside_a_section(demo_run, snakemake):
+    run = snakemake(demo_run, "--dry-run", "--config", "tables={confidence_level: 0.9}")
+    assert jobs(run.stdout) == TABLES
+    run = snakemake(demo_run, "--dry-run", "--config", "tables={confidence_level: 95.0e-2}")
+    assert "Nothing to be done" in run.stdout
+
+
+def test_a_study_replaces_config_yaml(demo_run, snakemake, tmp_path):
+    study = tmp_path / "tiny.yaml"
+    study.write_text("{study: tiny, models: {other: {source: x}}, mmlu: {source: y}}", encoding="utf-8")
+    run = snakemake(demo_run, "--dry-run", "--configfile", str(study), "--config", "lora={r: [4, 8]}")
+    found = jobs(run.stdout)
+    assert {job for job in found if job.startswith("train ")} == {"train other/r4", "train other/r8"}
+    assert not any("demo" in job for job in found)
+
+
+def test_every_job_process_sees_the_study_that_replaced_config_yaml(copy_repo, snakemake):
+    # A cluster job parses the workflow again; a shadow rule makes the local executor do the same.
+    folder = copy_repo("subprocess")
+    rules = folder / "rules" / "data.smk"
+    text = rules.read_text(encoding="utf-8")
+    start = text.index("rule fetch_model:")
+    rules.write_text(text[:start] + text[start:].replace("    log:", '    shadow:\n        "shallow"\n    log:', 1))
+    (folder / "study.yaml").write_text(
+        "{study: tiny, models: {other: {source: resources/demo/model}}, mmlu: {source: y}}", encoding="utf-8"
+    )
+    target = "results/tiny/data/models/other.json"
+    run = snakemake(folder, "--configfile", "study.yaml", "--config", "lora={r: [4, 8]}", "--verbose", "--", target)
+    assert run.returncode == 0, run.stdout
+    assert "spawned job: " in run.stdout
+    assert (folder / target).is_file()
