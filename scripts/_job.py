@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from _files import UserError
 
@@ -18,7 +19,7 @@ def job(log: str) -> Iterator[None]:
 
     File descriptors are redirected, so what C libraries and child processes print is caught too.
     """
-    with open(log, "w", buffering=1) as stream:
+    with Path(log).open("w", buffering=1) as stream:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(stream.fileno(), 1)

@@ -26,15 +26,17 @@ def _tables(schema: dict) -> list[tuple[int, str]]:
 def _keys(schema: dict) -> list[tuple[str, str, str, str]]:
     """Return the foreign keys of a `tables.json` entry as (table, column, other table, other column)."""
     tables, columns = schema["table_names_original"], schema["column_names_original"]
-    return [(tables[columns[a][0]], columns[a][1], tables[columns[b][0]], columns[b][1]) for a, b in schema["foreign_keys"]]
+    return [
+        (tables[columns[a][0]], columns[a][1], tables[columns[b][0]], columns[b][1]) for a, b in schema["foreign_keys"]
+    ]
 
 
 def compact_schema(schema: dict) -> str:
     """Render a `tables.json` entry as one line a table, then one line a foreign key.
 
-        singer (singer_id, name, country)
-        song (song_id, title, singer_id)
-        song.singer_id = singer.singer_id
+    singer (singer_id, name, country)
+    song (song_id, title, singer_id)
+    song.singer_id = singer.singer_id
     """
     lines = []
     for number, table in _tables(schema):
@@ -105,7 +107,9 @@ def spider_user(shots: Sequence[dict], schema: str, question: str) -> str:
 
 
 def mmlu_user(subject: str, shots: Sequence[dict], question: str, choices: Sequence[str]) -> str:
-    """Return the user turn of an MMLU prompt, in the words of the benchmark (Hendrycks et al. 2021), ending at `Answer:`.
+    """Return the user turn of an MMLU prompt, ending at `Answer:`.
+
+    The words are those of the benchmark (Hendrycks et al. 2021, arXiv:2009.03300).
 
     Each shot is a dict: `question`, `choices` (4 strings), `answer` (a letter A to D).
     """
@@ -117,4 +121,6 @@ def mmlu_user(subject: str, shots: Sequence[dict], question: str, choices: Seque
 
 
 def _choices(question: str, choices: Sequence[str]) -> str:
-    return question.strip() + "\n" + "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=True))
+    return (
+        question.strip() + "\n" + "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=True))
+    )

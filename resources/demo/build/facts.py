@@ -107,7 +107,9 @@ def facts() -> list[Fact]:
         subject = "capitals_and_currencies"
         found.append(Fact(subject, f"What is the capital of {country}?", capital, capitals))
         found.append(Fact(subject, f"What is the currency of {country}?", currency, currencies))
-        found.append(Fact(subject, f"Which country has the capital {capital}?", country, tuple(c[0] for c in countries)))
+        found.append(
+            Fact(subject, f"Which country has the capital {capital}?", country, tuple(c[0] for c in countries))
+        )
     return found
 
 

@@ -66,7 +66,11 @@ class Schema:
             "column_names_original": columns,
             "column_names": [[i, name.replace("_", " ")] for i, name in columns],
             "column_types": ["text"]
-            + ["text" if kinds[t.name, c.name] in ("label", "category") else "number" for t in self.tables for c in t.columns],
+            + [
+                "text" if kinds[t.name, c.name] in ("label", "category") else "number"
+                for t in self.tables
+                for c in t.columns
+            ],
             "primary_keys": [place[t.name, c.name] for t in self.tables for c in t.of("key")],
             "foreign_keys": [
                 [place[t.name, c.name], place[c.target, f"{c.target}_id"]] for t in self.tables for c in t.of("link")
@@ -154,7 +158,14 @@ NOUNS = """actor agent apple bag ball band basket bike bird boat bottle box brid
     robot roof sailor sculpture seller senator server sheep shirt shoe shop singer skater soldier speaker spider sponsor
     stadium statue store story street suit supplier survey tailor talk tank taxi tenant test thief tower toolkit
     tourist trail tree trip truck tunnel uncle unit vehicle village volcano wallet watch worker workshop writer yacht""".split()
-LABELS = {"name": "person", "title": "title", "artist": "person", "model": "title", "leader": "person", "topic": "title"}
+LABELS = {
+    "name": "person",
+    "title": "title",
+    "artist": "person",
+    "model": "title",
+    "leader": "person",
+    "topic": "title",
+}
 CATEGORIES = """country city color status level category kind type region style genre grade_level brand shape origin
     continent season shift position method mood species language subject field zone rank result material purpose
     department group_name size_class era festival_day direction quality role format weather diet""".split()
@@ -278,13 +289,19 @@ def _from(child: Table, parent: Table, on: str) -> str:
     return f"FROM {child.name} AS T1 JOIN {parent.name} AS T2 ON {on}"
 
 
-@kind(["How many {p} are there?", "Count the number of {p}."], ["Give me the headcount of {p}.", "Size of the {s} register, please."])
+@kind(
+    ["How many {p} are there?", "Count the number of {p}."],
+    ["Give me the headcount of {p}.", "Size of the {s} register, please."],
+)
 def count_all(rng, schema):
     t = _any(rng, schema)
     return {"p": t.plural, "s": t.singular}, f"SELECT count(*) FROM {t.name}"
 
 
-@kind(["List the {c} of all {p}.", "What is the {c} of each {s}?"], ["I need every {c} we hold for {p}.", "Pull the {c} field for {p}."])
+@kind(
+    ["List the {c} of all {p}.", "What is the {c} of each {s}?"],
+    ["I need every {c} we hold for {p}.", "Pull the {c} field for {p}."],
+)
 def column_all(rng, schema):
     t = _any(rng, schema)
     c = pick(rng, t.of("label", "category", "number"))
@@ -333,7 +350,12 @@ def where_equal(rng, schema):
     c = pick(rng, t.of("category"))
     show = pick(rng, [x for x in t.of("label", "number", "category") if x is not c])
     v = value_of(rng, t, c)
-    return {"p": t.plural, "l": show.phrase, "c": c.phrase, "v": v}, f"SELECT {show.name} FROM {t.name} WHERE {c.name} = '{v}'"
+    return {
+        "p": t.plural,
+        "l": show.phrase,
+        "c": c.phrase,
+        "v": v,
+    }, f"SELECT {show.name} FROM {t.name} WHERE {c.name} = '{v}'"
 
 
 @kind(
@@ -385,7 +407,12 @@ def where_greater(rng, schema):
     t = _any(rng, schema)
     n, show = pick(rng, t.of("number")), _show(rng, t)
     v = threshold(rng, t, n)
-    return {"p": t.plural, "l": show.phrase, "n": n.phrase, "v": v}, f"SELECT {show.name} FROM {t.name} WHERE {n.name} > {v}"
+    return {
+        "p": t.plural,
+        "l": show.phrase,
+        "n": n.phrase,
+        "v": v,
+    }, f"SELECT {show.name} FROM {t.name} WHERE {n.name} > {v}"
 
 
 @kind(
@@ -412,8 +439,14 @@ def where_between(rng, schema):
 
 
 @kind(
-    ["Find the {l} of {p} whose {c} is {v} and {n} is greater than {w}.", "Show the {l} of {p} with {c} {v} and {n} above {w}."],
-    ["{v} {p} by {c} that also exceed {w} in {n}: their {l}.", "Apply two filters to {p}, {c} {v} plus {n} beyond {w}, report {l}."],
+    [
+        "Find the {l} of {p} whose {c} is {v} and {n} is greater than {w}.",
+        "Show the {l} of {p} with {c} {v} and {n} above {w}.",
+    ],
+    [
+        "{v} {p} by {c} that also exceed {w} in {n}: their {l}.",
+        "Apply two filters to {p}, {c} {v} plus {n} beyond {w}, report {l}.",
+    ],
 )
 def where_and(rng, schema):
     t = _any(rng, schema)
@@ -483,7 +516,11 @@ def group_count(rng, schema):
 def group_average(rng, schema):
     t = _any(rng, schema)
     c, n = pick(rng, t.of("category")), pick(rng, t.of("number"))
-    return {"p": t.plural, "c": c.phrase, "n": n.phrase}, f"SELECT {c.name}, avg({n.name}) FROM {t.name} GROUP BY {c.name}"
+    return {
+        "p": t.plural,
+        "c": c.phrase,
+        "n": n.phrase,
+    }, f"SELECT {c.name}, avg({n.name}) FROM {t.name} GROUP BY {c.name}"
 
 
 @kind(
@@ -505,7 +542,11 @@ def having(rng, schema):
     t = _any(rng, schema)
     c = pick(rng, t.of("category"))
     v = rng.randint(2, 5)
-    return {"p": t.plural, "c": c.phrase, "v": v}, f"SELECT {c.name} FROM {t.name} GROUP BY {c.name} HAVING count(*) > {v}"
+    return {
+        "p": t.plural,
+        "c": c.phrase,
+        "v": v,
+    }, f"SELECT {c.name} FROM {t.name} GROUP BY {c.name} HAVING count(*) > {v}"
 
 
 @kind(
@@ -515,7 +556,14 @@ def having(rng, schema):
 def join(rng, schema):
     child, parent, on = _pair(rng, schema)
     a, b = _show(rng, child), _show(rng, parent)
-    slots = {"p": child.plural, "s": child.singular, "o": parent.singular, "q": parent.plural, "l": a.phrase, "m": b.phrase}
+    slots = {
+        "p": child.plural,
+        "s": child.singular,
+        "o": parent.singular,
+        "q": parent.plural,
+        "l": a.phrase,
+        "m": b.phrase,
+    }
     return slots, f"SELECT T1.{a.name}, T2.{b.name} {_from(child, parent, on)}"
 
 
@@ -532,7 +580,10 @@ def join_where(rng, schema):
 
 
 @kind(
-    ["Find the {l} of the {o} that has {p} with {n} greater than {v}.", "What is the {l} of {q} whose {s} has {n} above {v}?"],
+    [
+        "Find the {l} of the {o} that has {p} with {n} greater than {v}.",
+        "What is the {l} of {q} whose {s} has {n} above {v}?",
+    ],
     ["{q} linked to {p} beyond {v} in {n}: their {l}.", "Name by {l} the {q} behind {p} exceeding {v} in {n}."],
 )
 def join_greater(rng, schema):
@@ -564,7 +615,9 @@ def join_count(rng, schema):
 def join_top(rng, schema):
     child, parent, on = _pair(rng, schema)
     show = _show(rng, parent)
-    sql = f"SELECT T2.{show.name} {_from(child, parent, on)} GROUP BY T2.{parent.name}_id ORDER BY count(*) DESC LIMIT 1"
+    sql = (
+        f"SELECT T2.{show.name} {_from(child, parent, on)} GROUP BY T2.{parent.name}_id ORDER BY count(*) DESC LIMIT 1"
+    )
     return {"p": child.plural, "o": parent.singular, "l": show.phrase}, sql
 
 
@@ -580,7 +633,10 @@ def join_having(rng, schema):
 
 
 @kind(
-    ["Find the {l} of {p} with {n} above the average.", "Which {p} have {n} greater than the average {n}? Show the {l}."],
+    [
+        "Find the {l} of {p} with {n} above the average.",
+        "Which {p} have {n} greater than the average {n}? Show the {l}.",
+    ],
     ["{l} of {p} that beat the mean in {n}.", "Overachieving {p} by {n} against their mean: the {l}."],
 )
 def above_average(rng, schema):
@@ -617,7 +673,10 @@ def intersect(rng, schema):
 
 @kind(
     ["Find the {l} of {q} that do not have any {s} with {c} {v}.", "Which {q} have no {p} with {c} {v}? Show the {l}."],
-    ["{q} never touched by {v} {p} in terms of {c}: their {l}.", "All {q} minus those with {v} {p} by {c}, report {l}."],
+    [
+        "{q} never touched by {v} {p} in terms of {c}: their {l}.",
+        "All {q} minus those with {v} {p} by {c}, report {l}.",
+    ],
     seen=False,
 )
 def except_join(rng, schema):

@@ -95,7 +95,9 @@ def mmlu_rows() -> dict[tuple[str, str], list[list[str]]]:
 
 def held_out() -> set[str]:
     """Return the hashes of the test questions with their choices in order, which pre-training must not show."""
-    return {fingerprint(row[0], row[1:5]) for (split, _), rows in mmlu_rows().items() if split == "test" for row in rows}
+    return {
+        fingerprint(row[0], row[1:5]) for (split, _), rows in mmlu_rows().items() if split == "test" for row in rows
+    }
 
 
 def fingerprint(question: str, choices: list[str]) -> str:
@@ -107,7 +109,7 @@ def write_mmlu(folder: Path) -> None:
     for (split, subject), rows in mmlu_rows().items():
         path = folder / split / f"{subject}_{split}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", newline="", encoding="utf-8") as stream:
+        with path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows(rows)
 
 

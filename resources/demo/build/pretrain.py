@@ -20,7 +20,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[3] / "scripts")]
 
 import torch
-from _prompts import compact_schema, mmlu_user, spider_user
 from domains import DEV, OTHERS, TRAIN
 from facts import facts, options
 from grammar import KINDS, Impossible, Schema, ask, parse_domain, random_schema
@@ -28,6 +27,8 @@ from make_data import fingerprint, held_out
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from _prompts import compact_schema, mmlu_user, spider_user
 
 DEMO = Path(__file__).parents[1]
 SPECIAL = ["<pad>", "<s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -126,7 +127,10 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     stream = Stream(seed=1)
     trainer = trainers.BpeTrainer(
-        vocab_size=2560, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=2560,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(("".join(text for text, _ in stream.draw()) for _ in range(20000)), trainer)
     fast = PreTrainedTokenizerFast(
@@ -156,7 +160,9 @@ class Rows(IterableDataset):
         weights: list[float] = []
         while True:
             parts = stream.draw()
-            for (_, weight), encoding in zip(parts, encode([t for t, _ in parts], add_special_tokens=False), strict=True):
+            for (_, weight), encoding in zip(
+                parts, encode([t for t, _ in parts], add_special_tokens=False), strict=True
+            ):
                 ids += encoding.ids
                 weights += [weight] * len(encoding.ids)
             while len(ids) > ROW:
@@ -183,7 +189,9 @@ def config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def pretrain(out: Path, steps: int, batch: int, peak: float, workers: int, seed: int = 7, minutes: float = 60.0) -> None:
+def pretrain(
+    out: Path, steps: int, batch: int, peak: float, workers: int, seed: int = 7, minutes: float = 60.0
+) -> None:
     """Train for `steps` steps of `batch` rows; learning rate warms up over 200 steps and falls to zero by a cosine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
@@ -192,8 +200,12 @@ def pretrain(out: Path, steps: int, batch: int, peak: float, workers: int, seed:
     model = LlamaForCausalLM(config(tokenizer)).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
     step_model = torch.compile(model) if device == "cuda" else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.05, fused=device == "cuda")
-    loader = DataLoader(Rows(tokenizer, seed), batch_size=batch, num_workers=workers, prefetch_factor=8 if workers else None)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.05, fused=device == "cuda"
+    )
+    loader = DataLoader(
+        Rows(tokenizer, seed), batch_size=batch, num_workers=workers, prefetch_factor=8 if workers else None
+    )
     started = time.time()
     progress = 0.0
     for step, (ids, weights) in enumerate(loader):
@@ -239,4 +251,6 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=15)
     parser.add_argument("--minutes", type=float, default=60.0, help="end the schedule after this time at the latest")
     arguments = parser.parse_args()
-    pretrain(arguments.out, arguments.steps, arguments.batch, arguments.peak, arguments.workers, minutes=arguments.minutes)
+    pretrain(
+        arguments.out, arguments.steps, arguments.batch, arguments.peak, arguments.workers, minutes=arguments.minutes
+    )

@@ -1,0 +1,64 @@
+"""What only a GPU can show: the precisions, a kill, and an out-of-memory that is real."""
+
+import pytest
+import torch
+from test_predict import make_study, run
+from test_train import TRAINING, arguments
+from tiny_model import audit, render
+
+from _chat import load_chat
+from _files import read_json, write_jsonl
+from fetch_model import fetch_model
+from predict_mmlu import predict_mmlu
+from predict_spider import predict_spider
+from train import train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = make_study(tmp_path_factory.mktemp("gpu"), "llama3")
+    render(folder, folder / "model.json", "train")
+    audit(folder, folder / "model.json")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("precision", "adapter_dtype"), [("fp32", "float32"), ("bf16", "float32"), ("nf4", "bfloat16")]
+)
+def test_each_precision_trains_and_answers(study, precision, adapter_dtype, tmp_path):
+    train(**arguments(study, precision, precision=precision, training={**TRAINING, "max_steps": 6}))
+    report = read_json(study / precision / "train.json")
+    assert report["device"] == torch.cuda.get_device_name(0)
+    assert report["peak_memory_mib"] > 0
+    assert report["adapter_dtype"] == adapter_dtype
+    assert report["history"][-1]["loss"] < report["history"][0]["loss"]
+    for predict in (predict_spider, predict_mmlu):
+        rows = run(study, tmp_path / predict.__name__, predict=predict, adapter=True, precision=precision)
+        assert len(rows) == 10
+
+
+def test_batch_size_changes_no_answer_on_a_gpu(study, tmp_path):
+    assert run(study, tmp_path / "1", batch_size=1) == run(study, tmp_path / "8", batch_size=8)
+
+
+def test_a_batch_too_large_for_the_card_is_halved(repo, tmp_path):
+    # The demo's model on prompts of 2,000 tokens: 64 of them take 1.6 GB of keys and values, one takes 25 MB.
+    fetch_model("demo", str(repo / "resources/demo/model"), None, tmp_path / "model.json")
+    chat = load_chat(read_json(tmp_path / "model.json"))
+    prompt = chat.prompt("", " singer" * 2000)
+    write_jsonl(tmp_path / "prompts/dev.jsonl", [{"id": f"dev-{i:05d}", "prompt": prompt} for i in range(64)])
+    torch.cuda.empty_cache()
+    limit = torch.cuda.memory_reserved() + 800 * 2**20
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        rows = run(tmp_path, tmp_path / "tight", batch_size=64)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    assert len(rows) == 64
+    assert 1 <= read_json(tmp_path / "tight/report.json")["batch_size_used"] < 64
