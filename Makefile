@@ -10,10 +10,10 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo test lint format dag clean
+.PHONY: help demo test lint format dag demo-data demo-model clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and alone: pip then takes exactly this build, whatever the other packages would accept.
 .venv/.stamp: requirements.txt
@@ -48,6 +48,12 @@ format: .venv/.stamp ## mend style
 dag: .venv/.stamp ## draw the rules into docs/dag.mmd (Mermaid)
 	mkdir -p docs
 	$(BIN)/python -m snakemake --cores 1 --forceall --rulegraph mermaid-js > docs/dag.mmd
+
+demo-data: .venv/.stamp ## write the demo's databases and questions anew; equal bytes every time
+	$(BIN)/python resources/demo/build/make_data.py
+
+demo-model: .venv/.stamp ## train the demo's base model anew; needs a GPU, seven minutes on an H100
+	$(BIN)/python resources/demo/build/pretrain.py
 
 clean: ## remove the demo's results and all caches; not .venv, not other studies
 	# .snakemake stays: it remembers the settings behind the other studies' results.
