@@ -51,5 +51,5 @@ dag: .venv/.stamp ## draw the rules into docs/dag.mmd (Mermaid)
 
 clean: ## remove the demo's results and all caches; not .venv, not other studies
 	# .snakemake stays: it remembers the settings behind the other studies' results.
-	rm -rf results/demo .pytest_cache .ruff_cache
+	rm -rf results/demo .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
