@@ -57,5 +57,5 @@ demo-model: .venv/.stamp ## train the demo's base model anew; needs a GPU, seven
 
 clean: ## remove the demo's results and all caches; not .venv, not other studies
 	# .snakemake stays: it remembers the settings behind the other studies' results.
-	rm -rf results/demo .pytest_cache .ruff_cache
+	rm -rf results/demo .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

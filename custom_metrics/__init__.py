@@ -1,5 +1,6 @@
-"""Execution accuracy for text-to-SQL: a safe SQLite executor, an extractor, a comparison and a DeepEval metric.
+"""Execution accuracy for text-to-SQL: a SQLite sandbox, an SQL extractor, comparisons, statistics, a DeepEval metric.
 
-from custom_metrics.judge import judge                              # plain functions, no DeepEval
-from custom_metrics.execution_accuracy import ExecutionAccuracy     # the DeepEval metric
+python -m custom_metrics score PREDICTIONS --questions dev.json --databases DIR     # the command line
+from custom_metrics.judge import judge                                              # plain functions, no DeepEval
+from custom_metrics.execution_accuracy import ExecutionAccuracy                     # the DeepEval metric
 """

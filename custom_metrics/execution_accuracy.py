@@ -1,5 +1,6 @@
 """Execution accuracy as a DeepEval metric: 1.0 if the answer's rows are the gold query's rows, else 0.0."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,10 +10,11 @@ from typing import Any, ClassVar
 os.environ.setdefault("DEEPEVAL_TELEMETRY_OPT_OUT", "YES")
 os.environ.setdefault("DEEPEVAL_DISABLE_DOTENV", "1")
 
+from deepeval.errors import MissingTestCaseParamsError
 from deepeval.metrics import BaseMetric
 from deepeval.test_case import LLMTestCase, SingleTurnParams
 
-from custom_metrics.judge import judge
+from custom_metrics.judge import SEMANTICS, judge
 
 
 class ExecutionAccuracy(BaseMetric):
@@ -21,14 +23,20 @@ class ExecutionAccuracy(BaseMetric):
         metric = ExecutionAccuracy(database="concert_singer.sqlite")
         metric.measure(LLMTestCase(input=question, actual_output=answer, expected_output=gold))
 
-    The query is taken out of the answer (`extract.extract_sql`), run in a sandbox (`sandbox.execute`) and its rows
-    are compared with the gold query's (`compare.bag_equal`: row order ignored, column order kept). After `measure`,
-    `score` is 1.0 or 0.0, `reason` says why, `verdict` is the whole `judge.Verdict`.
+    The SQL is taken out of the answer, run in a sandbox, and its rows are compared with the gold query's (`judge`).
+    After `measure`, `score` is 1.0 or 0.0, `reason` says why, `success` whether the score reaches the threshold,
+    `score_breakdown` has the score under every semantics, and `verdict` is the whole `judge.Verdict`.
+
+    Metrics share one set of worker processes, which end with the program.
 
     Args:
         database: path of the SQLite file; without it, each test case names its own as metadata={"database": path}.
         threshold: the least score that passes in `assert_test` and `evaluate`.
         timeout_s: seconds a query may take.
+        semantics: when rows count as the same, one of `judge.SEMANTICS`.
+
+    Raises:
+        ValueError: there is no such semantics.
     """
 
     _required_params: ClassVar = [
@@ -37,11 +45,20 @@ class ExecutionAccuracy(BaseMetric):
         SingleTurnParams.EXPECTED_OUTPUT,
     ]
 
-    def __init__(self, database: str | Path | None = None, threshold: float = 1.0, timeout_s: float = 30.0):
+    def __init__(
+        self,
+        database: str | Path | None = None,
+        threshold: float = 1.0,
+        timeout_s: float = 30.0,
+        semantics: str = "bag",
+    ):
+        if semantics not in SEMANTICS:
+            raise ValueError(f"semantics: found {semantics!r}, expected one of {', '.join(SEMANTICS)}.")
+        # DeepEval copies a metric by calling the class with the attributes named like its arguments.
         self.database = database
         self.threshold = threshold
         self.timeout_s = timeout_s
-        self.async_mode = False
+        self.semantics = semantics
         self.include_reason = True
         self.verdict = None
 
@@ -49,32 +66,28 @@ class ExecutionAccuracy(BaseMetric):
         """Return 1.0 or 0.0. An answer that cannot be run scores 0.0 and is no exception.
 
         Raises:
-            ValueError: the test case lacks the answer, the gold query or the database.
+            MissingTestCaseParamsError: the test case lacks the answer or the gold query.
+            ValueError: neither the metric nor the test case names a database.
             FileNotFoundError: there is no such database.
             judge.GoldError: the gold query itself does not run.
         """
-        self.score = self.reason = self.success = self.verdict = self.error = None
-        database = self.database or (test_case.metadata or {}).get("database")
-        if database is None:
-            raise ValueError(
-                'No database: give ExecutionAccuracy(database=…) or LLMTestCase(metadata={"database": …}).'
-            )
-        if test_case.actual_output is None or test_case.expected_output is None:
-            raise ValueError("The test case needs actual_output (the answer) and expected_output (the gold query).")
-        self.verdict = judge(database, test_case.expected_output, test_case.actual_output, self.timeout_s)
-        self.score = 1.0 if self.verdict.correct else 0.0
-        if self.verdict.correct:
-            self.reason = "The rows are those of the gold query."
-        elif self.verdict.error_class == "wrong_result":
-            self.reason = f"The rows differ from those of the gold query ({self.verdict.error})."
-        else:
-            self.reason = f"The query does not run ({self.verdict.error_class}: {self.verdict.error})."
+        self.score = self.reason = self.success = self.score_breakdown = self.verdict = self.error = None
+        try:
+            self.verdict = self._judge(test_case)
+        except Exception as error:
+            # Not the model's fault, so it has no score; DeepEval shows the error where it does not stop for it.
+            self.error = str(error)
+            self.success = False
+            raise
+        self.score_breakdown = {name: float(correct) for name, correct in self.verdict.correct.items()}
+        self.score = self.score_breakdown[self.semantics]
+        self.reason = self._reason()
         self.is_successful()
         return self.score
 
     async def a_measure(self, test_case: LLMTestCase, *args: Any, **kwargs: Any) -> float:
-        """Same as `measure`; a query takes milliseconds, so nothing is gained by waiting for it elsewhere."""
-        return self.measure(test_case, *args, **kwargs)
+        """Same as `measure`, in a thread, so that other work goes on while a query runs."""
+        return await asyncio.to_thread(self.measure, test_case, *args, **kwargs)
 
     def is_successful(self) -> bool:
         """Tell whether the last measured score reaches the threshold; False before the first."""
@@ -83,4 +96,26 @@ class ExecutionAccuracy(BaseMetric):
 
     @property
     def __name__(self) -> str:
-        return "Execution Accuracy"
+        return "Execution Accuracy" if self.semantics == "bag" else f"Execution Accuracy ({self.semantics})"
+
+    def _judge(self, test_case: LLMTestCase):
+        database = self.database or (test_case.metadata or {}).get("database")
+        if database is None:
+            raise ValueError(
+                'No database: give ExecutionAccuracy(database=…) or LLMTestCase(metadata={"database": …}).'
+            )
+        if test_case.actual_output is None or test_case.expected_output is None:
+            raise MissingTestCaseParamsError(
+                "The test case needs actual_output (the answer) and expected_output (the gold query)."
+            )
+        return judge(database, test_case.expected_output, test_case.actual_output, self.timeout_s)
+
+    def _reason(self) -> str:
+        verdict = self.verdict
+        if self.score:
+            return f"The rows are those of the gold query ({self.semantics})."
+        if verdict.predicted_rows is None:
+            return f"The query does not run ({verdict.error_class}: {verdict.message})."
+        if verdict.correct["bag"]:
+            return f"The rows are those of the gold query as a bag, but not under {self.semantics}."
+        return f"The rows differ from those of the gold query ({verdict.error_class}: {verdict.message})."

@@ -14,10 +14,14 @@ Covered, each attacked in tests/unit/test_sandbox.py:
   `surrogateescape`, which is reversible: different bytes stay different.
 - several statements in one text: refused, as SQLite would otherwise run only the first.
 
-Not covered, because the query runs in this process: one call of a built-in function that is slow by itself (`instr`
-on two values of megabytes) is not interrupted before it returns, and a crash inside SQLite would take the process
-along. Results that differ from run to run (`random()`, the current time) are not prevented. A file with a WAL that
-has not been checkpointed is read without it.
+Not covered here, and covered by `worker` and `judge`, which run this in a process of its own that can be killed, has
+little memory and may not write files: one call of a built-in function that is slow by itself (`instr` on two values of
+megabytes) is not interrupted before it returns; a crash inside SQLite takes the process along; the rows that Python
+holds are bounded in number and bytes, not in memory.
+
+Not covered at all: results that differ from run to run (`random()`, the current time). A file with a WAL that has not
+been checkpointed is read without it. A flaw in SQLite that gives a query the run of the process: the worker has the
+rights of the user who started it, less those named.
 
 The heap limit is SQLite's own `hard_heap_limit`, which holds for all SQLite connections of the process.
 """
@@ -30,13 +34,15 @@ from pathlib import Path
 
 MAX_ROWS = 500_000
 MAX_BYTES = 64_000_000
+MAX_VALUES = 5_000_000
+MAX_SQL_CHARACTERS = 100_000
 MAX_VALUE_BYTES = 10_000_000
 HEAP_BYTES = 512_000_000
 STEPS_BETWEEN_CHECKS = 2_000
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: MAX_SQL_CHARACTERS,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 1_000,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 100,
     sqlite3.SQLITE_LIMIT_VDBE_OP: 1_000_000,
@@ -57,7 +63,10 @@ _STATEMENT = re.compile(
 )
 # The first class whose words occur in SQLite's message.
 _CLASSES = (
-    ("denied", ("not authorized", "authorization denied", "is prohibited", "too many attached", "readonly database")),
+    (
+        "forbidden",
+        ("not authorized", "authorization denied", "is prohibited", "too many attached", "readonly database"),
+    ),
     ("no_such_table", ("no such table",)),
     ("no_such_column", ("no such column", "has no column named")),
     ("ambiguous_column", ("ambiguous column name",)),
@@ -73,7 +82,7 @@ _CLASSES = (
             "query too large",
         ),
     ),
-    ("syntax", ("syntax error", "unrecognized token", "incomplete input")),
+    ("syntax_error", ("syntax error", "unrecognized token", "incomplete input")),
 )
 
 
@@ -81,8 +90,9 @@ _CLASSES = (
 class Execution:
     """What one query gave: `rows` (a list of tuples), or None with an `error_class` and SQLite's `error` message.
 
-    `error_class` is "" for a query that ran, else one of `empty`, `not_sql` (does not begin like a statement),
-    `syntax`, `no_such_table`, `no_such_column`, `ambiguous_column`, `denied`, `timeout`, `too_large`, `other_error`.
+    `error_class` is "" for a query that ran, else `no_sql` (nothing, or a text that does not begin like a statement),
+    `syntax_error`, `no_such_table`, `no_such_column`, `ambiguous_column`, `forbidden`, `timeout`, `too_large` or
+    `other_sql_error`.
     """
 
     rows: list[tuple] | None
@@ -90,62 +100,87 @@ class Execution:
     error: str = ""
 
 
+class Database:
+    """One SQLite file, open for any number of queries; nothing that a query does outlives it.
+
+    Args:
+        path: of the file; it is never changed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: str | Path):
+        path = Path(path).absolute()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such database.")
+        self._deadline = 0.0
+        self._connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        self._connection.text_factory = _decode
+        self._connection.execute(f"PRAGMA hard_heap_limit = {HEAP_BYTES}")
+        self._connection.execute("PRAGMA temp_store = MEMORY")
+        for limit, value in _LIMITS.items():
+            self._connection.setlimit(limit, value)
+        self._connection.set_authorizer(_authorize)
+        self._connection.set_progress_handler(lambda: time.monotonic() > self._deadline, STEPS_BETWEEN_CHECKS)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def execute(
+        self, sql: str, timeout_s: float = 30.0, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
+    ) -> Execution:
+        """Run one query; see the module's text for what is prevented.
+
+        Args:
+            sql: any text.
+            timeout_s: seconds, from now to the last row.
+            max_rows: most rows a result may have.
+            max_bytes: most characters of text and bytes of blobs a result may have, all rows together.
+        """
+        if not _COMMENT.sub("", sql):
+            return Execution(None, "no_sql", "no SQL")
+        self._deadline = time.monotonic() + timeout_s
+        try:
+            cursor = self._connection.execute(sql)
+            if cursor.description is None:
+                # Without columns it is no query, and its lack of rows must not pass for an empty result.
+                return Execution(None, "forbidden", "not a query")
+            max_rows = min(max_rows, MAX_VALUES // len(cursor.description))
+            rows, size = [], 0
+            for row in cursor:
+                rows.append(row)
+                size += sum(len(value) for value in row if isinstance(value, (str, bytes)))
+                if len(rows) > max_rows or size > max_bytes:
+                    cursor.close()
+                    return Execution(
+                        None, "too_large", f"the result has more than {max_rows} rows or {max_bytes} bytes"
+                    )
+            if time.monotonic() > self._deadline:
+                return _timeout(timeout_s)
+            return Execution(rows)
+        except MemoryError:
+            return Execution(None, "too_large", "out of memory")
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+            # ValueError covers text that cannot be encoded (lone surrogates) and, in some Python versions, NUL.
+            if time.monotonic() > self._deadline and "interrupted" in str(error):
+                return _timeout(timeout_s)
+            return Execution(None, _classify(sql, error), str(error))
+
+
 def execute(
     database: str | Path, sql: str, timeout_s: float = 30.0, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
 ) -> Execution:
-    """Run one query on one SQLite file; see the module's text for what is prevented.
-
-    Args:
-        database: path of the file; it is never changed.
-        sql: any text.
-        timeout_s: seconds, from opening the file to the last row.
-        max_rows: most rows a result may have.
-        max_bytes: most characters of text and bytes of blobs a result may have, all rows together.
+    """Run one query on one SQLite file in this process: `Database.execute` with a connection of its own.
 
     Raises:
         FileNotFoundError: `database` does not exist. Everything a query can do wrong is returned instead.
     """
-    database = Path(database).absolute()
-    if not database.is_file():
-        raise FileNotFoundError(f"{database}: no such database.")
-    if not _COMMENT.sub("", sql):
-        return Execution(None, "empty", "no SQL")
-    deadline = time.monotonic() + timeout_s
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    opened = Database(database)
     try:
-        _confine(connection, deadline)
-        cursor = connection.execute(sql)
-        if cursor.description is None:
-            # Without columns it is no query, and its lack of rows must not pass for an empty result.
-            return Execution(None, "denied", "not a query")
-        rows, size = [], 0
-        for row in cursor:
-            rows.append(row)
-            size += sum(len(value) for value in row if isinstance(value, (str, bytes)))
-            if len(rows) > max_rows or size > max_bytes:
-                return Execution(None, "too_large", f"the result has more than {max_rows} rows or {max_bytes} bytes")
-        if time.monotonic() > deadline:
-            return _timeout(timeout_s)
-        return Execution(rows)
-    except MemoryError:
-        return Execution(None, "too_large", "out of memory")
-    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
-        # ValueError covers text that cannot be encoded (lone surrogates) and, in some Python versions, NUL.
-        if time.monotonic() > deadline and "interrupted" in str(error):
-            return _timeout(timeout_s)
-        return Execution(None, _classify(sql, error), str(error))
+        return opened.execute(sql, timeout_s, max_rows, max_bytes)
     finally:
-        connection.close()
-
-
-def _confine(connection: sqlite3.Connection, deadline: float) -> None:
-    connection.text_factory = _decode
-    connection.execute(f"PRAGMA hard_heap_limit = {HEAP_BYTES}")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    for limit, value in _LIMITS.items():
-        connection.setlimit(limit, value)
-    connection.set_authorizer(_authorize)
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
+        opened.close()
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
@@ -167,12 +202,12 @@ def _timeout(timeout_s: float) -> Execution:
 def _classify(sql: str, error: Exception) -> str:
     message = str(error).lower()
     if "one statement at a time" in message:
-        return "denied"
+        return "forbidden"
     if "null character" in message or isinstance(error, UnicodeError):
-        return "syntax"
-    name = next((name for name, words in _CLASSES if any(word in message for word in words)), "other_error")
-    if name == "syntax" and not _begins_like_sql(sql):
-        return "not_sql"
+        return "syntax_error"
+    name = next((name for name, words in _CLASSES if any(word in message for word in words)), "other_sql_error")
+    if name == "syntax_error" and not _begins_like_sql(sql):
+        return "no_sql"
     return name
 
 

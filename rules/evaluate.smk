@@ -77,6 +77,7 @@ rule score_spider:
         "<benchmarks>/score_spider/{model}/{variant}.tsv"
     conda:
         "../envs/score.yaml"
+    threads: 4
     params:
         settings=SETTINGS["score_spider"],
     script:

@@ -25,6 +25,13 @@ rule tables:
             labels={"table": "Change against the base model"},
         ),
         regression_md="<results>/tables/regression.md",
+        errors=report(
+            "<results>/tables/errors.csv",
+            caption="captions/errors.rst",
+            category="Tables",
+            labels={"table": "What became of the SQL"},
+        ),
+        errors_md="<results>/tables/errors.md",
     log:
         "<logs>/tables.log",
     conda:
@@ -64,6 +71,7 @@ rule report:
         execution_accuracy_md="<results>/tables/execution_accuracy.md",
         mmlu_md="<results>/tables/mmlu.md",
         regression_md="<results>/tables/regression.md",
+        errors_md="<results>/tables/errors.md",
         regression="<results>/tables/regression.csv",
         figure="<results>/figures/tradeoff.svg",
         records=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),

@@ -152,7 +152,7 @@ def settings(config: dict) -> dict[str, dict]:
         "score_mmlu": {},
         "tables": {
             "study": config["study"],
-            "confidence_level": config["tables"]["confidence_level"],
+            **config["tables"],
             "runs": [
                 {"model": model, "settings": chosen, "variant": name}
                 for model in models
@@ -160,7 +160,7 @@ def settings(config: dict) -> dict[str, dict]:
             ],
         },
         "figures": {},
-        "report": {"study": config["study"]},
+        "report": {"study": config["study"], "semantics": config["tables"]["semantics"]},
     }
     return _sorted(slices)
 

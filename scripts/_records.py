@@ -7,21 +7,29 @@ a newline `\\n`, a carriage return `\\r`, a tab `\\t`, and other control charact
 
 import csv
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+# `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
 from _files import UserError, atomic_write
+from custom_metrics.compare import SEMANTICS
 
 SPIDER_COLUMNS = (
-    "id", "db_id", "hardness", "question", "gold", "answer", "sql", "correct", "correct_raw", "error_class", "error",
+    "id", "db_id", "hardness", "question", "gold", "answer", "sql",
+    *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS),
+    "error_class", "gold_rows", "predicted_rows", "flags", "message",
 )  # fmt: skip
 MMLU_COLUMNS = (
     "id", "subject", "category", "answer", "prediction", "correct",
     "logprob_A", "logprob_B", "logprob_C", "logprob_D", "generated", "generated_letter", "correct_generated",
 )  # fmt: skip
-COUNTS = ("correct", "correct_raw", "correct_generated")
+ZERO_ONE = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "correct", "correct_generated")
+NUMBERS = ("gold_rows", "predicted_rows", "logprob_A", "logprob_B", "logprob_C", "logprob_D")
 
 _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\(?:u([0-9a-f]{4})|(.))")
@@ -50,7 +58,7 @@ def write_records(path: str | Path, columns: Sequence[str], rows: Iterable[Mappi
 
 
 def read_records(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read records: text columns unescaped, 0/1 columns as integers, log-probabilities as floats (NaN if empty).
+    """Read records: text columns unescaped, 0/1 columns as integers, other numbers as floats (NaN if empty).
 
     Raises:
         UserError: the file's columns are not `columns`, a 0/1 column holds something else, or an id comes twice.
@@ -59,14 +67,14 @@ def read_records(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     if list(frame.columns) != list(columns):
         raise UserError(f"{path}: found columns {', '.join(frame.columns)}, expected {', '.join(columns)}.")
     for column in frame.columns:
-        if column in COUNTS:
+        if column in ZERO_ONE:
             wrong = frame.loc[~frame[column].isin(["0", "1"]), "id"]
             if len(wrong):
                 raise UserError(
                     f"{path}, {column} of {wrong.iloc[0]}: expected 0 or 1. Run the rule that wrote it again."
                 )
             frame[column] = frame[column].astype(int)
-        elif column.startswith("logprob_"):
+        elif column in NUMBERS:
             frame[column] = pd.to_numeric(frame[column])
         else:
             # Plain Python strings: pandas' own string type cannot hold lone surrogates.

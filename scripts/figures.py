@@ -58,20 +58,22 @@ def ordered(pdf: bytes) -> bytes:
 
 def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFrame:
     """Return a row a run: model, variant, x, x_low, x_high (execution accuracy), y, y_low, y_high (MMLU), all in
-    percent, x_n, y_n (questions) and level (of the intervals).
+    percent, x_n, y_n (questions), semantics (of x) and level (of the intervals).
 
     Raises:
         UserError: a run is in one of the tables only.
     """
     text = {"model": str, "variant": str}
     spider = pd.read_csv(execution_accuracy, dtype=text, keep_default_na=False, na_values={"accuracy_pct": [""]})
+    spider = spider[spider["questions"] == ALL]
     knowledge = pd.read_csv(mmlu, dtype=text | {"category": str}, keep_default_na=False)
     knowledge = knowledge[knowledge["category"] == ALL]
     keys = ["model", "variant"]
     if spider[keys].values.tolist() != knowledge[keys].values.tolist():
         raise UserError(f"{mmlu}: has other runs than {execution_accuracy}. Run `snakemake -R tables`.")
     columns = {"accuracy_pct": "", "ci_low": "_low", "ci_high": "_high", "n": "_n"}
-    points = spider[keys].assign(level=spider["confidence_level"])
+    points = spider[[*keys, "semantics"]].reset_index(drop=True)
+    points["level"] = spider["confidence_level"].to_numpy()
     for axis, frame in (("x", spider), ("y", knowledge)):
         for column, suffix in columns.items():
             points[axis + suffix] = frame[column].to_numpy()
@@ -89,7 +91,12 @@ def tradeoff(points: pd.DataFrame) -> alt.Chart:
     chance = y_domain[0] < CHANCE < y_domain[1]
     points = points.assign(**place(points, x_domain, y_domain, chance))
 
-    x = alt.X("x:Q", title="Spider execution accuracy (%)", scale=alt.Scale(domain=x_domain, nice=False))
+    semantics = points["semantics"].iloc[0].replace("_", " ")
+    x = alt.X(
+        "x:Q",
+        title=f"Spider execution accuracy (%, {semantics} semantics)",
+        scale=alt.Scale(domain=x_domain, nice=False),
+    )
     y = alt.Y("y:Q", title="MMLU accuracy (%)", scale=alt.Scale(domain=y_domain, nice=False))
     legend = (
         alt.Legend(title=None, orient="top", symbolSize=90, symbolOpacity=1, labelFontSize=12)
@@ -180,8 +187,8 @@ def title(points: pd.DataFrame) -> alt.TitleParams:
         "Learning against forgetting",
         subtitle=[
             f"{shown} Right: more SQL learned. Down: more knowledge forgotten." if adapters else shown,
-            f"n = {int(first['x_n'])} Spider questions (bag semantics) and {int(first['y_n'])} MMLU questions. "
-            f"Crosses: {100 * first['level']:g}% Wilson intervals.",
+            f"n = {int(first['x_n'])} Spider questions ({first['semantics'].replace('_', ' ')} semantics) and "
+            f"{int(first['y_n'])} MMLU questions. Crosses: {100 * first['level']:g}% Wilson intervals.",
         ],
     )
 

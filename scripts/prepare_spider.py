@@ -1,13 +1,17 @@
 """Split Spider: few-shot examples, training, validation and dev rows, the same on every run and every machine."""
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+# `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from _files import UserError, read_json, sha256_file, sha256_json, write_json, write_jsonl
-from _hardness import LEVELS, hardness, parse
 from _job import job
+from custom_metrics.hardness import LEVELS, hardness, parse
 
 # A shot is paid for in every prompt, with its schema: what is drawn is short.
 MAX_SHOT_CHARACTERS = 200

@@ -22,9 +22,11 @@ SEED = "training.seed"
 def report(
     report: str | Path,
     study: str,
+    semantics: str,
     execution_accuracy_md: str | Path,
     mmlu_md: str | Path,
     regression_md: str | Path,
+    errors_md: str | Path,
     regression: str | Path,
     figure: str | Path,
     records: Sequence[str | Path],
@@ -39,7 +41,8 @@ def report(
     """Write `report`, a Markdown page.
 
     Args:
-        execution_accuracy_md, mmlu_md, regression_md, regression: what `tables` wrote.
+        semantics: the headline's, as in the tables.
+        execution_accuracy_md, mmlu_md, regression_md, errors_md, regression: what `tables` wrote.
         figure: what `figures` drew; linked relative to `report`.
         records: spider.csv of each run, in …/<model>/<variant>/.
         spider, splits, suite: manifests of `fetch_spider`, `prepare_spider` and `prepare_mmlu`.
@@ -59,11 +62,12 @@ def report(
         f"# {markdown(study)}: what fine-tuning for SQL gains and costs",
         "The question: when an instruct model is fine-tuned with LoRA to translate questions into SQL, how much better "
         "does it get at that, and how much general knowledge does it lose? Measured as execution accuracy on Spider "
-        "and as accuracy on multiple-choice questions of MMLU, base model and adapters on the same prompts.",
+        f"({semantics.replace('_', ' ')} semantics) and as accuracy on multiple-choice questions of MMLU, base model "
+        "and adapters on the same prompts.",
         "## Findings",
         findings(comparisons),
         f"![Learning against forgetting]({os.path.relpath(figure, Path(report).parent)})",
-        *(demoted(path) for path in (regression_md, execution_accuracy_md, mmlu_md)),
+        *(demoted(path) for path in (regression_md, execution_accuracy_md, errors_md, mmlu_md)),
         "## Setup",
         "### Models",
         models_table([read_json(path) for path in models], answers),
@@ -74,7 +78,7 @@ def report(
         "### Labels",
         audits_text({Path(path).parent.name: read_json(path) for path in audits}),
         "## Failures",
-        failures({run_of(path): path for path in records}),
+        failures({run_of(path): path for path in records}, semantics),
         "## Limits",
         limits(comparisons),
     ]
@@ -217,19 +221,19 @@ def audits_text(audits: Mapping[str, Mapping]) -> str:
     return "What the loss was computed on, decoded before training:\n\n" + "\n".join(lines) if lines else ""
 
 
-def failures(records: Mapping[tuple[str, str], str | Path]) -> str:
+def failures(records: Mapping[tuple[str, str], str | Path], semantics: str) -> str:
     """Return three wrong answers, chosen by a rule: of the first model's adapter with the highest execution accuracy,
     the first three questions that its base has right and it has wrong, then the first it has wrong."""
     frames = {run: read_records(path, SPIDER_COLUMNS) for run, path in records.items()}
     model = next(iter(frames))[0]
     adapters = [run for run in frames if run[0] == model and run[1] != BASE]
-    chosen = max(adapters, key=lambda run: frames[run]["correct"].sum()) if adapters else (model, BASE)
+    chosen = max(adapters, key=lambda run: frames[run][semantics].sum()) if adapters else (model, BASE)
     frame = frames[chosen]
     base = frames[model, BASE].set_index("id").loc[frame["id"]].reset_index()
-    wrong = frame.index[frame["correct"] == 0]
+    wrong = frame.index[frame[semantics] == 0]
     if not len(wrong):
         return f"{code(' '.join(chosen))} has no wrong answer."
-    forgotten = [i for i in wrong if base["correct"][i] == 1]
+    forgotten = [i for i in wrong if base[semantics][i] == 1]
     rows = (forgotten + [i for i in wrong if i not in set(forgotten)])[:FAILURES]
     name = code(" ".join(chosen))
     rule = f"The first {len(rows)} questions that {name} has wrong."
@@ -244,11 +248,11 @@ def failures(records: Mapping[tuple[str, str], str | Path]) -> str:
         row = frame.loc[i]
         parts += [
             f"### {markdown(row['id'])} ({markdown(row['db_id'])}, {markdown(row['hardness'])}, base "
-            f"{'right' if base['correct'][i] else 'wrong'})",
+            f"{'right' if base[semantics][i] else 'wrong'})",
             f"{markdown(row['question'])}",
             f"Gold:\n\n{fenced(row['gold'], 'sql')}",
             f"Answer:\n\n{fenced(row['answer'])}",
-            f"Why it is wrong: {code(row['error_class'])}, {code(row['error'])}",
+            f"Why it is wrong: {code(row['error_class'])}, {code(row['message'])}",
         ]
     return "\n\n".join(parts)
 
@@ -257,7 +261,7 @@ def limits(comparisons: pd.DataFrame) -> str:
     """Return what this study cannot tell."""
     lines = [
         "- Execution on one database a question: a wrong query may give the right rows by chance, and a right one may "
-        "order its columns otherwise and count as wrong.",
+        "order its columns otherwise and count as wrong, but under semantics that allow for it.",
         "- Questions are taken as independent. Those on one database or subject resemble each other, so true intervals "
         "are wider.",
         "- A question is asked in one wording and answered greedily: the variation over prompts and sampling is not "
@@ -315,6 +319,7 @@ if __name__ == "__main__":
             execution_accuracy_md=snakemake.input.execution_accuracy_md,
             mmlu_md=snakemake.input.mmlu_md,
             regression_md=snakemake.input.regression_md,
+            errors_md=snakemake.input.errors_md,
             regression=snakemake.input.regression,
             figure=snakemake.input.figure,
             records=snakemake.input.records,

@@ -7,12 +7,10 @@ from pathlib import Path
 # `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tqdm import tqdm
-
 from _files import UserError, read_json, read_jsonl, sha256_file
 from _job import job
 from _records import SPIDER_COLUMNS, by_id, write_records
-from custom_metrics.judge import GoldError, judge
+from custom_metrics.judge import SEMANTICS, GoldError, Judge
 
 REFETCH = "Run `snakemake -R fetch_spider` to fetch it again."
 
@@ -24,11 +22,13 @@ def score_spider(
     manifest: str | Path,
     records: str | Path,
     timeout_s: float,
+    jobs: int = 1,
 ) -> None:
     """Write one record for each prompt, in the order of the prompts.
 
-    Bag semantics: `correct` is about the SQL extracted from the answer, `correct_raw` about the answer as it is. A
-    prompt without an answer is a 0 with error_class `missing`, so the denominator is always the number of prompts.
+    A column named like a semantics of `custom_metrics.judge` is about the SQL taken out of the answer, with `_raw`
+    about the answer as it is; error class, row counts and message are about the SQL. A prompt without an answer is a 0
+    with error_class `missing`, so the denominator is always the number of prompts.
 
     Args:
         answers: JSON lines with id and answer.
@@ -37,6 +37,7 @@ def score_spider(
         manifest: of the data; the databases stand beside it as database/<db_id>/<db_id>.sqlite.
         records: CSV to write; see `_records`.
         timeout_s: seconds a query may take.
+        jobs: processes to run queries in; the records do not depend on it.
 
     Raises:
         UserError: a database is missing or changed, a gold query does not run, ids are unknown or come twice.
@@ -46,32 +47,36 @@ def score_spider(
     given = by_id(read_jsonl(answers), answers, asked)
     databases = find_databases(manifest, (known[i]["db_id"] for i in asked))
 
+    items = [(databases[known[i]["db_id"]], known[i]["query"], given[i]["answer"] if i in given else "") for i in asked]
+    try:
+        with Judge(timeout_s, jobs) as judge:
+            verdicts = judge.judge_all(items, progress=True)
+    except GoldError as error:
+        raise UserError(
+            f"{questions}, {list(asked)[error.index]}: {error}. If it is a timeout, raise scoring.timeout_s; otherwise "
+            "the data are at fault: put its database into spider.exclude_databases."
+        ) from None
+
     rows = []
-    for number in tqdm(asked, unit="question", mininterval=5):
+    for number, (_, _, answer), verdict in zip(asked, items, verdicts, strict=True):
         question = known[number]
+        answered = number in given
         row = {
             "id": number,
             "db_id": question["db_id"],
             "hardness": question["hardness"],
             "question": question["question"],
             "gold": question["query"],
-        }
-        answer = given[number]["answer"] if number in given else ""
-        try:
-            verdict = judge(databases[question["db_id"]], question["query"], answer, timeout_s)
-        except GoldError as error:
-            raise UserError(
-                f"{questions}, {number}: {error}. If it is a timeout, raise scoring.timeout_s; otherwise the data are "
-                "at fault: put its database into spider.exclude_databases."
-            ) from None
-        row |= {
             "answer": answer,
             "sql": verdict.sql,
-            "correct": int(verdict.correct),
-            "correct_raw": int(verdict.correct_raw),
-            "error_class": verdict.error_class if number in given else "missing",
-            "error": verdict.error if number in given else "no answer to this question",
+            "error_class": verdict.error_class if answered else "missing",
+            "gold_rows": verdict.gold_rows,
+            "predicted_rows": verdict.predicted_rows,
+            "flags": " ".join(verdict.flags),
+            "message": verdict.message if answered else "no answer to this question",
         }
+        row |= {name: int(verdict.correct[name]) for name in SEMANTICS}
+        row |= {f"{name}_raw": int(verdict.correct_raw[name]) for name in SEMANTICS}
         rows.append(row)
     write_records(records, SPIDER_COLUMNS, rows)
 
@@ -105,5 +110,6 @@ if __name__ == "__main__":
             prompts=snakemake.input.prompts,
             manifest=snakemake.input.manifest,
             records=snakemake.output.records,
+            jobs=snakemake.threads,
             **snakemake.params.settings,
         )

@@ -1,14 +1,19 @@
-"""Put all records of a study into three tables: execution accuracy, MMLU, and each adapter against its base model."""
+"""Put all records of a study into four tables: execution accuracy, MMLU, adapters against their base, errors."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+# `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
 from _files import UserError, atomic_write, sha256_json
 from _job import job
 from _records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
-from _stats import (
+from custom_metrics.judge import ERROR_CLASSES, SEMANTICS
+from custom_metrics.stats import (
     holm,
     mcnemar,
     minimum_detectable_difference,
@@ -20,6 +25,25 @@ from _stats import (
 BASE = "base"
 ALL = "aggregate"
 HARDNESS = ("easy", "medium", "hard", "extra")
+GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
+# How each semantics is called in a heading, and what makes an answer right under it.
+NAMES = {
+    "set": "Set",
+    "bag": "Bag",
+    "ordered": "Ordered",
+    "test_suite": "Test suite",
+    "columns_any_order": "Columns in any order",
+}
+MEANINGS = {
+    "set": "its query gives the gold query's rows, however often, in any order, columns in the same order",
+    "bag": "its query gives the gold query's rows, equally often, in any order, columns in the same order",
+    "ordered": "its query gives the gold query's rows, equally often, in the same order where the gold query has a "
+    "top-level ORDER BY, columns in the same order",
+    "test_suite": "the rules of Spider's official test-suite evaluator say so, on one database: columns in any order, "
+    "rows in the same order if the gold query holds ORDER BY, DISTINCT ignored",
+    "columns_any_order": "its query gives the gold query's rows, equally often, in any order, for some order of its "
+    "columns",
+}
 CHANCE = {"execution_accuracy": 0.0, "mmlu": 0.25}
 MEASURES = {"execution_accuracy": "Spider execution accuracy", "mmlu": "MMLU"}
 SPIDER_QUESTION = ["id", "db_id", "hardness", "question", "gold"]
@@ -33,15 +57,17 @@ def tables(
     study: str,
     runs: Sequence[Mapping],
     confidence_level: float,
+    semantics: str = "bag",
 ) -> None:
-    """Write the three tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
+    """Write the four tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
 
     Args:
         spider, mmlu: records of each run, in the order of `runs`.
-        outputs: paths named execution_accuracy, mmlu and regression, and the same with `_md`.
+        outputs: paths named execution_accuracy, mmlu, regression and errors, and the same with `_md`.
         study: the study's name, for the headings.
         runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base).
         confidence_level: of all intervals and verdicts, such as 0.95.
+        semantics: the headline's, one of `custom_metrics.judge.SEMANTICS`; the comparison with the base follows it.
 
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
@@ -63,21 +89,30 @@ def tables(
             f"config, mmlu.categories: {ALL} is the name of the row over all categories. Choose another name."
         )
 
-    accuracy = pd.DataFrame([h | spider_row(f, confidence_level) for h, f in zip(heads, spider_frames, strict=True)])
+    spider_frames = [frame.assign(correct=frame[semantics]) for frame in spider_frames]
+    accuracy = pd.DataFrame(
+        [
+            h | row
+            for h, f in zip(heads, spider_frames, strict=True)
+            for row in spider_rows(f, confidence_level, semantics)
+        ]
+    )
     knowledge = pd.DataFrame(
         [h | row for h, f in zip(heads, mmlu_frames, strict=True) for row in mmlu_rows(f, confidence_level)]
     )
     regression = regression_rows(heads, spider_frames, mmlu_frames, confidence_level)
+    errors = pd.DataFrame([h | row for h, f in zip(heads, spider_frames, strict=True) for row in error_rows(f)])
 
     hashes = {
         "spider": sha256_json(spider_frames[0][SPIDER_QUESTION].values.tolist()),
         "mmlu": sha256_json(mmlu_frames[0][MMLU_QUESTION].values.tolist()),
     }
-    notes = Notes(study, confidence_level, len(spider_frames[0]), mmlu_frames[0]["category"], hashes)
+    notes = Notes(study, confidence_level, semantics, len(spider_frames[0]), mmlu_frames[0]["category"], hashes)
     for name, frame, text in (
         ("execution_accuracy", accuracy, execution_accuracy_md(accuracy, notes)),
         ("mmlu", knowledge, mmlu_md(knowledge, notes)),
         ("regression", regression, regression_md(regression, notes)),
+        ("errors", errors, errors_md(errors, notes)),
     ):
         with atomic_write(outputs[name]) as stream:
             frame = frame.assign(confidence_level=confidence_level)
@@ -135,21 +170,33 @@ def proportion(correct: int, n: int, level: float) -> dict:
     return {"n": n, "correct": correct, "accuracy_pct": accuracy, "ci_low": 100 * low, "ci_high": 100 * high}
 
 
-def spider_row(frame: pd.DataFrame, level: float) -> dict:
-    """Return one run's row of the table of execution accuracy; a level of hardness without questions has n 0."""
-    n = len(frame)
-    raw = int(frame["correct_raw"].sum())
-    row = proportion(int(frame["correct"].sum()), n, level)
-    row |= {"correct_raw": raw, "accuracy_raw_pct": 100.0 * raw / n}
-    for hardness in HARDNESS:
-        part = frame.loc[frame["hardness"] == hardness, "correct"]
-        accuracy = 100.0 * int(part.sum()) / len(part) if len(part) else None
-        row |= {
-            f"{hardness}_n": len(part),
-            f"{hardness}_correct": int(part.sum()),
-            f"{hardness}_accuracy_pct": accuracy,
-        }
-    return row
+def spider_rows(frame: pd.DataFrame, level: float, semantics: str) -> list[dict]:
+    """Return one run's rows of the table of execution accuracy: all questions, then parts of them.
+
+    The parts are the levels of hardness and the questions whose gold query has rows, and has none; a part without
+    questions has n 0. n, correct, accuracy and interval are of the headline's semantics; then every semantics has its
+    own columns, for the SQL taken out of the answer and, with `_raw`, for the answer as it is.
+    """
+    empty = frame["gold_rows"] == 0
+    parts = {ALL: empty | True} | {name: frame["hardness"] == name for name in HARDNESS}
+    rows = []
+    for name, chosen in (parts | {GOLD_NOT_EMPTY: ~empty, GOLD_EMPTY: empty}).items():
+        part = frame[chosen]
+        row = {"questions": name, "semantics": semantics} | proportion(int(part["correct"].sum()), len(part), level)
+        for column in (f"{name}{raw}" for raw in ("", "_raw") for name in SEMANTICS):
+            correct = int(part[column].sum())
+            row |= {f"{column}_correct": correct, f"{column}_pct": 100.0 * correct / len(part) if len(part) else None}
+        rows.append(row)
+    return rows
+
+
+def error_rows(frame: pd.DataFrame) -> list[dict]:
+    """Return one run's rows of the table of errors: each class in the order of `ERROR_CLASSES`, with how often."""
+    counts = frame["error_class"].value_counts()
+    return [
+        {"error_class": name, "n": int(counts.get(name, 0)), "share_pct": 100.0 * int(counts.get(name, 0)) / len(frame)}
+        for name in ERROR_CLASSES
+    ]
 
 
 def categories(frame: pd.DataFrame) -> list[str]:
@@ -240,15 +287,16 @@ def compare(base: pd.Series, tuned: pd.Series, chance: float, level: float) -> d
 class Notes:
     """What stands under every table: n, semantics, interval, and the hash of the questions."""
 
-    def __init__(self, study: str, level: float, n: int, mmlu_categories: pd.Series, hashes: Mapping[str, str]):
-        self.study = study
+    def __init__(
+        self, study: str, level: float, semantics: str, n: int, mmlu_categories: pd.Series, hashes: Mapping[str, str]
+    ):
+        self.study, self.semantics = study, semantics
         self.percent, self.alpha = f"{100 * level:g}%", f"{1 - level:.4g}"
         sizes = mmlu_categories.value_counts(sort=False)
-        self.spider = (
-            f"n = {n} Spider questions, the same for all rows. Bag semantics: an answer is right if its query gives "
-            "the gold query's rows, equally often, in any order, columns in the same order. Questions (id, database, "
-            f"hardness, text, gold): sha256 `{hashes['spider']}`."
-        )
+        self.questions = f"n = {n} Spider questions, the same for all rows."
+        self.right = f"{NAMES[semantics]} semantics: an answer is right if {MEANINGS[semantics]}."
+        self.hash = f"Questions (id, database, hardness, text, gold): sha256 `{hashes['spider']}`."
+        self.spider = f"{self.questions} {self.right} {self.hash}"
         parts = ", ".join(f"{count} {escape(name)}" for name, count in sizes.items())
         self.mmlu = (
             f"n = {len(mmlu_categories)} MMLU questions, the same for all rows ({parts}). Questions (id, subject, "
@@ -258,20 +306,59 @@ class Notes:
 
 
 def execution_accuracy_md(frame: pd.DataFrame, notes: Notes) -> str:
-    """Return the table of execution accuracy as Markdown."""
-    table = head_columns(frame)
-    table["Right"] = counts(frame["correct"], frame["n"])
-    table["Accuracy % (interval)"] = intervals(frame)
-    table["As answered %"] = frame["accuracy_raw_pct"].map("{:.1f}".format)
-    for hardness in HARDNESS:
-        if frame[f"{hardness}_n"].any():
-            table[f"{hardness.capitalize()} % (n = {frame[f'{hardness}_n'].iloc[0]})"] = frame[
-                f"{hardness}_accuracy_pct"
-            ].map("{:.1f}".format)
+    """Return the tables of execution accuracy as Markdown: headline, every semantics, parts of the questions."""
+    whole = frame[frame["questions"] == ALL]
+    headline = head_columns(whole)
+    headline["Right"] = counts(whole["correct"], whole["n"])
+    headline["Accuracy % (interval)"] = intervals(whole)
+    sides = []
+    for raw in ("", "_raw"):
+        side = head_columns(whole)
+        for name in SEMANTICS:
+            side[f"{NAMES[name]} %"] = shares(whole[f"{name}{raw}_pct"])
+        sides.append(side)
+    parts = head_columns(whole)
+    for name in (*HARDNESS, GOLD_NOT_EMPTY, GOLD_EMPTY):
+        part = frame[frame["questions"] == name].set_axis(whole.index)
+        if part["n"].any():
+            parts[f"{name.replace('_', ' ').capitalize()} % (n = {part['n'].iloc[0]})"] = shares(part["accuracy_pct"])
+    meanings = "\n".join(f"- {NAMES[name]}: {MEANINGS[name]}." for name in SEMANTICS)
     return page(
-        f"Execution accuracy on Spider: {notes.study}",
+        f"Execution accuracy on Spider ({NAMES[notes.semantics].lower()} semantics): {notes.study}",
+        headline,
+        f"{notes.spider} {notes.wilson}",
+    ) + "".join(
+        f"\n{text}\n\n{markdown_table(table)}\n"
+        for text, table in (
+            (
+                f"Under every semantics, for the SQL taken out of the answer. An answer is right, under\n\n{meanings}",
+                sides[0],
+            ),
+            ("Under every semantics, for the answer as it is, without taking the SQL out of it:", sides[1]),
+            (
+                f"Parts of the questions, under {NAMES[notes.semantics].lower()} semantics: by hardness, and by "
+                "whether the gold query gives any rows (where it gives none, any query without rows is right):",
+                parts,
+            ),
+        )
+    )
+
+
+def errors_md(frame: pd.DataFrame, notes: Notes) -> str:
+    """Return the table of error classes as Markdown, with a column for each class that occurs."""
+    occurring = [name for name in ERROR_CLASSES if frame.loc[frame["error_class"] == name, "n"].any()]
+    first = frame[frame["error_class"] == ERROR_CLASSES[0]]
+    table = head_columns(first)
+    for name in occurring:
+        table[f"`{name}`"] = frame.loc[frame["error_class"] == name, "n"].map(str).tolist()
+    return page(
+        f"What became of the SQL: {notes.study}",
         table,
-        f'{notes.spider} {notes.wilson} "As answered" scores the raw answer without taking the SQL out of it.',
+        f"{notes.questions} Number of questions in each class, for the SQL taken out of the answer; a class that never "
+        "occurs is left out. `ok` is right as a bag of rows and, where the gold query sorts, in its order; "
+        "`wrong_order_only` is right as a bag, `duplicate_only` as a set; the other classes that begin with `wrong`, "
+        "and `extra_or_missing_columns`, ran and gave other rows or columns. The classes do not depend on the "
+        f"headline's semantics. {notes.hash}",
     )
 
 
@@ -346,6 +433,11 @@ def intervals(frame: pd.DataFrame) -> list[str]:
     return [f"{row.accuracy_pct:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})" for row in frame.itertuples()]
 
 
+def shares(values: pd.Series) -> list[str]:
+    """Return "30.0" for each value, n/a for one that is missing."""
+    return ["n/a" if pd.isna(value) else f"{value:.1f}" for value in values]
+
+
 def signed(value: float) -> str:
     """Return a number with one digit and its sign; zero has none."""
     text = f"{value:+.1f}"
@@ -364,10 +456,15 @@ def escape(text: str) -> str:
 
 def page(title: str, table: pd.DataFrame, notes: str) -> str:
     """Return a Markdown page: title, table, notes."""
+    return f"# {title}\n\n{markdown_table(table)}\n\n{notes}\n"
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return a table as Markdown, words to the left and numbers to the right."""
     aligned = [
         "left" if column in ("Model", "Variant", "Category", "Measure", "Verdict") else "right" for column in table
     ]
-    return f"# {title}\n\n{table.to_markdown(index=False, disable_numparse=True, colalign=aligned)}\n\n{notes}\n"
+    return table.to_markdown(index=False, disable_numparse=True, colalign=aligned)
 
 
 if __name__ == "__main__":

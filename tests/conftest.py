@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 REPO = Path(__file__).parents[1]
 # Neither what earlier runs made nor what a user put in: a copy has to work from what is in version control.
 NOT_COPIED = (".*", "results", "data", "__pycache__", "tests")
+# The same examples in every run, none too slow for a busy machine, none kept.
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 

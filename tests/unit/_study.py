@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 from _records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
+from custom_metrics.compare import SEMANTICS
 
 HARDNESS = ("easy", "medium", "hard", "extra")
 CATEGORIES = ("stem", "humanities", "social_sciences")
@@ -20,11 +21,13 @@ def spider_records(path: Path, right: list[int], **changes) -> Path:
             "gold": f"SELECT {i}",
             "answer": f"SELECT {i if correct else -1}",
             "sql": f"SELECT {i if correct else -1}",
-            "correct": correct,
-            "correct_raw": correct,
-            "error_class": "" if correct else "wrong_result",
-            "error": "" if correct else "1 rows, gold has 1",
+            "error_class": "ok" if correct else "wrong_rows",
+            "gold_rows": i % 5,
+            "predicted_rows": 1,
+            "flags": "" if i % 5 else "gold_empty",
+            "message": "" if correct else "1 rows, gold has 1",
         }
+        | dict.fromkeys((*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS)), correct)
         | changes
         for i, correct in enumerate(right)
     ]
@@ -75,10 +78,10 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
             loss = 0.7 - 0.3 * a / (adapters + 1)
             spider.append(spider_records(folder / f"{name}-spider.csv", draw(n, gain, 10 * m + a)))
             mmlu.append(mmlu_records(folder / f"{name}-mmlu.csv", draw(150, loss, 100 + 10 * m + a)))
-    return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95}
+    return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95, "semantics": "bag"}
 
 
 def table_paths(folder: Path) -> dict[str, Path]:
-    """Return the six paths that `tables` writes."""
-    names = ("execution_accuracy", "mmlu", "regression")
+    """Return the eight paths that `tables` writes."""
+    names = ("execution_accuracy", "mmlu", "regression", "errors")
     return {n: folder / f"{n}.csv" for n in names} | {f"{n}_md": folder / f"{n}.md" for n in names}

@@ -105,7 +105,7 @@ def test_check_does_not_change_its_argument():
         ({"trainig": {}}, "trainig: no such key. Did you mean training?"),
         ({"learning_rate": 0.1}, "learning_rate: no such key. Did you mean training.learning_rate?"),
         ({"scoring": {"xyz": 1}}, "scoring.xyz: no such key. Keys here: timeout_s."),
-        ({"tables": {3: 1}}, "tables.3: no such key. Keys here: confidence_level."),
+        ({"tables": {3: 1}}, "tables.3: no such key. Keys here: confidence_level, semantics."),
         (
             {"training": {"learning_rate": "1e-4"}},
             "training.learning_rate: '1e-4' is text in YAML 1.1; write 1.0e-4 or 0.0001.",

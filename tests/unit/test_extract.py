@@ -74,6 +74,24 @@ CASES = {
     "begin of text": ("<s> SELECT a FROM t</s>", "SELECT a FROM t"),
     "header": ("<|start_header_id|>assistant<|end_header_id|>\n\nSELECT a FROM t", "SELECT a FROM t"),
     "smaller than": ("SELECT a FROM t WHERE b<3 AND c>2", "SELECT a FROM t WHERE b<3 AND c>2"),
+    "explanation on the next line": ("SELECT a FROM t\nThis query selects a.", "SELECT a FROM t"),
+    "heading": ("SELECT a FROM t\n### Explanation\nIt lists a.", "SELECT a FROM t"),
+    "bold label": ("**SQL:** SELECT a FROM t\n**Explanation:** it lists a.", "SELECT a FROM t"),
+    "list item": ("1. SELECT a FROM t", "SELECT a FROM t"),
+    "tildes": ("~~~sql\nSELECT a FROM t\n~~~", "SELECT a FROM t"),
+    "tags": ("<sql>SELECT a FROM t</sql>", "SELECT a FROM t"),
+    "square tags": ("[SQL] SELECT a FROM t [/SQL]", "SELECT a FROM t"),
+    "reasoning": ("<think>SELECT b FROM t? No.</think>\nSELECT a FROM t", "SELECT a FROM t"),
+    "half a token": ("SELECT a FROM t<|eot", "SELECT a FROM t"),
+    "in quotation marks": ("\"SELECT a FROM t WHERE b = 'c'\"", "SELECT a FROM t WHERE b = 'c'"),
+    "in json": ('{"sql": "SELECT a FROM t"}', "SELECT a FROM t"),
+    "a string before the end": ("'SELECT a' is wrong", "SELECT a' is wrong"),
+    "trailing comment": ("SELECT a FROM t; -- all of them", "SELECT a FROM t"),
+    "lines of comment first": ("-- names\nSELECT a FROM t", "SELECT a FROM t"),
+    "a comment that begins like a statement": ("-- SELECT the names\nSELECT a FROM t", "SELECT a FROM t"),
+    "columns called like words": ("SELECT a,\nThe FROM t", "SELECT a,\nThe FROM t"),
+    "title case": ("Select a\nFrom t\nWhere b = 1", "Select a\nFrom t\nWhere b = 1"),
+    "windows line ends": ("```sql\r\nSELECT a\r\nFROM t\r\n```\r\n", "SELECT a\r\nFROM t"),
     "nothing": ("", ""),
     "white space": (" \n\t", ""),
     "only a semicolon": (";", ""),
@@ -98,7 +116,16 @@ def test_the_result_is_a_piece_of_the_answer_and_stays_as_it_is(answer):
 
 
 @pytest.mark.parametrize(
-    "text", ["SELECT " + "(" * 50_000, "'" * 100_000, "WITH " * 50_000, "```" * 30_000, "\n" * 200_000]
+    "text",
+    [
+        "SELECT " + "(" * 50_000,
+        "'" * 100_000,
+        "WITH " * 50_000,
+        "```" * 30_000,
+        "\n" * 200_000,
+        "<think>" * 50_000,
+        "(" + "SELECT " * 50_000,
+    ],
 )
 def test_hostile_lengths_take_no_time(text):
     # Quadratic backtracking would take minutes here; pytest's own timeout is not needed to notice.

@@ -32,7 +32,7 @@ def test_every_run_is_labelled(tmp_path, adapters, models):
         assert found, run
         if models > 1:
             assert any(run["model"] in text for text in texts)
-    assert "Spider execution accuracy (%)" in texts
+    assert "Spider execution accuracy (%, bag semantics)" in texts
     assert "MMLU accuracy (%)" in texts
     assert any("n = 200 Spider questions (bag semantics) and 150 MMLU questions" in text for text in texts)
     assert any("95% Wilson intervals" in text for text in texts)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from _hardness import hardness, parse
+from custom_metrics.hardness import hardness, parse
 
 LIKE = 9  # position in WHERE_OPS of the official script
 

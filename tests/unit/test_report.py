@@ -52,7 +52,8 @@ def results(folder, adapters, models=("demo",)):
     return {
         "report": folder / "report.md",
         "study": "test",
-        **{f"{name}_md": paths[f"{name}_md"] for name in ("execution_accuracy", "mmlu", "regression")},
+        "semantics": "bag",
+        **{f"{name}_md": paths[f"{name}_md"] for name in ("execution_accuracy", "mmlu", "regression", "errors")},
         "regression": paths["regression"],
         "figure": figure,
         "records": records,
@@ -80,7 +81,7 @@ def test_a_report_of_any_study(tmp_path, adapters, models):
     assert "](figures/tradeoff.svg)" in page
     assert "80 of 80 training rows checked" in page
     assert "c0ffee" in page
-    assert page.count("## Execution accuracy on Spider: test") == 1
+    assert page.count("## Execution accuracy on Spider (bag semantics): test") == 1
     assert page.count("### dev-") == 3
     if adapters:
         assert page.count("execution accuracy 3") + page.count("execution accuracy 2") >= adapters * len(models)

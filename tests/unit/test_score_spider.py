@@ -5,6 +5,7 @@ import pytest
 
 from _files import UserError, sha256_file, write_json, write_jsonl
 from _records import SPIDER_COLUMNS, escape, read_records, unescape, write_records
+from custom_metrics.compare import SEMANTICS
 from score_spider import score_spider
 
 
@@ -55,10 +56,10 @@ def test_one_record_a_prompt_in_its_order(paths):
     score_spider(**paths, timeout_s=5)
     frame = read_records(paths["records"], SPIDER_COLUMNS)
     assert frame["id"].tolist() == ["dev-00001", "dev-00000"]
-    assert frame["correct"].tolist() == [1, 0]
-    assert frame["correct_raw"].tolist() == [0, 0]
-    assert frame["error_class"].tolist() == ["", "wrong_result"]
-    assert frame.iloc[0].to_dict() | {"correct": 1} == {
+    assert frame["bag"].tolist() == [1, 0]
+    assert frame["bag_raw"].tolist() == [0, 0]
+    assert frame["error_class"].tolist() == ["ok", "wrong_rows"]
+    assert frame.iloc[0].to_dict() == {
         "id": "dev-00001",
         "db_id": "shop",
         "hardness": "hard",
@@ -66,13 +67,16 @@ def test_one_record_a_prompt_in_its_order(paths):
         "gold": "SELECT count(*) FROM t",
         "answer": "```sql\nSELECT 2;\n```",
         "sql": "SELECT 2",
-        "correct": 1,
-        "correct_raw": 0,
-        "error_class": "",
-        "error": "",
+        **dict.fromkeys(SEMANTICS, 1),
+        **{f"{name}_raw": 0 for name in SEMANTICS},
+        "error_class": "ok",
+        "gold_rows": 1,
+        "predicted_rows": 1,
+        "flags": "",
+        "message": "",
     }
     first = paths["records"].read_bytes()
-    score_spider(**paths, timeout_s=5)
+    score_spider(**paths, timeout_s=5, jobs=3)
     assert paths["records"].read_bytes() == first
     assert b"\r" not in first
 
@@ -81,8 +85,9 @@ def test_a_missing_answer_is_a_zero(paths):
     answer(paths, "SELECT 2")
     score_spider(**paths, timeout_s=5)
     frame = read_records(paths["records"], SPIDER_COLUMNS)
-    assert frame["correct"].tolist() == [1, 0]
-    assert frame["error_class"].tolist() == ["", "missing"]
+    assert frame["bag"].tolist() == [1, 0]
+    assert frame["error_class"].tolist() == ["ok", "missing"]
+    assert frame["predicted_rows"].isna().tolist() == [False, True]
 
 
 HOSTILE = [
@@ -108,7 +113,7 @@ def test_hostile_answers_come_through_whole(paths, text):
     score_spider(**paths, timeout_s=0.2)
     frame = read_records(paths["records"], SPIDER_COLUMNS)
     assert frame["answer"].tolist() == [text, text]
-    assert frame["correct"].tolist() == [0, 0]
+    assert not frame[[*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS)]].any(axis=None)
     assert all(frame["error_class"])
     assert len(paths["records"].read_text(encoding="utf-8").split("\n")) == 4  # header, two records, end
 
@@ -153,11 +158,12 @@ def test_a_gold_query_that_fails_is_named(paths):
 
 
 def test_records_of_another_kind_are_refused(paths, tmp_path):
-    row = dict.fromkeys(SPIDER_COLUMNS, "x") | {"correct": 2, "correct_raw": 0}
+    row = dict.fromkeys(SPIDER_COLUMNS, "x") | {c: 1 for c in SPIDER_COLUMNS if c.removesuffix("_raw") in SEMANTICS}
+    row |= {"gold_rows": 1, "predicted_rows": None, "bag": 2}
     write_records(tmp_path / "a.csv", SPIDER_COLUMNS, [row])
-    with pytest.raises(UserError, match="correct of x: expected 0 or 1"):
+    with pytest.raises(UserError, match="bag of x: expected 0 or 1"):
         read_records(tmp_path / "a.csv", SPIDER_COLUMNS)
-    write_records(tmp_path / "b.csv", SPIDER_COLUMNS, [row | {"correct": 1}] * 2)
+    write_records(tmp_path / "b.csv", SPIDER_COLUMNS, [row | {"bag": 1}] * 2)
     with pytest.raises(UserError, match="id x: comes twice"):
         read_records(tmp_path / "b.csv", SPIDER_COLUMNS)
     write_records(tmp_path / "c.csv", SPIDER_COLUMNS[:3], [row])

@@ -6,7 +6,8 @@ from math import comb
 
 import pytest
 
-from _stats import (
+from custom_metrics.sandbox import execute
+from custom_metrics.stats import (
     holm,
     mcnemar,
     minimum_detectable_difference,
@@ -15,7 +16,6 @@ from _stats import (
     two_proportions,
     wilson_interval,
 )
-from custom_metrics.sandbox import execute
 
 
 def test_wilson_interval_as_published():

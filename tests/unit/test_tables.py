@@ -5,6 +5,7 @@ import pytest
 from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths
 
 from _files import UserError
+from custom_metrics.judge import ERROR_CLASSES
 from tables import tables
 
 
@@ -13,8 +14,13 @@ def run(folder, **arguments):
     paths = table_paths(folder)
     tables(outputs=paths, **arguments)
     names = ("execution_accuracy", "mmlu", "regression")
-    frames = [pd.read_csv(paths[name]) for name in names]
+    frames = [pd.read_csv(paths[name], na_values=[""], keep_default_na=False) for name in names]
     return frames, [paths[f"{name}_md"].read_text(encoding="utf-8") for name in names]
+
+
+def whole(accuracy):
+    """Return the rows over all questions."""
+    return accuracy[accuracy["questions"] == "aggregate"].reset_index(drop=True)
 
 
 def two(folder, base, tuned, base_mmlu, tuned_mmlu):
@@ -28,6 +34,7 @@ def two(folder, base, tuned, base_mmlu, tuned_mmlu):
             {"model": "m", "variant": "lr0.0001", "settings": {"training.learning_rate": 1e-4}},
         ],
         "confidence_level": 0.95,
+        "semantics": "bag",
     }
 
 
@@ -37,13 +44,17 @@ def test_the_numbers_are_those_of_the_records(tmp_path):
     (accuracy, mmlu, regression), (accuracy_md, mmlu_md, regression_md) = run(
         tmp_path, **two(tmp_path, base, tuned, mmlu_base, mmlu_tuned)
     )
-    assert accuracy["correct"].tolist() == [40, 70]
-    assert accuracy["accuracy_pct"].tolist() == [40.0, 70.0]
-    assert accuracy["ci_low"].tolist() == pytest.approx([30.94, 60.42], abs=0.01)
-    assert accuracy["correct_raw"].tolist() == [40, 70]
-    assert accuracy["easy_n"].tolist() == [25, 25]
-    assert accuracy["easy_correct"].tolist() == [10, 18]
-    assert accuracy["training.learning_rate"].tolist()[1] == 0.0001
+    assert accuracy["questions"].tolist() == [
+        "aggregate", "easy", "medium", "hard", "extra", "gold_not_empty", "gold_empty",
+    ] * 2  # fmt: skip
+    assert accuracy["n"].tolist() == [100, 25, 25, 25, 25, 80, 20] * 2
+    assert whole(accuracy)["correct"].tolist() == [40, 70]
+    assert whole(accuracy)["accuracy_pct"].tolist() == [40.0, 70.0]
+    assert whole(accuracy)["ci_low"].tolist() == pytest.approx([30.94, 60.42], abs=0.01)
+    assert whole(accuracy)["bag_raw_correct"].tolist() == [40, 70]
+    assert accuracy.loc[accuracy["questions"] == "easy", "correct"].tolist() == [10, 18]
+    assert accuracy.loc[accuracy["questions"] == "gold_empty", "correct"].tolist() == [8, 14]
+    assert whole(accuracy)["training.learning_rate"].tolist()[1] == 0.0001
 
     assert mmlu["category"].tolist() == ["aggregate", *CATEGORIES] * 2
     assert mmlu["n"].tolist() == [150, 50, 50, 50] * 2
@@ -66,13 +77,50 @@ def test_the_numbers_are_those_of_the_records(tmp_path):
     assert last["percent_change"] == -100.0
 
     assert "n = 100 Spider questions" in accuracy_md
-    assert "Bag semantics" in accuracy_md
+    assert "# Execution accuracy on Spider (bag semantics): test" in accuracy_md
+    assert "Bag semantics: an answer is right if" in accuracy_md
     assert "sha256 `" in accuracy_md
     assert "| m       | base" in accuracy_md
     assert "40.0 (30.9 to 49.8)" in accuracy_md
     assert "n = 150 MMLU questions" in mmlu_md
     assert "+30.0 (" in regression_md
     assert "better" in regression_md
+
+
+def test_the_headline_follows_the_semantics_and_all_are_shown(tmp_path):
+    arguments = two(tmp_path, [1] * 20, [1] * 20, [1] * 6, [1] * 6)
+    # The adapter gives right rows in other columns, half of them only after the SQL was taken out.
+    columns = {"set": 0, "bag": 0, "ordered": 0, "set_raw": 0, "bag_raw": 0, "ordered_raw": 0, "test_suite_raw": 0}
+    spider_records(tmp_path / "t.csv", [1] * 20, **columns, error_class="wrong_columns")
+    pages = {}
+    for semantics, right, verdict in (("bag", 0, "worse"), ("test_suite", 20, "not distinguishable at this n")):
+        (accuracy, _, regression), _ = run(tmp_path, **arguments | {"semantics": semantics})
+        pages[semantics] = (tmp_path / "execution_accuracy.md").read_text(encoding="utf-8")
+        assert set(accuracy["semantics"]) == {semantics}
+        tuned = whole(accuracy).iloc[1]
+        assert (tuned["correct"], tuned["set_correct"], tuned["test_suite_correct"]) == (right, 0, 20)
+        assert (tuned["test_suite_raw_correct"], tuned["columns_any_order_raw_correct"]) == (0, 20)
+        spider = regression[regression["measure"] == "execution_accuracy"]
+        assert spider["tuned_correct"].tolist() == [right]
+        assert spider["verdict"].tolist() == [verdict]
+    assert "Bag semantics: an answer is right if" in pages["bag"]
+    assert "Test suite semantics: an answer is right if" in pages["test_suite"]
+    for heading in ("Set %", "Bag %", "Ordered %", "Test suite %", "Columns in any order %", "Gold empty % (n = 4)"):
+        assert heading in pages["bag"]
+
+
+def test_error_classes_are_counted(tmp_path):
+    arguments = two(tmp_path, [1, 0, 0, 0], [1, 1, 1, 0], [1] * 6, [1] * 6)
+    run(tmp_path, **arguments)
+    errors = pd.read_csv(tmp_path / "errors.csv")
+    assert errors.groupby("variant")["n"].sum().tolist() == [4, 4]
+    counts = errors.set_index(["variant", "error_class"])
+    assert counts.loc[("base", "ok"), "n"] == 1
+    assert counts.loc[("lr0.0001", "wrong_rows"), "share_pct"] == 25.0
+    assert list(errors["error_class"][:16]) == list(ERROR_CLASSES)
+    page = (tmp_path / "errors.md").read_text(encoding="utf-8")
+    assert "`wrong_rows` |" in page
+    assert "`timeout`" not in page
 
 
 def test_bytes_are_the_same_again_and_know_no_path(tmp_path):
@@ -88,7 +136,7 @@ def test_bytes_are_the_same_again_and_know_no_path(tmp_path):
 @pytest.mark.parametrize("adapters", [0, 1, 30])
 def test_any_number_of_adapters(tmp_path, adapters):
     (accuracy, mmlu, regression), (_, _, page) = run(tmp_path, **study(tmp_path, adapters))
-    assert len(accuracy) == adapters + 1
+    assert len(whole(accuracy)) == adapters + 1
     assert len(mmlu) == 4 * (adapters + 1)
     assert len(regression) == 5 * adapters
     assert list(regression.columns)[:2] == ["model", "variant"]
@@ -98,7 +146,7 @@ def test_any_number_of_adapters(tmp_path, adapters):
 
 def test_several_models_are_each_compared_with_their_own_base(tmp_path):
     (accuracy, _, regression), _ = run(tmp_path, **study(tmp_path, 1, ("llama", "gemma")))
-    by_run = accuracy.set_index(["model", "variant"])["correct"]
+    by_run = whole(accuracy).set_index(["model", "variant"])["correct"]
     spider = regression[regression["measure"] == "execution_accuracy"]
     assert spider["model"].tolist() == ["llama", "gemma"]
     assert spider["base_correct"].tolist() == [by_run["llama", "base"], by_run["gemma", "base"]]
@@ -108,7 +156,7 @@ def test_several_models_are_each_compared_with_their_own_base(tmp_path):
 def test_all_wrong_and_all_right(tmp_path, share):
     same = [share] * 60
     (accuracy, mmlu, regression), (_, _, page) = run(tmp_path, **two(tmp_path, same, same, same, same))
-    assert accuracy["accuracy_pct"].tolist() == [100.0 * share] * 2
+    assert whole(accuracy)["accuracy_pct"].tolist() == [100.0 * share] * 2
     assert 0 <= accuracy["ci_low"][0] <= accuracy["ci_high"][0] <= 100
     assert mmlu["accuracy_pct"].tolist() == [100.0 * share] * 8
     assert set(regression["verdict"]) == {"not distinguishable at this n"}
@@ -132,8 +180,9 @@ def test_a_missing_category_and_missing_hardness(tmp_path):
     (accuracy, mmlu, regression), (page, _, _) = run(tmp_path, **arguments)
     assert mmlu["category"].tolist() == ["aggregate", "stem"] * 2
     assert regression["category"].tolist() == ["aggregate", "aggregate", "stem"]
-    assert accuracy["extra_n"].tolist() == [0, 0]
-    assert accuracy["extra_accuracy_pct"].isna().all()
+    extra = accuracy[accuracy["questions"] == "extra"]
+    assert extra["n"].tolist() == [0, 0]
+    assert extra[["accuracy_pct", "set_pct", "set_raw_pct"]].isna().all(axis=None)
     assert "Extra" not in page
     assert "nan" not in page
 

@@ -57,7 +57,7 @@ def config(repo: Path) -> dict:
 
 def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake, config):
     results = demo_run / "results" / "demo"
-    for name in ("execution_accuracy", "mmlu", "regression"):
+    for name in ("execution_accuracy", "mmlu", "regression", "errors"):
         for suffix in ("csv", "md"):
             assert (results / "tables" / f"{name}.{suffix}").stat().st_size > 0
     for name in ("figures/tradeoff.svg", "figures/tradeoff.pdf", "report.md"):
@@ -82,6 +82,11 @@ def test_new_time_stamps_on_all_sources_make_nothing_stale(demo_run, snakemake):
 
 def _table(config: dict) -> set[str]:
     config["tables"]["confidence_level"] = 0.9
+    return TABLES
+
+
+def _semantics(config: dict) -> set[str]:
+    config["tables"]["semantics"] = "test_suite"
     return TABLES
 
 
@@ -139,6 +144,7 @@ def _rank_swept(config: dict) -> set[str]:
     "edit",
     [
         _table,
+        _semantics,
         _timeout,
         _decoding,
         _dev_questions,

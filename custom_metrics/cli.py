@@ -1,0 +1,343 @@
+"""Score a file of predictions, and compare two scored files: `python -m custom_metrics score|compare --help`."""
+
+import argparse
+import csv
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tabulate import tabulate
+
+from custom_metrics.hardness import LEVELS, hardness
+from custom_metrics.inputs import COLUMNS, InputError, Question, find_databases, read_predictions, read_questions
+from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, SEMANTICS, GoldError, Judge, Verdict
+from custom_metrics.stats import mcnemar, paired_difference_interval, wilson_interval
+
+LEVEL = 0.95
+RECORD_COLUMNS = (
+    "index", "db_id", *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "hardness", "gold_rows",
+    "predicted_rows", "message", "flags", "sql",
+)  # fmt: skip
+
+SCORE_HELP = f"""\
+Run every prediction and its gold query on the question's SQLite database, in a sandbox, and count how often the rows
+are the same, by several definitions of the same.
+
+PREDICTIONS is one of
+  - a text file with one SQL a line, in the order of the questions; Spider's form `SQL<tab>db_id` is understood;
+  - JSON lines (.jsonl), or CSV with a header (.csv), the prediction in the column named by --column, by default the
+    one that is called {", ".join(COLUMNS[:6])}, …
+The prediction may be SQL or a model's whole answer: the SQL is taken out of it, and both are scored.
+"""
+SCORE_EXAMPLES = """\
+semantics:
+  set               the same rows, however often each
+  bag               the same rows equally often; the headline unless --semantics says otherwise
+  ordered           bag, and in the gold's order if the gold query has an ORDER BY of its own
+  test_suite        as Spider's official evaluator (test-suite-sql-eval): any order of columns, DISTINCT ignored
+  columns_any_order bag, the columns in any order
+
+examples:
+  python -m custom_metrics score predictions.txt --questions dev.json --databases database
+  python -m custom_metrics score answers.jsonl --column answer --questions dev.json --databases database --out a.csv
+  python -m custom_metrics score a.csv --questions dev.json --databases database --min-accuracy 70   # a gate
+"""
+COMPARE_EXAMPLES = """\
+examples:
+  python -m custom_metrics compare base.csv tuned.csv
+  python -m custom_metrics compare base.csv tuned.csv --semantics test_suite
+"""
+
+
+def score(
+    predictions: Sequence[str | None], questions: Sequence[Question], databases: str | Path, jobs: int, timeout_s: float
+) -> list[dict]:
+    """Return one record a question, with the keys `RECORD_COLUMNS`; a prediction that is None counts as missing.
+
+    Args:
+        predictions: one for each question, in the same order.
+        databases: folder with <db_id>/<db_id>.sqlite.
+        jobs: worker processes.
+        timeout_s: seconds a query may take.
+
+    Raises:
+        InputError: databases are missing, or a gold query does not run.
+    """
+    found = find_databases(databases, [question.db_id for question in questions])
+    items = [(found[q.db_id], q.gold, p or "") for q, p in zip(questions, predictions, strict=True)]
+    try:
+        with Judge(timeout_s=timeout_s, jobs=jobs) as judge:
+            verdicts = judge.judge_all(items, progress=True)
+    except GoldError as error:
+        raise InputError(f"question {error.index}: {error} (if it needs more time: --timeout).") from None
+    return [
+        _record(index, question, verdict, prediction is None)
+        for index, (question, verdict, prediction) in enumerate(zip(questions, verdicts, predictions, strict=True))
+    ]
+
+
+def _record(index: int, question: Question, verdict: Verdict, missing: bool) -> dict:
+    if missing:
+        verdict = replace(verdict, error_class="missing", message="no answer to this question")
+    return {
+        "index": index,
+        "db_id": question.db_id,
+        **{name: int(verdict.correct[name]) for name in SEMANTICS},
+        **{f"{name}_raw": int(verdict.correct_raw[name]) for name in SEMANTICS},
+        "error_class": verdict.error_class,
+        "hardness": hardness(question.gold),
+        "gold_rows": verdict.gold_rows,
+        "predicted_rows": verdict.predicted_rows,
+        "message": verdict.message,
+        "flags": " ".join(verdict.flags),
+        "sql": verdict.sql,
+    }
+
+
+def write_records(path: str | Path, records: Iterable[dict]) -> None:
+    """Write records as CSV in UTF-8; the file appears whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Models also write lone surrogates, which UTF-8 cannot hold.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            writer = csv.DictWriter(stream, RECORD_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(records)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}).") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
+    """Read one 0/1 column of a records file, by (index, db_id); files of the workflow have an id for the index.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, has a question twice, or something else than 0 and 1.
+    """
+    csv.field_size_limit(2**31 - 1)
+    found = {}
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            index = "index" if "index" in columns else "id"
+            for name in (index, "db_id", column):
+                if name not in columns:
+                    raise InputError(f"{path}: has no column {name}; is it a file that `score --out` wrote?")
+            for row in reader:
+                question = (row[index], row["db_id"])
+                if question in found:
+                    raise InputError(f"{path}, line {reader.line_num}: {index} {question[0]} comes twice.")
+                if row[column] not in ("0", "1"):
+                    raise InputError(
+                        f"{path}, line {reader.line_num}, {column}: found {row[column]!r}, expected 0 or 1."
+                    )
+                found[question] = int(row[column])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}).") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}.") from None
+    if not found:
+        raise InputError(f"{path}: has no records.")
+    return found
+
+
+def report(records: Sequence[dict], headline: str) -> str:
+    """Return the tables that `score` prints: all semantics, the headline by hardness, errors, flagged gold queries."""
+    rows = []
+    for name in SEMANTICS:
+        extracted, raw = (_accuracy(sum(r[key] for r in records), len(records)) for key in (name, f"{name}_raw"))
+        rows.append([f"{name} *" if name == headline else name, len(records), *extracted, *raw])
+    columns = ["n", "right", "accuracy %", "95% interval"]
+    parts = [
+        "Execution accuracy of the SQL in the answers, and of the answers as they are (raw)",
+        _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], rows),
+        f"* {headline}, by hardness",
+        _table(
+            ["hardness", *columns], _groups(records, headline, [(x, lambda r, x=x: r["hardness"] == x) for x in LEVELS])
+        ),
+    ]
+    classes = Counter(record["error_class"] for record in records)
+    rows = [[name, classes[name], 100 * classes[name] / len(records)] for name in ERROR_CLASSES if classes[name]]
+    parts += ["What became of the answers", _table(["class", "n", "%"], rows)]
+    flags = [(flag, lambda r, flag=flag: flag in r["flags"].split()) for flag in GOLD_FLAGS]
+    flagged = [group for group in _groups(records, headline, flags) if group[1]]
+    if any(group[0] == "gold_empty" for group in flagged):
+        others = [("all without gold_empty", lambda r: "gold_empty" not in r["flags"].split())]
+        flagged += _groups(records, headline, others)
+    if flagged:
+        title = f"{headline}, questions whose gold query is peculiar"
+        parts += [title, _table(["gold query", *columns], flagged)]
+    return "\n\n".join(parts)
+
+
+def _groups(records: Sequence[dict], column: str, groups: list) -> list[list]:
+    rows = []
+    for name, belongs in groups:
+        members = [record[column] for record in records if belongs(record)]
+        rows.append([name, len(members), *_accuracy(sum(members), len(members))])
+    return rows
+
+
+def _accuracy(right: int, n: int) -> list:
+    if n == 0:
+        return [0, "", ""]
+    low, high = wilson_interval(right, n, LEVEL)
+    return [right, f"{100 * right / n:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    align = ["left" if i == 0 or c == "file" or "interval" in c else "right" for i, c in enumerate(columns)]
+    return tabulate(rows, columns, tablefmt="simple", floatfmt=".1f", colalign=align)
+
+
+def compare(first: str | Path, second: str | Path, column: str) -> str:
+    """Return in words and numbers how two records files differ, by the exact McNemar test on the same questions.
+
+    Raises:
+        InputError: a file cannot be read, or they are about different questions.
+    """
+    a, b = read_records(first, column), read_records(second, column)
+    if a.keys() != b.keys():
+        only_a, only_b = a.keys() - b.keys(), b.keys() - a.keys()
+        example = min(only_a or only_b, key=lambda question: (len(question[0]), question))
+        raise InputError(
+            f"{first} and {second}: not the same questions; {len(only_a)} are only in the first and {len(only_b)} only "
+            f"in the second, such as {example[0]} ({example[1]})."
+        )
+    n = len(a)
+    gained = sum(b[question] > a[question] for question in a)
+    lost = sum(b[question] < a[question] for question in a)
+    rows = [[name, path, *_accuracy(sum(x.values()), n)] for name, path, x in (("A", first, a), ("B", second, b))]
+    p = mcnemar(gained, lost)
+    low, high = paired_difference_interval(gained, lost, n, LEVEL)
+    difference = 100 * (gained - lost) / n
+    chance = (
+        f"if neither were better, a difference at least this large would come with probability {p:.3g} "
+        f"({gained + lost} of {n} answers are judged differently)."
+    )
+    if p < 1 - LEVEL:
+        better, worse = ("B", "A") if gained > lost else ("A", "B")
+        verdict = f"{better} is better than {worse}: {chance}"
+    else:
+        verdict = f"No difference is shown: {chance}"
+    lines = [
+        f"{n} questions, {column}",
+        _table(["", "file", "right", "accuracy %", "95% interval"], rows),
+        tabulate(
+            [
+                ["right in A only (b)", str(lost)],
+                ["right in B only (c)", str(gained)],
+                ["difference B - A", f"{difference:+.2f} pp, 95% interval {100 * low:+.2f} to {100 * high:+.2f}"],
+                ["exact McNemar p", f"{p:.3g}"],
+            ],
+            tablefmt="plain",
+            disable_numparse=True,
+        ),
+        verdict,
+    ]
+    return "\n\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, 1 below --min-accuracy, 2 if something has to be mended, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "compare":
+            print(compare(options.first, options.second, options.semantics))
+            return 0
+        return _score(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _score(options: argparse.Namespace) -> int:
+    questions = read_questions(options.questions)
+    predictions = read_predictions(options.predictions, questions, options.column)
+    if options.out and not Path(options.out).parent.is_dir():
+        # Said before the work, not after it.
+        raise InputError(f"{options.out}: there is no folder {Path(options.out).parent}.")
+    records = score(predictions, questions, options.databases, options.jobs, options.timeout)
+    if options.out:
+        write_records(options.out, records)
+    print(f"{options.predictions}: {len(records)} questions on {len({q.db_id for q in questions})} databases\n")
+    print(report(records, options.semantics))
+    if options.out:
+        print(f"\nRecords: {options.out}")
+    accuracy = 100 * sum(record[options.semantics] for record in records) / len(records)
+    if options.min_accuracy is not None and accuracy < options.min_accuracy:
+        print(f"{options.semantics} accuracy {accuracy:.2f}% is below {options.min_accuracy:g}%.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m custom_metrics", description="Execution accuracy of text-to-SQL predictions."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{score,compare}")
+    raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+
+    score = commands.add_parser(
+        "score", help="run predictions and count the right ones", description=SCORE_HELP, epilog=SCORE_EXAMPLES, **raw
+    )
+    score.add_argument("predictions", metavar="PREDICTIONS", help="text, JSON lines or CSV, see above")
+    score.add_argument(
+        "--questions", required=True, help="Spider's dev.json, or JSON lines, with db_id and query (the gold SQL)"
+    )
+    score.add_argument("--databases", required=True, metavar="DIR", help="folder with <db_id>/<db_id>.sqlite")
+    score.add_argument("--semantics", choices=SEMANTICS, default="bag", help="the headline; all are computed [bag]")
+    score.add_argument("--out", metavar="records.csv", help="write one row a question here, for `compare`")
+    score.add_argument(
+        "--column", metavar="NAME", help="where PREDICTIONS has the prediction [found by its usual names]"
+    )
+    score.add_argument("--jobs", type=_positive(int), default=_cores(), metavar="N", help="processes [one a CPU core]")
+    score.add_argument(
+        "--timeout", type=_positive(float), default=5.0, metavar="S", help="seconds a query may take [5]"
+    )
+    score.add_argument(
+        "--min-accuracy", type=float, metavar="PERCENT", help="exit with 1 if the headline is below this"
+    )
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare two scored files question by question",
+        description="The paired difference between two files that `score --out` wrote, with the exact McNemar test.",
+        epilog=COMPARE_EXAMPLES,
+        **raw,
+    )
+    compare.add_argument("first", metavar="A.csv")
+    compare.add_argument("second", metavar="B.csv")
+    names = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS))
+    compare.add_argument("--semantics", choices=names, default="bag", metavar="NAME", help=f"{', '.join(names)} [bag]")
+    return parser
+
+
+def _positive(kind: type):
+    def number(text: str):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+        return value
+
+    number.__name__ = kind.__name__
+    return number
+
+
+def _cores() -> int:
+    # The cores that this process may use, which a scheduler can set below those that the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,211 @@
+"""Read what is to be scored, in the formats people have: questions with their gold queries, files of predictions."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# What prediction files call the column with the model's answer.
+COLUMNS = (
+    "predicted_sql", "predicted_query", "predicted", "pred_sql", "pred", "prediction", "predictions", "sql", "answer",
+    "actual_output", "generated_sql", "generated_query", "generated_text", "generated", "generation", "output",
+    "model_output", "completion", "response",
+)  # fmt: skip
+
+
+class InputError(ValueError):
+    """A file that cannot be scored. The message is one sentence that names the file, what it has and what it needs."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: the database, the gold query, and the name that the file gives it, if any."""
+
+    db_id: str
+    gold: str
+    id: str | None = None
+    text: str = ""
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Read Spider's `dev.json`, or JSON lines with the same keys: `db_id`, `query`, and perhaps `question` and `id`.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or a question lacks `db_id` or `query`.
+    """
+    text = _read(path)
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: not valid JSON ({error}).") from None
+        numbered = [(f"question {index}", row) for index, row in enumerate(rows)]
+    else:
+        numbered = [(f"line {number}", row) for number, row in _json_lines(path, text)]
+    questions = []
+    for place, row in numbered:
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, {place}: expected an object with db_id and query.")
+        for key in ("db_id", "query"):
+            if not isinstance(row.get(key), str):
+                raise InputError(f"{path}, {place}: has no {key}, expected db_id and query (the gold SQL) as text.")
+        identifier = None if row.get("id") is None else str(row["id"])
+        questions.append(Question(row["db_id"], row["query"], identifier, str(row.get("question") or "")))
+    if not questions:
+        raise InputError(f"{path}: has no questions.")
+    return questions
+
+
+def read_predictions(path: str | Path, questions: Sequence[Question], column: str | None = None) -> list[str | None]:
+    """Return one prediction for each question, in the order of the questions; None where a JSON value is null.
+
+    The format follows from the file: CSV if it is named .csv; JSON lines if it is named .jsonl or begins with `{`;
+    else one SQL a line, where a tab and the question's db_id at the end, as in Spider's own files, are dropped. Rows
+    with an `id` that the questions have too, or with an `index` that counts 0, 1, … in any order, are matched by it,
+    others by their place. A `db_id` must be the question's.
+
+    Args:
+        path: the file, UTF-8.
+        questions: what it answers.
+        column: where the prediction is, in CSV and JSON lines; without it, one of `COLUMNS`.
+
+    Raises:
+        InputError: the file cannot be read, has another number of rows than there are questions, has no such column,
+            more than one of `COLUMNS`, or belongs to other questions.
+    """
+    text = _read(path)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
+        rows = _csv_rows(path, text)
+    elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
+        rows = _json_lines(path, text)
+    elif column is not None:
+        raise InputError(f"{path}: has one SQL a line and no columns, so there is no column {column}.")
+    else:
+        return _plain_lines(path, text, questions)
+
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: expected a JSON object.")
+    column = _find_column(path, list(dict.fromkeys(key for _, row in rows for key in row)), column)
+    _check_count(path, len(rows), len(questions), "predictions")
+    predictions = []
+    for (number, row), question in zip(_in_order(path, rows, questions), questions, strict=True):
+        if isinstance(row.get("db_id"), str) and row["db_id"] != question.db_id:
+            raise InputError(
+                f"{path}, line {number}: found db_id {row['db_id']}, expected {question.db_id} as in the questions."
+            )
+        if column not in row:
+            raise InputError(f"{path}, line {number}: has no {column}.")
+        if not isinstance(row[column], str | None):
+            raise InputError(f"{path}, line {number}, {column}: expected text, found {row[column]!r}.")
+        predictions.append(row[column])
+    return predictions
+
+
+def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path]:
+    """Return the file `folder/<db_id>/<db_id>.sqlite` of each database.
+
+    Raises:
+        InputError: there is no such folder, or databases are missing in it; all are named.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder; expected one with <db_id>/<db_id>.sqlite.")
+    found = {db_id: Path(folder) / db_id / f"{db_id}.sqlite" for db_id in dict.fromkeys(db_ids)}
+    missing = sorted(db_id for db_id, path in found.items() if not path.is_file())
+    if missing:
+        raise InputError(
+            f"{folder}: has no <db_id>/<db_id>.sqlite for {len(missing)} of {len(found)} databases that the questions "
+            f"name: {', '.join(missing)}."
+        )
+    return found
+
+
+def _read(path: str | Path) -> str:
+    try:
+        # newline="": what ends a line is decided where lines are read; a byte order mark is not part of the text.
+        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}).") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}.") from None
+
+
+def _json_lines(path: str | Path, text: str) -> list[tuple[int, object]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((number, json.loads(line)))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: not valid JSON ({error}).") from None
+    return rows
+
+
+def _csv_rows(path: str | Path, text: str) -> list[tuple[int, dict]]:
+    # A model's answer may be longer than the 128 KiB that Python's reader takes for one cell.
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(f"{path}, line {reader.line_num}: expected {len(reader.fieldnames)} cells.")
+            rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from None
+    return rows
+
+
+def _plain_lines(path: str | Path, text: str, questions: Sequence[Question]) -> list[str]:
+    # Only a newline ends a line: answers may hold the other characters that splitlines() takes for line ends.
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    while len(lines) > len(questions) and not lines[-1].strip():
+        lines.pop()
+    _check_count(path, len(lines), len(questions), "lines")
+    predictions = []
+    for line, question in zip(lines, questions, strict=True):
+        sql, tab, db_id = line.rpartition("\t")
+        predictions.append(sql if tab and db_id.strip() == question.db_id else line)
+    return predictions
+
+
+def _find_column(path: str | Path, columns: list[str], wanted: str | None) -> str:
+    if wanted is not None:
+        if wanted not in columns:
+            raise InputError(f"{path}: has no column {wanted}; its columns are {', '.join(columns)}.")
+        return wanted
+    usual = [column for column in columns if column.strip().lower() in COLUMNS]
+    if len(usual) > 1:
+        raise InputError(f"{path}: several columns may hold the predictions, {', '.join(usual)}; name one by --column.")
+    if not usual:
+        raise InputError(
+            f"{path}: has no column with a usual name for predictions, only {', '.join(columns) or 'none at all'}; "
+            "name one by --column."
+        )
+    return usual[0]
+
+
+def _check_count(path: str | Path, found: int, expected: int, what: str) -> None:
+    if found != expected:
+        raise InputError(f"{path}: found {found} {what}, expected {expected}, one for each question.")
+
+
+def _in_order(path: str | Path, rows: list[tuple[int, dict]], questions: Sequence[Question]) -> list[tuple[int, dict]]:
+    """Put rows into the order of the questions by `id` or `index`, where both sides have it."""
+    if all(question.id is not None for question in questions) and all("id" in row for _, row in rows):
+        by_id = {str(row["id"]): (number, row) for number, row in rows}
+        missing = [question.id for question in questions if question.id not in by_id]
+        if missing or len(by_id) != len(rows):
+            name = missing[0] if missing else "one that comes twice"
+            raise InputError(f"{path}: its ids are not those of the questions ({name} is missing or doubled).")
+        return [by_id[question.id] for question in questions]
+    by_index = {str(row.get("index")): (number, row) for number, row in rows}
+    if by_index.keys() == {str(index) for index in range(len(questions))}:
+        return [by_index[str(index)] for index in range(len(questions))]
+    return rows

@@ -1,0 +1,211 @@
+"""The process in which `judge` runs queries: it can be killed, has little memory, and cannot write a file.
+
+Started as `python -m custom_metrics.worker FD`, where FD is one end of a socket pair. It takes one JSON message a
+question, tells before each query which one it starts, and answers with one JSON message. JSON keeps hostile text whole
+(lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only verdicts travel.
+"""
+
+import hashlib
+import json
+import resource
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from custom_metrics.compare import difference, suite_equal, verdicts
+from custom_metrics.sandbox import MAX_SQL_CHARACTERS, Database, Execution
+from custom_metrics.sql_text import suite_query, without_double_quotes
+
+# The address space of the process, Python included; SQLite itself may take `sandbox.HEAP_BYTES` of it.
+MEMORY_BYTES = 2_000_000_000
+OPEN_DATABASES = 16
+# Results of gold queries are kept until they hold so many values together.
+KEPT_VALUES = 2_000_000
+
+
+class Databases:
+    """Open databases, and the results of gold queries by content of the database, query and time allowed."""
+
+    def __init__(self):
+        self._open: OrderedDict[str, tuple[tuple, str, Database]] = OrderedDict()
+        self._gold: OrderedDict[tuple, Execution] = OrderedDict()
+        self._kept = 0
+
+    def get(self, path: str) -> tuple[str, Database]:
+        """Return the SHA-256 of a file, and the file opened; a file that has changed is read again."""
+        stat = Path(path).stat()
+        state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if path in self._open and self._open[path][0] != state:
+            self._open.pop(path)[2].close()
+        if path not in self._open:
+            with Path(path).open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._open[path] = (state, sha256, Database(path))
+            if len(self._open) > OPEN_DATABASES:
+                self._open.popitem(last=False)[1][2].close()
+        self._open.move_to_end(path)
+        return self._open[path][1:]
+
+    def gold(self, path: str, sql: str, timeout_s: float, run: Callable[[], Execution]) -> Execution:
+        """Return the kept result of a gold query, or that of `run`, which is kept then unless it failed."""
+        key = (self.get(path)[0], sql, timeout_s)
+        if key in self._gold:
+            self._gold.move_to_end(key)
+            return self._gold[key]
+        result = run()
+        if result.rows is not None:
+            self._gold[key] = result
+            self._kept += _values(result)
+            while self._kept > KEPT_VALUES and len(self._gold) > 1:
+                self._kept -= _values(self._gold.popitem(last=False)[1])
+        return result
+
+
+def assess(
+    databases: Databases,
+    database: str,
+    gold: str,
+    ordered: bool,
+    sql: str,
+    raw: str | None,
+    timeout_s: float,
+    known: Mapping[str, list[str]],
+    announce: Callable[[str], None],
+) -> dict:
+    """Run all that one verdict needs, and compare.
+
+    Args:
+        ordered: whether the gold query sorts its rows.
+        sql: the query taken out of the answer.
+        raw: the answer as it is, or None where running it is the same as running `sql`.
+        timeout_s: seconds each query may take.
+        known: error class and message of queries that are not to be run (again), by the names that `announce` gets.
+        announce: is called before each query, with its name.
+
+    Returns:
+        `gold_error` (error class and message) if the gold query fails, else what `judge.Verdict` holds; and
+        `timeouts`, the names of the queries that took too long.
+    """
+    timeouts = []
+
+    def run(name: str, text: str) -> Execution:
+        if name in known:
+            return Execution(None, *known[name])
+        announce(name)
+        result = databases.get(database)[1].execute(text, timeout_s)
+        if result.error_class == "timeout":
+            timeouts.append(name)
+        return result
+
+    def run_gold(name: str, text: str) -> Execution:
+        return databases.gold(database, text, timeout_s, lambda: run(name, text))
+
+    expected = run_gold("gold", gold)
+    if expected.rows is None:
+        return {"gold_error": [expected.error_class, expected.error], "timeouts": timeouts}
+
+    # What the test-suite evaluator runs instead; mostly the same text, and then the same result.
+    gold_variant = suite_query(gold)
+    expected_variant = expected if same_query(gold_variant, gold) else run_gold("gold variant", gold_variant)
+    # IS DISTINCT FROM falls apart without its DISTINCT; then it stays, in both queries.
+    keep_distinct = expected_variant.rows is None
+    if keep_distinct:
+        expected_variant = expected
+
+    def score(name: str, text: str) -> tuple[Execution, dict[str, bool]]:
+        result = run(name, text)
+        variant = suite_query(text, keep_distinct) if len(text) <= MAX_SQL_CHARACTERS else text
+        variant_result = result if same_query(variant, text) else run(f"{name} variant", variant)
+        announce(f"{name} comparison")
+        correct = dict.fromkeys(("set", "bag", "ordered", "columns_any_order"), False)
+        if result.rows is not None:
+            correct = verdicts(expected.rows, result.rows, ordered)
+        correct["test_suite"] = variant_result.rows is not None and suite_equal(
+            expected_variant.rows, variant_result.rows, "order by" in gold_variant.lower()
+        )
+        return result, correct
+
+    result, correct = score("sql", sql)
+    correct_raw = correct if raw is None else score("raw", raw)[1]
+    if result.rows is None:
+        error_class, message = result.error_class, result.error
+    else:
+        error_class, message = difference(expected.rows, result.rows, correct)
+    return {
+        "correct": correct,
+        "correct_raw": correct_raw,
+        "error_class": error_class,
+        "message": message,
+        "gold_rows": len(expected.rows),
+        "predicted_rows": None if result.rows is None else len(result.rows),
+        "flags": flags(gold, expected, databases.get(database)[1]),
+        "timeouts": timeouts,
+    }
+
+
+def same_query(variant: str, text: str) -> bool:
+    """Tell whether two texts are the same but for blanks around them and one semicolon at the end."""
+    return bare(variant) == bare(text)
+
+
+def bare(text: str) -> str:
+    return text.strip().removesuffix(";").rstrip()
+
+
+def flags(gold: str, expected: Execution, database: Database) -> list[str]:
+    """Return which of `judge.GOLD_FLAGS` hold for a gold query and its rows."""
+    found = []
+    if not expected.rows:
+        found.append("gold_empty")
+    if len(set(expected.rows)) < len(expected.rows):
+        found.append("gold_duplicate_rows")
+    # SQLite takes "name" for a string where no column has that name, which it never does with `name`.
+    names_only = without_double_quotes(gold)
+    if names_only and database.execute(f"EXPLAIN {names_only}").error_class == "no_such_column":
+        found.append("gold_double_quoted")
+    return found
+
+
+def _values(result: Execution) -> int:
+    return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1
+
+
+def _confine() -> None:
+    # Ctrl+C is for the program that started this one, which then closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Some systems have no such limit; SQLite's own holds there.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    # Not a byte into any file: SQLite is told not to, and here the system is told as well.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(descriptor: int) -> None:
+    """Answer messages until the other end is closed."""
+    _confine()
+    databases = Databases()
+    with Connection(descriptor) as connection:
+
+        def send(message: object) -> None:
+            connection.send_bytes(json.dumps(message).encode("ascii"))
+
+        send("ready")
+        while True:
+            try:
+                task = json.loads(connection.recv_bytes())
+            except EOFError:
+                return
+            try:
+                send({"result": assess(databases, **task, announce=send)})
+            except MemoryError:
+                # Said by ending without an answer. A new process starts with all of its memory.
+                return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
