@@ -1,6 +1,6 @@
 """The proof that the target is in the loss: what the collator hands to the model, decoded, is the gold SQL."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -12,19 +12,52 @@ from _files import UserError
 IGNORED = -100  # the label of a token outside the loss, in PyTorch's cross entropy
 BATCH = 16  # rows collated at a time, so that padding is checked too
 
+# What published studies have done wrong and a study may repeat, if it says so in accept_defect.
+DEFECTS = {
+    "target_not_in_loss": "the loss is that of the prompt, and no gold SQL is in it",
+    "truncated": "rows longer than training.max_length are cut, and with them the end of their SQL",
+    "dev_used_to_choose": "dev questions are among the validation rows, by which a checkpoint is chosen",
+}
 
-def build_dataset(chat: Chat, rows: Sequence[dict]) -> Dataset:
+
+def check_accepted(accept_defect: Sequence[str]) -> None:
+    """Raise a UserError if `accept_defect` names what is no defect that can be accepted."""
+    for name in accept_defect:
+        if name not in DEFECTS:
+            raise UserError(f"accept_defect: found {name!r}, expected some of {', '.join(DEFECTS)}.")
+
+
+def refuse(defect: str, found: str, accept_defect: Sequence[str]) -> None:
+    """Raise a UserError that says what was `found`, unless the study accepts the defect."""
+    if defect not in accept_defect:
+        raise UserError(f"{found} A study that means to repeat this defect says accept_defect: [{defect}].")
+
+
+def _tokens(chat: Chat, row: dict) -> tuple[list[int], list[int]]:
+    """Return the ids and labels of a whole row: those of the completion, or of the prompt where there is none."""
+    prompt, completion = chat.encode(row["prompt"], row["completion"])
+    return prompt + completion, ([IGNORED] * len(prompt) + completion if row["completion"] else list(prompt))
+
+
+def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -> Dataset:
     """Return the training set: `input_ids` and `labels`, the labels of the prompt being -100.
+
+    A row without a completion is one whose prompt is to be learnt: its labels are its ids. Rows longer than `cut_at`
+    tokens lose their end; None = none does.
 
     SFTTrainer takes tokenised rows with labels as they are: it appends no EOS and masks nothing itself.
     """
-    encoded = [chat.encode(row["prompt"], row["completion"]) for row in rows]
+    encoded = [_tokens(chat, row) for row in rows]
     return Dataset.from_dict(
-        {
-            "input_ids": [prompt + completion for prompt, completion in encoded],
-            "labels": [[IGNORED] * len(prompt) + completion for prompt, completion in encoded],
-        }
+        {"input_ids": [ids[:cut_at] for ids, _ in encoded], "labels": [labels[:cut_at] for _, labels in encoded]}
     )
+
+
+def with_labels(dataset: Dataset, rows: Sequence[dict]) -> list[dict]:
+    """Return the rows that have a label left where `build_dataset` cut them; SFTTrainer drops the others."""
+    return [
+        row for row, labels in zip(rows, dataset["labels"], strict=True) if any(label != IGNORED for label in labels)
+    ]
 
 
 def check_labels(
@@ -33,8 +66,13 @@ def check_labels(
     collator: Callable[[list[dict]], dict[str, Any]],
     rows: Sequence[dict],
     max_length: int | None,
+    truncate: bool = False,
+    accept_defect: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Check every row as the collator gives it to the model, and return a summary.
+
+    The summary's `failed` lists the defects of `DEFECTS` that were found, `accepted` those among them that the study
+    accepts; without that, the first row that has one stops the check.
 
     Args:
         chat: the model's tokenizer and template.
@@ -43,14 +81,18 @@ def check_labels(
             shape (rows, longest row).
         rows: prompts rows with `id`, `prompt`, `completion` (the gold SQL and the end of turn: see `check_gold`).
         max_length: tokens at which a trainer would cut a row off; None = it would not.
+        truncate: rows are meant to be cut there. Only then can `truncated` be accepted.
+        accept_defect: names of defects to go on with.
 
     Raises:
         UserError: a row is missing, cut, begins without its one BOS, or its labels are not exactly the completion
             up to the end-of-turn token. The message names the row and says what was found.
     """
+    check_accepted(accept_defect)
     if len(dataset) != len(rows):
         raise UserError(f"labels: found {len(dataset)} rows in the training set, expected {len(rows)}, one a prompt.")
-    label_tokens, longest, example = 0, 0, None
+    label_tokens, longest, example, cut, without_target = 0, 0, None, 0, 0
+    failed = set()
     for start in tqdm(range(0, len(rows), BATCH), desc="labels", mininterval=5):
         chunk = [dataset[i] for i in range(start, min(start + BATCH, len(rows)))]
         # Only what the trainer itself passes on.
@@ -60,23 +102,53 @@ def check_labels(
             ids, labels = batch["input_ids"][i][real].tolist(), batch["labels"][i][real].tolist()
             if any(label != IGNORED for label in batch["labels"][i][~real].tolist()):
                 raise UserError(f"labels of {row['id']}: found padding in the loss, expected none.")
+            full = len(_tokens(chat, row)[0])
+            if max_length is not None and full > max_length:
+                _check_cut(row, full, max_length, truncate, accept_defect)
+                failed.add("truncated")
+                cut += 1
+                without_target += all(label == IGNORED for label in labels)
+            if not row["completion"]:
+                refuse("target_not_in_loss", f"labels of {row['id']}: the completion is empty.", accept_defect)
+                failed.add("target_not_in_loss")
             decoded = _check_row(chat, row, ids, labels, max_length)
             label_tokens += sum(label != IGNORED for label in labels)
             longest = max(longest, len(ids))
             example = example or {"id": row["id"], "labels_decoded": decoded}
+    if without_target == len(rows):
+        raise UserError(f"labels: training.max_length = {max_length} cuts every row before its SQL. Set it higher.")
     return {
         "rows": len(rows),
         "checked": len(rows),
-        "truncated": 0,
+        "truncated": cut,
+        "without_target": without_target,
         "longest_row_tokens": longest,
         "label_tokens": label_tokens,
         "example": example,
-        "pass": True,
+        **verdict(failed, accept_defect),
     }
+
+
+def verdict(failed: Iterable[str], accept_defect: Sequence[str]) -> dict[str, Any]:
+    """Return `pass`, and the defects `failed` and `accepted` in the order of `DEFECTS`."""
+    found = [name for name in DEFECTS if name in set(failed)]
+    return {"pass": not found, "failed": found, "accepted": [name for name in found if name in accept_defect]}
+
+
+def check_target(rows: Sequence[dict], train_target: str) -> None:
+    """Raise a UserError if a row has a completion where there should be none, or the other way round."""
+    for row in rows:
+        if bool(row["completion"]) != (train_target == "sql"):
+            raise UserError(
+                f"labels of {row['id']}: the completion is {row['completion']!r}, not what prompt.train_target: "
+                f"{train_target} renders. Run `snakemake -R render_spider`."
+            )
 
 
 def check_gold(chat: Chat, rows: Sequence[dict], split: Sequence[dict]) -> None:
     """Check that the completions are the gold SQL of the split, row by row, and the end-of-turn token.
+
+    An empty completion is no gold SQL but a defect of its own, which `check_labels` finds.
 
     Raises:
         UserError: another row than the split has at this place, or another SQL. The message names the row.
@@ -86,6 +158,8 @@ def check_gold(chat: Chat, rows: Sequence[dict], split: Sequence[dict]) -> None:
     for row, source in zip(rows, split, strict=True):
         if row["id"] != source["id"]:
             raise UserError(f"labels of {row['id']}: expected row {source['id']} at this place of the prompts.")
+        if not row["completion"]:
+            continue
         sql = row["completion"].strip().removesuffix(chat.end_of_turn).strip()  # Mistral: a space before the SQL
         if sql != source["query"].strip() or not row["completion"].endswith(chat.end_of_turn):
             raise UserError(
@@ -94,21 +168,30 @@ def check_gold(chat: Chat, rows: Sequence[dict], split: Sequence[dict]) -> None:
             )
 
 
+def _check_cut(row: dict, tokens: int, max_length: int, truncate: bool, accept_defect: Sequence[str]) -> None:
+    """Raise a UserError for a row of `tokens`, unless it is meant to be cut and the study accepts that."""
+    found = (
+        f"labels of {row['id']}: found {tokens} tokens, expected at most training.max_length = {max_length}: the end "
+        f"of the SQL would be cut off. Set training.max_length to {tokens} or more, or shorten the prompt."
+    )
+    if not truncate:
+        raise UserError(found)
+    refuse("truncated", found, accept_defect)
+
+
 def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], max_length: int | None) -> str:
     """Check one row without its padding and return its labels decoded."""
     name = row["id"]
     prompt_ids, completion_ids = chat.encode(row["prompt"], row["completion"])
-    expected = len(prompt_ids) + len(completion_ids)
-    if max_length is not None and expected > max_length:
-        raise UserError(
-            f"labels of {name}: found {expected} tokens, expected at most training.max_length = {max_length}: the end "
-            f"of the SQL would be cut off. Set training.max_length to {expected} or more, or shorten the prompt."
-        )
+    full = len(prompt_ids) + len(completion_ids)
+    expected = full if max_length is None else min(full, max_length)
     if len(ids) != expected:
         raise UserError(f"labels of {name}: found {len(ids)} tokens, expected {expected}. The row was cut or padded.")
-    if ids[: len(prompt_ids)] != prompt_ids:
+    if ids[: len(prompt_ids)] != prompt_ids[:expected]:
         raise UserError(f"labels of {name}: the prompt's tokens differ from those that inference will see.")
     chat.check_bos(name, ids[: len(prompt_ids)])
+    if expected < full or not row["completion"]:
+        return _check_defect(chat, row, ids, labels)
     kept = [i for i, label in enumerate(labels) if label != IGNORED]
     decoded = chat.tokenizer.decode([labels[i] for i in kept], clean_up_tokenization_spaces=False)
     # Decoders of the SentencePiece kind drop a leading space.
@@ -121,3 +204,11 @@ def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], max_len
     if any(labels[i] != ids[i] for i in kept):
         raise UserError(f"labels of {name}: a label differs from the token at its place.")
     return decoded
+
+
+def _check_defect(chat: Chat, row: dict, ids: list[int], labels: list[int]) -> str:
+    """Check a row that is cut, or that has no SQL: its labels are what is meant, no more and no less."""
+    meant_ids, meant = (tokens[: len(ids)] for tokens in _tokens(chat, row))
+    if ids != meant_ids or labels != meant:
+        raise UserError(f"labels of {row['id']}: the labels differ from those of the row as it is meant to be trained.")
+    return chat.tokenizer.decode([i for i in labels if i != IGNORED], clean_up_tokenization_spaces=False)

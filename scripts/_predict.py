@@ -1,5 +1,6 @@
 """The loop that both prediction scripts share: batches of prompts of like length, each kept once it is answered."""
 
+import hashlib
 import json
 import os
 import time
@@ -9,15 +10,22 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from _chat import Chat, load_chat
 from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from _job import versions
 from _model import load_adapter, load_model, machine, set_greedy
 
-# Answers one batch: (model, chat, padded input_ids and attention_mask) -> one dict a prompt, without its id.
-Answer = Callable[[PreTrainedModel, Chat, dict[str, torch.Tensor]], list[dict[str, Any]]]
+# Answers one batch: (model, chat, what `generate` is given: padded input_ids and attention_mask, and where answers are
+# drawn, logits_processor) -> one dict a prompt, without its id.
+Answer = Callable[[PreTrainedModel, Chat, dict[str, Any]], list[dict[str, Any]]]
 
 
 def pad_left(chat: Chat, prompts: list[list[int]], device: torch.device) -> dict[str, torch.Tensor]:
@@ -33,6 +41,47 @@ def pad_left(chat: Chat, prompts: list[list[int]], device: torch.device) -> dict
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),
     }
+
+
+class Draw(LogitsProcessor):
+    """Draw each next token from the distribution, and leave `generate` no choice but that token.
+
+    Each question has random numbers of its own, one for each token, from a generator that is seeded with the SHA-256
+    of the study's seed and the question's id. So an answer is the same in whatever batch and order it is made, and
+    after whatever kill; `generate` itself would draw all rows of a batch from one generator.
+
+    Args:
+        ids: the questions of the batch, one a row.
+        seed: inference.seed.
+        max_new_tokens: tokens to generate, at most.
+    """
+
+    def __init__(self, ids: list[str], seed: int, max_new_tokens: int):
+        rows = []
+        for name in ids:
+            digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+            rows.append(torch.rand(max_new_tokens, generator=generator, dtype=torch.float64))
+        self.uniform = torch.stack(rows, dim=1)  # (tokens, questions)
+        self.position = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return `scores` (questions, vocabulary) as minus infinity but for one token a row: the CDF inverted."""
+        cumulated = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        wanted = self.uniform[self.position].to(scores.device)[:, None] * cumulated[:, -1:]
+        drawn = torch.searchsorted(cumulated, wanted, right=True).clamp(max=scores.shape[-1] - 1)
+        self.position += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def sampling(ids: list[str], max_new_tokens: int, temperature: float, top_p: float, seed: int) -> LogitsProcessorList:
+    """Return what makes greedy decoding of a batch draw its tokens: temperature, then top-p, then the draw.
+
+    top-p keeps the likeliest tokens that together have that probability (Holtzman et al. 2020, arXiv:1904.09751).
+    """
+    return LogitsProcessorList(
+        [TemperatureLogitsWarper(float(temperature)), TopPLogitsWarper(top_p), Draw(ids, seed, max_new_tokens)]
+    )
 
 
 def decode_new(chat: Chat, new: list[int]) -> tuple[str, int, bool]:
@@ -102,11 +151,13 @@ class Partial:
 def answer_all(
     rows: list[dict],
     encoded: list[list[int]],
-    answer: Callable[[list[list[int]]], list[dict[str, Any]]],
+    answer: Callable[[list[list[int]], list[str]], list[dict[str, Any]]],
     partial: Partial,
     batch_size: int,
 ) -> int:
     """Answer all prompts that `partial` does not hold yet, the longest first, and return the batch size at the end.
+
+    `answer` is given the token ids of a batch of prompts and the ids of their rows.
 
     Sorted by length, a batch has little padding; longest first, a batch too large for the memory shows at once. On
     CUDA out of memory the batch is halved and tried again, and stays so.
@@ -123,7 +174,7 @@ def answer_all(
             chunk = left[:batch_size]
             answers = None
             try:
-                answers = answer([encoded[i] for i in chunk])
+                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk])
             except torch.cuda.OutOfMemoryError:
                 if batch_size == 1:
                     raise UserError(
@@ -151,6 +202,10 @@ def predict(
     batch_size: int,
     max_new_tokens: int,
     prepare: Callable[[Chat], tuple[Answer, dict[str, Any]]],
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 42,
 ) -> None:
     """Answer a prompts file and write answers, in the order of the prompts, and the report.
 
@@ -163,10 +218,19 @@ def predict(
         batch_size: prompts a batch, at most.
         max_new_tokens: tokens to generate, at most.
         prepare: given the chat, returns what answers a batch, and facts for the report.
+        do_sample: draw each token at random instead of taking the likeliest.
+        temperature, top_p, seed: of the drawing (see `sampling` and `Draw`); of no effect without it.
 
     Raises:
-        UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do.
+        UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, a
+            temperature or top_p that nothing can be drawn with.
     """
+    if do_sample and temperature <= 0:
+        raise UserError(
+            f"inference.temperature: found {temperature}, expected more than 0. For 0, set do_sample to false."
+        )
+    if do_sample and not 0 < top_p <= 1:
+        raise UserError(f"inference.top_p: found {top_p}, expected more than 0 and at most 1.")
     base, rows = read_json(record), read_jsonl(prompts)
     if not rows:
         raise UserError(
@@ -180,6 +244,8 @@ def predict(
         chat.check_bos(row["id"], ids)
         encoded.append(ids)
     settings = {"precision": precision, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    if do_sample:
+        settings |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "seed": seed}
     adapter = None
     if adapter_dir is not None:
         names = ("adapter_model.safetensors", "adapter_config.json")
@@ -200,15 +266,16 @@ def predict(
             if adapter_dir is not None:
                 model = load_adapter(model, adapter_dir)
             set_greedy(model, chat, max_new_tokens)
+
+            def answer_batch(batch: list[list[int]], ids: list[str]) -> list[dict[str, Any]]:
+                given: dict[str, Any] = pad_left(chat, batch, model.device)
+                if do_sample:
+                    given["logits_processor"] = sampling(ids, max_new_tokens, temperature, top_p, seed)
+                return answer(model, chat, given)
+
             start = time.perf_counter()
             with torch.inference_mode():
-                batch_size = answer_all(
-                    rows,
-                    encoded,
-                    lambda batch: answer(model, chat, pad_left(chat, batch, model.device)),
-                    partial,
-                    batch_size,
-                )
+                batch_size = answer_all(rows, encoded, answer_batch, partial, batch_size)
             seconds = time.perf_counter() - start
         in_order = [partial.rows[row["id"]] for row in rows]
         write_jsonl(answers, in_order)

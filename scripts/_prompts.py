@@ -47,6 +47,22 @@ def compact_schema(schema: dict) -> str:
     return "\n".join(lines)
 
 
+def pipe_schema(schema: dict) -> str:
+    """Render a `tables.json` entry as one line between bars a table, then all foreign keys in one line.
+
+    | singer : singer_id , name , country |
+    | song : song_id , title , singer_id |
+    Relationships:
+    song.singer_id = singer.singer_id
+    """
+    lines = []
+    for number, table in _tables(schema):
+        columns = [name for owner, name in schema["column_names_original"] if owner == number]
+        lines.append(f"| {table} : {' , '.join(columns)} |")
+    keys = [f"{table}.{column} = {other}.{target}" for table, column, other, target in _keys(schema)]
+    return "\n".join([*lines, "Relationships:", " , ".join(keys)] if keys else lines)
+
+
 def ddl_schema(schema: dict, database: str | Path | None = None, sample_rows: int = 0) -> str:
     """Render a `tables.json` entry as CREATE TABLE statements, keys included.
 
@@ -96,13 +112,22 @@ def _sample(database: str | Path | None, table: str, rows: int) -> str:
     return f"/*\n{rows} rows of {table}:\n" + "\n".join(lines).replace("*/", "* /") + "\n*/"
 
 
-def spider_user(shots: Sequence[dict], schema: str, question: str) -> str:
+def spider_user(shots: Sequence[dict], schema: str, question: str, style: str = "default") -> str:
     """Return the user turn of a text-to-SQL prompt: solved examples, then the question, ending at `SQL:`.
 
-    Each shot is a dict of strings: `schema` (rendered), `question`, `query`.
+    Args:
+        shots: dicts of strings: `schema` (rendered), `question`, `query`.
+        schema: rendered; empty for a question without one.
+        question: what is asked.
+        style: "default", or "ribeiro", which puts `Schema:` before a schema, an empty line after it, and the SQL on a
+            line of its own.
     """
-    blocks = [f"{s['schema']}\nQuestion: {s['question']}\nSQL: {s['query']}" for s in shots]
-    blocks.append(f"{schema}\nQuestion: {question}\nSQL:")
+    before, after, sql = {"default": ("", "\n", " "), "ribeiro": ("Schema:\n", "\n\n", "\n")}[style]
+    blocks = []
+    for block in [*shots, {"schema": schema, "question": question}]:
+        head = f"{before}{block['schema']}{after}" if block["schema"] else ""
+        query = f"{sql}{block['query']}" if "query" in block else sql.rstrip(" ")
+        blocks.append(f"{head}Question: {block['question']}\nSQL:{query}")
     return "\n\n".join(blocks)
 
 

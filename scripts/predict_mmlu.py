@@ -39,7 +39,7 @@ def letter_tokens(chat: Chat) -> dict[str, list[int]]:
 
 
 def answer(
-    letters: dict[str, list[int]], model: PreTrainedModel, chat: Chat, batch: dict[str, torch.Tensor]
+    letters: dict[str, list[int]], model: PreTrainedModel, chat: Chat, batch: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Return for each prompt the letters' log probabilities, the likeliest letter, and what the model writes.
 
@@ -76,9 +76,30 @@ def predict_mmlu(
     precision: str,
     batch_size: int,
     max_new_tokens: int,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 42,
 ) -> None:
-    """Answer the MMLU prompts; arguments and errors as `_predict.predict`."""
-    predict(prompts, record, adapter_dir, answers, report, precision, batch_size, max_new_tokens, prepare)
+    """Answer the MMLU prompts; arguments and errors as `_predict.predict`.
+
+    Drawing at random changes what the model writes, not the letters' log probabilities.
+    """
+    predict(
+        prompts,
+        record,
+        adapter_dir,
+        answers,
+        report,
+        precision,
+        batch_size,
+        max_new_tokens,
+        prepare,
+        do_sample,
+        temperature,
+        top_p,
+        seed,
+    )
 
 
 if __name__ == "__main__":

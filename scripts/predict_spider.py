@@ -11,7 +11,7 @@ from _job import job
 from _predict import decode_new, predict
 
 
-def answer(model: PreTrainedModel, chat: Chat, batch: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+def answer(model: PreTrainedModel, chat: Chat, batch: dict[str, Any]) -> list[dict[str, Any]]:
     """Return answer, number of new tokens (the stop token counted) and whether it is finished, for each prompt."""
     new = model.generate(**batch)[:, batch["input_ids"].shape[1] :].tolist()
     decoded = [decode_new(chat, ids) for ids in new]
@@ -27,10 +27,26 @@ def predict_spider(
     precision: str,
     batch_size: int,
     max_new_tokens: int,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 42,
 ) -> None:
-    """Answer the dev prompts greedily; arguments and errors as `_predict.predict`."""
+    """Answer the dev prompts; arguments and errors as `_predict.predict`."""
     predict(
-        prompts, record, adapter_dir, answers, report, precision, batch_size, max_new_tokens, lambda _: (answer, {})
+        prompts,
+        record,
+        adapter_dir,
+        answers,
+        report,
+        precision,
+        batch_size,
+        max_new_tokens,
+        lambda _: (answer, {}),
+        do_sample,
+        temperature,
+        top_p,
+        seed,
     )
 
 

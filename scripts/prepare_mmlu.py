@@ -21,11 +21,13 @@ def prepare_mmlu(
     seed: int,
     questions: str | Path,
     manifest: str | Path,
+    shots_from: str = "own_dev",
+    fixed_shots: Sequence[Mapping] = (),
 ) -> None:
     """Write the question file (JSON lines) and its manifest.
 
     A row has id (`<subject>-<5-digit row of the subject's test file>`), subject, category, question, choices (4 texts),
-    answer (A to D) and shots (question, choices, answer: the first rows of the same subject's dev file).
+    answer (A to D) and shots (question, choices, answer).
 
     Args:
         dev, test: tables of all subjects, as `fetch_mmlu` writes them.
@@ -35,10 +37,22 @@ def prepare_mmlu(
         shots: solved examples a question.
         seed: of the shuffle, which is made anew for each subject.
         questions, manifest: output paths.
+        shots_from: "own_dev", the first rows of the subject's own dev file, as the benchmark has it; "first_subject",
+            those of the alphabetically first subject of the study for all (a defect of DeepEval's benchmark); or
+            "fixed", the same `fixed_shots` for all.
+        fixed_shots: `subject`, `split` (dev or test), `index` (row of that file, from 0) and, to be checked, `answer`
+            of each example, in the order in which they are shown.
 
     Raises:
-        UserError: an unknown subject, one named twice, too few questions or examples, or a question among its shots.
+        UserError: an unknown subject, one named twice, too few questions or examples, an example that is not there or
+            has another answer, or a question among its shots.
     """
+    if shots_from not in ("own_dev", "first_subject", "fixed"):
+        raise UserError(f"mmlu.shots_from: found {shots_from!r}, expected own_dev, first_subject or fixed.")
+    if fixed_shots and shots_from != "fixed":
+        raise UserError(
+            f"mmlu.fixed_shots: found {len(fixed_shots)} examples, expected none with shots_from: {shots_from}."
+        )
     examples, pool = read_table(dev), read_table(test)
     named = [subject for subjects in categories.values() for subject in subjects]
     for subject in named:
@@ -46,10 +60,17 @@ def prepare_mmlu(
             raise UserError(_unknown(subject, pool))
         if named.count(subject) > 1:
             raise UserError(f"mmlu, categories: {subject} is named twice. Name each subject once.")
-        if len(examples.get(subject, [])) < shots:
+    if shots_from == "fixed":
+        fixed = named_shots(fixed_shots, shots, {"dev": examples, "test": pool})
+    shown = {}
+    for subject in named:
+        source = min(named) if shots_from == "first_subject" else subject
+        if shots_from != "fixed" and len(examples.get(source, [])) < shots:
             raise UserError(
-                f"mmlu, shots: {subject} has {len(examples.get(subject, []))} dev rows, expected {shots}. Use fewer."
+                f"mmlu, shots: {source} has {len(examples.get(source, []))} dev rows, expected {shots}. Use fewer."
             )
+        chosen = fixed if shots_from == "fixed" else examples.get(source, [])[:shots]
+        shown[subject] = [{key: row[key] for key in ("question", "choices", "answer")} for row in chosen]
 
     rows = []
     for category, subjects in categories.items():
@@ -64,12 +85,16 @@ def prepare_mmlu(
                 )
             order = list(pool[subject])
             random.Random(seed).shuffle(order)
-            own = [{key: row[key] for key in ("question", "choices", "answer")} for row in examples[subject][:shots]]
             for row in order[:number]:
-                if any((row["question"], row["choices"]) == (shot["question"], shot["choices"]) for shot in own):
+                if any((row["question"], row["choices"]) == (s["question"], s["choices"]) for s in shown[subject]):
+                    remedy = (
+                        "Choose other mmlu.fixed_shots, or fewer questions."
+                        if shots_from == "fixed"
+                        else "The test and dev data overlap; fetch them again, or leave out the subject."
+                    )
                     raise UserError(
-                        f"{subject}, test row {row['index']}: is one of the {shots} examples of its own prompt. The "
-                        "test and dev data overlap; fetch them again, or leave out the subject."
+                        f"{subject}, test row {row['index']}: is one of the {shots} examples of its own prompt. "
+                        f"{remedy}"
                     )
                 rows.append(
                     {
@@ -79,7 +104,7 @@ def prepare_mmlu(
                         "question": row["question"],
                         "choices": row["choices"],
                         "answer": row["answer"],
-                        "shots": own,
+                        "shots": shown[subject],
                     }
                 )
     write_jsonl(questions, rows)
@@ -92,6 +117,8 @@ def prepare_mmlu(
                 "categories": {name: list(subjects) for name, subjects in categories.items()},
                 "questions_per_category": questions_per_category,
                 "shots": shots,
+                "shots_from": shots_from,
+                "fixed_shots": [dict(shot) for shot in fixed_shots],
                 "seed": seed,
             },
             "inputs": {"dev": sha256_file(dev), "test": sha256_file(test)},
@@ -105,6 +132,36 @@ def prepare_mmlu(
             "ids_sha256": sha256_json([row["id"] for row in rows]),
         },
     )
+
+
+def named_shots(wanted: Sequence[Mapping], number: int, tables: Mapping[str, Mapping[str, list[dict]]]) -> list[dict]:
+    """Return the rows of `mmlu.fixed_shots`, in their order.
+
+    Raises:
+        UserError: not `number` of them, one that is not in the data, named twice or has another answer than it says.
+    """
+    if len(wanted) != number:
+        raise UserError(f"mmlu.fixed_shots: found {len(wanted)} examples, expected {number}, the number in mmlu.shots.")
+    found: list[dict] = []
+    for position, shot in enumerate(wanted):
+        key, subject, split, index = f"mmlu.fixed_shots[{position}]", shot["subject"], shot["split"], shot["index"]
+        if split not in tables:
+            raise UserError(f"{key}.split: found {split!r}, expected dev or test.")
+        if subject not in tables[split]:
+            raise UserError(_unknown(subject, tables[split], f"{key}.subject"))
+        row = next((row for row in tables[split][subject] if row["index"] == index), None)
+        if row is None:
+            last = max(row["index"] for row in tables[split][subject])
+            raise UserError(f"{key}.index: found {index}, expected 0 to {last}, the rows of {subject} in {split}.")
+        if row in found:
+            raise UserError(f"{key}: {subject}, {split} row {index} is named twice. Name each example once.")
+        if shot.get("answer") not in (None, row["answer"]):
+            raise UserError(
+                f"{key}.answer: found {shot['answer']}, but {subject}, {split} row {index} has answer {row['answer']}. "
+                "Choose another row, or correct the letter."
+            )
+        found.append(row)
+    return found
 
 
 def read_table(path: str | Path) -> dict[str, list[dict]]:
@@ -126,10 +183,10 @@ def read_table(path: str | Path) -> dict[str, list[dict]]:
     return table
 
 
-def _unknown(subject: str, known: Mapping[str, object]) -> str:
+def _unknown(subject: str, known: Mapping[str, object], key: str = "mmlu, categories") -> str:
     near = [name for name in known if subject in name]
     near += [name for name in difflib.get_close_matches(subject, known, n=3, cutoff=0.5) if name not in near]
-    message = f"mmlu, categories: there is no subject {subject!r} in the data."
+    message = f"{key}: there is no subject {subject!r} in the data."
     if near:
         message += f" Near names: {', '.join(near)}."
     if subject in ("computer_science", "economics"):

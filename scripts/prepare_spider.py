@@ -25,6 +25,7 @@ def prepare_spider(
     seed: int,
     validation: dict,
     out_dir: str | Path,
+    train_questions: int | None = None,
 ) -> None:
     """Write train.jsonl, validation.jsonl, dev.jsonl, shots.jsonl and manifest.json into `out_dir`.
 
@@ -35,11 +36,14 @@ def prepare_spider(
         train_files: which of train_spider and train_others to train on, in this order.
         shots: ids of the few-shot rows, or how many to draw (see `draw_shots`). They are in no other split.
         seed: of the drawing and of the validation split, each with its own generator.
-        validation: `by` "rows", "database" or "none", and `fraction` of the rows (see `split_validation`).
+        validation: `by` "rows", "database", "none" or "dev", and `fraction` of the rows (see `split_validation`). By
+            "dev", the validation rows are those of dev: what is chosen by them has seen the test.
         out_dir: where the five files go.
+        train_questions: keep only the first so many training rows, in the split's order; None = all. Validation stays.
 
     Raises:
-        UserError: an unknown db_id or shot id, a dev database in a training file, or a split without rows.
+        UserError: an unknown db_id or shot id, a dev database in a training file, a split without rows, or fewer
+            training rows than `train_questions`.
     """
     out_dir = Path(out_dir)
     schemas = {schema["db_id"]: schema for schema in read_json(files["tables"])}
@@ -53,11 +57,21 @@ def prepare_spider(
     asked = {(row["db_id"], row["question"]) for row in examples}
     copies = [row["id"] for row in train if row["id"] not in taken and (row["db_id"], row["question"]) in asked]
     rest = [row for row in train if row["id"] not in taken.union(copies)]
-    kept, held_out = split_validation(rest, validation, seed, {row["db_id"] for row in examples})
+    by_dev = validation["by"] == "dev"
+    if by_dev:
+        kept, held_out = rest, dev
+    else:
+        kept, held_out = split_validation(rest, validation, seed, {row["db_id"] for row in examples})
+    if train_questions is not None and train_questions > len(kept):
+        raise UserError(
+            f"spider.train_questions: found {train_questions}, expected at most {len(kept)}, or null for all."
+        )
+    kept = kept[:train_questions]
     splits = {"train": kept, "validation": held_out, "dev": dev, "shots": examples}
-    ids = [row["id"] for rows in splits.values() for row in rows]
+    ids = [row["id"] for name, rows in splits.items() if not (by_dev and name == "validation") for row in rows]
     assert len(ids) == len(set(ids)), "a row is in two splits"
-    check_apart(kept + held_out, dev)
+    learnt_from = kept if by_dev else kept + held_out
+    check_apart(learnt_from, dev)
 
     for name, rows in splits.items():
         write_jsonl(out_dir / f"{name}.jsonl", rows)
@@ -68,15 +82,16 @@ def prepare_spider(
             "shots": shots if isinstance(shots, int) else list(shots),
             "seed": seed,
             "validation": dict(validation),
+            "train_questions": train_questions,
         },
         "inputs": {name: sha256_file(path) for name, path in sorted(files.items())},
         "shots": [row["id"] for row in examples],
         "copies_of_shots_left_out": copies,
         "splits": {name: _describe(rows, out_dir / f"{name}.jsonl") for name, rows in splits.items()},
         # The rules of hardness cannot be applied to these: they are filed under "extra".
-        "unparsable": [row["id"] for rows in splits.values() for row in rows if parse(row["query"]) is None],
+        "unparsable": [row["id"] for row in [*learnt_from, *dev, *examples] if parse(row["query"]) is None],
         # Same words on another database: no leak, but worth knowing.
-        "train_questions_worded_as_in_dev": [row["id"] for row in kept + held_out if row["question"] in dev_texts],
+        "train_questions_worded_as_in_dev": [row["id"] for row in learnt_from if row["question"] in dev_texts],
     }
     write_json(out_dir / "manifest.json", manifest)
 
@@ -143,7 +158,7 @@ def split_validation(
     if by == "none":
         return list(rows), []
     if by not in ("rows", "database"):
-        raise UserError(f"spider, validation, by: found {by!r}, expected rows, database or none.")
+        raise UserError(f"spider, validation, by: found {by!r}, expected rows, database, none or dev.")
     if not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"spider, validation, fraction: found {fraction!r}, expected a number between 0 and 1.")
     if by == "rows":

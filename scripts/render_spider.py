@@ -8,7 +8,7 @@ from tqdm import tqdm
 from _chat import Chat, check_context, load_chat, token_counts
 from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from _job import job
-from _prompts import compact_schema, ddl_schema, spider_user
+from _prompts import compact_schema, ddl_schema, pipe_schema, spider_user
 
 
 class Schemas:
@@ -17,13 +17,13 @@ class Schemas:
     Args:
         tables: entries of Spider's tables.json.
         databases: the folder that holds <db_id>/<db_id>.sqlite; read for sample rows only.
-        schema: compact, ddl or ddl_rows.
+        schema: compact, pipe, ddl, ddl_rows, or none for no text at all.
         sample_rows: rows a table, for ddl_rows.
     """
 
     def __init__(self, tables: Sequence[dict], databases: str | Path, schema: str, sample_rows: int):
-        if schema not in ("compact", "ddl", "ddl_rows"):
-            raise UserError(f"prompt.schema: found {schema!r}, expected compact, ddl or ddl_rows.")
+        if schema not in ("compact", "pipe", "ddl", "ddl_rows", "none"):
+            raise UserError(f"prompt.schema: found {schema!r}, expected compact, pipe, ddl, ddl_rows or none.")
         self.tables = {entry["db_id"]: entry for entry in tables}
         self.databases, self.schema, self.sample_rows = Path(databases), schema, sample_rows
         self.texts: dict[str, str] = {}
@@ -34,8 +34,12 @@ class Schemas:
             if db_id not in self.tables:
                 raise UserError(f"tables.json: no entry for database {db_id}. The Spider files do not belong together.")
             entry = self.tables[db_id]
-            if self.schema == "compact":
+            if self.schema == "none":
+                self.texts[db_id] = ""
+            elif self.schema == "compact":
                 self.texts[db_id] = compact_schema(entry)
+            elif self.schema == "pipe":
+                self.texts[db_id] = pipe_schema(entry)
             elif self.schema == "ddl":
                 self.texts[db_id] = ddl_schema(entry)
             else:
@@ -60,17 +64,25 @@ def select(rows: list[dict], questions: int | None, exclude_databases: Sequence[
 
 
 def prompt_row(
-    chat: Chat, row: dict, shots: Sequence[dict], schemas: Schemas, system: str, max_new_tokens: int | None
+    chat: Chat,
+    row: dict,
+    shots: Sequence[dict],
+    schemas: Schemas,
+    system: str,
+    max_new_tokens: int | None,
+    style: str = "default",
+    train_target: str = "sql",
 ) -> dict:
-    """Return the prompts row of one question; with the gold completion where `max_new_tokens` is None."""
+    """Return the prompts row of one question; with the completion to train on where `max_new_tokens` is None."""
     user = spider_user(
         [{"schema": schemas[s["db_id"]], "question": s["question"], "query": s["query"].strip()} for s in shots],
         schemas[row["db_id"]],
         row["question"].strip(),
+        style,
     )
     prompt = chat.prompt(system, user)
     gold = row["query"].strip()
-    completion = chat.completion(system, user, gold) if max_new_tokens is None else ""
+    completion = chat.completion(system, user, gold) if max_new_tokens is None and train_target == "sql" else ""
     prompt_ids, completion_ids = chat.encode(prompt, completion)
     chat.check_bos(row["id"], prompt_ids)
     check_context(
@@ -108,6 +120,9 @@ def render_spider(
     questions: int | None = None,
     exclude_databases: Sequence[str] = (),
     max_new_tokens: int | None = None,
+    style: str = "default",
+    train_target: str = "sql",
+    base_shots: int | None = None,
 ) -> None:
     """Render one split's prompts.
 
@@ -115,23 +130,36 @@ def render_spider(
         rows, shots: JSON-lines files of `prepare_spider`.
         tables, manifest: Spider's tables.json and the manifest of `fetch_spider`, beside which database/ lies.
         record: the model record.
-        split: train and validation get completions; dev gets none and is cut down by `questions` and
-            `exclude_databases`, and `max_new_tokens` must fit behind each prompt.
+        split: train and validation get completions; dev, and dev_base where the base model has prompts of its own, get
+            none and are cut down by `questions` and `exclude_databases`, and `max_new_tokens` must fit behind each.
         prompts, report: the files to write.
+        system, schema, sample_rows: see `Schemas`.
+        style: see `spider_user`.
+        train_target: sql; or prompt, which leaves the completions empty, so that the prompt itself is learnt. Studies
+            have trained that way; the audit stops it unless the study says so.
+        base_shots: show only the first so many of the shots; None = all.
 
     Raises:
         UserError: a prompt does not fit the model's context, a template that cannot be used, a missing schema.
     """
     chat = load_chat(read_json(record))
     schemas = Schemas(read_json(tables), Path(manifest).parent / "database", schema, sample_rows)
+    if style not in ("default", "ribeiro"):
+        raise UserError(f"prompt.style: found {style!r}, expected default or ribeiro.")
+    if train_target not in ("sql", "prompt"):
+        raise UserError(f"prompt.train_target: found {train_target!r}, expected sql or prompt.")
     examples = read_jsonl(shots)
+    if base_shots is not None and base_shots > len(examples):
+        raise UserError(f"prompt.base_shots: found {base_shots}, expected at most {len(examples)}, the spider.shots.")
+    examples = examples[:base_shots]
     chosen = read_jsonl(rows)
-    if split == "dev":
+    asked = split in ("dev", "dev_base")
+    if asked:
         if max_new_tokens is None:
-            raise ValueError("the dev split needs max_new_tokens")
+            raise ValueError(f"the {split} split needs max_new_tokens")
         chosen = select(chosen, questions, exclude_databases)
     rendered = [
-        prompt_row(chat, row, examples, schemas, system, max_new_tokens if split == "dev" else None)
+        prompt_row(chat, row, examples, schemas, system, max_new_tokens if asked else None, style, train_target)
         for row in tqdm(chosen, desc=f"prompts of {split}", mininterval=5)
     ]
     write_jsonl(prompts, rendered)
@@ -141,17 +169,18 @@ def render_spider(
         "sha256": sha256_file(prompts),
         "prompt_tokens": token_counts([row["prompt_tokens"] for row in rendered]),
         "shots": [shot["id"] for shot in examples],
-        "settings": {"system": system, "schema": schema, "sample_rows": sample_rows},
+        "settings": {"system": system, "schema": schema, "sample_rows": sample_rows, "style": style},
         "template": chat.facts(),
         "first_prompt": rendered[0]["prompt"] if rendered else None,
     }
-    if split == "dev":
+    if asked:
         facts["settings"] |= {
             "questions": questions,
             "exclude_databases": list(exclude_databases),
             "max_new_tokens": max_new_tokens,
         }
     else:
+        facts["settings"]["train_target"] = train_target
         facts["completion_tokens"] = token_counts([row["completion_tokens"] for row in rendered])
         facts["first_completion"] = rendered[0]["completion"] if rendered else None
     write_json(report, facts)

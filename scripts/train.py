@@ -6,22 +6,27 @@ import math
 import pickle
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback, set_seed
-from transformers.trainer_pt_utils import safe_globals
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
 from trl import SFTConfig, SFTTrainer
 
 from _chat import load_chat
 from _files import UserError, atomic_write, read_json, read_jsonl, sha256_file, sha256_json, write_json
 from _job import job, versions
-from _labels import build_dataset, check_labels
+from _labels import build_dataset, check_labels, check_target, with_labels
 from _model import device, load_model, machine
+
+# Keys of `training` that SFTConfig does not get.
+OUR_KEYS = ("truncate", "early_stopping_patience", "report_to")
 
 
 def training_arguments(training: dict[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:
@@ -31,6 +36,7 @@ def training_arguments(training: dict[str, Any], precision: str, checkpoints: st
         UserError: a key that SFTConfig does not have, one that the workflow sets itself, or a value it refuses.
     """
     cuda = device().type == "cuda"
+    strategy = training.get("eval_strategy", "no")
     fixed = {
         "output_dir": str(checkpoints),
         # Weights in fp32 compute in fp32; else autocast to bf16 around fp32 adapter weights. fp16 overflows in models
@@ -44,29 +50,65 @@ def training_arguments(training: dict[str, Any], precision: str, checkpoints: st
         "padding_free": False,
         "completion_only_loss": True,
         "assistant_only_loss": False,
-        "eval_strategy": "no",
-        "save_strategy": "steps",
-        "save_total_limit": 2,
+        # An evaluation must not lie between a checkpoint and the next step: a resumed run would leave it out.
+        "save_strategy": "epoch" if strategy == "epoch" else "steps",
         "save_only_model": False,
-        "load_best_model_at_end": False,
+        # The evaluations without a better one so far.
+        "restore_callback_states_from_checkpoint": training.get("early_stopping_patience") is not None,
         # A loss of nan must be seen, not averaged away.
         "logging_nan_inf_filter": False,
-        "report_to": "none",
         "push_to_hub": False,
         "disable_tqdm": False,
     }
     names = {field.name for field in fields(SFTConfig) if field.init}
+    _check_evaluation(training, strategy)
+    if training.get("report_to", "none") not in ("none", "tensorboard"):
+        raise UserError(f"training.report_to: found {training['report_to']!r}, expected none or tensorboard.")
+    optim = str(training.get("optim", ""))
+    if not cuda and any(part in optim for part in ("8bit", "32bit", "bnb", "paged", "lion", "ademamix")):
+        raise UserError(
+            f"training.optim: {optim} is an optimizer of bitsandbytes, which needs a CUDA GPU, and none is visible. "
+            "Set it to adamw_torch."
+        )
     for key in training:
+        if key == "fp16":
+            raise UserError(
+                "training.fp16: half precision overflows in models that were made in bf16. Remove the key and set "
+                "models.<name>.precision to bf16."
+            )
         if key in fixed:
             raise UserError(f"training.{key}: set by the workflow to {fixed[key]!r}. Remove the key.")
-        if key not in names:
+        if key not in names and key not in OUR_KEYS:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise UserError(f"training.{key}: no such option of TRL's SFTConfig.{hint}")
+    options = {"save_total_limit": 2} | {key: value for key, value in training.items() if key not in OUR_KEYS}
+    if strategy != "steps":
+        options.pop("eval_steps", None)
     try:
-        return SFTConfig(**training, **fixed)
+        # The study's report_to is served by a callback of ours, whose folder does not move with the checkpoints.
+        return SFTConfig(**options, **fixed, report_to="none")
     except (ValueError, TypeError) as error:
         raise UserError(f"training: SFTConfig refuses these values ({error}).") from None
+
+
+def _check_evaluation(training: dict[str, Any], strategy: str) -> None:
+    """Raise a UserError for keys about evaluation that contradict each other."""
+    limit, patience = training.get("save_total_limit", 2), training.get("early_stopping_patience")
+    if limit is not None and limit < 2:
+        raise UserError(
+            f"training.save_total_limit: found {limit}, expected at least 2: a checkpoint that a kill has cut needs "
+            "one before it."
+        )
+    if strategy == "no" and training.get("load_best_model_at_end"):
+        raise UserError(
+            'training.load_best_model_at_end: needs evaluations, found eval_strategy: "no". Set it to steps.'
+        )
+    if patience is not None and not training.get("load_best_model_at_end"):
+        raise UserError(
+            f"training.early_stopping_patience: found {patience}, expected null without load_best_model_at_end: the "
+            "last weights are by then the worse ones. Set load_best_model_at_end to true."
+        )
 
 
 def lora_config(lora: dict[str, Any], model: torch.nn.Module) -> LoraConfig:
@@ -92,8 +134,8 @@ def lora_config(lora: dict[str, Any], model: torch.nn.Module) -> LoraConfig:
 def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
     """Return the newest complete checkpoint made with the settings whose hash is `bound_to`, and delete all others.
 
-    A job killed while it writes leaves a checkpoint whose files are missing or cut; the one before is then taken.
-    Checkpoints of other settings, data or library versions are wiped.
+    The best checkpoint that it knows of is kept too. A job killed while it writes leaves a checkpoint whose files are
+    missing or cut; the one before is then taken. Checkpoints of other settings, data or library versions are wiped.
     """
     mark = folder / "settings.json"
     try:
@@ -106,14 +148,20 @@ def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
         shutil.rmtree(folder, ignore_errors=True)
         write_json(mark, {"sha256": bound_to})
         return None
-    found = None
+    found, best = None, None
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
-        if found is None and _complete(checkpoint):
-            found = checkpoint
-        else:
+        if found is None and _complete(checkpoint) and _complete(best_checkpoint(checkpoint) or checkpoint):
+            found, best = checkpoint, best_checkpoint(checkpoint)
+        elif checkpoint != best:
             print(f"{checkpoint}: {'older' if found else 'incomplete, deleted; the one before is used'}.", flush=True)
             shutil.rmtree(checkpoint)
     return found
+
+
+def best_checkpoint(checkpoint: Path) -> Path | None:
+    """Return the checkpoint with the best evaluation up to `checkpoint`, None if there was no evaluation."""
+    step = read_json(checkpoint / "trainer_state.json")["best_global_step"]
+    return checkpoint.with_name(f"checkpoint-{step}") if step else None
 
 
 def _complete(checkpoint: Path) -> bool:
@@ -132,16 +180,69 @@ def _complete(checkpoint: Path) -> bool:
 
 
 class LogWithSave(TrainerCallback):
-    """Log whenever a checkpoint is saved.
+    """Log whenever a checkpoint is saved, and save one at each evaluation.
 
     The trainer's running mean of the loss is not part of a checkpoint. Emptied at each of them, it is the same in a
-    run that was interrupted as in one that was not.
+    run that was interrupted as in one that was not. The best evaluation must have its checkpoint, and training may stop
+    at any of them.
     """
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a log entry if this step will be saved."""
+        """Ask for a checkpoint if this step will be evaluated, and for a log entry if it will be saved."""
+        control.should_save |= control.should_evaluate
         control.should_log |= control.should_save
         return control
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Ask for a log entry if this epoch will be saved."""
+        control.should_log |= control.should_save
+        return control
+
+
+class EpochLengths(LengthGroupedSampler):
+    """Rows of about the same length together, in an order that is drawn for each epoch by itself.
+
+    transformers draws it from the global generator, whose state at the start of an epoch a run that is resumed within
+    that epoch does not know.
+    """
+
+    def __init__(self, *args, seed: int, **kwargs):
+        super().__init__(*args, **kwargs, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch next; the trainer calls it."""
+        self.generator.manual_seed(self.seed + epoch)
+
+
+class Trainer(SFTTrainer):
+    """TRL's trainer, but for the sampler that groups by length."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler = EpochLengths(sampler.batch_size, lengths=sampler.lengths, seed=self.args.seed)
+        return sampler
+
+
+def tensorboard(folder: Path, first_step: int) -> TrainerCallback:
+    """Return the callback that logs to `folder`; what a killed run logged after `first_step` is dropped from view.
+
+    Raises:
+        UserError: the package tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # imports as much as training itself does
+    except ImportError:
+        raise UserError(
+            "training.report_to: tensorboard is not installed. Install requirements.txt, or set it to none."
+        ) from None
+    from transformers.integrations import TensorBoardCallback
+
+    if first_step == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of other settings
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None))
 
 
 def write_adapter(checkpoint: Path, folder: Path, source: str) -> dict[str, str]:
@@ -179,6 +280,10 @@ def train(
     precision: str,
     lora: dict[str, Any],
     training: dict[str, Any],
+    train_target: str = "sql",
+    accept_defect: Sequence[str] = (),
+    validation: str | None = None,
+    tensorboard_dir: str | Path | None = None,
 ) -> None:
     """Train one adapter, or finish what a killed job began.
 
@@ -193,7 +298,13 @@ def train(
         report: train.json.
         precision: fp32, bf16 or nf4.
         lora: r, lora_alpha, lora_dropout, target_modules.
-        training: options of TRL's SFTConfig, by its names.
+        training: options of TRL's SFTConfig, by its names; and `truncate` (cut rows at max_length),
+            `early_stopping_patience` (stop after so many evaluations without a better one; None = never) and
+            `report_to` (none or tensorboard).
+        train_target: sql, or prompt where completions are meant to be empty.
+        accept_defect: defects (`_labels.DEFECTS`) of the rows with which to go on.
+        validation: rendered validation prompts to evaluate on; needed unless eval_strategy is no.
+        tensorboard_dir: where TensorBoard's logs go.
 
     Raises:
         UserError: settings that TRL or PEFT refuse, labels that are not the gold SQL, or a loss that is not finite.
@@ -202,8 +313,22 @@ def train(
     base = read_json(record)
     rows = read_jsonl(prompts)
     data = sha256_file(prompts)
-    if read_json(audit)["sha256"]["prompts"] != data:
+    audited = read_json(audit)
+    if audited["sha256"]["prompts"] != data:
         raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R audit_labels`.")
+    check_target(rows, train_target)
+    held_out, held_out_data = None, None
+    if training.get("eval_strategy", "no") != "no":
+        held_out = read_jsonl(validation) if validation else []
+        if not held_out:
+            raise UserError(
+                f"training.eval_strategy: found {training['eval_strategy']}, but there are no validation rows. Set "
+                'spider.validation, or eval_strategy to "no".'
+            )
+        held_out_data = sha256_file(validation)
+        if audited["sha256"].get("validation_prompts") != held_out_data:
+            raise UserError(f"{audit}: made for other prompts than {validation}. Run `snakemake -R audit_labels`.")
+        check_target(held_out, train_target)
     settings = {"precision": precision, "lora": lora, "training": training}
     arguments = training_arguments(training, precision, checkpoints)
     # Before the model: PEFT draws the adapter's weights at random (the trainer seeds once more, right before that).
@@ -211,27 +336,39 @@ def train(
     chat = load_chat(base)
     model = load_model(base, precision)
     model.config.use_cache = False  # of no use in training
-    trainer = SFTTrainer(
+    truncate, patience = bool(training.get("truncate")), training.get("early_stopping_patience")
+    cut_at = arguments.max_length if truncate else None
+    dataset = build_dataset(chat, rows, cut_at)
+    held_out_dataset = build_dataset(chat, held_out, cut_at) if held_out else None
+    trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=build_dataset(chat, rows),
+        train_dataset=dataset,
+        eval_dataset=held_out_dataset,
         processing_class=chat.tokenizer,
         peft_config=lora_config(lora, model),
-        callbacks=[LogWithSave()],
+        callbacks=[LogWithSave()] + ([EarlyStoppingCallback(patience)] if patience is not None else []),
     )
-    # Proof on what really enters the loss: the trainer's own rows through the trainer's own collator.
-    checked = check_labels(chat, trainer.train_dataset, trainer.data_collator, rows, arguments.max_length)
 
-    bound_to = sha256_json(
-        {"settings": settings, "data": data, "model": base["sha256"], "versions": versions(), "on": machine()["device"]}
-    )
+    # Proof on what really enters the loss: the trainer's own rows through the trainer's own collator.
+    def check(found: Dataset, meant: list[dict]) -> dict[str, Any]:
+        return check_labels(chat, found, trainer.data_collator, meant, arguments.max_length, truncate, accept_defect)
+
+    checked = check(trainer.train_dataset, with_labels(dataset, rows))
+    if held_out:
+        check(trainer.eval_dataset, with_labels(held_out_dataset, held_out))
+
+    identity = {"settings": settings, "data": data, "model": base["sha256"], "versions": versions()}
+    bound_to = sha256_json({**identity, "validation": held_out_data, "on": machine()["device"]})
     resumed = last_checkpoint(checkpoints, bound_to)
-    state = read_json(resumed / "trainer_state.json") if resumed else {"global_step": 0, "max_steps": None}
+    state = read_json(resumed / "trainer_state.json") if resumed else {"global_step": 0}
     seconds, first_step, tokens = 0.0, state["global_step"], 0
     # Asked to resume from its last step, the trainer could do one more.
-    if first_step != state["max_steps"]:
+    if not (resumed and state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]):
         if resumed:
             print(f"{resumed}: resuming.", flush=True)
+        if training.get("report_to") == "tensorboard":
+            trainer.add_callback(tensorboard(Path(tensorboard_dir), first_step))
         start = time.perf_counter()
         try:
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -246,10 +383,13 @@ def train(
         state = read_json(resumed / "trainer_state.json")
 
     history = [_entry(entry) for entry in state["log_history"] if "loss" in entry]
-    for entry in history:
-        if not math.isfinite(entry["loss"]):
-            raise UserError(f"training: the loss at step {entry['step']} is {entry['loss']}. Lower learning_rate.")
-    files = write_adapter(resumed, Path(adapter_dir), base["source"])
+    evaluations = [_evaluation(entry) for entry in state["log_history"] if "eval_loss" in entry]
+    for entry in history + evaluations:
+        loss = entry.get("loss", entry.get("eval_loss"))
+        if not math.isfinite(loss):
+            raise UserError(f"training: the loss at step {entry['step']} is {loss}. Lower learning_rate.")
+    best = best_checkpoint(resumed) if arguments.load_best_model_at_end else None
+    files = write_adapter(best or resumed, Path(adapter_dir), base["source"])
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     write_json(
         report,
@@ -257,7 +397,8 @@ def train(
             "settings": settings,
             "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
             "data_sha256": data,
-            "rows": len(rows),
+            "validation_sha256": held_out_data,
+            "rows": checked["rows"],
             "adapter_sha256": files,
             "trainable_parameters": sum(p.numel() for p in trained),
             "all_parameters": trainer.model.get_nb_trainable_parameters()[1],
@@ -265,7 +406,12 @@ def train(
             "steps": state["global_step"],
             "epochs": state["epoch"],
             "history": history,
+            "eval_history": evaluations,
+            "best_step": state["best_global_step"] if best else None,
+            "stopped_early": state["global_step"] < state["max_steps"],
             "audit": checked,
+            "failed": audited["failed"],
+            "accepted": audited["accepted"],
             "versions": versions(),
             **machine(),
             "resumed_from_step": first_step or None,
@@ -280,14 +426,22 @@ def _entry(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: entry.get(key) for key in ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")}
 
 
+def _evaluation(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: entry.get(key) for key in ("step", "eval_loss", "eval_mean_token_accuracy")}
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         torch.set_num_threads(snakemake.threads)
+        run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<variant>
         train(
             prompts=snakemake.input.prompts,
             audit=snakemake.input.audit,
             record=snakemake.input.record,
-            adapter_dir=Path(snakemake.output.report).parent / "adapter",
+            adapter_dir=run_dir / "adapter",
             report=snakemake.output.report,
+            # An input that a study does not use is an empty list.
+            validation=snakemake.input.get("validation") or None,
+            tensorboard_dir=run_dir.parents[2] / "tensorboard" / run_dir.parent.name / run_dir.name,
             **snakemake.params.settings,
         )

@@ -174,3 +174,123 @@ def test_no_training_rows(copy):
     write_jsonl(folder / "prompts/train.jsonl", [])
     with pytest.raises(UserError, match="no training rows"):
         audit(folder, record)
+
+
+def test_report_without_defects(copy):
+    folder, record = copy
+    report = read_json(audit(folder, record))
+    assert (report["failed"], report["accepted"], report["without_target"]) == ([], [], 0)
+    assert report["validation"] is None
+
+
+def test_cut_rows_need_their_defect_named(copy):
+    folder, record = copy
+    rows = read_jsonl(folder / "prompts/train.jsonl")
+    longest = max(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
+    shortest = min(row["prompt_tokens"] for row in rows)
+    max_length = shortest + 2
+    # Accepted, but not asked for: rows are never cut without training.truncate.
+    with pytest.raises(UserError, match=r"found \d+ tokens, expected at most .*or shorten the prompt\.$"):
+        audit(folder, record, max_length, accept_defect=["truncated"])
+    with pytest.raises(UserError, match=r"found \d+ tokens, expected at most .*accept_defect: \[truncated\]"):
+        audit(folder, record, max_length, truncate=True, accept_defect=["target_not_in_loss"])
+    assert not (folder / "audit_labels.json").exists()
+    report = read_json(audit(folder, record, max_length, truncate=True, accept_defect=["truncated"]))
+    assert (report["pass"], report["failed"], report["accepted"]) == (False, ["truncated"], ["truncated"])
+    assert report["truncated"] == sum(row["prompt_tokens"] + row["completion_tokens"] > max_length for row in rows)
+    assert report["without_target"] == sum(row["prompt_tokens"] >= max_length for row in rows) > 0
+    assert report["longest_row_tokens"] == max_length
+    # Nothing is cut: nothing fails, and nothing was accepted.
+    report = read_json(audit(folder, record, longest, truncate=True, accept_defect=["truncated"]))
+    assert (report["pass"], report["accepted"]) == (True, [])
+    with pytest.raises(UserError, match="cuts every row before its SQL"):
+        audit(folder, record, shortest, truncate=True, accept_defect=["truncated"])
+
+
+def test_prompt_as_target_needs_its_defect_named(study):
+    folder, record = study
+    good = read_jsonl(folder / "prompts/train.jsonl")
+    prompts = render(folder, record, "train", train_target="prompt")
+    try:
+        rows = read_jsonl(prompts)
+        assert [row["prompt"] for row in rows] == [row["prompt"] for row in good]
+        assert {(row["completion"], row["completion_tokens"]) for row in rows} == {("", 0)}
+        with pytest.raises(UserError, match=r"the completion is '', not what prompt.train_target: sql renders"):
+            audit(folder, record, accept_defect=["target_not_in_loss"])
+        with pytest.raises(UserError, match=r"completion is empty.*accept_defect: \[target_not_in_loss\]"):
+            audit(folder, record, train_target="prompt")
+        report = read_json(audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"]))
+        assert (report["pass"], report["failed"]) == (False, ["target_not_in_loss"])
+        assert report["label_tokens"] == sum(row["prompt_tokens"] for row in rows)
+    finally:
+        write_jsonl(prompts, good)
+    with pytest.raises(UserError, match=r"not what prompt.train_target: prompt renders"):
+        audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"])
+
+
+def test_defect_that_is_accepted_is_the_only_one(parts):
+    """With the prompt as target, labels that are neither are still refused."""
+    chat, rows, _, collator = parts
+    rows = [row | {"completion": ""} for row in rows]
+    bad = changed(build_dataset(chat, rows), 7, labels=lambda labels: [*labels[:-1], -100])
+    with pytest.raises(UserError, match=rf"{rows[7]['id']}: the labels differ"):
+        check_labels(chat, bad, collator, rows, 1024, accept_defect=["target_not_in_loss"])
+    rows[2]["prompt"] = (chat.tokenizer.bos_token or "") + rows[2]["prompt"]
+    with pytest.raises(UserError, match=rf"{rows[2]['id']}: found 2 BOS"):
+        check_labels(chat, build_dataset(chat, rows), collator, rows, 1024, accept_defect=["target_not_in_loss"])
+
+
+def test_unknown_defect(copy):
+    folder, record = copy
+    with pytest.raises(UserError, match="accept_defect: found 'truncate', expected some of target_not_in_loss, trunc"):
+        audit(folder, record, accept_defect=["truncate"])
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    write_splits(tmp_path, validation=4)
+    record = make_model(tmp_path / "model")
+    render(tmp_path, record, "train")
+    render(tmp_path, record, "validation")
+    return tmp_path, record
+
+
+def test_validation_rows_are_checked_too(evaluated):
+    folder, record = evaluated
+    report = read_json(audit(folder, record))
+    assert report["validation"]["checked"] == 4
+    assert report["sha256"]["validation_prompts"] == sha256_file(folder / "prompts/validation.jsonl")
+    edit(folder / "prompts/validation.jsonl", 2, completion="SELECT 1<|eot_id|>")
+    with pytest.raises(UserError, match=r"train_spider-00302: the completion is 'SELECT 1<\|eot_id\|>'"):
+        audit(folder, record)
+
+
+def test_validation_rows_that_alone_are_cut(evaluated):
+    folder, record = evaluated
+    rows = read_jsonl(folder / "splits/validation.jsonl")
+    rows[1]["query"] += " AND age < 30" * 5
+    write_jsonl(folder / "splits/validation.jsonl", rows)
+    render(folder, record, "validation")
+    prompts = read_jsonl(folder / "prompts/train.jsonl")
+    longest = max(row["prompt_tokens"] + row["completion_tokens"] for row in prompts)
+    report = read_json(audit(folder, record, longest, truncate=True, accept_defect=["truncated"]))
+    assert (report["truncated"], report["validation"]["truncated"]) == (0, 1)
+    assert (report["pass"], report["failed"]) == (False, ["truncated"])
+
+
+def test_dev_rows_as_validation_need_their_defect_named(evaluated):
+    folder, record = evaluated
+    write_jsonl(folder / "splits/validation.jsonl", read_jsonl(folder / "splits/dev.jsonl"))
+    render(folder, record, "validation")
+    with pytest.raises(UserError, match=r"validation row dev-00500: found .*accept_defect: \[dev_used_to_choose\]"):
+        audit(folder, record)
+    report = read_json(audit(folder, record, accept_defect=["dev_used_to_choose"]))
+    assert (report["pass"], report["failed"], report["accepted"]) == (False, *[["dev_used_to_choose"]] * 2)
+    assert report["dev_rows_in_train"] == 0
+
+
+def test_no_validation_rows(evaluated):
+    folder, record = evaluated
+    write_jsonl(folder / "prompts/validation.jsonl", [])
+    with pytest.raises(UserError, match="found no validation rows"):
+        audit(folder, record)

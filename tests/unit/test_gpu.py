@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_predict import make_study, run
-from test_train import TRAINING, arguments
+from test_predict import SAMPLED, make_study, run
+from test_train import EVALUATED, TRAINING, arguments, make_evaluated
 from tiny_model import audit, render
 
 from _chat import load_chat
@@ -44,6 +44,23 @@ def test_each_precision_trains_and_answers(study, precision, adapter_dtype, tmp_
 
 def test_batch_size_changes_no_answer_on_a_gpu(study, tmp_path):
     assert run(study, tmp_path / "1", batch_size=1) == run(study, tmp_path / "8", batch_size=8)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_32bit"])
+def test_optimizers_of_bitsandbytes(tmp_path, optim, precision):
+    training = EVALUATED | {"optim": optim, "learning_rate": 0.01}
+    given = arguments(make_evaluated(tmp_path), "run", precision, training=training)
+    train(**given)
+    report = read_json(given["report"])
+    assert report["history"][-1]["loss"] < report["history"][0]["loss"]
+    assert report["best_step"] in [entry["step"] for entry in report["eval_history"]]
+
+
+def test_sampled_answers_on_a_gpu(study, tmp_path):
+    one = run(study, tmp_path / "1", batch_size=1, **SAMPLED)
+    assert one == run(study, tmp_path / "8", batch_size=8, **SAMPLED)
+    assert one != run(study, tmp_path / "greedy", batch_size=8)
 
 
 def test_a_batch_too_large_for_the_card_is_halved(repo, tmp_path):

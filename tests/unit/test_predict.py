@@ -15,7 +15,7 @@ from tiny_model import KINDS, make_model, render, write_splits
 from _chat import load_chat
 from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from _model import load_model, set_greedy
-from _predict import Partial, answer_all, decode_new
+from _predict import Draw, Partial, answer_all, decode_new, sampling
 from predict_mmlu import letter_tokens, predict_mmlu
 from predict_spider import predict_spider
 
@@ -137,6 +137,67 @@ def test_greedy_whatever_the_checkpoint_recommends(llama):
     assert config.eos_token_id == list(chat.stop_ids)
 
 
+SAMPLED = {"do_sample": True, "temperature": 1.3, "top_p": 0.95, "seed": 1}
+
+
+def test_sampled_answers_are_each_question_s_own(study, tmp_path):
+    """Whatever the batch, its order and the other questions, and other than the greedy ones."""
+    one = run(study, tmp_path / "1", batch_size=1, **SAMPLED)
+    assert one == run(study, tmp_path / "4", batch_size=4, **SAMPLED)
+    fewer = tmp_path / "study"
+    shutil.copytree(study, fewer)
+    write_jsonl(fewer / "prompts/dev.jsonl", read_jsonl(study / "prompts/dev.jsonl")[5:2:-1])
+    assert run(fewer, tmp_path / "fewer", batch_size=4, **SAMPLED) == one[5:2:-1]
+    answers = [row["answer"] for row in one]
+    assert answers != [row["answer"] for row in run(study, tmp_path / "seed", **SAMPLED | {"seed": 2})]
+    greedy = run(study, tmp_path / "greedy")
+    assert answers != [row["answer"] for row in greedy]
+    assert run(study, tmp_path / "cold", **SAMPLED | {"temperature": 1e-4}) == greedy
+    assert run(study, tmp_path / "narrow", **SAMPLED | {"top_p": 1e-6}) == greedy
+    assert read_json(tmp_path / "1/report.json")["settings"] == {**SETTINGS, "batch_size": 1, **SAMPLED}
+    # Without it, its settings are nobody's business.
+    assert read_json(tmp_path / "greedy/report.json")["settings"] == SETTINGS
+
+
+def test_draws_follow_the_distribution():
+    """Frequencies of one token's draws for many questions, after temperature and top-p, against the probabilities."""
+    torch.manual_seed(0)
+    scores, n = torch.randn(1, 20) * 2, 20000
+    warped = (scores / 0.7).softmax(-1)[0]
+    order = warped.argsort(descending=True)
+    kept = order[: int((warped[order].cumsum(0) < 0.9).sum()) + 1]
+    expected = torch.zeros(20).scatter(0, kept, warped[kept] / warped[kept].sum())
+    processors = sampling([str(i) for i in range(n)], 3, 0.7, 0.9, 42)
+    drawn = [processors(torch.zeros(n, 1), scores.repeat(n, 1)).argmax(-1) for _ in range(3)]
+    for tokens in drawn:
+        frequencies = torch.bincount(tokens, minlength=20) / n
+        assert (frequencies[expected == 0] == 0).all()
+        assert torch.allclose(frequencies, expected, atol=5 * (0.25 / n) ** 0.5)
+    # One token's draw says nothing about the next one's.
+    assert abs(torch.corrcoef(torch.stack(drawn[:2]).float())[0, 1]) < 0.05
+
+
+def test_draws_never_take_what_has_no_probability():
+    scores = torch.full((1, 6), -torch.inf)
+    scores[0, 3] = 0.0
+    draw = Draw(["a"], 0, 3)
+    draw.uniform = torch.tensor([[0.0], [0.5], [1.0 - 2**-53]], dtype=torch.float64)
+    assert [draw(None, scores).argmax().item() for _ in range(3)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"temperature": 0.0}, "inference.temperature: found 0.0, expected more than 0"),
+        ({"top_p": 0.0}, "inference.top_p: found 0.0, expected more than 0 and at most 1"),
+        ({"top_p": 1.5}, "inference.top_p: found 1.5"),
+    ],
+)
+def test_settings_that_nothing_can_be_drawn_with(llama, tmp_path, settings, found):
+    with pytest.raises(UserError, match=found):
+        run(llama, tmp_path, **SAMPLED | settings)
+
+
 def test_no_prompts(llama, tmp_path):
     shutil.copytree(llama, tmp_path / "study")
     write_jsonl(tmp_path / "study/prompts/dev.jsonl", [])
@@ -175,7 +236,8 @@ predict_spider.predict_spider(**json.loads(sys.argv[1]))
 """
 
 
-def test_killed_while_an_answer_is_written(llama, tmp_path, capsys):
+@pytest.mark.parametrize("sampled", [{}, SAMPLED], ids=["greedy", "sampled"])
+def test_killed_while_an_answer_is_written(llama, tmp_path, capsys, sampled):
     study, out = llama, tmp_path / "killed"
     arguments = {
         "prompts": str(study / "prompts/dev.jsonl"),
@@ -184,6 +246,7 @@ def test_killed_while_an_answer_is_written(llama, tmp_path, capsys):
         "answers": str(out / "answers.jsonl"),
         "report": str(out / "report.json"),
         **SETTINGS,
+        **sampled,
     }
     scripts = Path(sys.modules["predict_spider"].__file__).parent
     command = [sys.executable, "-c", KILLED, json.dumps(arguments)]
@@ -193,10 +256,10 @@ def test_killed_while_an_answer_is_written(llama, tmp_path, capsys):
     kept = (out / "answers.jsonl.partial.jsonl").read_bytes()
     assert kept.count(b"\n") == 3
     assert not kept.endswith(b"\n")
-    run(study, out)
+    run(study, out, **sampled)
     assert read_json(out / "report.json")["answered_before_resuming"] == 8
     assert "last line is cut" in capsys.readouterr().out
-    run(study, tmp_path / "whole")
+    run(study, tmp_path / "whole", **sampled)
     assert (out / "answers.jsonl").read_bytes() == (tmp_path / "whole/answers.jsonl").read_bytes()
 
 
@@ -211,7 +274,7 @@ def test_answers_of_other_settings_are_not_reused(llama, tmp_path, capsys):
 
 
 def fake(limit, calls):
-    def answer(batch):
+    def answer(batch, _):
         calls.append(len(batch))
         if len(batch) > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
@@ -282,6 +345,13 @@ def test_mmlu_log_probabilities(study, tmp_path):
             assert row["logprobs"][letter] == pytest.approx(expected, abs=1e-4)
         assert row["prediction"] == max("ABCD", key=row["logprobs"].get)
     assert set(read_json(tmp_path / "report.json")["letter_tokens"]["B"]) == {form + "B" for form in forms}
+
+
+def test_mmlu_letters_are_those_of_greedy_decoding(llama, tmp_path):
+    greedy = run(llama, tmp_path / "greedy", predict_mmlu)
+    sampled = run(llama, tmp_path / "sampled", predict_mmlu, **SAMPLED)
+    assert [row | {"generated": ""} for row in sampled] == [row | {"generated": ""} for row in greedy]
+    assert [row["generated"] for row in sampled] != [row["generated"] for row in greedy]
 
 
 def test_letters_in_both_forms(llama, monkeypatch):

@@ -30,7 +30,7 @@ def tables(tmp_path) -> dict[str, Path]:
     return paths
 
 
-def prepare(tables, out: Path, categories=CATEGORIES, questions=10, shots=4, seed=42):
+def prepare(tables, out: Path, categories=CATEGORIES, questions=10, shots=4, seed=42, **more):
     out.mkdir(exist_ok=True)
     prepare_mmlu(
         tables["dev"],
@@ -41,6 +41,7 @@ def prepare(tables, out: Path, categories=CATEGORIES, questions=10, shots=4, see
         seed,
         out / "questions.jsonl",
         out / "manifest.json",
+        **more,
     )
     return read_jsonl(out / "questions.jsonl"), read_json(out / "manifest.json")
 
@@ -135,6 +136,64 @@ def test_question_among_its_own_examples(tables, tmp_path):
     tables["test"].write_text(text.replace("philosophy test,\n", "philosophy dev,\n"))
     with pytest.raises(UserError, match=r"philosophy, test row \d: is one of the 4 examples of its own prompt"):
         prepare(tables, tmp_path / "out", questions=None)
+
+
+def test_examples_of_the_first_subject_for_all(tables, tmp_path):
+    own, _ = prepare(tables, tmp_path / "own")
+    rows, manifest = prepare(tables, tmp_path / "out", shots_from="first_subject")
+    assert {row["shots"][3]["question"] for row in rows} == {'anatomy dev,\n"3"'}
+    assert all(row["shots"] == rows[0]["shots"] for row in rows)
+    assert [row | {"shots": None} for row in rows] == [row | {"shots": None} for row in own]
+    assert manifest["settings"]["shots_from"] == "first_subject"
+
+
+FIXED = [
+    {"subject": "philosophy", "split": "dev", "index": 0, "answer": "A"},
+    {"subject": "econometrics", "split": "test", "index": 1},
+    {"subject": "high_school_computer_science", "split": "dev", "index": 2, "answer": "C"},
+    {"subject": "astronomy", "split": "dev", "index": 3},
+]
+
+
+def test_fixed_examples(tables, tmp_path):
+    # Econometrics' test row 1 is not among its first 10 after the shuffle.
+    rows, manifest = prepare(tables, tmp_path / "out", shots_from="fixed", fixed_shots=FIXED)
+    texts = ['philosophy dev,\n"0"', 'econometrics test,\n"1"', 'high_school_computer_science dev,\n"2"']
+    for row in rows:
+        assert [shot["question"] for shot in row["shots"]] == [*texts, 'astronomy dev,\n"3"']
+        assert [shot["answer"] for shot in row["shots"]] == list("ABCD")
+        assert all(list(shot) == ["question", "choices", "answer"] for shot in row["shots"])
+    assert manifest["settings"]["fixed_shots"] == FIXED
+    with pytest.raises(UserError, match=r"econometrics, test row 1: is one of the 4 examples.*mmlu.fixed_shots"):
+        prepare(tables, tmp_path / "all", questions=None, shots_from="fixed", fixed_shots=FIXED)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"answer": "B"}, r"fixed_shots\[0\].answer: found B, but philosophy, dev row 0 has answer A"),
+        ({"index": 5}, r"fixed_shots\[0\].index: found 5, expected 0 to 4, the rows of philosophy in dev"),
+        ({"split": "val"}, r"fixed_shots\[0\].split: found 'val', expected dev or test"),
+        ({"subject": "philosphy"}, r"fixed_shots\[0\].subject: there is no subject 'philosphy'.*philosophy"),
+        ({"subject": "astronomy", "index": 3, "answer": "D"}, r"fixed_shots\[3\]: astronomy, dev row 3 is named twice"),
+    ],
+)
+def test_fixed_examples_that_cannot_be(tables, tmp_path, change, found):
+    with pytest.raises(UserError, match=found):
+        prepare(tables, tmp_path / "out", shots_from="fixed", fixed_shots=[FIXED[0] | change, *FIXED[1:]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"shots_from": "test"}, "shots_from: found 'test', expected own_dev, first_subject or fixed"),
+        ({"shots_from": "fixed", "fixed_shots": FIXED[:3]}, "fixed_shots: found 3 examples, expected 4"),
+        ({"fixed_shots": FIXED}, "fixed_shots: found 4 examples, expected none with shots_from: own_dev"),
+    ],
+)
+def test_examples_that_contradict(tables, tmp_path, settings, found):
+    with pytest.raises(UserError, match=found):
+        prepare(tables, tmp_path / "out", **settings)
 
 
 def test_repeated_questions_are_counted(tables, tmp_path):

@@ -46,8 +46,8 @@ def files(tmp_path) -> dict[str, Path]:
     return paths
 
 
-def prepare(files, out: Path, train_files=BOTH, shots=3, seed=42, by="database", fraction=0.1):
-    prepare_spider(files, train_files, shots, seed, {"by": by, "fraction": fraction}, out)
+def prepare(files, out: Path, train_files=BOTH, shots=3, seed=42, by="database", fraction=0.1, **more):
+    prepare_spider(files, train_files, shots, seed, {"by": by, "fraction": fraction}, out, **more)
     return {path.stem: read_jsonl(path) for path in out.glob("*.jsonl")} | {
         "manifest": read_json(out / "manifest.json")
     }
@@ -179,6 +179,33 @@ def test_dev_database_in_training_is_refused(files, tmp_path):
     prepare(files, tmp_path / "out", train_files=["train_spider"])
 
 
+@pytest.mark.parametrize("by", ["rows", "database", "none"])
+def test_only_the_first_training_questions(files, tmp_path, by):
+    whole = prepare(files, tmp_path / "whole", by=by)
+    few = prepare(files, tmp_path / "few", by=by, train_questions=7)
+    assert few["train"] == whole["train"][:7]
+    assert few["manifest"]["settings"]["train_questions"] == 7
+    for split in ("validation", "dev", "shots"):
+        assert few[split] == whole[split]
+    number = len(whole["train"])
+    assert prepare(files, tmp_path / "all", by=by, train_questions=number)["train"] == whole["train"]
+    with pytest.raises(UserError, match=rf"train_questions: found {number + 1}, expected at most {number}, or null"):
+        prepare(files, tmp_path / "more", by=by, train_questions=number + 1)
+
+
+def test_dev_as_validation(files, tmp_path):
+    splits, plain = (prepare(files, tmp_path / by, by=by) for by in ("dev", "none"))
+    assert splits["validation"] == splits["dev"] == plain["dev"]
+    assert splits["train"] == plain["train"]
+    assert splits["manifest"]["unparsable"] == plain["manifest"]["unparsable"]
+    assert splits["manifest"]["train_questions_worded_as_in_dev"] == []
+    rows = json.loads(files["train_others"].read_text())
+    rows[3]["db_id"] = "dev0"
+    files["train_others"].write_text(json.dumps(rows))
+    with pytest.raises(UserError, match="train_others-00003: is on database dev0"):
+        prepare(files, tmp_path / "out", by="dev")
+
+
 def test_unknown_database(files, tmp_path):
     rows = json.loads(files["dev"].read_text())
     rows[3]["db_id"] = "zoo"
@@ -190,7 +217,7 @@ def test_unknown_database(files, tmp_path):
 @pytest.mark.parametrize(
     ("by", "fraction", "message"),
     [
-        ("hardness", 0.1, "by: found 'hardness', expected rows, database or none"),
+        ("hardness", 0.1, "by: found 'hardness', expected rows, database, none or dev"),
         ("rows", 0, "fraction: found 0, expected a number between 0 and 1"),
         ("database", None, "fraction: found None, expected a number between 0 and 1"),
         ("rows", 0.999, "leaves 0 for training and 117 for validation"),

@@ -1,5 +1,6 @@
 """Prompts: templates of the three kinds, one BOS, system text, completions, nothing cut off."""
 
+import shutil
 import sqlite3
 
 import pytest
@@ -7,6 +8,7 @@ from tiny_model import GEMMA, KINDS, LLAMA3, MISTRAL, make_model, render, write_
 
 from _chat import load_chat, token_counts
 from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from _prompts import pipe_schema, spider_user
 from render_mmlu import render_mmlu
 
 SYSTEM, USER, SQL = "Be brief.", "How many singers?", "SELECT count(*)  FROM singer WHERE name = 'Zoë , it''s'"
@@ -219,6 +221,75 @@ def test_render_spider_other_schemas(tmp_path, records, schema, text):
     if schema == "ddl_rows":
         with pytest.raises(UserError, match=r"concert\.sqlite: no such database"):
             render(tmp_path, records["llama3"], "dev", schema=schema)
+
+
+def test_pipe_schema_in_the_style_of_its_report(tmp_path, records):
+    write_splits(tmp_path)
+    prompts = render(tmp_path, records["gemma"], "train", schema="pipe", style="ribeiro")
+    schema = (
+        "Schema:\n| singer : singer_id , name , age |\n| song : song_id , singer_id |\n"
+        "Relationships:\nsong.singer_id = singer.singer_id\n\n"
+    )
+    shots, row = read_jsonl(tmp_path / "splits/shots.jsonl"), read_jsonl(tmp_path / "splits/train.jsonl")[0]
+    blocks = [f"{schema}Question: {shot['question']}\nSQL:\n{shot['query']}" for shot in shots]
+    # The template trims the turn, which ends with a line break.
+    user = "\n\n".join([*blocks, f"{schema}Question: {row['question']}\nSQL:"])
+    expected = f"<bos><start_of_turn>user\nYou write SQL.\n\n{user}<end_of_turn>\n<start_of_turn>model\n"
+    assert read_jsonl(prompts)[0]["prompt"] == expected
+    assert read_json(prompts.with_suffix(".json"))["settings"]["style"] == "ribeiro"
+
+
+def test_styles_differ_in_the_words_between_only():
+    shot = {"schema": "t (a)", "question": "q?", "query": "SELECT 1"}
+    assert spider_user([shot], "u (b)", "r?") == "t (a)\nQuestion: q?\nSQL: SELECT 1\n\nu (b)\nQuestion: r?\nSQL:"
+    assert spider_user([shot], "u (b)", "r?", "ribeiro") == (
+        "Schema:\nt (a)\n\nQuestion: q?\nSQL:\nSELECT 1\n\nSchema:\nu (b)\n\nQuestion: r?\nSQL:\n"
+    )
+    assert spider_user([shot | {"schema": ""}], "", "r?") == "Question: q?\nSQL: SELECT 1\n\nQuestion: r?\nSQL:"
+
+
+def test_pipe_schema_without_foreign_keys():
+    schema = {"table_names_original": ["t"], "column_names_original": [[-1, "*"], [0, "a b"]], "foreign_keys": []}
+    assert pipe_schema(schema) == "| t : a b |"
+
+
+def test_no_schema(tmp_path, records):
+    write_splits(tmp_path)
+    prompt = read_jsonl(render(tmp_path, records["llama3"], "dev", schema="none"))[0]["prompt"]
+    assert "singer_id" not in prompt
+    assert "You write SQL.<|eot_id|>" in prompt
+    assert "<|end_header_id|>\n\nQuestion: " in prompt
+
+
+def test_base_model_with_fewer_shots(tmp_path, records):
+    write_splits(tmp_path)
+    shutil.copy(tmp_path / "splits/dev.jsonl", tmp_path / "splits/dev_base.jsonl")
+    settings = {"max_new_tokens": 12, "questions": 4}
+    for shots in (0, 1, None):
+        prompts = render(tmp_path, records["llama3"], "dev_base", base_shots=shots, **settings)
+        rows = read_jsonl(prompts)
+        assert len(rows) == 4
+        assert rows[0]["prompt"].count("SQL: SELECT") == (2 if shots is None else shots)
+        assert "completion" not in rows[0]
+        shown = [row["id"] for row in read_jsonl(tmp_path / "splits/shots.jsonl")[:shots]]
+        assert read_json(prompts.with_suffix(".json"))["shots"] == shown
+    assert rows == read_jsonl(render(tmp_path, records["llama3"], "dev", **settings))
+    with pytest.raises(UserError, match="base_shots: found 3, expected at most 2"):
+        render(tmp_path, records["llama3"], "dev_base", base_shots=3, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"schema": "sql"}, "prompt.schema: found 'sql', expected compact, pipe"),
+        ({"style": "souza"}, "prompt.style: found 'souza', expected default or ribeiro"),
+        ({"train_target": "all"}, "prompt.train_target: found 'all', expected sql or prompt"),
+    ],
+)
+def test_prompts_that_cannot_be(tmp_path, records, settings, found):
+    write_splits(tmp_path)
+    with pytest.raises(UserError, match=found):
+        render(tmp_path, records["llama3"], "train", **settings)
 
 
 def test_schema_missing_from_tables(tmp_path, records):

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_model import audit, make_model, render, write_splits
 from trl import SFTTrainer
 
 from _chat import load_chat
-from _files import UserError, read_json, read_jsonl, sha256_file, write_json
+from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from _labels import build_dataset
 from _model import load_adapter, load_model
-from train import last_checkpoint, lora_config, train, training_arguments
+from train import EpochLengths, best_checkpoint, last_checkpoint, lora_config, train, training_arguments
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["v_proj", "q_proj"]}
 # 12 rows: 3 steps an epoch, so that step 5 lies within the second one and step 7 within the third.
@@ -56,8 +58,47 @@ def study(tmp_path_factory):
     return folder
 
 
+# The validation rows have words that the training rows lack: the better those are learnt, the worse these.
+EVALUATED = TRAINING | {
+    "learning_rate": 0.05,
+    "lr_scheduler_type": "constant",
+    "max_steps": 12,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "save_steps": 4,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "early_stopping_patience": 2,
+    "per_device_eval_batch_size": 2,
+    "train_sampling_strategy": "group_by_length",
+    "report_to": "tensorboard",
+    "logging_steps": 1,
+}
+
+
+def make_evaluated(folder):
+    """Write a study with validation rows, up to its audit, and return its folder."""
+    write_splits(folder, validation=5)
+    rows = read_jsonl(folder / "splits/validation.jsonl")
+    write_jsonl(
+        folder / "splits/validation.jsonl", [row | {"query": f"zebra ! xylophone {i}"} for i, row in enumerate(rows)]
+    )
+    record = make_model(folder / "model")
+    for split in ("train", "validation"):
+        render(folder, record, split)
+    audit(folder, record)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    return make_evaluated(tmp_path_factory.mktemp("evaluated"))
+
+
 def arguments(study, variant, precision="fp32", lora=LORA, training=TRAINING):
-    return {
+    validation = study / "prompts/validation.jsonl"
+    more = {"validation": str(validation), "tensorboard_dir": str(study / "tensorboard" / variant)}
+    return (more if validation.is_file() else {}) | {
         "prompts": str(study / "prompts/train.jsonl"),
         "audit": str(study / "audit_labels.json"),
         "record": str(study / "model.json"),
@@ -133,28 +174,29 @@ import train
 from huggingface_hub import constants
 assert constants.HF_HUB_OFFLINE
 torch.set_num_threads(2)
-where, arguments = sys.argv[1], json.loads(sys.argv[2])
+where, at, arguments = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 class Between(train.LogWithSave):
     def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == 5:
+        if state.global_step == at:
             kill()
 if where == "between":
     train.LogWithSave = Between
 elif where == "saving":
     save = train.SFTTrainer._save_rng_state
-    train.SFTTrainer._save_rng_state = lambda self, path: kill() if self.state.global_step == 6 else save(self, path)
+    train.SFTTrainer._save_rng_state = lambda self, path: kill() if self.state.global_step == at else save(self, path)
 elif where == "writing":
     train.write_adapter = kill
 train.train(**arguments)
 """
 
 
-def killed(study, variant, where):
-    """Run the training in a process of its own that is killed at `where`."""
+def killed(study, variant, where, at=0, training=TRAINING):
+    """Run the training in a process of its own that is killed at `where`, between or saving at step `at`."""
     scripts = Path(sys.modules["train"].__file__).parent
-    command = [sys.executable, "-c", KILLED, where, json.dumps(arguments(study, variant))]
+    given = arguments(study, variant, training=training)
+    command = [sys.executable, "-c", KILLED, where, str(at), json.dumps(given)]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return done.stdout
@@ -162,10 +204,10 @@ def killed(study, variant, where):
 
 def test_killed_again_and_again_ends_with_the_same_bits(study, whole, capfd):
     variant = study / "killed"
-    killed(study, "killed", "between")  # within an epoch, a step after a checkpoint
+    killed(study, "killed", "between", 5)  # within an epoch, a step after a checkpoint
     assert sorted(path.name for path in variant.glob("checkpoints/*-*")) == ["checkpoint-2", "checkpoint-4"]
     assert not (variant / "adapter").exists()
-    said = killed(study, "killed", "saving")  # while a checkpoint is written
+    said = killed(study, "killed", "saving", 6)  # while a checkpoint is written
     assert "checkpoint-4: resuming." in said
     assert (variant / "checkpoints/checkpoint-6").exists()
     said = killed(study, "killed", "writing")  # after the last step, before the adapter
@@ -177,6 +219,213 @@ def test_killed_again_and_again_ends_with_the_same_bits(study, whole, capfd):
     assert ours["history"] == theirs["history"]
     assert ours["resumed_from_step"] == 7
     assert not (variant / "checkpoints").exists()
+
+
+@pytest.fixture(scope="module")
+def stopped(evaluated):
+    """The variant of a training that stops early, not interrupted by anything else."""
+    train(**arguments(evaluated, "stopped", training=EVALUATED))
+    return "stopped"
+
+
+def test_evaluation_stops_early_and_the_best_checkpoint_is_taken(evaluated, stopped):
+    report = read_json(evaluated / stopped / "train.json")
+    losses = {entry["step"]: entry["eval_loss"] for entry in report["eval_history"]}
+    assert list(losses) == [2, 4, 6]
+    assert report["best_step"] == min(losses, key=losses.get) == 2
+    assert (report["steps"], report["stopped_early"]) == (6, True)
+    assert report["validation_sha256"] == sha256_file(evaluated / "prompts/validation.jsonl")
+    assert report["settings"]["training"] == EVALUATED
+    # The adapter is the one with that loss on the validation rows, not the last one.
+    record = read_json(evaluated / "model.json")
+    chat, model = load_chat(record), load_adapter(load_model(record, "fp32"), evaluated / stopped / "adapter")
+    total, batches = 0.0, 0
+    rows = build_dataset(chat, read_jsonl(evaluated / "prompts/validation.jsonl")).to_list()
+    for row in rows:
+        with torch.no_grad():
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:])
+        total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-100).item()
+        batches += (labels != -100).sum().item()
+    assert total / batches == pytest.approx(losses[2], rel=0.02)  # the trainer's is the mean of its batches' means
+    assert abs(losses[6] - losses[2]) > 0.03 * losses[2]
+
+
+def test_killed_with_evaluation_ends_with_the_same_bits(evaluated, stopped):
+    variant = evaluated / "killed"
+    killed(evaluated, "killed", "between", 5, EVALUATED)  # the last checkpoint is not the best
+    assert sorted(path.name for path in variant.glob("checkpoints/*-*")) == ["checkpoint-2", "checkpoint-4"]
+    said = killed(evaluated, "killed", "saving", 6, EVALUATED)  # while the checkpoint of the stop is written
+    assert "checkpoint-4: resuming." in said
+    assert (variant / "checkpoints/checkpoint-6").exists()
+    said = killed(evaluated, "killed", "writing", training=EVALUATED)  # stopped, but before the adapter
+    assert "checkpoint-6: incomplete" in said
+    assert "checkpoint-4: resuming." in said
+    assert best_checkpoint(variant / "checkpoints/checkpoint-6") == variant / "checkpoints/checkpoint-2"
+    train(**arguments(evaluated, "killed", training=EVALUATED))
+    assert adapter(evaluated, "killed") == adapter(evaluated, stopped)
+    ours, theirs = read_json(variant / "train.json"), read_json(evaluated / stopped / "train.json")
+    for key in ("history", "eval_history", "best_step", "steps", "stopped_early"):
+        assert ours[key] == theirs[key]
+    assert ours["resumed_from_step"] == 6
+    # Steps 5 and 6 were logged by the killed runs too.
+    events = EventAccumulator(str(evaluated / "tensorboard/killed")).Reload()
+    for tag, key, history in (("train/loss", "loss", "history"), ("eval/loss", "eval_loss", "eval_history")):
+        expected = [(entry["step"], pytest.approx(entry[key])) for entry in ours[history]]
+        assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
+
+
+def test_killed_in_a_later_epoch_with_evaluation_after_each(evaluated):
+    """Grouped by length, the order of a resumed epoch is that of the uninterrupted one."""
+    training = TRAINING | {
+        "max_steps": 8,
+        "eval_strategy": "epoch",
+        "eval_steps": 50,  # the default of a study, unused
+        "train_sampling_strategy": "group_by_length",
+    }
+    train(**arguments(evaluated, "epochs", training=training))
+    report = read_json(evaluated / "epochs/train.json")
+    assert [entry["step"] for entry in report["eval_history"]] == [3, 6, 8]
+    assert (report["best_step"], report["stopped_early"]) == (None, False)
+    killed(evaluated, "epochs-killed", "between", 7, training)
+    train(**arguments(evaluated, "epochs-killed", training=training))
+    again = read_json(evaluated / "epochs-killed/train.json")
+    assert again["resumed_from_step"] == 6
+    assert (again["history"], again["eval_history"]) == (report["history"], report["eval_history"])
+    assert adapter(evaluated, "epochs-killed") == adapter(evaluated, "epochs")
+
+
+def test_grouped_batches_have_rows_of_like_length():
+    lengths = [length for length in range(1, 41) for _ in range(4)]
+    sampler = EpochLengths(4, lengths=lengths, seed=1)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[0]) == list(range(160))
+    batches = [[lengths[i] for i in orders[1][start : start + 4]] for start in range(0, 160, 4)]
+    spreads = [max(batch) - min(batch) for batch in batches]
+    assert sum(spreads) / len(spreads) < 8  # of 40; at random it is about 24
+    other = EpochLengths(4, lengths=lengths, seed=2)
+    assert list(other) != orders[0]
+
+
+def test_a_checkpoint_whose_best_one_is_gone_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("train._complete", lambda checkpoint: (checkpoint / "trainer_state.json").is_file())
+    folder = tmp_path / "checkpoints"
+    last_checkpoint(folder, "a")
+    for step, best in ((2, 2), (4, 2), (6, 2), (8, 5)):
+        write_json(folder / f"checkpoint-{step}/trainer_state.json", {"best_global_step": best})
+    assert last_checkpoint(folder, "a") == folder / "checkpoint-6"
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-6"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"eval_strategy": "no"}, "load_best_model_at_end: needs evaluations"),
+        ({"load_best_model_at_end": False}, "early_stopping_patience: found 2, expected null"),
+        ({"save_total_limit": 1}, "save_total_limit: found 1, expected at least 2"),
+        ({"eval_steps": 3}, "SFTConfig refuses these values .*a round multiple of the evaluation steps"),
+        ({"report_to": "wandb"}, "report_to: found 'wandb', expected none or tensorboard"),
+        ({"fp16": True}, "fp16: half precision overflows"),
+        (
+            {"optim": "paged_adamw_32bit"},
+            "optim: paged_adamw_32bit is an optimizer of bitsandbytes, which",
+        ),
+        ({"optim": "adamw_8bit"}, "optim: adamw_8bit is an optimizer of bitsandbytes, which needs a CUDA"),
+        ({"optim": "adam"}, "SFTConfig refuses these values"),
+    ],
+)
+def test_options_that_contradict_or_cannot_be(tmp_path, monkeypatch, changes, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    training_arguments(EVALUATED, "fp32", tmp_path)
+    with pytest.raises(UserError, match=found):
+        training_arguments(EVALUATED | changes, "fp32", tmp_path)
+
+
+def test_options_of_evaluation_reach_sftconfig(tmp_path):
+    args = training_arguments(EVALUATED | {"save_total_limit": 3}, "fp32", tmp_path)
+    assert (args.eval_strategy, args.eval_steps, args.save_total_limit) == ("steps", 2, 3)
+    assert (args.load_best_model_at_end, args.greater_is_better) == (True, False)
+    assert (args.train_sampling_strategy, args.per_device_eval_batch_size) == ("group_by_length", 2)
+    assert args.report_to == []
+    assert args.restore_callback_states_from_checkpoint
+    plain = training_arguments(TRAINING, "fp32", tmp_path)
+    assert (plain.eval_strategy, plain.save_total_limit, plain.train_sampling_strategy) == ("no", 2, "random")
+
+
+def test_no_validation_rows(study):
+    training = TRAINING | {"eval_strategy": "steps"}
+    with pytest.raises(UserError, match=r"training.eval_strategy: found steps, but there are no validation rows"):
+        train(**arguments(study, "none", training=training))
+
+
+def test_audit_of_other_validation_prompts(evaluated, tmp_path):
+    report = read_json(evaluated / "audit_labels.json")
+    del report["sha256"]["validation_prompts"]
+    write_json(tmp_path / "audit.json", report)
+    with pytest.raises(UserError, match=r"made for other prompts than .*validation\.jsonl"):
+        train(**arguments(evaluated, "other", training=EVALUATED) | {"audit": str(tmp_path / "audit.json")})
+
+
+@pytest.fixture(scope="module")
+def prompt_only(tmp_path_factory):
+    """A study that trains on its prompts, as published ones did, and cuts its rows."""
+    folder = tmp_path_factory.mktemp("prompt_only")
+    write_splits(folder)
+    record = make_model(folder / "model")
+    render(folder, record, "train", train_target="prompt")
+    audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"])
+    return folder
+
+
+def test_prompt_as_target(prompt_only):
+    """The loss of the first step is that of all tokens of the prompts."""
+    training = TRAINING | {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "max_steps": 1}
+    given = arguments(prompt_only, "run", lora={**LORA, "lora_dropout": 0.0}, training=training)
+    with pytest.raises(UserError, match=r"not what prompt.train_target: sql renders"):
+        train(**given)
+    with pytest.raises(UserError, match=r"completion is empty.*says accept_defect: \[target_not_in_loss\]"):
+        train(**given, train_target="prompt")
+    train(**given, train_target="prompt", accept_defect=["target_not_in_loss"])
+    record = read_json(prompt_only / "model.json")
+    chat, model, total, count = load_chat(record), load_model(record, "fp32"), 0.0, 0
+    for row in read_jsonl(prompt_only / "prompts/train.jsonl"):
+        ids = chat.encode(row["prompt"])[0]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1]
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
+        count += len(ids) - 1
+    report = read_json(prompt_only / "run/train.json")
+    assert report["history"][0]["loss"] == pytest.approx(total / count, rel=1e-4)
+    assert report["failed"] == report["accepted"] == ["target_not_in_loss"]
+
+
+def test_cut_rows(study, tmp_path):
+    """Rows without any SQL left are left out, cut ones are trained on as far as they go."""
+    shutil.copytree(study / "prompts", tmp_path / "prompts")
+    shutil.copytree(study / "splits", tmp_path / "splits")
+    shutil.copy(study / "model.json", tmp_path)
+    rows = read_jsonl(tmp_path / "prompts/train.jsonl")
+    max_length = max(row["prompt_tokens"] for row in rows)
+    meant = [row for row in rows if row["prompt_tokens"] < max_length]
+    assert 0 < len(meant) < len(rows)
+    options = {"truncate": True, "accept_defect": ["truncated"]}
+    report = read_json(audit(tmp_path, tmp_path / "model.json", max_length, **options))
+    assert report["without_target"] == len(rows) - len(meant)
+    training = TRAINING | {"max_length": max_length, "truncate": True, "max_steps": 2}
+    given = arguments(tmp_path, "cut", training=training)
+    with pytest.raises(UserError, match=r"expected at most training.max_length.*accept_defect: \[truncated\]"):
+        train(**given)
+    train(**given, accept_defect=["truncated"])
+    report = read_json(tmp_path / "cut/train.json")
+    assert report["rows"] == len(meant)
+    assert report["audit"]["label_tokens"] == sum(
+        min(row["completion_tokens"], max_length - row["prompt_tokens"]) for row in meant
+    )
+    assert report["failed"] == ["truncated"]
 
 
 def test_checkpoints_of_other_settings_are_wiped(tmp_path, capsys):

@@ -196,13 +196,13 @@ def spider_rows(stem: str, count: int, offset: int = 0) -> list[dict]:
     ]
 
 
-def write_splits(folder: Path, train: int = 12, dev: int = 6) -> None:
+def write_splits(folder: Path, train: int = 12, dev: int = 6, validation: int = 0) -> None:
     """Write data/ and splits/ of a study below `folder`: Spider's schema file, shots, train, validation and dev."""
     write_json(folder / "data/spider/tables.json", [SCHEMA])
     write_json(folder / "data/spider/manifest.json", {})
     write_jsonl(folder / "splits/shots.jsonl", spider_rows("train_spider", 2))
     write_jsonl(folder / "splits/train.jsonl", spider_rows("train_spider", train, offset=2))
-    write_jsonl(folder / "splits/validation.jsonl", [])
+    write_jsonl(folder / "splits/validation.jsonl", spider_rows("train_spider", validation, offset=300))
     write_jsonl(folder / "splits/dev.jsonl", spider_rows("dev", dev, offset=500))
 
 
@@ -228,10 +228,13 @@ def render(folder: Path, record: Path, split: str, **settings) -> Path:
     return prompts
 
 
-def audit(folder: Path, record: Path, max_length: int | None = 1024) -> Path:
-    """Audit the rendered training prompts, and return the report."""
+def audit(folder: Path, record: Path, max_length: int | None = 1024, **settings) -> Path:
+    """Audit the rendered training prompts, and the validation prompts if there are any; return the report."""
     from audit_labels import audit_labels
 
+    validation_prompts = folder / "prompts/validation.jsonl"
+    if validation_prompts.is_file():
+        settings |= {"validation": folder / "splits/validation.jsonl", "validation_prompts": validation_prompts}
     report = folder / "audit_labels.json"
     audit_labels(
         prompts=folder / "prompts/train.jsonl",
@@ -241,5 +244,6 @@ def audit(folder: Path, record: Path, max_length: int | None = 1024) -> Path:
         record=record,
         report=report,
         max_length=max_length,
+        **settings,
     )
     return report
