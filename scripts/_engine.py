@@ -83,7 +83,13 @@ def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scal
 
 
 def _flash(query: torch.Tensor) -> bool:
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    """Tell whether PyTorch's flash attention takes this: half precision, heads of up to 256, Ampere or later."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] <= 256
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
 
 
 def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -200,20 +206,27 @@ class Engine:
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self.cache = _Cache()
         _state = self.state = State()
-        with torch.inference_mode():
-            ids = torch.tensor([prefix], device=self.device)
-            self._forward(ids, torch.arange(len(prefix), device=self.device)[None])
-            for key, value in self.state.prefix:
-                shape = (rows, key.shape[0], self.length, key.shape[-1])
-                self.state.keys.append(torch.zeros(shape, dtype=key.dtype, device=self.device))
-                self.state.values.append(torch.zeros(shape, dtype=value.dtype, device=self.device))
-            self.token = torch.zeros(rows, dtype=torch.long, device=self.device)
-            self.state.place = torch.zeros(rows, dtype=torch.long, device=self.device)
-            self.done = torch.zeros(rows, dtype=torch.bool, device=self.device)
-            # The first column takes what is thrown away, so that a step can write before it knows its number.
-            self.out = torch.zeros(rows, max_new_tokens, dtype=torch.long, device=self.device)
-            self.count = torch.zeros(1, dtype=torch.long, device=self.device)
-            self.slots = torch.arange(self.length, device=self.device)
+        try:
+            self._allocate(prefix)
+        except torch.cuda.OutOfMemoryError:
+            self.close()
+            raise
+
+    @torch.inference_mode()
+    def _allocate(self, prefix: list[int]) -> None:
+        """Compute the shared beginning, and make the tensors that every batch uses."""
+        ids = torch.tensor([prefix], device=self.device)
+        self._forward(ids, torch.arange(len(prefix), device=self.device)[None])
+        for key, value in self.state.prefix:
+            shape = (self.rows, key.shape[0], self.length, key.shape[-1])
+            self.state.keys.append(torch.zeros(shape, dtype=key.dtype, device=self.device))
+            self.state.values.append(torch.zeros(shape, dtype=value.dtype, device=self.device))
+        self.token = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+        self.state.place = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+        self.done = torch.zeros(self.rows, dtype=torch.bool, device=self.device)
+        self.out = torch.zeros(self.rows, self.max_new_tokens, dtype=torch.long, device=self.device)
+        self.count = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.slots = torch.arange(self.length, device=self.device)
 
     def close(self) -> None:
         """Give the cache back, and the model its own attention."""

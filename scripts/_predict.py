@@ -19,13 +19,14 @@ from transformers import (
 )
 
 from _chat import Chat, load_chat
+from _engine import Engine, common_prefix, supports
 from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from _job import versions
 from _model import load_adapter, load_model, machine, set_greedy
 
-# Answers one batch: (model, chat, what `generate` is given: padded input_ids and attention_mask, and where answers are
-# drawn, logits_processor) -> one dict a prompt, without its id.
-Answer = Callable[[PreTrainedModel, Chat, dict[str, Any]], list[dict[str, Any]]]
+# Reads a batch's answers off: (chat, logits of the first new token or None, new ids of each prompt) -> one dict a
+# prompt, without its id.
+Read = Callable[[Chat, torch.Tensor | None, list[list[int]]], list[dict[str, Any]]]
 
 
 def pad_left(chat: Chat, prompts: list[list[int]], device: torch.device) -> dict[str, torch.Tensor]:
@@ -82,6 +83,80 @@ def sampling(ids: list[str], max_new_tokens: int, temperature: float, top_p: flo
     return LogitsProcessorList(
         [TemperatureLogitsWarper(float(temperature)), TopPLogitsWarper(top_p), Draw(ids, seed, max_new_tokens)]
     )
+
+
+class Decoder:
+    """Continues batches of prompts: by `_engine` where that computes what the model means, else by `generate`.
+
+    Args:
+        model, chat: the model, set to greedy decoding, and its tokenizer.
+        encoded: the ids of all prompts of the run; what they have in common is computed once.
+        max_new_tokens: tokens to generate, at most.
+        first_logits: whether the logits of the first new token are wanted.
+        draw: given the ids of the questions of a batch, what draws their tokens; None for greedy decoding.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chat: Chat,
+        encoded: list[list[int]],
+        max_new_tokens: int,
+        first_logits: bool,
+        draw: Callable[[list[str]], LogitsProcessorList] | None,
+    ):
+        self.model, self.chat, self.max_new_tokens, self.draw = model, chat, max_new_tokens, draw
+        self.first_logits = first_logits
+        self.prefix = common_prefix(encoded)
+        self.longest = max(map(len, encoded)) - len(self.prefix)
+        self.engine: Engine | None = None
+        # Why `generate` is used; "" if it is not.
+        self.plain = (
+            "answers are drawn at random"
+            if draw
+            else supports(model) or ("" if self.prefix else "prompts begin unlike")
+        )
+
+    def __call__(
+        self, batch: list[list[int]], names: list[str], rows: int
+    ) -> tuple[torch.Tensor | None, list[list[int]]]:
+        """Return the logits of each prompt's first new token (prompts, vocabulary), if wanted, and its new ids.
+
+        `rows` is the size of a full batch. The last batch of a run is smaller but is computed in as many rows, so that
+        an answer does not depend on where a run was interrupted.
+        """
+        if self.plain:
+            return self._generate(batch, names)
+        try:
+            if self.engine is None or self.engine.rows != rows:
+                self.close()
+                self.engine = Engine(
+                    self.model, self.prefix, list(self.chat.stop_ids), rows, self.longest, self.max_new_tokens
+                )
+            return self.engine.generate(batch)
+        except torch.cuda.OutOfMemoryError:
+            self.close()
+            raise
+
+    def _generate(self, batch: list[list[int]], names: list[str]) -> tuple[torch.Tensor | None, list[list[int]]]:
+        given: dict[str, Any] = pad_left(self.chat, batch, self.model.device)
+        if self.draw:
+            given["logits_processor"] = self.draw(names)
+        out = self.model.generate(**given, output_logits=self.first_logits, return_dict_in_generate=True)
+        first = out.logits[0].float() if self.first_logits else None
+        return first, out.sequences[:, given["input_ids"].shape[1] :].tolist()
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return how prompts are continued, for the report."""
+        if self.plain:
+            return {"decoder": f"generate ({self.plain})"}
+        return {"decoder": "shared beginning computed once", "shared_tokens": len(self.prefix)}
 
 
 def decode_new(chat: Chat, new: list[int]) -> tuple[str, int, bool]:
@@ -151,13 +226,13 @@ class Partial:
 def answer_all(
     rows: list[dict],
     encoded: list[list[int]],
-    answer: Callable[[list[list[int]], list[str]], list[dict[str, Any]]],
+    answer: Callable[[list[list[int]], list[str], int], list[dict[str, Any]]],
     partial: Partial,
     batch_size: int,
 ) -> int:
     """Answer all prompts that `partial` does not hold yet, the longest first, and return the batch size at the end.
 
-    `answer` is given the token ids of a batch of prompts and the ids of their rows.
+    `answer` is given the token ids of a batch of prompts, the ids of their rows, and the size of a full batch.
 
     Sorted by length, a batch has little padding; longest first, a batch too large for the memory shows at once. On
     CUDA out of memory the batch is halved and tried again, and stays so.
@@ -174,7 +249,8 @@ def answer_all(
             chunk = left[:batch_size]
             answers = None
             try:
-                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk])
+                full = min(batch_size, len(rows))
+                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk], full)
             except torch.cuda.OutOfMemoryError:
                 if batch_size == 1:
                     raise UserError(
@@ -201,7 +277,8 @@ def predict(
     precision: str,
     batch_size: int,
     max_new_tokens: int,
-    prepare: Callable[[Chat], tuple[Answer, dict[str, Any]]],
+    prepare: Callable[[Chat], tuple[Read, dict[str, Any]]],
+    first_logits: bool = False,
     do_sample: bool = False,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -217,7 +294,8 @@ def predict(
         precision: fp32, bf16 or nf4.
         batch_size: prompts a batch, at most.
         max_new_tokens: tokens to generate, at most.
-        prepare: given the chat, returns what answers a batch, and facts for the report.
+        prepare: given the chat, returns what reads answers off, and facts for the report.
+        first_logits: whether that wants the logits of the first new token.
         do_sample: draw each token at random instead of taking the likeliest.
         temperature, top_p, seed: of the drawing (see `sampling` and `Draw`); of no effect without it.
 
@@ -237,7 +315,7 @@ def predict(
             f"{prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
         )
     chat = load_chat(base)
-    answer, facts = prepare(chat)
+    read, facts = prepare(chat)
     encoded = []
     for row in rows:
         ids, _ = chat.encode(row["prompt"])
@@ -267,16 +345,16 @@ def predict(
                 model = load_adapter(model, adapter_dir)
             set_greedy(model, chat, max_new_tokens)
 
-            def answer_batch(batch: list[list[int]], ids: list[str]) -> list[dict[str, Any]]:
-                given: dict[str, Any] = pad_left(chat, batch, model.device)
-                if do_sample:
-                    given["logits_processor"] = sampling(ids, max_new_tokens, temperature, top_p, seed)
-                return answer(model, chat, given)
+            def draw(names: list[str]) -> LogitsProcessorList:
+                return sampling(names, max_new_tokens, temperature, top_p, seed)
 
+            decoder = Decoder(model, chat, encoded, max_new_tokens, first_logits, draw if do_sample else None)
+            facts = facts | decoder.facts()
             start = time.perf_counter()
             with torch.inference_mode():
-                batch_size = answer_all(rows, encoded, answer_batch, partial, batch_size)
+                batch_size = answer_all(rows, encoded, lambda *batch: read(chat, *decoder(*batch)), partial, batch_size)
             seconds = time.perf_counter() - start
+            decoder.close()
         in_order = [partial.rows[row["id"]] for row in rows]
         write_jsonl(answers, in_order)
         write_json(

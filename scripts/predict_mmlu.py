@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from _chat import Chat
 from _files import UserError
@@ -38,18 +37,14 @@ def letter_tokens(chat: Chat) -> dict[str, list[int]]:
     return {letter: sorted({form[i] for form in forms}) for i, letter in enumerate(LETTERS)}
 
 
-def answer(
-    letters: dict[str, list[int]], model: PreTrainedModel, chat: Chat, batch: dict[str, Any]
-) -> list[dict[str, Any]]:
+def read(letters: dict[str, list[int]], chat: Chat, first: torch.Tensor, new: list[list[int]]) -> list[dict[str, Any]]:
     """Return for each prompt the letters' log probabilities, the likeliest letter, and what the model writes.
 
     The log probabilities are those of the first answer position over the whole vocabulary, before any generation
-    setting, summed over a letter's tokens.
+    setting, summed over a letter's tokens. `first` is (prompts, vocabulary).
     """
-    out = model.generate(**batch, output_logits=True, return_dict_in_generate=True)
-    first = out.logits[0].float().log_softmax(dim=-1)  # (prompts, vocabulary)
+    first = first.log_softmax(dim=-1)
     scores = torch.stack([first[:, ids].logsumexp(dim=-1) for ids in letters.values()], dim=-1).tolist()
-    new = out.sequences[:, batch["input_ids"].shape[1] :].tolist()
     return [
         {
             "logprobs": dict(zip(letters, row, strict=True)),
@@ -61,10 +56,10 @@ def answer(
 
 
 def prepare(chat: Chat) -> tuple[Any, dict[str, Any]]:
-    """Return what answers a batch, and the tokens taken for the letters."""
+    """Return what reads answers off, and the tokens taken for the letters."""
     letters = letter_tokens(chat)
     facts = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in letters.items()}
-    return partial(answer, letters), {"letter_tokens": facts}
+    return partial(read, letters), {"letter_tokens": facts}
 
 
 def predict_mmlu(
@@ -95,6 +90,7 @@ def predict_mmlu(
         batch_size,
         max_new_tokens,
         prepare,
+        True,
         do_sample,
         temperature,
         top_p,

@@ -4,16 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from _chat import Chat
 from _job import job
 from _predict import decode_new, predict
 
 
-def answer(model: PreTrainedModel, chat: Chat, batch: dict[str, Any]) -> list[dict[str, Any]]:
+def read(chat: Chat, first: torch.Tensor | None, new: list[list[int]]) -> list[dict[str, Any]]:
     """Return answer, number of new tokens (the stop token counted) and whether it is finished, for each prompt."""
-    new = model.generate(**batch)[:, batch["input_ids"].shape[1] :].tolist()
     decoded = [decode_new(chat, ids) for ids in new]
     return [{"answer": text, "tokens": tokens, "finished": finished} for text, tokens, finished in decoded]
 
@@ -42,7 +40,8 @@ def predict_spider(
         precision,
         batch_size,
         max_new_tokens,
-        lambda _: (answer, {}),
+        lambda _: (read, {}),
+        False,
         do_sample,
         temperature,
         top_p,
