@@ -67,8 +67,10 @@ def test_a_batch_too_large_for_the_card_is_halved(repo, tmp_path):
     # The demo's model on prompts of 2,000 tokens: 64 of them take 1.6 GB of keys and values, one takes 25 MB.
     fetch_model("demo", str(repo / "resources/demo/model"), None, tmp_path / "model.json")
     chat = load_chat(read_json(tmp_path / "model.json"))
-    prompt = chat.prompt("", " singer" * 2000)
-    write_jsonl(tmp_path / "prompts/dev.jsonl", [{"id": f"dev-{i:05d}", "prompt": prompt} for i in range(64)])
+    write_jsonl(
+        tmp_path / "prompts/dev.jsonl",
+        [{"id": f"dev-{i:05d}", "prompt": chat.prompt("", f"{i}" + " singer" * 2000)} for i in range(64)],
+    )
     torch.cuda.empty_cache()
     limit = torch.cuda.memory_reserved() + 800 * 2**20
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
