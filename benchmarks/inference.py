@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from _engine import Engine
+from _engine import Engine, row_bytes
 
 LLAMA3_8B = {
     "hidden_size": 4096,
@@ -105,7 +105,7 @@ def limit(model: LlamaForCausalLM, prompts: list[list[int]], rows: int, flops: f
     rest = statistics.mean(len(p) - PREFIX for p in prompts)
     prefill = 2 * weights * rest / flops
     head = 2 * model.lm_head.weight.numel()
-    cache = Engine.row_bytes(model, round(rest), NEW)
+    cache = row_bytes(model, round(rest) + NEW)
     return prefill + NEW * ((2 * weights + head) / rows + cache) / bandwidth
 
 

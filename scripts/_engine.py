@@ -163,6 +163,28 @@ def core(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def row_bytes(model: PreTrainedModel, tokens: int) -> int:
+    """Return the bytes that the keys and values of `tokens` tokens of one row take."""
+    config = core(model).config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    element = 4 if core(model).dtype == torch.float32 else 2
+    return 2 * config.num_hidden_layers * heads * size * tokens * element
+
+
+def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
+    """Return how many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
+
+    Counted are keys and values, logits in fp32 (three copies: they are compared and kept), and the widest activations
+    of `PREFILL_TOKENS` tokens; a tenth is left for what is not. At most 512: beyond that nothing gets faster.
+    """
+    config = core(model).config
+    element = 4 if core(model).dtype == torch.float32 else 2
+    activations = PREFILL_TOKENS * (3 * config.intermediate_size + 8 * config.hidden_size) * element
+    row = row_bytes(model, -(-tokens // ROUND) * ROUND) + 3 * 4 * config.vocab_size
+    return max(1, min(512, int((0.9 * free - activations) // row)))
+
+
 def common_prefix(prompts: list[list[int]]) -> list[int]:
     """Return the longest common beginning that leaves each prompt at least one token."""
     first, last = min(prompts), max(prompts)
@@ -234,16 +256,6 @@ class Engine:
         _state = self.state = State()
         self.graphs.clear()
         self.model.config._attn_implementation = self.attention
-
-    @staticmethod
-    def row_bytes(model: PreTrainedModel, longest: int, max_new_tokens: int) -> int:
-        """Return the bytes of keys and values that one row of a batch takes."""
-        config = core(model).config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        length = -(-(longest + max_new_tokens) // ROUND) * ROUND
-        element = 4 if core(model).dtype == torch.float32 else 2
-        return 2 * config.num_hidden_layers * heads * size * length * element
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Return the hidden states (rows, tokens, width) of the last layer."""

@@ -19,10 +19,13 @@ from transformers import (
 )
 
 from _chat import Chat, load_chat
-from _engine import Engine, common_prefix, supports
+from _engine import Engine, common_prefix, fitting_rows, supports
 from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from _job import versions
 from _model import load_adapter, load_model, machine, set_greedy
+
+# Prompts a batch where there is no GPU whose memory could say.
+CPU_ROWS = 32
 
 # Reads a batch's answers off: (chat, logits of the first new token or None, new ids of each prompt) -> one dict a
 # prompt, without its id.
@@ -145,6 +148,16 @@ class Decoder:
         out = self.model.generate(**given, output_logits=self.first_logits, return_dict_in_generate=True)
         first = out.logits[0].float() if self.first_logits else None
         return first, out.sequences[:, given["input_ids"].shape[1] :].tolist()
+
+    def fitting_rows(self) -> int:
+        """Return how many prompts a batch may have: what the GPU's free memory takes, or `CPU_ROWS`."""
+        if self.model.device.type != "cuda":
+            return CPU_ROWS
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info()
+        # `generate` keeps the shared beginning in every row.
+        shared = len(self.prefix) if self.plain else 0
+        return fitting_rows(self.model, shared + self.longest + self.max_new_tokens, free)
 
     def close(self) -> None:
         """Give the engine's memory back."""
@@ -275,7 +288,7 @@ def predict(
     answers: str,
     report: str,
     precision: str,
-    batch_size: int,
+    batch_size: int | str,
     max_new_tokens: int,
     prepare: Callable[[Chat], tuple[Read, dict[str, Any]]],
     first_logits: bool = False,
@@ -292,7 +305,7 @@ def predict(
         adapter_dir: folder of the LoRA adapter, None for the base model.
         answers, report: the files to write. `<answers>.partial.jsonl` holds the answers so far.
         precision: fp32, bf16 or nf4.
-        batch_size: prompts a batch, at most.
+        batch_size: prompts a batch, at most, or "auto" (see `Decoder.fitting_rows`).
         max_new_tokens: tokens to generate, at most.
         prepare: given the chat, returns what reads answers off, and facts for the report.
         first_logits: whether that wants the logits of the first new token.
@@ -350,6 +363,9 @@ def predict(
 
             decoder = Decoder(model, chat, encoded, max_new_tokens, first_logits, draw if do_sample else None)
             facts = facts | decoder.facts()
+            if batch_size == "auto":
+                batch_size = decoder.fitting_rows()
+                print(f"Batches of {batch_size} prompts.", flush=True)
             start = time.perf_counter()
             with torch.inference_mode():
                 batch_size = answer_all(rows, encoded, lambda *batch: read(chat, *decoder(*batch)), partial, batch_size)

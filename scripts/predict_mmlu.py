@@ -69,7 +69,7 @@ def predict_mmlu(
     answers: str,
     report: str,
     precision: str,
-    batch_size: int,
+    batch_size: int | str,
     max_new_tokens: int,
     do_sample: bool = False,
     temperature: float = 1.0,

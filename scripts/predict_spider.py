@@ -23,7 +23,7 @@ def predict_spider(
     answers: str,
     report: str,
     precision: str,
-    batch_size: int,
+    batch_size: int | str,
     max_new_tokens: int,
     do_sample: bool = False,
     temperature: float = 1.0,

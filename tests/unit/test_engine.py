@@ -15,7 +15,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from _engine import Engine, common_prefix, supports
+from _engine import ROUND, Engine, common_prefix, fitting_rows, row_bytes, supports
 
 SHAPE = {
     "vocab_size": 60,
@@ -131,3 +131,17 @@ def test_common_prefix_leaves_every_prompt_a_token(prompts, prefix):
 def test_models_it_does_not_compute_are_named():
     sliding = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=16))
     assert supports(sliding) == "it has sliding windows"
+
+
+def test_rows_that_fit():
+    model = make("llama")
+    engine = Engine(model, PREFIX, STOP, rows=4, longest=9, max_new_tokens=NEW)
+    held = sum(t.numel() * t.element_size() for t in (*engine.state.keys, *engine.state.values))
+    assert held == 4 * row_bytes(model, ROUND)
+    engine.close()
+    rows = [fitting_rows(model, 29, free) for free in (10**6, 4 * 10**7, 10**9, 10**12)]
+    assert rows == sorted(rows)
+    assert rows[0] == 1
+    assert rows[-1] == 512
+    assert rows[0] < rows[1] < rows[2]
+    assert fitting_rows(model, 29 + ROUND, 4 * 10**7) < rows[1]

@@ -296,6 +296,12 @@ def test_out_of_memory_halves_the_batch(tmp_path, capsys):
     assert Partial(tmp_path / "p", "x").batch_size == 2
 
 
+def test_batch_size_auto(llama, tmp_path):
+    assert run(llama, tmp_path / "auto", batch_size="auto") == run(llama, tmp_path / "32", batch_size=32)
+    report = read_json(tmp_path / "auto/report.json")
+    assert (report["settings"]["batch_size"], report["batch_size_used"]) == ("auto", 32)
+
+
 def test_out_of_memory_while_the_cache_is_made(llama, tmp_path, monkeypatch):
     """The engine fails at its first size; the next one is made with half the rows and answers the same."""
     want, tried, zeros = run(llama, tmp_path / "roomy", batch_size=8), [], torch.zeros
