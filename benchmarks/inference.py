@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from _engine import Engine, row_bytes
+from _engine import Engine, fitting_rows, row_bytes
 
 LLAMA3_8B = {
     "hidden_size": 4096,
@@ -120,7 +120,7 @@ def plain(model: LlamaForCausalLM, prompts: list[list[int]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=256, help="prompts a batch of this workflow's way")
+    parser.add_argument("--rows", type=int, help="prompts a batch of this workflow's way; default: what fits")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -161,6 +161,10 @@ def main() -> None:
         torch.cuda.empty_cache()
 
     model = make_model()
+    if arguments.rows is None:
+        longest = max(map(len, make_prompts(1024))) - PREFIX
+        arguments.rows = fitting_rows(model, longest + NEW, torch.cuda.mem_get_info()[0])
+        print(f"batches of {arguments.rows} prompts", flush=True)
     best = limit(model, make_prompts(arguments.rows), arguments.rows, flops, bandwidth)
     print(f"{flops / 1e12:.0f} TFLOP/s, {bandwidth / 1e12:.2f} TB/s, limit {best:.4f} s a prompt", flush=True)
     for batch in (128, arguments.rows):
