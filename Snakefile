@@ -3,7 +3,8 @@
 #     snakemake --cores all                                     the demo study in config.yaml
 #     snakemake --cores all --configfile studies/<name>.yaml    another study, in place of config.yaml
 #
-# All results go to results/<study>/:
+# Two words change what is run: --config face=as_reported for what a published report did, --config scale=smoke for a
+# run of a minute. All results go to results/<study>/, with -as_reported and -smoke behind the name:
 #     tables/ figures/ report.md     what to read
 #     data/                          questions, databases, splits, with manifests of ids and hashes
 #     runs/<model>/prompts/          the prompts, shared by the model and its adapters
@@ -26,7 +27,7 @@ include: "rules/common.smk"
 
 
 pathvars:
-    results=f"results/{config['study']}",
+    results=f"results/{_config.label(config)}",
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
 
@@ -35,6 +36,11 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+
+
+onstart:
+    # Not in a dry run. A licence that has not been accepted must not show after hours of downloads.
+    require_access(config["models"])
 
 
 rule all:
@@ -46,3 +52,4 @@ rule all:
         "<results>/tables/regression.csv",
         "<results>/figures/tradeoff.svg",
         "<results>/report.md",
+        ["<results>/tables/published.csv"] if PUBLISHED else [],

@@ -11,6 +11,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 import _config
+from _access import check_access
 from _files import UserError
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
@@ -18,8 +19,12 @@ overrides = _config.retype(workflow.config_settings.config)
 if overrides:
     update_config(config, overrides)
     study_file += " with --config"
+rules = Path(workflow.basedir, "rules")
 try:
-    config = _config.check(config, _config.read_schema(Path(workflow.basedir, "rules/config.schema.yaml")), study_file)
+    config = _config.unfold(config, _config.read_schema(rules / "smoke.yaml"), study_file)
+    # What the command line says holds, whatever face and scale say.
+    update_config(config, overrides)
+    config = _config.check(config, _config.read_schema(rules / "config.schema.yaml"), study_file)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -27,10 +32,21 @@ except UserError as error:
 SETTINGS = _config.settings(config)
 # One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
 RUNS = SETTINGS["tables"]["runs"]
+BASE_PROMPTS = _config.base_prompts(config)
+EVALUATED = config["training"]["eval_strategy"] != "no"
+PUBLISHED = bool(config["published"]["tables"])
 ADAPTERS = [run for run in RUNS if run["variant"] != _config.BASE]
 
 
 wildcard_constraints:
     model="|".join(map(re.escape, config["models"])),
     variant="|".join(map(re.escape, _config.variants(config))),
-    split="train|validation|dev",
+    split="train|validation|dev|dev_base",
+
+
+def require_access(models):
+    """Stop before the first job if a gated model cannot be had."""
+    try:
+        check_access(models)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

@@ -50,6 +50,8 @@ rule fetch_model:
         "<logs>/fetch_model/{model}.log",
     benchmark:
         "<benchmarks>/fetch_model/{model}.tsv"
+    # Before the data sets: what the hub refuses, it refuses at once.
+    priority: 1
     conda:
         "../envs/data.yaml"
     params:
@@ -103,7 +105,11 @@ rule prepare_mmlu:
 rule render_spider:
     """Write the text-to-SQL prompts of one split as the model's chat template wraps them."""
     input:
-        rows="<results>/data/splits/{split}.jsonl",
+        rows=branch(
+            evaluate("{split} == 'dev_base'"),
+            then="<results>/data/splits/dev.jsonl",
+            otherwise="<results>/data/splits/{split}.jsonl",
+        ),
         shots="<results>/data/splits/shots.jsonl",
         tables="<results>/data/spider/tables.json",
         manifest="<results>/data/spider/manifest.json",

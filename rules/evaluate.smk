@@ -1,7 +1,11 @@
 rule predict_spider:
     """Answer the text-to-SQL prompts with the base model or one adapter; a killed job goes on where it was."""
     input:
-        prompts="<results>/runs/{model}/prompts/dev.jsonl",
+        prompts=branch(
+            evaluate("{variant} == 'base'"),
+            then=f"<results>/runs/{{model}}/prompts/{BASE_PROMPTS}.jsonl",
+            otherwise="<results>/runs/{model}/prompts/dev.jsonl",
+        ),
         record="<results>/data/models/{model}.json",
         adapter=branch(
             evaluate("{variant} == 'base'"),

@@ -94,3 +94,26 @@ rule report:
         settings=SETTINGS["report"],
     script:
         "../scripts/report.py"
+
+
+rule compare_published:
+    """Put the figures that a report printed beside ours, and say which of them its own arithmetic allows."""
+    input:
+        execution_accuracy="<results>/tables/execution_accuracy.csv",
+        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+    output:
+        csv=report(
+            "<results>/tables/published.csv",
+            caption="captions/published.rst",
+            category="Tables",
+            labels={"table": "Published figures"},
+        ),
+        md="<results>/tables/published.md",
+    log:
+        "<logs>/compare_published.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=SETTINGS["compare_published"],
+    script:
+        "../scripts/compare_published.py"

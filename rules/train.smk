@@ -8,6 +8,9 @@ rule audit_labels:
         train="<results>/data/splits/train.jsonl",
         shots="<results>/data/splits/shots.jsonl",
         dev="<results>/data/splits/dev.jsonl",
+        # Only a study that evaluates while it trains has inputs made from these rows, here and in `train`.
+        validation="<results>/data/splits/validation.jsonl" if EVALUATED else [],
+        validation_prompts="<results>/runs/{model}/prompts/validation.jsonl" if EVALUATED else [],
         record="<results>/data/models/{model}.json",
     output:
         report="<results>/runs/{model}/audit_labels.json",
@@ -27,6 +30,7 @@ rule train:
     """Train one adapter; a killed job goes on from its last checkpoint."""
     input:
         prompts="<results>/runs/{model}/prompts/train.jsonl",
+        validation="<results>/runs/{model}/prompts/validation.jsonl" if EVALUATED else [],
         audit="<results>/runs/{model}/audit_labels.json",
         record="<results>/data/models/{model}.json",
     output:

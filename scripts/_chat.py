@@ -32,7 +32,8 @@ class Chat:
 
     source: the model's name, for messages.
     system_role: "own" if the template renders a system turn, "folded" if the system text goes into the user turn.
-    bos: number of BOS tokens a prompt must hold, 1, or 0 for a model without one.
+    bos: number of BOS tokens a prompt must hold, 1, or 0 for a model without one; None where the template begins every
+        turn with that token (SmolLM2).
     bos_text: what to put before the rendered text: the BOS token where the template leaves it to the tokenizer.
     end_of_turn: text and id of the token that ends the assistant's turn.
     stop_ids: ids at which generation stops: those of the model's generation config and the end of turn.
@@ -42,7 +43,7 @@ class Chat:
     tokenizer: PreTrainedTokenizerBase
     source: str
     system_role: str
-    bos: int
+    bos: int | None
     bos_text: str
     end_of_turn: str
     end_of_turn_id: int
@@ -82,7 +83,14 @@ class Chat:
         """Raise a UserError that names `row` unless its prompt `ids` begin with as many BOS as they must, no more."""
         bos_id = self.tokenizer.bos_token_id
         found = 0 if bos_id is None else ids.count(bos_id)
-        if found != self.bos or (self.bos and ids[0] != bos_id):
+        if self.bos is None:  # it stands at the start of later turns too
+            leading = next((i for i, token_id in enumerate(ids) if token_id != bos_id), len(ids))
+            if leading != 1:
+                raise UserError(
+                    f"prompt of {row}: found {leading} BOS tokens ({self.tokenizer.bos_token!r}) at its start, "
+                    f"expected 1. Look for the token in the chat template of {self.source}."
+                )
+        elif found != self.bos or (self.bos and ids[0] != bos_id):
             raise UserError(
                 f"prompt of {row}: found {found} BOS tokens ({self.tokenizer.bos_token!r}), expected {self.bos} at "
                 f"its start. Look for the token in the row's text and in the chat template of {self.source}."
@@ -198,17 +206,22 @@ def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
     return "own" if own != folded and own.count(system) == 1 and user in own else "folded"
 
 
-def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int, str]:
-    """Return how many BOS tokens a prompt must hold and the text to put before the rendered one to have them."""
+def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int | None, str]:
+    """Return how many BOS tokens a prompt must hold and the text to put before the rendered one to have them.
+
+    None for the number if the token begins every turn: then it is one of the template, which knows where it belongs.
+    """
     if tokenizer.bos_token_id is None:
         return 0, ""
     rendered = tokenizer.encode(_render(tokenizer, _messages("", "x", "own")), add_special_tokens=False)
     found = rendered.count(tokenizer.bos_token_id)
+    adds = tokenizer.bos_token_id in tokenizer.encode("x")
+    if found > 1 and not adds and rendered[0] == tokenizer.bos_token_id != rendered[1]:
+        return None, ""
     if found > 1:
         raise UserError(f"{source}: its chat template renders {found} BOS tokens, expected 1 or none.")
     if found == 1:
         return 1, ""
-    adds = tokenizer.bos_token_id in tokenizer.encode("x")
     return (1, tokenizer.bos_token) if adds else (0, "")
 
 
@@ -267,6 +280,9 @@ def _set_pad(tokenizer: PreTrainedTokenizerBase, source: str, stop_ids: Sequence
             if name in token.lower() and token_id not in taken:
                 tokenizer.pad_token = token
                 return
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in taken:  # whatever its name: SmolLM2
+        tokenizer.pad_token = tokenizer.unk_token
+        return
     raise UserError(
         f"{source}: its tokenizer has no token to pad with that is not a stop token (found pad token "
         f"{tokenizer.pad_token!r}, stop ids {list(stop_ids)}). Set pad_token in its tokenizer_config.json."

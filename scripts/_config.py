@@ -17,6 +17,8 @@ from jsonschema.exceptions import ValidationError
 from _files import UserError
 
 BASE = "base"
+# The prompts of the base model where a study gives it fewer examples than its adapters (prompt.base_shots).
+DEV_BASE = "dev_base"
 # The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
 # identity on disk: changing this order, or a short name, would train every published study again.
 AXES = {
@@ -29,6 +31,7 @@ AXES = {
     "steps": ("training", "max_steps"),
     "seed": ("training", "seed"),
 }
+FACES = ("corrected", "as_reported")
 TYPES = {
     "string": "text",
     "integer": "a whole number",
@@ -60,7 +63,65 @@ def retype(overrides: Any) -> Any:
         value = yaml.safe_load(overrides)
     except yaml.YAMLError:
         return overrides
+    if isinstance(value, bool) and overrides.lower() not in ("true", "false"):
+        return overrides  # `eval_strategy: no` means the word
     return value if value is None or isinstance(value, int | float) else overrides
+
+
+def unfold(config: dict, smoke: dict, source: str = "config.yaml") -> dict:
+    """Return a study as it is to be run: its own values, its face's over them, and the smoke scale's over those.
+
+    Args:
+        config: a study as read from YAML; not changed.
+        smoke: what rules/smoke.yaml holds.
+        source: the name of the file the study came from, for the messages.
+
+    Raises:
+        UserError: the study does not have this face.
+    """
+    face = config.get("face", FACES[0])
+    faces = config.get("faces") or {}
+    if face in FACES[1:] and isinstance(faces, dict) and face not in faces:
+        raise UserError(
+            f"{source}, face: found {face}, but faces.{face} is not there: this study has one face. Remove the key."
+        )
+    overlay = faces.get(face) if isinstance(faces, dict) else None
+    if isinstance(overlay, dict):
+        config = _merge(config, overlay)
+    if config.get("scale") == "smoke":
+        config = _merge(_first_values(config), smoke)
+    return config
+
+
+def _merge(below: dict, above: dict) -> dict:
+    """Return `below` with the values of `above` in their places; lists replace lists.
+
+    The key "*" stands for every key that is there, for what a study names by itself.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        for place in below if key == "*" else [key]:
+            old = merged.get(place)
+            merged[place] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _first_values(config: dict) -> dict:
+    """Return a study with the first value alone of each swept axis, still as a list: the adapter keeps its name."""
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for short, (section, key) in AXES.items():
+        values = config.get(section, {}).get(key)
+        if isinstance(values, list) and values and (short != "modules" or _nested(values)):
+            config[section][key] = values[:1]
+    return config
+
+
+def label(config: dict) -> str:
+    """Return the name of what is run, which is its folder under results/: the study, its face, its scale."""
+    parts = [config["study"]]
+    parts += [config["face"]] if config["face"] != FACES[0] else []
+    parts += [config["scale"]] if config["scale"] != "full" else []
+    return "-".join(parts)
 
 
 def check(config: dict, schema: dict, source: str = "config.yaml") -> dict:
@@ -79,9 +140,68 @@ def check(config: dict, schema: dict, source: str = "config.yaml") -> dict:
     config = _complete(config, schema)
     errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
     messages = [message for error in errors for message in _sentences(error, schema)]
+    messages = messages or list(_contradictions(config))
     if messages:
         raise UserError("\n".join(f"{source}, {message}" for message in messages))
     return config
+
+
+def _contradictions(config: dict) -> Iterator[str]:
+    """Yield what a study says in one place and takes back in another, so that no job fails on it hours later."""
+    spider, mmlu, training = config["spider"], config["mmlu"], config["training"]
+    evaluated = training["eval_strategy"] != "no"
+    by = spider["validation"]["by"]
+    if evaluated and by == "none":
+        yield (
+            f"training.eval_strategy: found {training['eval_strategy']}, but spider.validation.by is none: there are "
+            'no rows to evaluate on. Write by: database, or eval_strategy: "no".'
+        )
+    if by == "dev" and "dev_used_to_choose" not in config["accept_defect"]:
+        yield (
+            "spider.validation.by: found dev, the questions of the evaluation themselves. Write database, or, to "
+            "repeat a study that did this, accept_defect: [dev_used_to_choose]."
+        )
+    if training["load_best_model_at_end"] and not evaluated:
+        yield 'training.load_best_model_at_end: found true, but eval_strategy is "no". Write eval_strategy: steps.'
+    if training["early_stopping_patience"] and not training["load_best_model_at_end"]:
+        yield (
+            f"training.early_stopping_patience: found {training['early_stopping_patience']}, but "
+            "load_best_model_at_end is false. Write true."
+        )
+    if (
+        training["load_best_model_at_end"]
+        and training["eval_strategy"] == "steps"
+        and training["save_steps"] % training["eval_steps"]
+    ):
+        yield (
+            f"training.save_steps: found {training['save_steps']}, expected a multiple of eval_steps = "
+            f"{training['eval_steps']}: the best checkpoint could not be kept. Write {training['eval_steps']}."
+        )
+    if mmlu["shots_from"] == "fixed" and len(mmlu["fixed_shots"]) != mmlu["shots"]:
+        yield f"mmlu.fixed_shots: found {len(mmlu['fixed_shots'])} rows, expected mmlu.shots = {mmlu['shots']}."
+    if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
+        yield f"mmlu.fixed_shots: not used, since shots_from is {mmlu['shots_from']}. Write fixed, or remove the rows."
+    yield from _misprinted(config)
+
+
+def _misprinted(config: dict) -> Iterator[str]:
+    """Yield what in `published` is about nothing that this study has."""
+    published = config["published"]
+    if not published["tables"]:
+        return
+    if published["model"] not in config["models"]:
+        yield (
+            f"published.model: found {published['model']}, expected one of this study's models: "
+            f"{', '.join(config['models'])}."
+        )
+    for number, table in enumerate(published["tables"]):
+        for section in ("accuracy", "correct", "change"):
+            for variant, values in table[section].items():
+                for column in values.keys() - table["n"].keys():
+                    yield (
+                        f"published.tables[{number}].{section}.{variant}.{column}: there is no such column in n, which "
+                        f"has {', '.join(table['n'])}. Add it there, null if its questions are not known."
+                    )
 
 
 def variants(config: dict) -> dict[str, dict[str, Any]]:
@@ -111,15 +231,21 @@ def settings(config: dict) -> dict[str, dict]:
     to as few slices as can be: nothing that only concerns evaluation may reach a slice that leads to training.
     """
     spider, mmlu, prompt, inference = config["spider"], config["mmlu"], config["prompt"], config["inference"]
-    render = {"system": prompt["spider_system"], "schema": prompt["schema"], "sample_rows": prompt["sample_rows"]}
+    render = {"system": prompt["spider_system"]} | _pick(prompt, "schema", "sample_rows", "style")
+    target = _pick(prompt, "train_target")
+    dev = {
+        "questions": spider["dev_questions"],
+        "exclude_databases": spider["exclude_databases"],
+        "max_new_tokens": inference["spider_max_new_tokens"],
+    }
     models, runs = config["models"], variants(config)
 
     def predict(max_new_tokens: int) -> dict:
         return {
             model: {
                 "precision": values["precision"],
-                "batch_size": inference["batch_size"],
                 "max_new_tokens": max_new_tokens,
+                **_pick(inference, "batch_size", "do_sample", "temperature", "top_p", "seed"),
             }
             for model, values in models.items()
         }
@@ -128,20 +254,19 @@ def settings(config: dict) -> dict[str, dict]:
         "fetch_spider": _pick(spider, "source", "sha256", "counts"),
         "fetch_mmlu": _pick(mmlu, "source", "revision", "sha256", "subjects"),
         "fetch_model": {model: _pick(values, "source", "revision") for model, values in models.items()},
-        "prepare_spider": _pick(spider, "train_files", "shots", "seed", "validation"),
-        "prepare_mmlu": _pick(mmlu, "categories", "questions_per_category", "shots", "seed"),
+        "prepare_spider": _pick(spider, "train_files", "shots", "seed", "validation", "train_questions"),
+        "prepare_mmlu": _pick(
+            mmlu, "categories", "questions_per_category", "shots", "shots_from", "fixed_shots", "seed"
+        ),
         "render_spider": {
-            "train": render,
-            "validation": render,
-            "dev": render
-            | {
-                "questions": spider["dev_questions"],
-                "exclude_databases": spider["exclude_databases"],
-                "max_new_tokens": inference["spider_max_new_tokens"],
-            },
+            "train": render | target,
+            "validation": render | target,
+            "dev": render | dev,
+            # Rendered only if the study asks for it: see `base_prompts`.
+            DEV_BASE: render | dev | _pick(prompt, "base_shots"),
         },
         "render_mmlu": {"system": prompt["mmlu_system"], "max_new_tokens": inference["mmlu_max_new_tokens"]},
-        "audit_labels": _pick(config["training"], "max_length"),
+        "audit_labels": _pick(config["training"], "max_length", "truncate") | target | _pick(config, "accept_defect"),
         "train": {
             model: {name: _training(config, model, chosen) for name, chosen in runs.items() if name != BASE}
             for model in models
@@ -151,8 +276,9 @@ def settings(config: dict) -> dict[str, dict]:
         "score_spider": _pick(config["scoring"], "timeout_s"),
         "score_mmlu": {},
         "tables": {
-            "study": config["study"],
+            "study": label(config),
             **config["tables"],
+            **_pick(config, "known_defects", "accept_defect"),
             "runs": [
                 {"model": model, "settings": chosen, "variant": name}
                 for model in models
@@ -160,7 +286,20 @@ def settings(config: dict) -> dict[str, dict]:
             ],
         },
         "figures": {},
-        "report": {"study": config["study"], "semantics": config["tables"]["semantics"]},
+        "report": {
+            "study": label(config),
+            "semantics": config["tables"]["semantics"],
+            "base_prompts": base_prompts(config),
+            **_pick(config, "known_defects", "accept_defect"),
+        },
+        "compare_published": {
+            "study": label(config),
+            "published": config["published"],
+            "dev_questions": spider["counts"]["dev"],
+            "confidence_level": config["tables"]["confidence_level"],
+            "runs": [{"model": model, "variant": name} for model in models for name in runs],
+            **_pick(config, "known_defects", "accept_defect"),
+        },
     }
     return _sorted(slices)
 
@@ -171,7 +310,17 @@ def _training(config: dict, model: str, chosen: dict[str, Any]) -> dict:
     for place, value in chosen.items():
         section, key = place.split(".")
         values[section][key] = value
-    return {"precision": config["models"][model]["precision"], **values}
+    return {
+        "precision": config["models"][model]["precision"],
+        **values,
+        **_pick(config["prompt"], "train_target"),
+        **_pick(config, "accept_defect"),
+    }
+
+
+def base_prompts(config: dict) -> str:
+    """Return which prompts the base model answers: those of its adapters, unless prompt.base_shots sets it apart."""
+    return "dev" if config["prompt"]["base_shots"] is None else DEV_BASE
 
 
 def _plain(value: Any) -> str:
@@ -299,6 +448,8 @@ def _wrong_type(found: Any, schema: dict) -> str:
     expected = " or ".join(TYPES[name] for name in types)
     if found is None:
         return f"found null, expected {expected}. Write a value, or leave the key out for its default."
+    if isinstance(found, bool) and "string" in types:
+        return f"found {found} (YAML 1.1 reads yes, no, on and off as true or false), expected text. Put it in quotes."
     shown = repr(found) if isinstance(found, str | int | float) else str(found)
     kind = next((words for name, words in TYPES.items() if _is(found, name)), type(found).__name__)
     return f"found {shown} ({kind}), expected {expected}."

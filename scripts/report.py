@@ -11,6 +11,7 @@ import pandas as pd
 from _files import UserError, atomic_write, read_json
 from _job import job
 from _records import SPIDER_COLUMNS, escape, read_records
+from _stamp import stamp
 
 BASE = "base"
 ALL = "aggregate"
@@ -37,6 +38,9 @@ def report(
     audits: Sequence[str | Path],
     train: Sequence[str | Path],
     answers_reports: Sequence[str | Path],
+    known_defects: Sequence[str] = (),
+    accept_defect: Sequence[str] = (),
+    base_prompts: str = "dev",
 ) -> None:
     """Write `report`, a Markdown page.
 
@@ -51,11 +55,14 @@ def report(
         train: reports of `train`, in …/<model>/<variant>/.
         answers_reports: reports of `predict_spider` and `predict_mmlu`, in …/<model>/<variant>/.
 
+        known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
+        base_prompts: the prompts of the base model; "dev" if they are its adapters'.
+
     Raises:
-        UserError: two runs of a model were given different prompts.
+        UserError: two runs of a model were given different prompts, and the study does not say so.
     """
     answers = {(*run_of(path), Path(path).stem): read_json(path) for path in answers_reports}
-    prompts = same_prompts(answers)
+    prompts = same_prompts(answers, base_prompts == "dev")
     comparisons = pd.read_csv(regression, dtype={"model": str, "variant": str}, keep_default_na=False)
     adapters = {run_of(path): read_json(path) for path in train}
     sections = [
@@ -66,13 +73,14 @@ def report(
         "and adapters on the same prompts.",
         "## Findings",
         findings(comparisons),
+        stamp(known_defects, accept_defect).strip(),
         f"![Learning against forgetting]({os.path.relpath(figure, Path(report).parent)})",
         *(demoted(path) for path in (regression_md, execution_accuracy_md, errors_md, mmlu_md)),
         "## Setup",
         "### Models",
         models_table([read_json(path) for path in models], answers),
         "### Data",
-        data_list(read_json(spider), read_json(splits), read_json(suite), prompts),
+        data_list(read_json(spider), read_json(splits), read_json(suite), prompts, base_prompts == "dev"),
         "### Adapters",
         adapters_text(adapters),
         "### Labels",
@@ -86,19 +94,29 @@ def report(
         stream.write("\n\n".join(section for section in sections if section) + "\n")
 
 
+# Where the solved examples before an MMLU question come from, by mmlu.shots_from.
+SHOTS = {
+    "own_dev": "of the same subject",
+    "first_subject": "of the first subject, the same for all,",
+    "fixed": "that the study names, the same for all,",
+}
+
+
 def run_of(path: str | Path) -> tuple[str, str]:
     """Return (model, variant) of a file in …/<model>/<variant>/."""
     return Path(path).parts[-3], Path(path).parts[-2]
 
 
-def same_prompts(answers: Mapping[tuple[str, str, str], Mapping]) -> dict[tuple[str, str], str]:
+def same_prompts(answers: Mapping[tuple[str, str, str], Mapping], base_too: bool) -> dict[tuple[str, str], str]:
     """Return the hash of the prompts of each (model, predict_spider or predict_mmlu).
 
     Raises:
-        UserError: a variant was given other prompts than the base.
+        UserError: a variant was given other prompts than the others; the base's Spider prompts only if `base_too`.
     """
     found: dict[tuple[str, str], str] = {}
     for (model, variant, task), facts in answers.items():
+        if not base_too and (variant, task) == ("base", "predict_spider"):
+            continue
         sha256 = facts["prompts_sha256"]
         if found.setdefault((model, task), sha256) != sha256:
             raise UserError(
@@ -152,7 +170,9 @@ def models_table(models: Sequence[Mapping], answers: Mapping[tuple[str, str, str
     return table(rows)
 
 
-def data_list(spider: Mapping, splits: Mapping, suite: Mapping, prompts: Mapping[tuple[str, str], str]) -> str:
+def data_list(
+    spider: Mapping, splits: Mapping, suite: Mapping, prompts: Mapping[tuple[str, str], str], base_too: bool = True
+) -> str:
     """Return where the questions come from, with their hashes."""
     categories = ", ".join(f"{count} {markdown(name)}" for name, count in suite["by_category"].items())
     lines = [
@@ -164,11 +184,17 @@ def data_list(spider: Mapping, splits: Mapping, suite: Mapping, prompts: Mapping
             for name, split in splits["splits"].items()
         ),
         f"- Few-shot examples, in no other split: {', '.join(map(code, splits['shots'])) or 'none'}.",
-        f"- MMLU: {suite['rows']} questions ({categories}), {suite['settings']['shots']} examples of the same subject "
-        f"before each, seed {suite['settings']['seed']}, sha256 {code(suite['sha256'])}.",
+        f"- MMLU: {suite['rows']} questions ({categories}), {suite['settings']['shots']} examples "
+        f"{SHOTS[suite['settings']['shots_from']]} before each, seed {suite['settings']['seed']}, sha256 "
+        f"{code(suite['sha256'])}.",
         *(
             f"- Prompts of {markdown(model)}, {'Spider' if task == 'predict_spider' else 'MMLU'}: sha256 "
-            f"{code(sha256)}, the same for the base and all adapters."
+            f"{code(sha256)}, the same for "
+            + (
+                "the base and all adapters."
+                if base_too or task == "predict_mmlu"
+                else "all adapters; the base has others."
+            )
             for (model, task), sha256 in prompts.items()
         ),
     ]

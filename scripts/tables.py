@@ -12,6 +12,7 @@ import pandas as pd
 from _files import UserError, atomic_write, sha256_json
 from _job import job
 from _records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
+from _stamp import stamp
 from custom_metrics.judge import ERROR_CLASSES, SEMANTICS
 from custom_metrics.stats import (
     holm,
@@ -58,6 +59,8 @@ def tables(
     runs: Sequence[Mapping],
     confidence_level: float,
     semantics: str = "bag",
+    known_defects: Sequence[str] = (),
+    accept_defect: Sequence[str] = (),
 ) -> None:
     """Write the four tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
 
@@ -68,6 +71,8 @@ def tables(
         runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base).
         confidence_level: of all intervals and verdicts, such as 0.95.
         semantics: the headline's, one of `custom_metrics.judge.SEMANTICS`; the comparison with the base follows it.
+        known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with; they
+            stand under every table.
 
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
@@ -118,7 +123,7 @@ def tables(
             frame = frame.assign(confidence_level=confidence_level)
             frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
         with atomic_write(outputs[f"{name}_md"]) as stream:
-            stream.write(text)
+            stream.write(text + stamp(known_defects, accept_defect))
 
 
 def plain(value: object) -> object:

@@ -68,7 +68,14 @@ def test_defaults_are_the_official_data():
     config = study()
     assert config["spider"]["counts"] == {"train_spider": 7000, "train_others": 1659, "dev": 1034}
     assert config["mmlu"]["subjects"] == 57
-    assert config["models"]["m"] == {"precision": "bf16", "revision": None, "source": "folder"}
+    assert config["models"]["m"] == {
+        "gated": False,
+        "parameters": None,
+        "precision": "bf16",
+        "revision": None,
+        "source": "folder",
+        "vocabulary": None,
+    }
 
 
 def test_equal_studies_are_equal_values():
@@ -156,7 +163,7 @@ def test_check_does_not_change_its_argument():
         ({"lora": {"lora_dropout": [0.1, 1.0]}}, "lora.lora_dropout[1]: found 1.0, expected less than 1."),
         (
             {"prompt": {"schema": "dll"}},
-            "prompt.schema: found 'dll', expected one of compact, ddl, ddl_rows. Did you mean ddl?",
+            "prompt.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
         ),
         ({"study": "../x"}, "study: found '../x', expected the name of the study"),
         ({"study": "Demo"}, "study: found 'Demo', expected the name of the study"),

@@ -356,8 +356,8 @@ def test_mmlu_log_probabilities(study, tmp_path):
     rows = run(study, tmp_path, predict_mmlu)
     record = read_json(study / "model.json")
     chat, model = load_chat(record), load_model(record, "fp32")
-    space = "Ġ" if "<|eot_id|>" in chat.tokenizer.get_vocab() else "▁"
     vocabulary = chat.tokenizer.get_vocab()
+    space = "Ġ" if any(token.startswith("Ġ") for token in vocabulary) else "▁"
     forms = [f for f in ("", space) if all(f + letter in vocabulary for letter in "ABCD")]
     assert forms
     for row, prompt in zip(rows, read_jsonl(study / "prompts/dev.jsonl"), strict=True):

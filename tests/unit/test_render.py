@@ -1,4 +1,4 @@
-"""Prompts: templates of the three kinds, one BOS, system text, completions, nothing cut off."""
+"""Prompts: templates of several kinds, one BOS, system text, completions, nothing cut off."""
 
 import shutil
 import sqlite3
@@ -24,6 +24,11 @@ EXPECTED = {
         "<bos><start_of_turn>user\nBe brief.\n\nHow many singers?<end_of_turn>\n<start_of_turn>model\n",
         f"{SQL}<end_of_turn>",
     ),
+    "smollm2": (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow many singers?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        f"{SQL}<|im_end|>",
+    ),
 }
 
 
@@ -47,12 +52,16 @@ def test_prompt_and_completion_of_each_kind(records, kind):
     chat = load_chat(read_json(records[kind]))
     prompt, completion = chat.prompt(SYSTEM, USER), chat.completion(SYSTEM, USER, SQL)
     assert (prompt, completion) == EXPECTED[kind]
-    assert chat.system_role == ("own" if kind == "llama3" else "folded")
+    assert chat.system_role == ("own" if kind in ("llama3", "smollm2") else "folded")
     prompt_ids, completion_ids = chat.encode(prompt, completion)
     # What is trained on after the prompt is what inference starts from, and says the SQL and the end, once.
     assert prompt_ids == chat.encode(prompt)[0]
-    assert prompt_ids.count(chat.tokenizer.bos_token_id) == 1
+    # SmolLM2 begins every turn with it.
+    assert prompt_ids.count(chat.tokenizer.bos_token_id) == (3 if kind == "smollm2" else 1)
     assert prompt_ids[0] == chat.tokenizer.bos_token_id
+    chat.check_bos("row", prompt_ids)
+    with pytest.raises(UserError, match="prompt of row"):
+        chat.check_bos("row", [prompt_ids[0], *prompt_ids])
     assert completion_ids[-1] == chat.end_of_turn_id
     decoded = chat.tokenizer.decode(completion_ids, clean_up_tokenization_spaces=False)
     assert decoded.strip() == completion.strip()
@@ -69,6 +78,7 @@ def test_stop_and_pad_tokens_of_each_kind(records, kind):
         "llama3": ({"<|end_of_text|>", "<|eot_id|>"}, "<|reserved_special_token_0|>"),
         "mistral": ({"</s>"}, "<unk>"),
         "gemma": ({"<eos>", "<end_of_turn>"}, "<pad>"),
+        "smollm2": ({"<|im_end|>"}, "<|endoftext|>"),
     }[kind]
     assert (set(names), chat.tokenizer.pad_token) == expected
     assert chat.tokenizer.pad_token_id not in chat.stop_ids

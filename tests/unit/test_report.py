@@ -27,7 +27,12 @@ def results(folder, adapters, models=("demo",)):
     manifests = {
         "spider": {"source": "https://example.org/spider.zip", "archive_sha256": "cd" * 32},
         "splits": {"shots": ["train_spider-00001"], "splits": {"train": split, "dev": split}},
-        "suite": {"by_category": {"stem": 50}, "rows": 150, "settings": {"shots": 4, "seed": 42}, "sha256": "ef" * 32},
+        "suite": {
+            "by_category": {"stem": 50},
+            "rows": 150,
+            "settings": {"shots": 4, "shots_from": "own_dev", "seed": 42},
+            "sha256": "ef" * 32,
+        },
     }
     for name, value in manifests.items():
         write_json(folder / f"{name}.json", value)

@@ -36,6 +36,13 @@ GEMMA = (
     " + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
 # Template, special tokens, BOS, EOS, pad, and the EOS of the generation config, of each kind.
 KINDS = {
     "llama3": {
@@ -70,14 +77,25 @@ KINDS = {
         # As google/gemma-2b-it has it: the end of turn is not among them.
         "generation_eos": ["<eos>"],
     },
+    # BOS begins every turn, pad is EOS, and nothing is called a token to pad with.
+    "smollm2": {
+        "template": SMOLLM2,
+        "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        "bos": "<|im_start|>",
+        "eos": "<|im_end|>",
+        "pad": "<|im_end|>",
+        "unk": "<|endoftext|>",
+        "generation_eos": ["<|im_end|>"],
+    },
 }
+BYTE_LEVEL = ("llama3", "smollm2")
 
 
 def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the `kind`: byte-level BPE for llama3, BPE over "▁" as SentencePiece does it for others."""
+    """Return a tokenizer of the `kind`: byte-level BPE for some, BPE over "▁" as SentencePiece does it for others."""
     facts = KINDS[kind]
     special = facts["special"]
-    if kind == "llama3":
+    if kind in BYTE_LEVEL:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -96,28 +114,29 @@ def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
         alphabet = [chr(i) for i in range(33, 127)] + ["▁", "\n"]
     trainer = trainers.BpeTrainer(
         vocab_size=500,
-        special_tokens=special + ([] if kind == "llama3" else [f"<0x{i:02X}>" for i in range(256)]),
+        special_tokens=special + ([] if kind in BYTE_LEVEL else [f"<0x{i:02X}>" for i in range(256)]),
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    pieces = CORPUS if kind == "llama3" else [w for line in CORPUS for w in line.split()]
+    pieces = CORPUS if kind in BYTE_LEVEL else [w for line in CORPUS for w in line.split()]
     tokenizer.train_from_iterator(pieces, trainer)
-    if kind != "llama3":
+    if kind not in BYTE_LEVEL:
         # What the trainer took for special are ordinary pieces of the vocabulary, only the named ones are special.
         state = json.loads(tokenizer.to_str())
         state["added_tokens"] = []
         tokenizer = Tokenizer.from_str(json.dumps(state))
         tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     bos = facts["bos"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-    )
+    if kind != "smollm2":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=bos,
         eos_token=facts["eos"],
         pad_token=facts["pad"],
-        unk_token="<unk>" if "<unk>" in special else None,
+        unk_token=facts.get("unk", "<unk>" if "<unk>" in special else None),
         chat_template=facts["template"],
     )
 
