@@ -141,16 +141,18 @@ class Database:
         if not _COMMENT.sub("", sql):
             return Execution(None, "no_sql", "no SQL")
         self._deadline = time.monotonic() + timeout_s
+        rows, size = [], 0
         try:
             cursor = self._connection.execute(sql)
             if cursor.description is None:
                 # Without columns it is no query, and its lack of rows must not pass for an empty result.
                 return Execution(None, "forbidden", "not a query")
             max_rows = min(max_rows, MAX_VALUES // len(cursor.description))
-            rows, size = [], 0
             for row in cursor:
                 rows.append(row)
-                size += sum(len(value) for value in row if isinstance(value, (str, bytes)))
+                for value in row:
+                    if isinstance(value, (str, bytes)):
+                        size += len(value)
                 if len(rows) > max_rows or size > max_bytes:
                     cursor.close()
                     return Execution(
@@ -160,6 +162,8 @@ class Database:
                 return _timeout(timeout_s)
             return Execution(rows)
         except MemoryError:
+            # First of all: a second MemoryError in here, and CPython 3.11 would look for a handler for ever.
+            rows = None
             return Execution(None, "too_large", "out of memory")
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
             # ValueError covers text that cannot be encoded (lone surrogates) and, in some Python versions, NUL.

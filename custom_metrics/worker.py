@@ -7,6 +7,7 @@ question, tells before each query which one it starts, and answers with one JSON
 
 import hashlib
 import json
+import os
 import resource
 import signal
 import sys
@@ -203,8 +204,9 @@ def main(descriptor: int) -> None:
             try:
                 send({"result": assess(databases, **task, announce=send)})
             except MemoryError:
-                # Said by ending without an answer. A new process starts with all of its memory.
-                return
+                # Said by ending without an answer. A new process starts with all of its memory. Not by returning: what
+                # Python does at its end takes memory.
+                os._exit(0)
 
 
 if __name__ == "__main__":
