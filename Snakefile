@@ -5,7 +5,9 @@
 #
 # Two words change what is run: --config face=as_reported for what a published report did, --config scale=smoke for a
 # run of a minute. All results go to results/<study>/, with -as_reported and -smoke behind the name:
-#     tables/ figures/ report.md     what to read
+#     report.pdf report.md           the technical report
+#     tables.html answers.html       every table, and every question with every answer, to look at
+#     tables/ figures/               the same tables and figures as files
 #     data/                          questions, databases, splits, with manifests of ids and hashes
 #     runs/<model>/prompts/          the prompts, shared by the model and its adapters
 #     runs/<model>/<variant>/        adapter, raw answers and one record per question of each run
@@ -44,12 +46,11 @@ onstart:
 
 
 rule all:
-    """Everything a reader needs: the tables, the figure and the report."""
+    """Everything a reader needs: the report, the tables, the figures and the answers."""
     default_target: True
     input:
-        "<results>/tables/execution_accuracy.csv",
-        "<results>/tables/mmlu.csv",
-        "<results>/tables/regression.csv",
-        "<results>/figures/tradeoff.svg",
-        "<results>/report.md",
+        "<results>/report.pdf",
+        "<results>/tables.html",
+        "<results>/answers.html",
+        [f"<results>/figures/{name}.svg" for name in FIGURES],
         ["<results>/tables/published.csv"] if PUBLISHED else [],

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from custom_metrics.hardness import LEVELS, hardness
 from custom_metrics.inputs import COLUMNS, InputError, Question, find_databases, read_predictions, read_questions
 from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, SEMANTICS, GoldError, Judge, Verdict
-from custom_metrics.stats import mcnemar, paired_difference_interval, wilson_interval
+from custom_metrics.stats import clustered_difference, mcnemar, wilson_interval
 
 LEVEL = 0.95
 RECORD_COLUMNS = (
@@ -220,7 +220,7 @@ def compare(first: str | Path, second: str | Path, column: str) -> str:
     lost = sum(b[question] < a[question] for question in a)
     rows = [[name, path, *_accuracy(sum(x.values()), n)] for name, path, x in (("A", first, a), ("B", second, b))]
     p = mcnemar(gained, lost)
-    low, high = paired_difference_interval(gained, lost, n, LEVEL)
+    estimate = clustered_difference([b[question] - a[question] for question in a], [1] * n, LEVEL)
     difference = 100 * (gained - lost) / n
     chance = (
         f"if neither were better, a difference at least this large would come with probability {p:.3g} "
@@ -238,7 +238,10 @@ def compare(first: str | Path, second: str | Path, column: str) -> str:
             [
                 ["right in A only (b)", str(lost)],
                 ["right in B only (c)", str(gained)],
-                ["difference B - A", f"{difference:+.2f} pp, 95% interval {100 * low:+.2f} to {100 * high:+.2f}"],
+                [
+                    "difference B - A",
+                    f"{difference:+.2f} pp, 95% interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}",
+                ],
                 ["exact McNemar p", f"{p:.3g}"],
             ],
             tablefmt="plain",

@@ -102,6 +102,8 @@ class Verdict:
         predicted_rows: rows of `sql`, None if it did not run.
         flags: which of `GOLD_FLAGS` hold for the gold query: it has no rows; it has the same row twice; it writes a
             string in double quotes, which only SQLite forgives.
+        previews: if the `Judge` was asked for them, the first rows of both results, as `gold` and `predicted` (None if
+            `sql` did not run); see `preview.preview`.
     """
 
     sql: str
@@ -112,6 +114,7 @@ class Verdict:
     gold_rows: int
     predicted_rows: int | None
     flags: tuple[str, ...]
+    previews: dict | None = None
 
 
 class Judge:
@@ -125,16 +128,18 @@ class Judge:
     Args:
         timeout_s: seconds a query may take.
         jobs: the number of processes.
+        previews: whether verdicts come with the first rows of both results.
 
     Raises:
         ValueError: timeout_s is not above 0, or jobs not at least 1.
     """
 
-    def __init__(self, timeout_s: float = 30.0, jobs: int = 1):
+    def __init__(self, timeout_s: float = 30.0, jobs: int = 1, previews: bool = False):
         if not timeout_s > 0 or jobs < 1:
             raise ValueError(f"Found timeout_s {timeout_s} and jobs {jobs}, expected more than 0 and at least 1.")
         self.timeout_s = timeout_s
         self.jobs = jobs
+        self.previews = previews
         self._closed = False
         self._all = [_Process() for _ in range(jobs)]
         # The last that came back goes out first: its caches are warm, and fewer processes may do.
@@ -218,6 +223,7 @@ class Judge:
             "sql": sql,
             "raw": None if bare(answer) == sql else answer,
             "timeout_s": self.timeout_s,
+            "previews": self.previews,
         }
 
     def _run(self, task: dict) -> tuple[dict, bool]:
@@ -355,6 +361,7 @@ def _verdict(task: dict, result: dict) -> Verdict:
         gold_rows=result["gold_rows"],
         predicted_rows=result["predicted_rows"],
         flags=tuple(result["flags"]),
+        previews=result["previews"],
     )
 
 

@@ -90,6 +90,8 @@ _CLASSES = (
 class Execution:
     """What one query gave: `rows` (a list of tuples), or None with an `error_class` and SQLite's `error` message.
 
+    `columns` are the names of the columns of a query that ran.
+
     `error_class` is "" for a query that ran, else `no_sql` (nothing, or a text that does not begin like a statement),
     `syntax_error`, `no_such_table`, `no_such_column`, `ambiguous_column`, `forbidden`, `timeout`, `too_large` or
     `other_sql_error`.
@@ -98,6 +100,7 @@ class Execution:
     rows: list[tuple] | None
     error_class: str = ""
     error: str = ""
+    columns: tuple[str, ...] = ()
 
 
 class Database:
@@ -160,7 +163,7 @@ class Database:
                     )
             if time.monotonic() > self._deadline:
                 return _timeout(timeout_s)
-            return Execution(rows)
+            return Execution(rows, columns=tuple(column[0] for column in cursor.description))
         except MemoryError:
             # First of all: a second MemoryError in here, and CPython 3.11 would look for a handler for ever.
             rows = None

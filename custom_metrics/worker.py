@@ -2,7 +2,8 @@
 
 Started as `python -m custom_metrics.worker FD`, where FD is one end of a socket pair. It takes one JSON message a
 question, tells before each query which one it starts, and answers with one JSON message. JSON keeps hostile text whole
-(lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only verdicts travel.
+(lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only verdicts travel,
+and the first rows if asked for.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from custom_metrics.compare import difference, suite_equal, verdicts
+from custom_metrics.preview import preview
 from custom_metrics.sandbox import MAX_SQL_CHARACTERS, Database, Execution
 from custom_metrics.sql_text import suite_query, without_double_quotes
 
@@ -74,6 +76,7 @@ def assess(
     sql: str,
     raw: str | None,
     timeout_s: float,
+    previews: bool,
     known: Mapping[str, list[str]],
     announce: Callable[[str], None],
 ) -> dict:
@@ -84,6 +87,7 @@ def assess(
         sql: the query taken out of the answer.
         raw: the answer as it is, or None where running it is the same as running `sql`.
         timeout_s: seconds each query may take.
+        previews: whether the first rows are wanted.
         known: error class and message of queries that are not to be run (again), by the names that `announce` gets.
         announce: is called before each query, with its name.
 
@@ -144,6 +148,7 @@ def assess(
         "gold_rows": len(expected.rows),
         "predicted_rows": None if result.rows is None else len(result.rows),
         "flags": flags(gold, expected, databases.get(database)[1]),
+        "previews": _previews(expected, result) if previews else None,
         "timeouts": timeouts,
     }
 
@@ -169,6 +174,14 @@ def flags(gold: str, expected: Execution, database: Database) -> list[str]:
     if names_only and database.execute(f"EXPLAIN {names_only}").error_class == "no_such_column":
         found.append("gold_double_quoted")
     return found
+
+
+def _previews(expected: Execution, result: Execution) -> dict:
+    # A query that failed lacks no particular row.
+    return {
+        "gold": preview(expected.columns, expected.rows, expected.rows if result.rows is None else result.rows),
+        "predicted": None if result.rows is None else preview(result.columns, result.rows, expected.rows),
+    }
 
 
 def _values(result: Execution) -> int:

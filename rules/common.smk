@@ -36,6 +36,29 @@ BASE_PROMPTS = _config.base_prompts(config)
 EVALUATED = config["training"]["eval_strategy"] != "no"
 PUBLISHED = bool(config["published"]["tables"])
 ADAPTERS = [run for run in RUNS if run["variant"] != _config.BASE]
+# What `tables` and `figures` write, and what each is called in Snakemake's report; the captions have the same names.
+TABLES = {
+    "regression": "Change against the base model",
+    "exchange": "Exchange rate of forgetting for learning",
+    "factors": "Swept settings against each other",
+    "seeds": "Seeds",
+    "execution_accuracy": "Execution accuracy",
+    "databases": "Execution accuracy by database",
+    "mmlu": "MMLU",
+    "errors": "What became of the SQL",
+    "flips": "Answers gained and lost",
+    "confusion": "What became of each class of answers",
+}
+FIGURES = {
+    "tradeoff": "Learning against forgetting",
+    "differences": "Differences against the base model",
+    "hardness": "Accuracy by hardness",
+    "databases": "Accuracy by database",
+    "error_flow": "Error classes, base to tuned",
+    "loss": "Training and validation loss",
+}
+if isinstance(config["training"]["seed"], list) and len(config["training"]["seed"]) > 1:
+    FIGURES["seeds"] = "Spread over seeds"
 
 
 wildcard_constraints:

@@ -67,7 +67,7 @@ rule predict_mmlu:
 
 
 rule score_spider:
-    """Execute every predicted query and its gold query, and write one record per question."""
+    """Execute every predicted query and its gold query, write one record per question, and the first rows beside it."""
     input:
         answers="<results>/runs/{model}/{variant}/spider_answers.jsonl",
         questions="<results>/data/splits/dev.jsonl",
@@ -75,6 +75,7 @@ rule score_spider:
         manifest="<results>/data/spider/manifest.json",
     output:
         records="<results>/runs/{model}/{variant}/spider.csv",
+        rows="<results>/runs/{model}/{variant}/spider_rows.jsonl",
     log:
         "<logs>/score_spider/{model}/{variant}.log",
     benchmark:

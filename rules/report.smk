@@ -1,37 +1,19 @@
 rule tables:
-    """Count the records of all runs: execution accuracy, MMLU accuracy, and the change against the base model."""
+    """Count the records of all runs: what each got right, and what every adapter changed against its base model."""
     input:
         spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
         mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
     output:
-        execution_accuracy=report(
-            "<results>/tables/execution_accuracy.csv",
-            caption="captions/execution_accuracy.rst",
-            category="Tables",
-            labels={"table": "Execution accuracy"},
-        ),
-        execution_accuracy_md="<results>/tables/execution_accuracy.md",
-        mmlu=report(
-            "<results>/tables/mmlu.csv",
-            caption="captions/mmlu.rst",
-            category="Tables",
-            labels={"table": "MMLU"},
-        ),
-        mmlu_md="<results>/tables/mmlu.md",
-        regression=report(
-            "<results>/tables/regression.csv",
-            caption="captions/regression.rst",
-            category="Tables",
-            labels={"table": "Change against the base model"},
-        ),
-        regression_md="<results>/tables/regression.md",
-        errors=report(
-            "<results>/tables/errors.csv",
-            caption="captions/errors.rst",
-            category="Tables",
-            labels={"table": "What became of the SQL"},
-        ),
-        errors_md="<results>/tables/errors.md",
+        **{
+            name: report(
+                f"<results>/tables/{name}.csv",
+                caption=f"captions/{name}.rst",
+                category="Tables",
+                labels={"table": label},
+            )
+            for name, label in TABLES.items()
+        },
+        **{f"{name}_md": f"<results>/tables/{name}.md" for name in TABLES},
     log:
         "<logs>/tables.log",
     conda:
@@ -42,19 +24,89 @@ rule tables:
         "../scripts/tables.py"
 
 
+# Apart from `tables`: what a run cost may change without what it answered.
+rule cost:
+    """Put the time, speed and memory of every training and every run of a model into one table."""
+    input:
+        train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
+        predict_spider=collect("<results>/runs/{run[model]}/{run[variant]}/predict_spider.json", run=RUNS),
+        predict_mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=RUNS),
+        answers=collect("<results>/runs/{run[model]}/{run[variant]}/spider_answers.jsonl", run=RUNS),
+    output:
+        csv=report(
+            "<results>/tables/cost.csv",
+            caption="captions/cost.rst",
+            category="Tables",
+            labels={"table": "Cost"},
+        ),
+        md="<results>/tables/cost.md",
+    log:
+        "<logs>/cost.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=SETTINGS["cost"],
+    script:
+        "../scripts/cost.py"
+
+
+rule tables_page:
+    """Put all tables on one page to look at, which needs no network and no other file."""
+    input:
+        **{name: f"<results>/tables/{name}.csv" for name in [*TABLES, "cost"]},
+    output:
+        page="<results>/tables.html",
+    log:
+        "<logs>/tables_page.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=SETTINGS["tables_page"],
+    script:
+        "../scripts/tables_page.py"
+
+
+rule answers:
+    """Put every question with every answer on one page to look at, which needs no network and no other file."""
+    input:
+        spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
+        rows=collect("<results>/runs/{run[model]}/{run[variant]}/spider_rows.jsonl", run=RUNS),
+        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+        questions="<results>/data/mmlu_suite/questions.jsonl",
+        tables="<results>/data/spider/tables.json",
+    output:
+        page="<results>/answers.html",
+    log:
+        "<logs>/answers.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=SETTINGS["answers"],
+    script:
+        "../scripts/answers.py"
+
+
 rule figures:
-    """Draw learning against forgetting, one point per adapter."""
+    """Draw the tables, each figure as SVG and as PDF."""
     input:
         execution_accuracy="<results>/tables/execution_accuracy.csv",
         mmlu="<results>/tables/mmlu.csv",
+        regression="<results>/tables/regression.csv",
+        databases="<results>/tables/databases.csv",
+        confusion="<results>/tables/confusion.csv",
+        seeds="<results>/tables/seeds.csv",
+        train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
     output:
-        svg=report(
-            "<results>/figures/tradeoff.svg",
-            caption="captions/tradeoff.rst",
-            category="Figures",
-            labels={"figure": "Learning against forgetting"},
-        ),
-        pdf="<results>/figures/tradeoff.pdf",
+        **{
+            f"{name}_svg": report(
+                f"<results>/figures/{name}.svg",
+                caption=f"captions/figure_{name}.rst",
+                category="Figures",
+                labels={"figure": label},
+            )
+            for name, label in FIGURES.items()
+        },
+        **{f"{name}_pdf": f"<results>/figures/{name}.pdf" for name in FIGURES},
     log:
         "<logs>/figures.log",
     conda:
@@ -66,26 +118,38 @@ rule figures:
 
 
 rule report:
-    """Put the tables, the figure and the proofs of how they came about into one page."""
+    """Write the technical report: method, results, failures, what they support, limits, and how to have them again."""
     input:
-        execution_accuracy_md="<results>/tables/execution_accuracy.md",
-        mmlu_md="<results>/tables/mmlu.md",
-        regression_md="<results>/tables/regression.md",
-        errors_md="<results>/tables/errors.md",
-        regression="<results>/tables/regression.csv",
-        figure="<results>/figures/tradeoff.svg",
+        **{
+            name: f"<results>/tables/{name}.csv"
+            for name in [
+                "execution_accuracy",
+                "mmlu",
+                "regression",
+                "errors",
+                "exchange",
+                "factors",
+                "seeds",
+                "cost",
+            ]
+        },
+        figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
         records=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
         spider="<results>/data/spider/manifest.json",
         splits="<results>/data/splits/manifest.json",
+        mmlu_source="<results>/data/mmlu/manifest.json",
         suite="<results>/data/mmlu_suite/manifest.json",
         models=collect("<results>/data/models/{model}.json", model=config["models"]),
         audits=collect("<results>/runs/{model}/audit_labels.json", model=config["models"]),
+        dev_prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
+        mmlu_prompts=collect("<results>/runs/{model}/prompts/mmlu.json", model=config["models"]),
         train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
         answers_reports=collect(
             "<results>/runs/{run[model]}/{run[variant]}/predict_{task}.json", run=RUNS, task=["spider", "mmlu"]
         ),
     output:
         report="<results>/report.md",
+        pdf=report("<results>/report.pdf", caption="captions/report.rst", category="Report", labels={"report": "PDF"}),
     log:
         "<logs>/report.log",
     conda:

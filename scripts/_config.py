@@ -239,6 +239,9 @@ def settings(config: dict) -> dict[str, dict]:
         "max_new_tokens": inference["spider_max_new_tokens"],
     }
     models, runs = config["models"], variants(config)
+    names = [{"model": model, "variant": name} for model in models for name in runs]
+    swept = [{"model": model, "settings": chosen, "variant": name} for model in models for name, chosen in runs.items()]
+    defects = _pick(config, "known_defects", "accept_defect")
 
     def predict(max_new_tokens: int) -> dict:
         return {
@@ -278,27 +281,31 @@ def settings(config: dict) -> dict[str, dict]:
         "tables": {
             "study": label(config),
             **config["tables"],
-            **_pick(config, "known_defects", "accept_defect"),
-            "runs": [
-                {"model": model, "settings": chosen, "variant": name}
-                for model in models
-                for name, chosen in runs.items()
-            ],
+            **defects,
+            "runs": swept,
         },
-        "figures": {},
+        "cost": {
+            "study": label(config),
+            "runs": swept,
+        },
+        "tables_page": {"study": label(config), **defects},
+        "answers": {"study": label(config), **_pick(config["tables"], "semantics"), "runs": names, **defects},
+        "figures": _pick(config["report"], "language"),
         "report": {
             "study": label(config),
-            "semantics": config["tables"]["semantics"],
             "base_prompts": base_prompts(config),
-            **_pick(config, "known_defects", "accept_defect"),
+            **_pick(config["tables"], "semantics"),
+            **_pick(config["report"], "language"),
+            **_pick(config, "face", "scale"),
+            **defects,
         },
         "compare_published": {
             "study": label(config),
             "published": config["published"],
             "dev_questions": spider["counts"]["dev"],
             "confidence_level": config["tables"]["confidence_level"],
-            "runs": [{"model": model, "variant": name} for model in models for name in runs],
-            **_pick(config, "known_defects", "accept_defect"),
+            "runs": names,
+            **defects,
         },
     }
     return _sorted(slices)

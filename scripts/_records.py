@@ -63,7 +63,8 @@ def read_records(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: the file's columns are not `columns`, a 0/1 column holds something else, or an id comes twice.
     """
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8")
+    # Plain Python strings: pandas' own string type cannot hold lone surrogates.
+    frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding="utf-8")
     if list(frame.columns) != list(columns):
         raise UserError(f"{path}: found columns {', '.join(frame.columns)}, expected {', '.join(columns)}.")
     for column in frame.columns:
@@ -77,8 +78,7 @@ def read_records(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
         elif column in NUMBERS:
             frame[column] = pd.to_numeric(frame[column])
         else:
-            # Plain Python strings: pandas' own string type cannot hold lone surrogates.
-            frame[column] = pd.Series([unescape(text) for text in frame[column]], dtype=object)
+            frame[column] = pd.Series([unescape(x) if "\\" in x else x for x in frame[column]], dtype=object)
     if frame["id"].duplicated().any():
         raise UserError(f"{path}, id {frame['id'][frame['id'].duplicated()].iloc[0]}: comes twice, expected once.")
     return frame

@@ -1,5 +1,6 @@
-"""Score a model's answers to Spider questions by running them: one record a question."""
+"""Score a model's answers to Spider questions by running them: one record a question, and the first rows beside it."""
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 # `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _files import UserError, read_json, read_jsonl, sha256_file
+from _files import UserError, atomic_write, read_json, read_jsonl, sha256_file
 from _job import job
 from _records import SPIDER_COLUMNS, by_id, write_records
 from custom_metrics.judge import SEMANTICS, GoldError, Judge
@@ -21,6 +22,7 @@ def score_spider(
     prompts: str | Path,
     manifest: str | Path,
     records: str | Path,
+    rows: str | Path,
     timeout_s: float,
     jobs: int = 1,
 ) -> None:
@@ -36,6 +38,8 @@ def score_spider(
         prompts: JSON lines with id.
         manifest: of the data; the databases stand beside it as database/<db_id>/<db_id>.sqlite.
         records: CSV to write; see `_records`.
+        rows: JSON lines to write: id, and as `gold` and `predicted` the first rows of both results
+            (`custom_metrics.preview.preview`), `predicted` null if the query did not run.
         timeout_s: seconds a query may take.
         jobs: processes to run queries in; the records do not depend on it.
 
@@ -49,7 +53,7 @@ def score_spider(
 
     items = [(databases[known[i]["db_id"]], known[i]["query"], given[i]["answer"] if i in given else "") for i in asked]
     try:
-        with Judge(timeout_s, jobs) as judge:
+        with Judge(timeout_s, jobs, previews=True) as judge:
             verdicts = judge.judge_all(items, progress=True)
     except GoldError as error:
         raise UserError(
@@ -57,7 +61,7 @@ def score_spider(
             "the data are at fault: put its database into spider.exclude_databases."
         ) from None
 
-    rows = []
+    found = []
     for number, (_, _, answer), verdict in zip(asked, items, verdicts, strict=True):
         question = known[number]
         answered = number in given
@@ -77,8 +81,12 @@ def score_spider(
         }
         row |= {name: int(verdict.correct[name]) for name in SEMANTICS}
         row |= {f"{name}_raw": int(verdict.correct_raw[name]) for name in SEMANTICS}
-        rows.append(row)
-    write_records(records, SPIDER_COLUMNS, rows)
+        found.append(row)
+    with atomic_write(rows) as stream:
+        for number, verdict in zip(asked, verdicts, strict=True):
+            # ASCII, as a value that is no UTF-8 has lone surrogates.
+            stream.write(json.dumps({"id": number} | verdict.previews, separators=(",", ":")) + "\n")
+    write_records(records, SPIDER_COLUMNS, found)
 
 
 def find_databases(manifest: str | Path, db_ids: Iterable[str]) -> dict[str, Path]:
@@ -110,6 +118,7 @@ if __name__ == "__main__":
             prompts=snakemake.input.prompts,
             manifest=snakemake.input.manifest,
             records=snakemake.output.records,
+            rows=snakemake.output.rows,
             jobs=snakemake.threads,
             **snakemake.params.settings,
         )

@@ -1,54 +1,62 @@
-"""Put all records of a study into four tables: execution accuracy, MMLU, adapters against their base, errors."""
+"""Put all records of a study into tables: what each run got right, and what every adapter changed against its base."""
 
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 # `custom_metrics` stands beside this folder; Snakemake makes only the script's own folder importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import pandas as pd
 
 from _files import UserError, atomic_write, sha256_json
 from _job import job
 from _records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
+from _sheets import (
+    ALL,
+    BASE,
+    GOLD_EMPTY,
+    GOLD_NOT_EMPTY,
+    HARDNESS,
+    SAME,
+    SEED,
+    TABLES,
+    Notes,
+    markdown,
+    sheet,
+)
 from _stamp import stamp
 from custom_metrics.judge import ERROR_CLASSES, SEMANTICS
 from custom_metrics.stats import (
+    Estimate,
+    cluster_bootstrap,
+    clustered_difference,
+    detectable,
+    fieller,
     holm,
     mcnemar,
     minimum_detectable_difference,
-    paired_difference_interval,
     percent_change,
+    replicates,
     wilson_interval,
 )
 
-BASE = "base"
-ALL = "aggregate"
-HARDNESS = ("easy", "medium", "hard", "extra")
-GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
-# How each semantics is called in a heading, and what makes an answer right under it.
-NAMES = {
-    "set": "Set",
-    "bag": "Bag",
-    "ordered": "Ordered",
-    "test_suite": "Test suite",
-    "columns_any_order": "Columns in any order",
-}
-MEANINGS = {
-    "set": "its query gives the gold query's rows, however often, in any order, columns in the same order",
-    "bag": "its query gives the gold query's rows, equally often, in any order, columns in the same order",
-    "ordered": "its query gives the gold query's rows, equally often, in the same order where the gold query has a "
-    "top-level ORDER BY, columns in the same order",
-    "test_suite": "the rules of Spider's official test-suite evaluator say so, on one database: columns in any order, "
-    "rows in the same order if the gold query holds ORDER BY, DISTINCT ignored",
-    "columns_any_order": "its query gives the gold query's rows, equally often, in any order, for some order of its "
-    "columns",
-}
 CHANCE = {"execution_accuracy": 0.0, "mmlu": 0.25}
-MEASURES = {"execution_accuracy": "Spider execution accuracy", "mmlu": "MMLU"}
+# With fewer databases or subjects than this their differences from each other are hardly known: the interval would be
+# several times as wide, and most studies of one subject a category could say nothing. So their conclusions are about
+# these databases or subjects alone, and the questions are what is drawn.
+FEWEST_CLUSTERS = 5
+# All pairs of so many levels of a setting are compared.
+MOST_LEVELS = 4
 SPIDER_QUESTION = ["id", "db_id", "hardness", "question", "gold"]
 MMLU_QUESTION = ["id", "subject", "category", "answer"]
+SPIDER_COUNTED = [*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "gold_rows"]
+MMLU_COUNTED = ["correct", "correct_generated", "generated_letter"]
+# What a table without a column `measure` is about.
+MEASURE = dict.fromkeys(TABLES, "execution_accuracy") | {"mmlu": "mmlu"}
 
 
 def tables(
@@ -62,11 +70,11 @@ def tables(
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
 ) -> None:
-    """Write the four tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
+    """Write the tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
 
     Args:
         spider, mmlu: records of each run, in the order of `runs`.
-        outputs: paths named execution_accuracy, mmlu, regression and errors, and the same with `_md`.
+        outputs: a path for each name in `_sheets.TABLES`, and for each with `_md`.
         study: the study's name, for the headings.
         runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base).
         confidence_level: of all intervals and verdicts, such as 0.95.
@@ -87,43 +95,52 @@ def tables(
         {"model": run["model"], "variant": run["variant"]} | {axis: plain(run["settings"].get(axis)) for axis in axes}
         for run in runs
     ]
-    spider_frames = read_same(spider, SPIDER_COLUMNS, SPIDER_QUESTION)
-    mmlu_frames = read_same(mmlu, MMLU_COLUMNS, MMLU_QUESTION)
+    spider_frames = read_same(spider, SPIDER_COLUMNS, SPIDER_QUESTION, SPIDER_COUNTED)
+    mmlu_frames = read_same(mmlu, MMLU_COLUMNS, MMLU_QUESTION, MMLU_COUNTED)
     if ALL in set(mmlu_frames[0]["category"]):
         raise UserError(
             f"config, mmlu.categories: {ALL} is the name of the row over all categories. Choose another name."
         )
-
-    spider_frames = [frame.assign(correct=frame[semantics]) for frame in spider_frames]
-    accuracy = pd.DataFrame(
-        [
-            h | row
-            for h, f in zip(heads, spider_frames, strict=True)
-            for row in spider_rows(f, confidence_level, semantics)
-        ]
-    )
-    knowledge = pd.DataFrame(
-        [h | row for h, f in zip(heads, mmlu_frames, strict=True) for row in mmlu_rows(f, confidence_level)]
-    )
-    regression = regression_rows(heads, spider_frames, mmlu_frames, confidence_level)
-    errors = pd.DataFrame([h | row for h, f in zip(heads, spider_frames, strict=True) for row in error_rows(f)])
-
     hashes = {
-        "spider": sha256_json(spider_frames[0][SPIDER_QUESTION].values.tolist()),
+        "execution_accuracy": sha256_json(spider_frames[0][SPIDER_QUESTION].values.tolist()),
         "mmlu": sha256_json(mmlu_frames[0][MMLU_QUESTION].values.tolist()),
     }
-    notes = Notes(study, confidence_level, semantics, len(spider_frames[0]), mmlu_frames[0]["category"], hashes)
-    for name, frame, text in (
-        ("execution_accuracy", accuracy, execution_accuracy_md(accuracy, notes)),
-        ("mmlu", knowledge, mmlu_md(knowledge, notes)),
-        ("regression", regression, regression_md(regression, notes)),
-        ("errors", errors, errors_md(errors, notes)),
-    ):
+    right = {
+        "execution_accuracy": np.array([frame[semantics] for frame in spider_frames], dtype=np.int8),
+        "mmlu": np.array([frame["correct"] for frame in mmlu_frames], dtype=np.int8),
+    }
+    parts = [*spider_parts(spider_frames[0]), *mmlu_parts(mmlu_frames[0])]
+    bases = base_of(heads)
+    about = {"execution_accuracy": semantics, "mmlu": ""}
+    level = confidence_level
+
+    comparisons, estimates = regression_rows(heads, bases, parts, right, hashes, level)
+    frames = {
+        "regression": comparisons,
+        "exchange": exchange_rows(heads, bases, comparisons, estimates, level),
+        "factors": factor_rows(heads, axes, parts, right, level),
+        "seeds": seed_rows(heads, axes, bases, parts, right, level),
+        "execution_accuracy": with_heads(heads, (spider_rows(f, level, semantics) for f in spider_frames)),
+        "databases": database_rows(heads, bases, parts, right, level),
+        "mmlu": with_heads(heads, (mmlu_rows(frame, level) for frame in mmlu_frames)),
+        "errors": with_heads(heads, map(error_rows, spider_frames)),
+        "flips": flip_rows(heads, bases, parts, right),
+        "confusion": confusion_rows(heads, bases, spider_frames),
+    }
+    for name, frame in frames.items():
+        measures = frame["measure"] if "measure" in frame else pd.Series(MEASURE.get(name), index=frame.index)
+        if name not in ("mmlu", "errors", "confusion"):
+            frame["semantics"] = measures.map(about)
+        frame["data_sha256"] = measures.map(hashes)
+        frame["confidence_level"] = level
+    frames["exchange"]["data_sha256"] = " ".join(hashes.values())
+
+    notes = Notes(study, frames["execution_accuracy"], frames["mmlu"])
+    for name in TABLES:
         with atomic_write(outputs[name]) as stream:
-            frame = frame.assign(confidence_level=confidence_level)
-            frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
+            frames[name].to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
         with atomic_write(outputs[f"{name}_md"]) as stream:
-            stream.write(text + stamp(known_defects, accept_defect))
+            stream.write(markdown(sheet(name, frames[name], notes)) + stamp(known_defects, accept_defect))
 
 
 def plain(value: object) -> object:
@@ -135,29 +152,37 @@ def plain(value: object) -> object:
     return "" if value is None else str(value)
 
 
-def read_same(paths: Sequence[str | Path], columns: Sequence[str], question: list[str]) -> list[pd.DataFrame]:
+def read_same(
+    paths: Sequence[str | Path], columns: Sequence[str], question: list[str], others: list[str] | None = None
+) -> list[pd.DataFrame]:
     """Read the records of all runs, each in the order of the first file.
+
+    Of the columns that are not about the question only `others` are kept, if they are given: answers are most of the
+    records, and a study may have hundreds of runs.
 
     Raises:
         UserError: a file is not about the questions of the first; the message names the file and what differs.
     """
-    frames = [read_records(path, columns) for path in paths]
-    first = frames[0]
-    if first.empty:
-        raise UserError(f"{paths[0]}: has no records, expected one a question.")
-    for number, (path, frame) in enumerate(zip(paths, frames, strict=True)):
+    frames = []
+    for path in paths:
+        frame = read_records(path, columns)
+        first = frames[0] if frames else frame
+        if first.empty:
+            raise UserError(f"{path}: has no records, expected one a question.")
         expected, found = set(first["id"]), set(frame["id"])
         if expected != found:
             raise UserError(
                 f"{path}: lacks {listed(expected - found)} and has {listed(found - expected)} against {paths[0]}. All "
                 "runs must answer the same questions: run the scoring rules again."
             )
-        frame = frame.set_index("id", drop=False).loc[first["id"]].reset_index(drop=True)
+        if frame["id"].tolist() != first["id"].tolist():
+            frame = frame.set_index("id", drop=False).loc[first["id"]].reset_index(drop=True)
         for column in question:
             different = frame.loc[frame[column] != first[column], "id"]
             if len(different):
                 raise UserError(f"{path}, {column} of {different.iloc[0]}: differs from {paths[0]}. Score both again.")
-        frames[number] = frame
+        frame[question] = first[question]
+        frames.append(frame if others is None else frame[[*question, *others]])
     return frames
 
 
@@ -168,11 +193,77 @@ def listed(ids: set[str]) -> str:
     )
 
 
-def proportion(correct: int, n: int, level: float) -> dict:
+class Part(NamedTuple):
+    """Some questions of one measure, and what is drawn at random with them."""
+
+    measure: str
+    part: str  # aggregate, hardness, database, category or subject
+    value: str
+    chosen: np.ndarray  # the questions, as positions
+    clusters: int  # how many databases or subjects they are of
+    unit: str  # database, subject or question: what a conclusion takes as drawn
+    codes: np.ndarray  # of each question the number of its unit, from 0
+    sizes: np.ndarray  # of each unit its number of questions
+
+
+def part_of(measure: str, part: str, value: str, chosen: np.ndarray, names: pd.Series) -> Part:
+    """Return a part; its units are its databases or subjects if it has at least `FEWEST_CLUSTERS`, or its questions."""
+    codes, found = pd.factorize(names.to_numpy()[chosen])
+    unit = names.name.removesuffix("_id").replace("db", "database")
+    if len(found) < FEWEST_CLUSTERS:
+        unit, codes = "question", np.arange(len(chosen))
+    return Part(measure, part, value, chosen, len(found), unit, codes, np.bincount(codes))
+
+
+def spider_parts(frame: pd.DataFrame) -> Iterator[Part]:
+    """Yield all Spider questions, each level of hardness and each database, those without questions left out."""
+    yield part_of("execution_accuracy", ALL, ALL, np.arange(len(frame)), frame["db_id"])
+    for column, values in (("hardness", HARDNESS), ("db_id", sorted(set(frame["db_id"])))):
+        for value in values:
+            chosen = np.flatnonzero(frame[column] == value)
+            if len(chosen):
+                name = "hardness" if column == "hardness" else "database"
+                yield part_of("execution_accuracy", name, value, chosen, frame["db_id"])
+
+
+def mmlu_parts(frame: pd.DataFrame) -> Iterator[Part]:
+    """Yield all MMLU questions, each category and each subject, in the order of the questions."""
+    yield part_of("mmlu", ALL, ALL, np.arange(len(frame)), frame["subject"])
+    for column in ("category", "subject"):
+        for value in dict.fromkeys(frame[column]):
+            yield part_of("mmlu", column, value, np.flatnonzero(frame[column] == value), frame["subject"])
+
+
+def base_of(heads: Sequence[Mapping]) -> dict[int, int]:
+    """Return the position of each adapter's base run, by the adapter's position.
+
+    Raises:
+        UserError: a model has adapters and no base run.
+    """
+    bases = {head["model"]: number for number, head in enumerate(heads) if head["variant"] == BASE}
+    for head in heads:
+        if head["model"] not in bases:
+            raise UserError(
+                f"tables: {head['model']} has adapters and no run called {BASE}, which they are compared with."
+            )
+    return {number: bases[head["model"]] for number, head in enumerate(heads) if head["variant"] != BASE}
+
+
+def with_heads(heads: Sequence[dict], rows: Iterator[list[dict]]) -> pd.DataFrame:
+    """Return one table of the rows of each run, each with its run."""
+    return pd.DataFrame([head | row for head, part in zip(heads, rows, strict=True) for row in part])
+
+
+def proportion(correct: int, n: int, level: float, prefix: str = "") -> dict:
     """Return n, correct, accuracy in percent and its Wilson interval in percent."""
     low, high = wilson_interval(correct, n, level)
     accuracy = 100.0 * correct / n if n else None
-    return {"n": n, "correct": correct, "accuracy_pct": accuracy, "ci_low": 100 * low, "ci_high": 100 * high}
+    return {"n": n, "correct": correct, "accuracy_pct": accuracy} | bounds(low, high, prefix)
+
+
+def bounds(low: float, high: float, prefix: str = "", suffix: str = "") -> dict:
+    """Return an interval in percent or percentage points."""
+    return {f"{prefix}ci_low{suffix}": 100 * low, f"{prefix}ci_high{suffix}": 100 * high}
 
 
 def spider_rows(frame: pd.DataFrame, level: float, semantics: str) -> list[dict]:
@@ -182,17 +273,55 @@ def spider_rows(frame: pd.DataFrame, level: float, semantics: str) -> list[dict]
     questions has n 0. n, correct, accuracy and interval are of the headline's semantics; then every semantics has its
     own columns, for the SQL taken out of the answer and, with `_raw`, for the answer as it is.
     """
-    empty = frame["gold_rows"] == 0
-    parts = {ALL: empty | True} | {name: frame["hardness"] == name for name in HARDNESS}
+    empty, hardness = frame["gold_rows"].to_numpy() == 0, frame["hardness"].to_numpy()
+    parts = {ALL: empty | True} | {name: hardness == name for name in HARDNESS}
+    columns = [f"{name}{raw}" for raw in ("", "_raw") for name in SEMANTICS]
+    values = frame[columns].to_numpy()
     rows = []
     for name, chosen in (parts | {GOLD_NOT_EMPTY: ~empty, GOLD_EMPTY: empty}).items():
-        part = frame[chosen]
-        row = {"questions": name, "semantics": semantics} | proportion(int(part["correct"].sum()), len(part), level)
-        for column in (f"{name}{raw}" for raw in ("", "_raw") for name in SEMANTICS):
-            correct = int(part[column].sum())
-            row |= {f"{column}_correct": correct, f"{column}_pct": 100.0 * correct / len(part) if len(part) else None}
+        sums, n = dict(zip(columns, values[chosen].sum(axis=0).tolist(), strict=True)), int(chosen.sum())
+        row = {"questions": name, "semantics": semantics} | proportion(sums[semantics], n, level)
+        for column in columns:
+            row |= {f"{column}_correct": sums[column], f"{column}_pct": 100.0 * sums[column] / n if n else None}
         rows.append(row)
     return rows
+
+
+def database_rows(
+    heads: Sequence[dict],
+    bases: Mapping[int, int],
+    parts: Sequence[Part],
+    right: Mapping[str, np.ndarray],
+    level: float,
+) -> pd.DataFrame:
+    """Return the accuracy of each run on each database, and what its base had there."""
+    rows = []
+    for number, head in enumerate(heads):
+        for part in parts:
+            if part.part != "database":
+                continue
+            of_run = right[part.measure][number, part.chosen]
+            row = {"db_id": part.value} | proportion(int(of_run.sum()), len(of_run), level)
+            if number in bases:
+                before = right[part.measure][bases[number], part.chosen]
+                row |= {"base_correct": int(before.sum()), **gains(before, of_run)}
+            rows.append(head | row)
+    frame = pd.DataFrame(rows, columns=[*heads[0], *proportion_columns("db_id"), *DATABASE_CHANGE])
+    return frame.astype(dict.fromkeys(("base_correct", "gained", "lost"), "Int64"))
+
+
+DATABASE_CHANGE = ("base_correct", "difference_pp", "gained", "lost")
+
+
+def proportion_columns(*first: str) -> list[str]:
+    """Return the names of the columns of `proportion`, behind others."""
+    return [*first, "n", "correct", "accuracy_pct", "ci_low", "ci_high"]
+
+
+def gains(before: np.ndarray, after: np.ndarray) -> dict:
+    """Return the difference in percentage points, and how many questions were gained and lost."""
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    return {"difference_pp": 100.0 * (gained - lost) / len(before), "gained": gained, "lost": lost}
 
 
 def error_rows(frame: pd.DataFrame) -> list[dict]:
@@ -200,276 +329,324 @@ def error_rows(frame: pd.DataFrame) -> list[dict]:
     counts = frame["error_class"].value_counts()
     return [
         {"error_class": name, "n": int(counts.get(name, 0)), "share_pct": 100.0 * int(counts.get(name, 0)) / len(frame)}
+        | {"questions": len(frame)}
         for name in ERROR_CLASSES
     ]
 
 
-def categories(frame: pd.DataFrame) -> list[str]:
-    """Return the categories of MMLU records in the order of the questions."""
-    return list(dict.fromkeys(frame["category"]))
-
-
 def mmlu_rows(frame: pd.DataFrame, level: float) -> list[dict]:
-    """Return one run's rows of the MMLU table: all questions, then each category."""
+    """Return one run's rows of the MMLU table: all questions, then each category, in the order of the questions."""
     rows = []
-    for category in [ALL, *categories(frame)]:
+    for category in [ALL, *dict.fromkeys(frame["category"])]:
         part = frame if category == ALL else frame[frame["category"] == category]
+        n = len(part)
         generated, invalid = int(part["correct_generated"].sum()), int((part["generated_letter"] == "").sum())
         rows.append(
             {"category": category}
-            | proportion(int(part["correct"].sum()), len(part), level)
-            | {"correct_generated": generated, "accuracy_generated_pct": 100.0 * generated / len(part)}
-            | {"invalid": invalid, "invalid_pct": 100.0 * invalid / len(part)}
+            | proportion(int(part["correct"].sum()), n, level)
+            | {"correct_generated": generated, "accuracy_generated_pct": 100.0 * generated / n}
+            | bounds(*wilson_interval(generated, n, level), "generated_")
+            | {"invalid": invalid, "invalid_pct": 100.0 * invalid / n}
+            | bounds(*wilson_interval(invalid, n, level), "invalid_")
         )
     return rows
 
 
+COMPARED = (
+    "measure", "category", "n", "base_correct", "tuned_correct", "base_accuracy_pct", "tuned_accuracy_pct",
+    "difference_pp", "ci_low_pp", "ci_high_pp", "bootstrap_low_pp", "bootstrap_high_pp", "percent_change", "gained",
+    "lost", "p_mcnemar", "p_mcnemar_holm", "p_clustered", "p_holm", "minimum_detectable_pp", "verdict", "unit",
+    "clusters",
+)  # fmt: skip
+
+
 def regression_rows(
-    heads: Sequence[dict], spider: Sequence[pd.DataFrame], mmlu: Sequence[pd.DataFrame], level: float
-) -> pd.DataFrame:
+    heads: Sequence[dict],
+    bases: Mapping[int, int],
+    parts: Sequence[Part],
+    right: Mapping[str, np.ndarray],
+    hashes: Mapping[str, str],
+    level: float,
+) -> tuple[pd.DataFrame, dict[tuple[int, str], Estimate]]:
     """Compare each adapter with the base of its model, question by question.
 
     The p values are adjusted (Holm) within two families: the headline (execution accuracy and aggregate MMLU of all
-    adapters) and the categories of MMLU of all adapters. The verdict follows the adjusted p.
+    adapters) and the categories of MMLU of all adapters. The verdict follows the adjusted p of the clustered test, and
+    of McNemar's where the unit is the question.
 
-    Raises:
-        UserError: a model has adapters and no base run.
+    Returns:
+        The table, and the estimate behind each aggregate row, by the adapter's position and the measure.
     """
-    bases = {head["model"]: number for number, head in enumerate(heads) if head["variant"] == BASE}
-    rows = []
-    for number, head in enumerate(heads):
-        if head["variant"] == BASE:
+    rows, estimates = {}, {}
+    for order, part in enumerate(part for part in parts if part.part in (ALL, "category")):
+        differences = {
+            number: right[part.measure][number, part.chosen] - right[part.measure][base, part.chosen]
+            for number, base in bases.items()
+        }
+        if not differences:
             continue
-        if head["model"] not in bases:
-            raise UserError(
-                f"tables: {head['model']} has adapters and no run called {BASE}, which they are compared with."
+        sums = np.array([np.bincount(part.codes, row) for row in differences.values()])
+        clustered = part.unit != "question"
+        drawn = np.full((2, len(sums)), np.nan)
+        if clustered:
+            drawn = np.array(cluster_bootstrap(sums, part.sizes, level, int(hashes[part.measure][:16], 16)))
+        for (number, base), of_units, (draw_low, draw_high) in zip(bases.items(), sums, drawn.T, strict=True):
+            before, after = (right[part.measure][run, part.chosen] for run in (base, number))
+            estimate = clustered_difference(of_units, part.sizes, level)
+            if part.part == ALL:
+                estimates[number, part.measure] = estimate
+            n, k_before, k_after, change = len(before), int(before.sum()), int(after.sum()), gains(before, after)
+            p = mcnemar(change["gained"], change["lost"])
+            least = (
+                detectable(estimate, level)
+                if clustered
+                else minimum_detectable_difference(change["gained"], change["lost"], n, level)
             )
-        base = bases[head["model"]]
-        parts = [("execution_accuracy", ALL, spider[base]["correct"], spider[number]["correct"])]
-        for category in [ALL, *categories(mmlu[base])]:
-            chosen = slice(None) if category == ALL else mmlu[base]["category"] == category
-            parts.append(("mmlu", category, mmlu[base].loc[chosen, "correct"], mmlu[number].loc[chosen, "correct"]))
-        rows += [
-            head | {"measure": measure, "category": category} | compare(before, after, CHANCE[measure], level)
-            for measure, category, before, after in parts
-        ]
-    columns = [*heads[0], "measure", "category", *compare(pd.Series([0]), pd.Series([0]), 0.0, level)]
-    frame = pd.DataFrame(rows, columns=columns)
+            rows[number, order] = heads[number] | {
+                "measure": part.measure,
+                "category": part.value,
+                "n": n,
+                "base_correct": k_before,
+                "tuned_correct": k_after,
+                "base_accuracy_pct": 100.0 * k_before / n,
+                "tuned_accuracy_pct": 100.0 * k_after / n,
+                **bounds(estimate.low, estimate.high, suffix="_pp"),
+                "bootstrap_low_pp": 100 * draw_low,
+                "bootstrap_high_pp": 100 * draw_high,
+                "percent_change": percent_change(k_before, k_after, n, CHANCE[part.measure], level),
+                **change,
+                "p_mcnemar": p,
+                "p_clustered": estimate.p if clustered else None,
+                "p": estimate.p if clustered else p,
+                "minimum_detectable_pp": None if least is None else 100.0 * least,
+                "unit": part.unit,
+                "clusters": part.clusters,
+            }
+    frame = pd.DataFrame([rows[key] for key in sorted(rows)], columns=[*heads[0], *COMPARED, "p"])
     for family in (frame["category"] == ALL, frame["category"] != ALL):
-        frame.loc[family, "p_holm"] = holm(frame.loc[family, "p_mcnemar"].tolist())
-    frame["p_holm"] = frame["p_holm"].astype(float)
-    frame["verdict"] = [
-        "not distinguishable at this n" if row.p_holm >= 1 - level else "better" if row.gained > row.lost else "worse"
-        for row in frame.itertuples()
+        adjust(frame, family, "p", "p_holm")
+        adjust(frame, family, "p_mcnemar", "p_mcnemar_holm")
+    frame["verdict"] = verdicts(frame, level, "better", "worse")
+    return frame.drop(columns="p"), estimates
+
+
+def adjust(frame: pd.DataFrame, family: pd.Series, p: str, adjusted: str) -> None:
+    """Write the p values of a family of rows, adjusted by Holm's method, into a column."""
+    frame.loc[family, adjusted] = holm(frame.loc[family, p].tolist())
+    frame[adjusted] = frame[adjusted].astype(float)
+
+
+def verdicts(frame: pd.DataFrame, level: float, up: str, down: str, difference: str = "difference_pp") -> list[str]:
+    """Return what each row's adjusted p lets one say of the sign of its difference."""
+    return [
+        SAME if p >= 1 - level else up if pp > 0 else down
+        for p, pp in zip(frame["p_holm"], frame[difference], strict=True)
     ]
+
+
+EXCHANGED = (
+    "gain_pp", "gain_ci_low_pp", "gain_ci_high_pp", "loss_pp", "loss_ci_low_pp", "loss_ci_high_pp",
+    "exchange_rate", "ci_low", "ci_high", "note", "n_spider", "n_mmlu",
+)  # fmt: skip
+
+
+def exchange_rows(
+    heads: Sequence[dict],
+    bases: Mapping[int, int],
+    comparisons: pd.DataFrame,
+    estimates: Mapping[tuple[int, str], Estimate],
+    level: float,
+) -> pd.DataFrame:
+    """Return how many points of MMLU each adapter lost for one point of execution accuracy gained.
+
+    No rate where a gain is not shown (by the adjusted p of the regression table, and by Fieller's interval).
+    """
+    whole = comparisons[comparisons["category"] == ALL]
+    gain_rows = whole[whole["measure"] == "execution_accuracy"].to_dict("records")
+    loss_rows = whole[whole["measure"] == "mmlu"].to_dict("records")
+    rows = []
+    for number, gain, loss in zip(bases, gain_rows, loss_rows, strict=True):
+        learned, changed = estimates[number, "execution_accuracy"], estimates[number, "mmlu"]
+        forgotten = changed._replace(centre=-changed.centre)
+        interval = fieller(forgotten, learned, level) if gain["verdict"] == "better" else None
+        note = ""
+        if interval is None:
+            note = "execution accuracy fell" if gain["verdict"] == "worse" else "gain not distinguishable from 0"
+        rows.append(
+            heads[number]
+            | {
+                "gain_pp": gain["difference_pp"],
+                **bounds(learned.low, learned.high, "gain_", "_pp"),
+                "loss_pp": 0.0 - loss["difference_pp"],
+                **bounds(-changed.high, -changed.low, "loss_", "_pp"),
+                "exchange_rate": None if interval is None else (0.0 - loss["difference_pp"]) / gain["difference_pp"],
+                "ci_low": None if interval is None else interval[0],
+                "ci_high": None if interval is None else interval[1],
+                "note": note,
+                "n_spider": gain["n"],
+                "n_mmlu": loss["n"],
+            }
+        )
+    return pd.DataFrame(rows, columns=[*heads[0], *EXCHANGED])
+
+
+FACTORS = (
+    "model", "axis", "low", "high", "pairs", "measure", "n", "low_accuracy_pct", "high_accuracy_pct", "difference_pp",
+    "ci_low_pp", "ci_high_pp", "p", "p_holm", "minimum_detectable_pp", "verdict", "unit", "clusters",
+)  # fmt: skip
+
+
+def factor_rows(
+    heads: Sequence[dict], axes: Sequence[str], parts: Sequence[Part], right: Mapping[str, np.ndarray], level: float
+) -> pd.DataFrame:
+    """Compare the levels of each swept setting, averaged over the adapters that are alike in all others.
+
+    Seeds are averaged over and no factor themselves. Of more than `MOST_LEVELS` levels each is compared with the first
+    alone: all pairs would leave the adjusted p values no power. The family of these (Holm) is this table.
+    """
+    rows = []
+    for model in dict.fromkeys(head["model"] for head in heads):
+        adapters = [i for i, head in enumerate(heads) if head["model"] == model and head["variant"] != BASE]
+        for axis in axes:
+            levels = list(dict.fromkeys(heads[i][axis] for i in adapters))
+            if axis == SEED or len(levels) < 2:
+                continue
+            by_rest: dict[tuple, dict[str, int]] = {}
+            for i in adapters:
+                by_rest.setdefault(tuple(heads[i][a] for a in axes if a != axis), {})[heads[i][axis]] = i
+            pairs = itertools.combinations(levels, 2)
+            if len(levels) > MOST_LEVELS:
+                pairs = ((levels[0], other) for other in levels[1:])
+            for low, high in pairs:
+                runs = [(of[low], of[high]) for of in by_rest.values() if low in of and high in of]
+                for part in parts:
+                    if part.part == ALL and runs:
+                        head = {"model": model, "axis": axis, "low": low, "high": high, "pairs": len(runs)}
+                        rows.append(head | contrast(part, right[part.measure], runs, level))
+    frame = pd.DataFrame(rows, columns=FACTORS)
+    adjust(frame, frame["p"].notna(), "p", "p_holm")
+    frame["verdict"] = verdicts(frame, level, "higher", "lower")
     return frame
 
 
-def compare(base: pd.Series, tuned: pd.Series, chance: float, level: float) -> dict:
-    """Return the paired comparison of two columns of 0/1 on the same questions."""
-    n, gained, lost = len(base), int(((base == 0) & (tuned == 1)).sum()), int(((base == 1) & (tuned == 0)).sum())
-    low, high = paired_difference_interval(gained, lost, n, level)
-    detectable = minimum_detectable_difference(gained, lost, n, level)
+def contrast(part: Part, right: np.ndarray, pairs: Sequence[tuple[int, int]], level: float) -> dict:
+    """Return the difference of the second of each pair of runs to the first, averaged over the pairs."""
+    low, high = (right[[pair[side] for pair in pairs]][:, part.chosen].mean(axis=0) for side in (0, 1))
+    estimate = clustered_difference(np.bincount(part.codes, high - low), part.sizes, level)
+    p = estimate.p
+    if part.unit == "question" and len(pairs) == 1:
+        p = mcnemar(int((high > low).sum()), int((high < low).sum()))
+    least = detectable(estimate, level)
     return {
-        "n": n,
-        "base_correct": int(base.sum()),
-        "tuned_correct": int(tuned.sum()),
-        "base_accuracy_pct": 100.0 * int(base.sum()) / n,
-        "tuned_accuracy_pct": 100.0 * int(tuned.sum()) / n,
-        "difference_pp": 100.0 * (gained - lost) / n,
-        "ci_low_pp": 100.0 * low,
-        "ci_high_pp": 100.0 * high,
-        "percent_change": percent_change(int(base.sum()), int(tuned.sum()), n, chance, level),
-        "gained": gained,
-        "lost": lost,
-        "p_mcnemar": mcnemar(gained, lost),
-        "p_holm": None,
-        "minimum_detectable_pp": None if detectable is None else 100.0 * detectable,
-        "verdict": "",
+        "measure": part.measure,
+        "n": len(part.chosen),
+        "low_accuracy_pct": 100.0 * low.mean(),
+        "high_accuracy_pct": 100.0 * high.mean(),
+        "difference_pp": 100.0 * (high - low).mean(),
+        **bounds(estimate.low, estimate.high, suffix="_pp"),
+        "p": p,
+        "minimum_detectable_pp": None if least is None else 100.0 * least,
+        "unit": part.unit,
+        "clusters": part.clusters,
     }
 
 
-class Notes:
-    """What stands under every table: n, semantics, interval, and the hash of the questions."""
-
-    def __init__(
-        self, study: str, level: float, semantics: str, n: int, mmlu_categories: pd.Series, hashes: Mapping[str, str]
-    ):
-        self.study, self.semantics = study, semantics
-        self.percent, self.alpha = f"{100 * level:g}%", f"{1 - level:.4g}"
-        sizes = mmlu_categories.value_counts(sort=False)
-        self.questions = f"n = {n} Spider questions, the same for all rows."
-        self.right = f"{NAMES[semantics]} semantics: an answer is right if {MEANINGS[semantics]}."
-        self.hash = f"Questions (id, database, hardness, text, gold): sha256 `{hashes['spider']}`."
-        self.spider = f"{self.questions} {self.right} {self.hash}"
-        parts = ", ".join(f"{count} {escape(name)}" for name, count in sizes.items())
-        self.mmlu = (
-            f"n = {len(mmlu_categories)} MMLU questions, the same for all rows ({parts}). Questions (id, subject, "
-            f"category, answer): sha256 `{hashes['mmlu']}`."
-        )
-        self.wilson = f"Intervals: {self.percent}, Wilson."
+SEEDS = (
+    "measure", "seeds", "n", "mean_accuracy_pct", "mean_difference_pp", "ci_low_pp", "ci_high_pp", "sd_pp",
+    "min_accuracy_pct", "max_accuracy_pct", "seed_sd_pp", "question_sd_pp", "seed_share_pct", "p", "p_holm", "verdict",
+    "unit", "clusters",
+)  # fmt: skip
 
 
-def execution_accuracy_md(frame: pd.DataFrame, notes: Notes) -> str:
-    """Return the tables of execution accuracy as Markdown: headline, every semantics, parts of the questions."""
-    whole = frame[frame["questions"] == ALL]
-    headline = head_columns(whole)
-    headline["Right"] = counts(whole["correct"], whole["n"])
-    headline["Accuracy % (interval)"] = intervals(whole)
-    sides = []
-    for raw in ("", "_raw"):
-        side = head_columns(whole)
-        for name in SEMANTICS:
-            side[f"{NAMES[name]} %"] = shares(whole[f"{name}{raw}_pct"])
-        sides.append(side)
-    parts = head_columns(whole)
-    for name in (*HARDNESS, GOLD_NOT_EMPTY, GOLD_EMPTY):
-        part = frame[frame["questions"] == name].set_axis(whole.index)
-        if part["n"].any():
-            parts[f"{name.replace('_', ' ').capitalize()} % (n = {part['n'].iloc[0]})"] = shares(part["accuracy_pct"])
-    meanings = "\n".join(f"- {NAMES[name]}: {MEANINGS[name]}." for name in SEMANTICS)
-    return page(
-        f"Execution accuracy on Spider ({NAMES[notes.semantics].lower()} semantics): {notes.study}",
-        headline,
-        f"{notes.spider} {notes.wilson}",
-    ) + "".join(
-        f"\n{text}\n\n{markdown_table(table)}\n"
-        for text, table in (
-            (
-                f"Under every semantics, for the SQL taken out of the answer. An answer is right, under\n\n{meanings}",
-                sides[0],
-            ),
-            ("Under every semantics, for the answer as it is, without taking the SQL out of it:", sides[1]),
-            (
-                f"Parts of the questions, under {NAMES[notes.semantics].lower()} semantics: by hardness, and by "
-                "whether the gold query gives any rows (where it gives none, any query without rows is right):",
-                parts,
-            ),
-        )
-    )
+def seed_rows(
+    heads: Sequence[dict],
+    axes: Sequence[str],
+    bases: Mapping[int, int],
+    parts: Sequence[Part],
+    right: Mapping[str, np.ndarray],
+    level: float,
+) -> pd.DataFrame:
+    """Put adapters that differ in their seed alone together: their mean against the base, and how they spread."""
+    others = [axis for axis in axes if axis != SEED]
+    groups: dict[tuple, list[int]] = {}
+    for number in bases:
+        groups.setdefault((heads[number]["model"], *(heads[number][axis] for axis in others)), []).append(number)
+    rows = []
+    for key, members in groups.items():
+        if SEED not in axes or len(members) < 2:
+            continue
+        seed = heads[members[0]][SEED]
+        setting = heads[members[0]]["variant"].removesuffix(f"seed{seed}").rstrip("-") or "adapter"
+        head = {"model": key[0], "setting": setting} | dict(zip(others, key[1:], strict=True))
+        for part in parts:
+            if part.part != ALL:
+                continue
+            answers = right[part.measure]
+            found = replicates(answers[members] - answers[bases[members[0]]], part.codes, level)
+            accuracy = 100.0 * answers[members].mean(axis=1)
+            variances = found.seed_sd**2, found.question_sd**2
+            rows.append(
+                head
+                | {
+                    "measure": part.measure,
+                    "seeds": len(members),
+                    "n": len(part.chosen),
+                    "mean_accuracy_pct": accuracy.mean(),
+                    "mean_difference_pp": accuracy.mean() - 100.0 * answers[bases[members[0]]].mean(),
+                    **bounds(found.mean.low, found.mean.high, suffix="_pp"),
+                    "sd_pp": accuracy.std(ddof=1),
+                    "min_accuracy_pct": accuracy.min(),
+                    "max_accuracy_pct": accuracy.max(),
+                    "seed_sd_pp": 100.0 * found.seed_sd,
+                    "question_sd_pp": 100.0 * found.question_sd,
+                    "seed_share_pct": 100.0 * variances[0] / sum(variances),
+                    "p": found.mean.p,
+                    "unit": part.unit,
+                    "clusters": part.clusters,
+                }
+            )
+    frame = pd.DataFrame(rows, columns=["model", "setting", *others, *SEEDS])
+    adjust(frame, frame["p"].notna(), "p", "p_holm")
+    frame["verdict"] = verdicts(frame, level, "better", "worse", "mean_difference_pp")
+    return frame
 
 
-def errors_md(frame: pd.DataFrame, notes: Notes) -> str:
-    """Return the table of error classes as Markdown, with a column for each class that occurs."""
-    occurring = [name for name in ERROR_CLASSES if frame.loc[frame["error_class"] == name, "n"].any()]
-    first = frame[frame["error_class"] == ERROR_CLASSES[0]]
-    table = head_columns(first)
-    for name in occurring:
-        table[f"`{name}`"] = frame.loc[frame["error_class"] == name, "n"].map(str).tolist()
-    return page(
-        f"What became of the SQL: {notes.study}",
-        table,
-        f"{notes.questions} Number of questions in each class, for the SQL taken out of the answer; a class that never "
-        "occurs is left out. `ok` is right as a bag of rows and, where the gold query sorts, in its order; "
-        "`wrong_order_only` is right as a bag, `duplicate_only` as a set; the other classes that begin with `wrong`, "
-        "and `extra_or_missing_columns`, ran and gave other rows or columns. The classes do not depend on the "
-        f"headline's semantics. {notes.hash}",
-    )
+def flip_rows(
+    heads: Sequence[dict], bases: Mapping[int, int], parts: Sequence[Part], right: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
+    """Count, for each adapter and part of the questions, the answers that its base and it have right and wrong."""
+    rows = []
+    for number, base in bases.items():
+        for part in parts:
+            before, after = (right[part.measure][run, part.chosen] for run in (base, number))
+            both = int((before & after).sum())
+            change = gains(before, after)
+            rows.append(
+                heads[number]
+                | {"measure": part.measure, "part": part.part, "value": part.value, "n": len(before)}
+                | {"both_right": both, "gained": change["gained"], "lost": change["lost"]}
+                | {"both_wrong": len(before) - both - change["gained"] - change["lost"]}
+            )
+    counted = ("measure", "part", "value", "n", "both_right", "gained", "lost", "both_wrong")
+    return pd.DataFrame(rows, columns=[*heads[0], *counted])
 
 
-def mmlu_md(frame: pd.DataFrame, notes: Notes) -> str:
-    """Return the MMLU table as Markdown."""
-    table = head_columns(frame)
-    table["Category"] = frame["category"].map(escape)
-    table["Right"] = counts(frame["correct"], frame["n"])
-    table["Accuracy % (interval)"] = intervals(frame)
-    table["Generated %"] = frame["accuracy_generated_pct"].map("{:.1f}".format)
-    table["Invalid %"] = frame["invalid_pct"].map("{:.1f}".format)
-    return page(
-        f"MMLU: {notes.study}",
-        table,
-        f"{notes.mmlu} {notes.wilson} Accuracy is that of the letter with the highest probability; chance is 25%. "
-        '"Generated" reads a letter from generated text instead, where "invalid" texts, which give no plain letter, '
-        "count as wrong.",
-    )
-
-
-def regression_md(frame: pd.DataFrame, notes: Notes) -> str:
-    """Return the comparison of adapters with their base models as Markdown."""
-    title = f"Adapters against their base model: {notes.study}"
-    if frame.empty:
-        return f"# {title}\n\nThis study has no adapters: there is nothing to compare with the base model.\n"
-    table = head_columns(frame)
-    table["Measure"] = [
-        MEASURES[row.measure] + ("" if row.category == ALL else f", {escape(row.category)}")
-        for row in frame.itertuples()
+def confusion_rows(heads: Sequence[dict], bases: Mapping[int, int], spider: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Count, for each adapter, how its base's class of each answer became its own; only what occurs."""
+    classes = [
+        pd.Categorical(frame["error_class"], categories=ERROR_CLASSES).codes.astype(np.int64) for frame in spider
     ]
-    table["n"] = frame["n"].map(str)
-    table["Base % → tuned %"] = [
-        f"{row.base_accuracy_pct:.1f} → {row.tuned_accuracy_pct:.1f}" for row in frame.itertuples()
-    ]
-    table["Difference pp (interval)"] = [
-        f"{signed(row.difference_pp)} ({signed(row.ci_low_pp)} to {signed(row.ci_high_pp)})"
-        for row in frame.itertuples()
-    ]
-    table["Change %"] = ["n/a" if pd.isna(value) else signed(value) for value in frame["percent_change"]]
-    table["Gained / lost"] = [f"{row.gained} / {row.lost}" for row in frame.itertuples()]
-    table["p"] = frame["p_mcnemar"].map(p_value)
-    table["p (Holm)"] = frame["p_holm"].map(p_value)
-    table["Detectable pp"] = ["n/a" if pd.isna(value) else f"{value:.1f}" for value in frame["minimum_detectable_pp"]]
-    table["Verdict"] = frame["verdict"]
-    headline = int((frame["category"] == ALL).sum())
-    return page(
-        title,
-        table,
-        f"{notes.spider}\n\n{notes.mmlu}\n\n"
-        f"Difference: tuned minus base in percentage points (pp), with its {notes.percent} interval (Bonett and Price "
-        "2012). Change: the same in percent of the base's right answers, n/a where the base is not shown to be above "
-        "chance (0% for SQL, 25% for MMLU). Gained: base wrong, tuned right; lost: the reverse. p: exact McNemar test; "
-        f"p (Holm): adjusted for the {headline} comparisons of execution accuracy and aggregate MMLU, and for the "
-        f"{len(frame) - headline} of single categories apart. Verdict: by the adjusted p at level {notes.alpha}. "
-        "Detectable: the least true difference that a study of this n finds with 80% probability before adjustment "
-        "(Connor 1987). Questions are taken as independent of each other.",
-    )
-
-
-def head_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that say which run a row is about; a variant's name holds its swept settings."""
-    return pd.DataFrame({"Model": frame["model"].map(escape), "Variant": frame["variant"].map(escape)})
-
-
-def counts(correct: pd.Series, n: pd.Series) -> list[str]:
-    """Return "12 / 40" for each row."""
-    return [f"{k} / {total}" for k, total in zip(correct, n, strict=True)]
-
-
-def intervals(frame: pd.DataFrame) -> list[str]:
-    """Return "30.0 (18.1 to 45.4)" for each row."""
-    return [f"{row.accuracy_pct:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})" for row in frame.itertuples()]
-
-
-def shares(values: pd.Series) -> list[str]:
-    """Return "30.0" for each value, n/a for one that is missing."""
-    return ["n/a" if pd.isna(value) else f"{value:.1f}" for value in values]
-
-
-def signed(value: float) -> str:
-    """Return a number with one digit and its sign; zero has none."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def p_value(p: float) -> str:
-    """Return a p value as journals print it."""
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"
-
-
-def escape(text: str) -> str:
-    """Return a name that cannot break a Markdown table."""
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def page(title: str, table: pd.DataFrame, notes: str) -> str:
-    """Return a Markdown page: title, table, notes."""
-    return f"# {title}\n\n{markdown_table(table)}\n\n{notes}\n"
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """Return a table as Markdown, words to the left and numbers to the right."""
-    aligned = [
-        "left" if column in ("Model", "Variant", "Category", "Measure", "Verdict") else "right" for column in table
-    ]
-    return table.to_markdown(index=False, disable_numparse=True, colalign=aligned)
+    size = len(ERROR_CLASSES)
+    rows = []
+    for number, base in bases.items():
+        counts = np.bincount(classes[base] * size + classes[number], minlength=size * size)
+        rows += [
+            heads[number]
+            | {"base_class": ERROR_CLASSES[cell // size], "tuned_class": ERROR_CLASSES[cell % size]}
+            | {"n": int(counts[cell]), "questions": len(classes[base])}
+            for cell in np.flatnonzero(counts)
+        ]
+    return pd.DataFrame(rows, columns=[*heads[0], "base_class", "tuned_class", "n", "questions"])
 
 
 if __name__ == "__main__":

@@ -4,18 +4,19 @@ import random
 from pathlib import Path
 
 from _records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
+from _sheets import TABLES
 from custom_metrics.compare import SEMANTICS
 
 HARDNESS = ("easy", "medium", "hard", "extra")
 CATEGORIES = ("stem", "humanities", "social_sciences")
 
 
-def spider_records(path: Path, right: list[int], **changes) -> Path:
-    """Write one record for each 0/1 of `right`."""
+def spider_records(path: Path, right: list[int], databases=("zoo",), **changes) -> Path:
+    """Write one record for each 0/1 of `right`, the databases in turn."""
     rows = [
         {
             "id": f"dev-{i:05d}",
-            "db_id": "zoo",
+            "db_id": databases[i % len(databases)],
             "hardness": HARDNESS[i % 4],
             "question": f"How many in {i}?",
             "gold": f"SELECT {i}",
@@ -35,12 +36,12 @@ def spider_records(path: Path, right: list[int], **changes) -> Path:
     return path
 
 
-def mmlu_records(path: Path, right: list[int], categories=CATEGORIES) -> Path:
-    """Write one record for each 0/1 of `right`, the categories in blocks of equal size."""
+def mmlu_records(path: Path, right: list[int], categories=CATEGORIES, subjects=("s",)) -> Path:
+    """Write one record for each 0/1 of `right`, the categories in blocks of equal size, the subjects in turn."""
     rows = [
         {
             "id": f"{categories[i * len(categories) // len(right)]}-{i:05d}",
-            "subject": "s",
+            "subject": subjects[i % len(subjects)],
             "category": categories[i * len(categories) // len(right)],
             "answer": "A",
             "prediction": "A" if correct else "B",
@@ -82,6 +83,5 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
 
 
 def table_paths(folder: Path) -> dict[str, Path]:
-    """Return the eight paths that `tables` writes."""
-    names = ("execution_accuracy", "mmlu", "regression", "errors")
-    return {n: folder / f"{n}.csv" for n in names} | {f"{n}_md": folder / f"{n}.md" for n in names}
+    """Return the paths that `tables` writes."""
+    return {n: folder / f"{n}.csv" for n in TABLES} | {f"{n}_md": folder / f"{n}.md" for n in TABLES}

@@ -486,3 +486,16 @@ def test_a_worker_ends_with_the_program_that_started_it(database):
 def test_the_shared_judge(database):
     assert judge(database, "SELECT 1", "SELECT 1").error_class == "ok"
     assert judge(database, "SELECT 1", ENDLESS, timeout_s=0.2).error_class == "timeout"
+
+
+def test_the_first_rows_come_if_asked_for(database, one):
+    gold, answer = "SELECT id, name FROM animal", "SELECT id AS number, 'Bo' FROM animal"
+    assert one.judge(database, gold, answer).previews is None
+    with Judge(timeout_s=5, previews=True) as opened:
+        previews = opened.judge(database, gold, answer).previews
+        assert previews["gold"]["columns"] == ["id", "name"]
+        assert previews["gold"]["rows"] == [[0, [1, "Ada"]], [1, [2, "Bo"]], [2, [3, "Ada"]], [3, [4, None]]]
+        assert previews["gold"]["unmatched"] == [0, 2, 3]
+        assert previews["predicted"]["columns"] == ["number", "'Bo'"]
+        assert previews["predicted"]["unmatched"] == [0, 2, 3]
+        assert opened.judge(database, gold, "SELECT absent").previews["predicted"] is None

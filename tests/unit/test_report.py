@@ -1,32 +1,63 @@
 import json
 import re
+from pathlib import Path
+from string import Formatter
 
+import pandas as pd
 import pytest
-from _study import study, table_paths
+import typst
+from _study import mmlu_records, spider_records, study
 
 from _files import UserError, write_json
-from figures import figures
-from report import code, fenced, markdown, report
+from _records import SPIDER_COLUMNS, read_records
+from _report_content import FIGURES, NEAR_MISSES, choose_failures
+from _report_render import MOST_PAGES, ROOMS, code_span, drawable, fenced, fitted, markdown, spans_markdown, to_pdf
+from _report_text import LANGUAGES, TEXTS, Language, code, text
+from _sheets import SAME
+from _sheets import TABLES as SHEETS
+from custom_metrics.judge import ERROR_CLASSES
+from report import TABLES, report
 from tables import tables
 
+TEMPLATE = Path(__file__).resolve().parents[2] / "resources" / "report" / "report.typ"
+HOSTILE = (
+    "```\n# Not a heading\n<script>alert(1)</script> #panic(1) $x$ @ref *b* \\ \n````\n\0\ud800\u202e 查询 🙂 é |"
+    + "x" * 5000
+)
+COST = {"task": "predict_spider", "device": "cpu", "seconds": 3.5, "gpu_hours": 0, "rows_per_second": 4.2}
+COST |= {"tokens_per_second": "", "peak_memory_mib": 700}
 
-def results(folder, adapters, models=("demo",)):
+
+def results(folder, adapters, models=("demo",), made=None):
     """Write everything a report reads, as the rules leave it; return the arguments of `report`."""
-    made = study(folder / "made", adapters, models)
+    made = made or study(folder / "made", adapters, models)
     runs = [(run["model"], run["variant"]) for run in made["runs"]]
+    models = list(dict.fromkeys(model for model, _ in runs))
     records = []
     for (model, variant), path in zip(runs, made["spider"], strict=True):
         records.append(folder / f"runs/{model}/{variant}/spider.csv")
         records[-1].parent.mkdir(parents=True)
         records[-1].write_bytes(path.read_bytes())
-    paths = table_paths(folder / "tables")
-    tables(outputs=paths, **made)
-    figure = folder / "figures/tradeoff.svg"
-    figures(paths["execution_accuracy"], paths["mmlu"], figure, folder / "figures/tradeoff.pdf")
-    split = {"rows": 200, "sha256": "ab" * 32}
+    paths = {name: folder / f"tables/{name}.csv" for name in (*SHEETS, "cost")}
+    tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in SHEETS}, **made)
+    pd.DataFrame([{"model": model, "variant": variant} | COST for model, variant in runs]).to_csv(
+        paths["cost"], index=False
+    )
+    (folder / "figures").mkdir()
+    picture = typst.compile(b"#set page(width: 400pt, height: 300pt)\nA figure", timestamp=0)
+    figures = [folder / f"figures/{name}.pdf" for name in FIGURES]
+    for path in figures:
+        path.write_bytes(picture)
+    split = {"rows": 200, "sha256": "ab" * 32, "by_database": {"zoo": 200}}
+    split["by_hardness"] = {"easy": 50, "medium": 50, "hard": 50, "extra": 50}
     manifests = {
         "spider": {"source": "https://example.org/spider.zip", "archive_sha256": "cd" * 32},
-        "splits": {"shots": ["train_spider-00001"], "splits": {"train": split, "dev": split}},
+        "mmlu_source": {"source": "https://example.org/mmlu.tar", "archive_sha256": None},
+        "splits": {
+            "shots": ["train_spider-00001"],
+            "splits": {"train": split, "dev": split},
+            "settings": {"seed": 42, "validation": {"by": "database"}},
+        },
         "suite": {
             "by_category": {"stem": 50},
             "rows": 150,
@@ -37,98 +68,227 @@ def results(folder, adapters, models=("demo",)):
     for name, value in manifests.items():
         write_json(folder / f"{name}.json", value)
     for model in models:
-        record = {"name": model, "source": "meta/llama", "commit": "c0ffee", "sha256": "12" * 32}
+        record = {"name": model, "source": "meta/llama", "commit": "c0ffee" * 6, "sha256": "12" * 32}
         write_json(folder / f"models/{model}.json", record)
         audit = {"rows": 80, "checked": 80, "truncated": 0, "pass": True}
         write_json(
             folder / f"runs/{model}/audit_labels.json", audit | {"few_shot_rows_in_train": 0, "dev_rows_in_train": 0}
         )
+        for name in ("dev", "mmlu"):
+            write_json(folder / f"runs/{model}/prompts/{name}.json", {"first_prompt": "<s>How many?\n  SQL:"})
     trained, answered = [], []
     for number, (model, variant) in enumerate(runs):
         facts = {"prompts_sha256": "34" * 32, "batch_size_used": 8, "device": "cpu", "settings": {"precision": "fp32"}}
         for task in ("spider", "mmlu"):
             answered.append(folder / f"runs/{model}/{variant}/predict_{task}.json")
-            write_json(answered[-1], facts)
+            write_json(answered[-1], facts | {"versions": {"torch": "2.13.0"}})
         if variant != "base":
             trained.append(folder / f"runs/{model}/{variant}/train.json")
-            settings = {"lora": {"r": 8, "target_modules": ["q", "v"]}, "training": {"learning_rate": 0.001 * number}}
+            training = {"learning_rate": 0.001 * number, "seed": 42}
+            settings = {"lora": {"r": 8, "target_modules": ["q", "v"]}, "training": training}
             facts = {"rows": 80, "steps": 10, "trainable_parameters": 1000, "all_parameters": 100000, "device": "cpu"}
-            write_json(trained[-1], facts | {"settings": settings, "history": [{"loss": 0.5}], "train_seconds": 3.2})
+            write_json(trained[-1], facts | {"settings": settings, "history": [{"loss": 0.5}]})
     return {
-        "report": folder / "report.md",
-        "study": "test",
-        "semantics": "bag",
-        **{f"{name}_md": paths[f"{name}_md"] for name in ("execution_accuracy", "mmlu", "regression", "errors")},
-        "regression": paths["regression"],
-        "figure": figure,
+        "outputs": {"report": folder / "report.md", "pdf": folder / "report.pdf"},
+        "tables": {name: paths[name] for name in TABLES},
+        "figures": figures,
         "records": records,
         **{name: folder / f"{name}.json" for name in manifests},
         "models": [folder / f"models/{model}.json" for model in models],
         "audits": [folder / f"runs/{model}/audit_labels.json" for model in models],
+        "dev_prompts": [folder / f"runs/{model}/prompts/dev.json" for model in models],
+        "mmlu_prompts": [folder / f"runs/{model}/prompts/mmlu.json" for model in models],
         "train": trained,
         "answers_reports": answered,
+        "template": TEMPLATE,
+        "study": "test",
+        "semantics": "bag",
     }
 
 
-def written(arguments):
-    report(**arguments)
-    return arguments["report"].read_text(encoding="utf-8")
+def written(arguments, **others):
+    """Write the report; return its Markdown, its PDF and the number of its pages."""
+    report(**arguments | others)
+    pdf = arguments["outputs"]["pdf"].read_bytes()
+    return arguments["outputs"]["report"].read_text(encoding="utf-8"), pdf
 
 
+def pages(capsys):
+    return int(re.search(r"report\.pdf: (\d+) pages", capsys.readouterr().out)[1])
+
+
+def part(page, heading, language="en"):
+    """Return the text under a heading of the Markdown page."""
+    title = TEXTS[heading][LANGUAGES.index(language)]
+    return re.search(rf"(?ms)^#+ {re.escape(title)}$(.*?)(?=^#|\Z)", page)[1]
+
+
+def made_of(folder, right, mmlu):
+    """Write the records of a base and one adapter with these right answers; return the arguments of `tables`."""
+    runs = [{"model": "demo", "variant": "base", "settings": {}}]
+    runs.append({"model": "demo", "variant": "lr0.1", "settings": {"training.learning_rate": 0.1}})
+    folder.mkdir()
+    return {
+        "spider": [spider_records(folder / f"s{i}.csv", answers) for i, answers in enumerate(right)],
+        "mmlu": [mmlu_records(folder / f"m{i}.csv", answers, ("stem",)) for i, answers in enumerate(mmlu)],
+        "study": "test",
+        "runs": runs,
+        "confidence_level": 0.95,
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("adapters", "models"), [(0, ("demo",)), (1, ("demo",)), (30, ("demo",)), (2, ("llama", "gemma"))]
 )
-def test_a_report_of_any_study(tmp_path, adapters, models):
+def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
     arguments = results(tmp_path, adapters, models)
-    page = written(arguments)
-    assert page == written(arguments)
+    page, pdf = written(arguments, language=language)
+    assert pages(capsys) <= MOST_PAGES
+    assert (page, pdf) == written(arguments, language=language)
     assert str(tmp_path) not in page
+    assert str(tmp_path).encode() not in pdf
     assert "](figures/tradeoff.svg)" in page
-    assert "80 of 80 training rows checked" in page
+    assert "](answers.html#task=spider&q=dev-0" in page
     assert "c0ffee" in page
-    assert page.count("## Execution accuracy on Spider (bag semantics): test") == 1
-    assert page.count("### dev-") == 3
+    assert "nan" not in re.sub(r"\w*(finan|nant)\w*", "", page.lower())
+    none = TEXTS["no_adapters"][LANGUAGES.index(language)]
     if adapters:
-        assert page.count("execution accuracy 3") + page.count("execution accuracy 2") >= adapters * len(models)
-        assert "By rule" in page
+        assert none not in page
+        assert len(re.findall(r"(?m)^- .*execution accuracy .*MMLU", page)) == adapters * len(models)
     else:
-        assert "nothing can be said about fine-tuning" in page
-        assert "better" not in page.partition("## Setup")[0].partition("## Findings")[2]
-    assert "nan" not in page.lower().replace("finance", "")
+        assert page.count(none) >= 2
+        assert TEXTS["verdict_better"][LANGUAGES.index(language)] not in part(page, "change", language)
+
+
+def test_a_long_table_is_cut_on_paper_and_whole_on_screen(tmp_path):
+    arguments = results(tmp_path, 30)
+    page, _ = written(arguments)
+    rows = [line for line in page.splitlines() if line.startswith("| `lr") and "Execution accuracy" in line]
+    assert len(rows) == 30
+    table = {"kind": "table", "note": [], "file": "tables/x.csv", "more": "more_rows"}
+    table["rows"] = [{"rank": rank, "cells": []} for rank in (None, 3, 3, 0, 0, 2, 2, 1, 1)]
+    room = ROOMS[-1]
+    shown = fitted({"body": [table]}, room, Language("en"))["body"][0]
+    assert [row["rank"] for row in shown["rows"]] == [None, 0, 0, 1, 1]
+    assert spans_markdown(shown["note"]) == (
+        "Shown: the 2 of 4 adapters with the highest execution accuracy; the rest is in `tables/x.csv`."
+    )
 
 
 def test_findings_say_what_the_table_says(tmp_path):
-    page = written(results(tmp_path, 2))
-    verdicts = re.findall(r"\*\*(.*?)\*\*", page)
-    table = (tmp_path / "tables/regression.csv").read_text().splitlines()[1:]
-    assert verdicts == [line.split(",")[-2] for line in table if ",aggregate," in line]
+    page, _ = written(results(tmp_path, 2))
+    found = re.findall(r"(?m)^- `(\S+)`: .*\*\*(.*)\*\*; .*\*\*(.*)\*\*\.$", part(page, "change"))
+    table = pd.read_csv(tmp_path / "tables/regression.csv")
+    said = table[table["category"] == "aggregate"].groupby("variant")["verdict"].agg(list)
+    assert {name: [gain, loss] for name, gain, loss in found} == {
+        name: [verdict.removesuffix(" at this n") for verdict in verdicts] for name, verdicts in said.items()
+    }
 
 
-def test_failures_are_forgotten_ones_first(tmp_path):
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("gain", ["better", "worse", SAME])
+@pytest.mark.parametrize("loss", ["better", "worse", SAME])
+def test_each_pair_of_verdicts_has_its_sentence(tmp_path, gain, loss, language):
     arguments = results(tmp_path, 1)
-    page = written(arguments)
-    assert page.count("base right)") == 3
-    base, tuned = arguments["records"]
-    base.write_bytes(tuned.read_bytes())
-    page = written(arguments)
-    assert page.count("base wrong)") == 3
-    assert "(0 of " in page
+    path = arguments["tables"]["regression"]
+    table = pd.read_csv(path)
+    table.loc[table["measure"] == "execution_accuracy", "verdict"] = gain
+    table.loc[table["measure"] == "mmlu", "verdict"] = loss
+    table.to_csv(path, index=False)
+    page, _ = written(arguments, language=language)
+    pair = "_".join({SAME: "same"}.get(verdict, verdict) for verdict in (gain, loss))
+    sentence = TEXTS[pair][LANGUAGES.index(language)]
+    expected = re.sub(r"\\{\w+\\}", ".*?", re.escape(sentence.replace("{rate} ", "{rate}"))) + r"\n"
+    assert re.search(expected, part(page, "worth", language))
 
 
-def test_hostile_answers_stay_in_their_block(tmp_path):
+def test_an_unknown_verdict_is_refused(tmp_path):
     arguments = results(tmp_path, 1)
-    hostile = "```\n# Not a heading\n<script>alert(1)</script>\n````\n\0\ud800 | \u202e" + "x" * 5000
+    path = arguments["tables"]["regression"]
+    path.write_text(path.read_text().replace(SAME, "promising").replace("better", "promising"))
+    with pytest.raises(UserError, match=r"verdict: found 'promising', expected one of better, worse"):
+        report(**arguments)
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_all_wrong_all_right(tmp_path, share):
+    made = made_of(tmp_path / "made", [[share] * 60] * 2, [[share] * 30] * 2)
+    page, _ = written(results(tmp_path, 1, made=made))
+    for word in ("**better**", "**worse**", "Highest is"):
+        assert (word in page) == (word == "Highest is" and share == 1)
+    assert ("No run has a right answer" in page) == (share == 0)
+    assert ("all 60 answers are right" in page) == (share == 1)
+    assert ("not shown to be above chance on MMLU" in page) == (share == 0)
+    # One category is the whole: no table of it apart.
+    assert "by MMLU category" not in page
+
+
+def test_known_defects_stand_above_all(tmp_path):
+    arguments = results(tmp_path, 1)
+    page, clean = written(arguments)
+    assert TEXTS["defects_title"][0] not in page
+    page, pdf = written(arguments, known_defects=["The loss #covers <b>nothing</b>."], accept_defect=["truncated"])
+    head = page.partition("## Methodology")[0]
+    assert "The loss \\#covers \\<b\\>nothing\\</b\\>." in head
+    assert "its audit may fail: truncated" in head
+    assert TEXTS["abstract_defects"][0] in head
+    assert pdf != clean
+
+
+def frame_of(*rows):
+    """Return Spider records of these (id, right, class, hardness)."""
+    names = ("id", "bag", "error_class", "hardness")
+    return pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
+
+
+def test_failures_are_chosen_by_rule():
+    tuned = frame_of(
+        ("a", 1, "ok", "easy"),
+        ("b", 0, "no_sql", "easy"),
+        ("c", 0, "wrong_rows", "hard"),
+        ("d", 0, "wrong_rows", "easy"),
+        ("e", 0, "duplicate_only", "medium"),
+        ("f", 0, "wrong_columns", "hard"),
+        ("g", 0, "wrong_columns", "hard"),
+    )
+    # The base's records in another order, with b wrong and c right.
+    base = frame_of(*[(i, int(i in "ac"), "ok", "easy") for i in "gfedcba"])
+    chosen = [(rule, row.id) for rule, row in choose_failures(tuned, base, "bag")]
+    assert chosen == [("forgotten", "c"), ("commonest", "d"), ("near_miss", "f")]
+    assert [rule for rule, _ in choose_failures(tuned, tuned, "bag")] == ["commonest", "near_miss"]
+    assert choose_failures(tuned[tuned["bag"] == 1], base, "bag") == []
+    # One wrong answer is shown once, by the first rule that it meets.
+    assert [rule for rule, _ in choose_failures(tuned.iloc[[2]], base, "bag")] == ["forgotten"]
+    assert set(NEAR_MISSES) < set(ERROR_CLASSES)
+
+
+def test_hostile_answers_are_shown_and_not_obeyed(tmp_path, capsys):
+    arguments = results(tmp_path, 1)
     path = arguments["records"][1]
-    # In a record a newline is written as \n, NUL as \u0000: as JSON writes them, but for quotes.
-    text = json.dumps(hostile)[1:-1]
-    path.write_text(path.read_text().replace("SELECT -1,SELECT -1", f"{text},SELECT -1"))
-    page = written(arguments)
+    spider_records(path, read_records(path, SPIDER_COLUMNS)["bag"].tolist(), answer=HOSTILE)
+    page, pdf = written(arguments)
+    assert pages(capsys) <= MOST_PAGES
+    assert pdf.startswith(b"%PDF")
     assert "`````text\n```\n# Not a heading\n<script>" in page
-    assert "\\u0000\\ud800" in page
-    assert "more characters)" in page
+    assert "\\u0000\\ud800\\u202e 查询" in page
+    assert "more characters.)" in page
     outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", page)
     assert "<script>" not in outside
     assert "# Not a heading" not in outside
+
+
+def test_a_pdf_of_hostile_text_in_every_kind_of_block():
+    hostile = HOSTILE[:700]
+    spans = [*text(hostile), *code(hostile), ("strong", hostile), ("emph", hostile)]
+    table = {"kind": "table", "label": "T", "caption": spans, "note": spans, "wide": False, "more": "more_rows"}
+    table |= {"columns": [{"title": hostile[:200], "align": "left"}], "rows": [{"rank": None, "cells": [spans]}]}
+    blocks = [{"kind": "paragraph", "body": spans}, {"kind": "list", "items": [spans]}, table]
+    blocks += [{"kind": "code", "body": hostile, "most": "answer"}, {"kind": "heading", "level": 1, "text": hostile}]
+    made = {"title": "t", "study": hostile[:99], "byline": spans, "abstract": {"label": "a", "body": spans}}
+    made |= {"body": blocks, "stamp": {"title": "x", "items": [spans]}}
+    pdf, _ = to_pdf(made, "en", TEMPLATE)
+    assert pdf == to_pdf(made, "en", TEMPLATE)[0]
 
 
 def test_other_prompts_for_one_run_are_refused(tmp_path):
@@ -139,8 +299,45 @@ def test_other_prompts_for_one_run_are_refused(tmp_path):
         report(**arguments)
 
 
+def test_prompts_of_its_own_for_the_base_are_said(tmp_path):
+    arguments = results(tmp_path, 1)
+    path = arguments["answers_reports"][0]
+    write_json(path, json.loads(path.read_text()) | {"prompts_sha256": "ff" * 32})
+    page, _ = written(arguments, base_prompts="dev_base")
+    assert "the base was given other prompts than its adapters" in page
+    assert "Spider prompts of the base" in page
+
+
+def test_both_languages_say_the_same():
+    for key, both in TEXTS.items():
+        english, portuguese = ([field for _, field, _, _ in Formatter().parse(said) if field] for said in both)
+        assert sorted(english) == sorted(portuguese), key
+        for sign in ("`", "**"):
+            assert both[0].count(sign) == both[1].count(sign), key
+        # A report says what was found, never why.
+        assert not re.search(r"(?i)\b(because|caus\w+|due to|thanks to|owing|porque|devido|graças)\b", str(both)), key
+
+
+def test_every_class_of_error_is_explained():
+    assert {f"e_{name}" for name in ERROR_CLASSES} <= set(TEXTS)
+
+
+def test_numbers():
+    english, portuguese = map(Language, LANGUAGES)
+    assert english.interval(-1.25, -2, 0.04, sign=True) == "\N{MINUS SIGN}1.2 (\N{MINUS SIGN}2.0 to 0.0)"
+    assert portuguese.interval(1.25, float("nan"), 2, sign=True) == "+1,2"
+    assert portuguese.change(3, 1, 5) == "+3,0 pp, +1,0 a +5,0"
+    assert english.number(float("nan")) == "n/a"
+    assert (english.p(0.0004), english.p(0.0314), english.p(1.0)) == ("< 0.001", "0.031", "1")
+    assert (english.whole(12345), portuguese.whole(12345)) == ("12,345", "12.345")
+    assert spans_markdown(english.listed([text(name) for name in "abcdef"])) == "a, b, c, d and 2 more"
+
+
 def test_text_is_shown_as_it_is():
     assert markdown("a*b_c|<d>\ne") == r"a\*b\_c|\<d\> e"
-    assert code("a`b") == "``a`b``"
-    assert code("`a`") == "`` `a` ``"
+    assert code_span("a`b") == "``a`b``"
+    assert code_span("`a`") == "`` `a` ``"
     assert fenced("x", "sql") == "```sql\nx\n```"
+    assert drawable("é→\t☃🙂\u0301\u202e") == r"é→    \u2603\U0001f642\u0301\u202e"
+    # A value is filled in, never read as a sentence.
+    assert Language("en")("byline", study="{study} **b** `c`")[-1] == ("code", "{study} **b** `c`")

@@ -3,7 +3,7 @@ import sqlite3
 
 import pytest
 
-from _files import UserError, sha256_file, write_json, write_jsonl
+from _files import UserError, read_jsonl, sha256_file, write_json, write_jsonl
 from _records import SPIDER_COLUMNS, escape, read_records, unescape, write_records
 from custom_metrics.compare import SEMANTICS
 from score_spider import score_spider
@@ -38,6 +38,7 @@ def paths(tmp_path):
         "prompts": tmp_path / "prompts.jsonl",
         "manifest": data / "manifest.json",
         "records": tmp_path / "spider.csv",
+        "rows": tmp_path / "spider_rows.jsonl",
     }
     write_jsonl(paths["questions"], questions)
     write_jsonl(paths["prompts"], [{"id": "dev-00001"}, {"id": "dev-00000"}])
@@ -75,10 +76,29 @@ def test_one_record_a_prompt_in_its_order(paths):
         "flags": "",
         "message": "",
     }
-    first = paths["records"].read_bytes()
+    first = paths["records"].read_bytes(), paths["rows"].read_bytes()
     score_spider(**paths, timeout_s=5, jobs=3)
-    assert paths["records"].read_bytes() == first
-    assert b"\r" not in first
+    assert (paths["records"].read_bytes(), paths["rows"].read_bytes()) == first
+    assert b"\r" not in first[0]
+
+
+def test_the_first_rows_of_both_results_stand_beside_the_records(paths):
+    answer(paths, "SELECT x'00' AS \"a\udc80\"", "SELECT absent")
+    score_spider(**paths, timeout_s=5)
+    first, second = read_jsonl(paths["rows"])
+    assert first == {
+        "id": "dev-00001",
+        "gold": {"columns": ["count(*)"], "width": 1, "rows": [[0, [2]]], "unmatched": []},
+        "predicted": None,
+    }
+    assert second["predicted"] is None
+    assert second["gold"]["rows"] == [[0, [1]], [1, [2]]]
+    answer(paths, "SELECT 3 AS three", "SELECT a FROM t UNION ALL SELECT cast(x'80' AS text)")
+    score_spider(**paths, timeout_s=5)
+    first, second = read_jsonl(paths["rows"])
+    assert first["predicted"] == {"columns": ["three"], "width": 1, "rows": [[0, [3]]], "unmatched": [0]}
+    assert second["predicted"]["rows"] == [[0, [1]], [1, [2]], [2, ["\udc80"]]]
+    assert second["predicted"]["unmatched"] == [2]
 
 
 def test_a_missing_answer_is_a_zero(paths):

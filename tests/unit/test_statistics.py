@@ -1,18 +1,26 @@
 import csv
+import math
 import random
 import sqlite3
 import zipfile
 from math import comb
 
+import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from custom_metrics.sandbox import execute
 from custom_metrics.stats import (
+    Estimate,
+    cluster_bootstrap,
+    clustered_difference,
+    detectable,
+    fieller,
     holm,
     mcnemar,
     minimum_detectable_difference,
-    paired_difference_interval,
     percent_change,
+    replicates,
     two_proportions,
     wilson_interval,
 )
@@ -39,24 +47,107 @@ def test_mcnemar_is_the_exact_binomial_test():
     assert mcnemar(12, 30) == pytest.approx(2 * sum(comb(42, i) for i in range(13)) / 2**42)
 
 
-def test_paired_difference_interval_as_published():
-    # Bonett's own example (26 and 4 discordant of 40), and Fagerland, Lydersen & Laake (2014): 1 and 7 of 21.
-    assert paired_difference_interval(26, 4, 40, 0.95) == pytest.approx((0.3126438, 0.7349752), abs=1e-7)
-    assert paired_difference_interval(1, 7, 21, 0.95) == pytest.approx((-0.508, -0.013), abs=5e-4)
-    low, high = paired_difference_interval(0, 0, 150, 0.95)
-    assert low < 0 < high
-    assert paired_difference_interval(5, 0, 5, 0.99)[1] <= 1.0
+def test_a_difference_of_single_questions_is_that_of_bonett_and_price():
+    # Their adjusted Wald interval, with the variance's n / (n - 1) and Student's t for the normal distribution.
+    for gained, lost, n in ((26, 4, 40), (1, 7, 21), (0, 0, 150), (60, 20, 1034)):
+        found = clustered_difference([1] * gained + [-1] * lost + [0] * (n - gained - lost), [1] * n, 0.95)
+        up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+        variance = (up + down - (up - down) ** 2) / (n + 2)
+        assert found.centre == pytest.approx(up - down)
+        assert found.df == pytest.approx(n - 1)
+        assert found.se == pytest.approx(math.sqrt(variance), rel=1 / n)
+        half = student.ppf(0.975, n - 1) * found.se
+        assert (found.low, found.high) == pytest.approx((max(-1, up - down - half), min(1, up - down + half)))
+        # Bonett's own example of 26 and 4 among 40, and 1 and 7 among 21 of Fagerland, Lydersen & Laake (2014).
+        published = {40: (0.3126438, 0.7349752), 21: (-0.508, -0.013)}.get(n)
+        if published:
+            assert (found.low, found.high) == pytest.approx(published, abs=0.025)
 
 
-def test_paired_difference_interval_covers():
-    generator = random.Random(1)
-    hits = 0
-    for _ in range(2000):
-        draws = [generator.random() for _ in range(150)]
-        gained, lost = sum(x < 0.15 for x in draws), sum(x > 0.93 for x in draws)
-        low, high = paired_difference_interval(gained, lost, 150, 0.95)
-        hits += low <= 0.15 - 0.07 <= high
-    assert 0.935 < hits / 2000 < 0.97
+def test_degrees_of_freedom_are_those_of_bell_and_mccaffrey():
+    # Their definition with whole matrices: Satterthwaite's, of the variance as a quadratic form in like questions.
+    for sizes in ([10] * 6, [3, 7, 20, 70], [1, 1, 1, 1, 96], [4, 15, 16, 18, 30]):
+        n, cluster = sum(sizes), np.repeat(np.arange(len(sizes)), sizes)
+        residuals = np.eye(n) - 1 / n
+        columns = [residuals[:, cluster == g].sum(axis=1) / math.sqrt(1 - size / n) / n for g, size in enumerate(sizes)]
+        form = np.array(columns) @ np.array(columns).T
+        expected = np.trace(form) ** 2 / np.trace(form @ form)
+        assert clustered_difference([0] * len(sizes), sizes, 0.95).df == pytest.approx(expected)
+    assert clustered_difference([1, 0, 2, -1, 0, 0], [10] * 6, 0.95).df == pytest.approx(5)
+
+
+def test_a_clustered_difference_knows_what_it_does_not_know():
+    alike, apart = (clustered_difference(sums, [25] * 8, 0.95) for sums in ([5] * 8, [25, 0, 0, 0, 15, 0, 0, 0]))
+    assert alike.centre == apart.centre
+    assert alike.p < 1e-6
+    assert apart.p > 0.1
+    # Nothing changed: an interval nevertheless, around 0.
+    none = clustered_difference([0] * 8, [25] * 8, 0.95)
+    assert none.low == -none.high < -0.005
+    assert none.p == 1.0
+    # One cluster, or no question: nothing is known.
+    for sums, sizes in (([7], [50]), ([], [])):
+        assert clustered_difference(sums, sizes, 0.95)[3:] == (-1.0, 1.0, 1.0)
+    assert detectable(clustered_difference([7], [50], 0.95), 0.95) is None
+    assert clustered_difference([20, 10], [20, 10], 0.95).high == 1.0
+
+
+def test_the_bootstrap_is_the_same_again_and_uses_its_seed():
+    sums, sizes = np.array([[5, 0, 2, -1, 3, 0], [0, 0, 0, 0, 0, 0]]), [10, 20, 30, 10, 10, 10]
+    first, again, other = (cluster_bootstrap(sums, sizes, 0.95, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.allclose(first, other, atol=0.02)
+    assert first[0][0] < 9 / 90 < first[1][0]
+    # Each comparison is drawn alike, whatever stands beside it.
+    assert np.array_equal(cluster_bootstrap(sums[:1], sizes, 0.95, 1)[0], first[0][:1])
+    with pytest.raises(ValueError, match="found 1 clusters"):
+        cluster_bootstrap(np.array([[3]]), [10], 0.95, 1)
+
+
+def test_detectable_is_found_four_times_in_five():
+    estimate = clustered_difference([2, -1, 0, 3, -2, 1, 0, -3], [30] * 8, 0.95)
+    least = detectable(estimate, 0.95)
+    assert least == pytest.approx((student.ppf(0.975, 7) + student.ppf(0.8, 7)) * estimate.se)
+
+
+def test_fieller_limits_are_the_ratios_that_the_data_do_not_refute():
+    numerator = Estimate(0.10, 0.03, 14, 0, 0, 0.01)
+    denominator = Estimate(0.25, 0.04, 14, 0, 0, 0.0)
+    ratio = 0.4
+    parts = numerator.se**2, (ratio * denominator.se) ** 2
+    t = student.ppf(0.975, sum(parts) ** 2 / (parts[0] ** 2 / 14 + parts[1] ** 2 / 14))
+    for limit in fieller(numerator, denominator, 0.95):
+        distance = abs(numerator.centre - limit * denominator.centre)
+        assert distance == pytest.approx(t * math.hypot(numerator.se, limit * denominator.se))
+    low, high = fieller(numerator, denominator, 0.95)
+    assert low < ratio < high
+    assert fieller(numerator, denominator._replace(centre=0.05, p=0.2), 0.95) is None
+    assert fieller(numerator, denominator._replace(centre=0.0, p=1.0), 0.95) is None
+
+
+def test_replicates_split_the_variance():
+    generator = np.random.default_rng(1)
+    answers = generator.integers(-1, 2, size=(4, 200))
+    found = replicates(answers, np.arange(200), 0.95)
+    # The analysis of variance, written out.
+    rows, columns, whole = answers.mean(axis=1), answers.mean(axis=0), answers.mean()
+    between = 200 * sum((r - whole) ** 2 for r in rows) / 3
+    within = sum((answers[i, j] - rows[i] - columns[j] + whole) ** 2 for i in range(4) for j in range(200)) / (3 * 199)
+    assert found.seed_sd == pytest.approx(math.sqrt(max(0, (between - within) / 200)))
+    assert found.question_sd == pytest.approx(math.sqrt(answers.var(axis=1).mean() / 200), rel=0.02)
+    # Seeds that agree to the letter leave the questions alone; seeds that do not widen the interval.
+    same = replicates(np.tile(answers[0], (3, 1)), np.arange(200), 0.95)
+    one = clustered_difference(answers[0], [1] * 200, 0.95)
+    assert same.seed_sd == 0
+    assert same.mean == pytest.approx(one)
+    apart = np.array([[1] * 20 + [0] * 180, [1] * 60 + [0] * 140, [1] * 100 + [0] * 100])
+    found = replicates(apart, np.arange(200), 0.95)
+    assert found.seed_sd == pytest.approx(0.2, abs=0.01)
+    assert found.mean.low < 0 < found.mean.high
+    assert found.mean.p > 0.05
+    with pytest.raises(ValueError, match="found 1 seeds"):
+        replicates(answers[:1], np.arange(200), 0.95)
 
 
 def test_minimum_detectable_difference_has_its_power():
@@ -100,8 +191,9 @@ def test_holm():
 
 def test_published_counts_of_unpaired_mmlu_answers():
     # A Llama-3-8B study of 150 questions: 94 right before, 85 and 80 after; social sciences 45, 34 of 50.
-    assert two_proportions(94, 150, 85, 150) == pytest.approx(0.29, abs=0.005)
-    assert two_proportions(94, 150, 80, 150) == pytest.approx(0.10, abs=0.005)
+    for after, difference, p in ((85, -6.0, 0.29), (80, -9.3, 0.10)):
+        assert 100 * (after - 94) / 150 == pytest.approx(difference, abs=0.05)
+        assert two_proportions(94, 150, after, 150) == pytest.approx(p, abs=0.005)
     assert holm([two_proportions(45, 50, 34, 50), 0.29, 0.10])[0] < 0.05
     assert two_proportions(0, 5, 0, 5) == two_proportions(5, 5, 5, 5) == 1.0
 

@@ -1,12 +1,22 @@
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths
 
 from _files import UserError
+from _sheets import SAME, TABLES, read_table
+from cost import cost
 from custom_metrics.judge import ERROR_CLASSES
 from tables import tables
+from tables_page import tables_page
+
+EIGHT = tuple("abcdefgh")
+STYLE = Path(__file__).parents[2] / "scripts" / "tables_page.css"
 
 
 def run(folder, **arguments):
@@ -162,7 +172,9 @@ def test_all_wrong_and_all_right(tmp_path, share):
     assert set(regression["verdict"]) == {"not distinguishable at this n"}
     assert set(regression["p_holm"]) == {1.0}
     assert regression["percent_change"].isna().all() == (share == 0)
-    assert bool(re.search(r"\| +n/a \|", page)) == (share == 0)
+    assert bool(re.search(r"\| +n/a \| +0 / 0 \|", page)) == (share == 0)
+    exchange = (tmp_path / "exchange.md").read_text(encoding="utf-8")
+    assert exchange.count("n/a: gain not distinguishable from 0") == 1
 
 
 def test_a_base_at_chance_has_no_change_in_percent(tmp_path):
@@ -231,3 +243,273 @@ def test_names_cannot_break_a_table(tmp_path):
         r["model"] = "a|b"
     _, pages = run(tmp_path, **arguments)
     assert all("a\\|b" in page and "a|b" not in page for page in pages)
+
+
+def settings_of(seed=None, **values):
+    """Return the settings of one run, by their places in the configuration."""
+    places = {"lr": "training.learning_rate", "r": "lora.r"}
+    return {places[name]: value for name, value in values.items()} | ({"training.seed": seed} if seed else {})
+
+
+def sweep(folder, answers, **kwargs):
+    """Write a study; `answers` has (settings, Spider answers, MMLU answers) of each adapter, the base first."""
+    folder.mkdir(exist_ok=True)
+    runs, spider, mmlu = [], [], []
+    for number, (settings, on_spider, on_mmlu) in enumerate(answers):
+        name = "-".join(f"{place.rsplit('.', 1)[1]}{value}" for place, value in settings.items()) or "adapter"
+        runs.append({"model": "m", "variant": name if number else "base", "settings": settings})
+        spider.append(spider_records(folder / f"{number}-spider.csv", on_spider, databases=EIGHT))
+        mmlu.append(mmlu_records(folder / f"{number}-mmlu.csv", on_mmlu, subjects=EIGHT))
+    paths = table_paths(folder)
+    arguments = {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95}
+    tables(outputs=paths, **arguments | kwargs)
+    return {name: read_table(paths[name]) for name in TABLES}
+
+
+def test_changes_on_one_database_are_no_verdict_on_others(tmp_path):
+    base = [0] * 160
+    everywhere = [int(i < 80) for i in range(160)]
+    one = [int(i % 8 == 0) for i in range(160)]
+    for tuned, verdict in ((everywhere, "better"), (one, SAME)):
+        regression = sweep(tmp_path, [({}, base, [1, 0] * 40), ({}, tuned, [1, 0] * 40)])["regression"]
+        row = regression.iloc[0]
+        assert row["p_mcnemar"] < 0.001
+        assert (row["unit"], row["clusters"], row["verdict"]) == ("database", 8, verdict)
+        assert row["p_holm"] == pytest.approx(min(1, 2 * row["p_clustered"]))
+        assert (row["ci_low_pp"] > 0) == (verdict == "better")
+        assert row["bootstrap_low_pp"] <= row["difference_pp"] <= row["bootstrap_high_pp"]
+
+
+def test_few_subjects_are_marked(tmp_path):
+    run(tmp_path, **two(tmp_path, [1, 0] * 30, [0, 1] * 30, [1] * 30, [0] * 30))
+    regression = read_table(tmp_path / "regression.csv")
+    assert set(regression["unit"]) == {"question"}
+    assert regression["p_clustered"].isna().all()
+    assert regression["bootstrap_low_pp"].isna().all()
+    page = (tmp_path / "regression.md").read_text(encoding="utf-8")
+    assert "worse †" in page
+    assert "† Questions of fewer than five databases or subjects" in page
+    sweep(tmp_path, [({}, [1, 0] * 40, [1] * 80), ({}, [0, 1] * 40, [0] * 80)])
+    assert "†" not in (tmp_path / "regression.md").read_text(encoding="utf-8")
+
+
+def test_parts_add_up(tmp_path):
+    base, tuned = draw(200, 0.4, 1), draw(200, 0.6, 2)
+    found = sweep(tmp_path, [({}, base, draw(90, 0.5, 3)), ({}, tuned, draw(90, 0.4, 4))])
+    flips, whole = found["flips"], found["regression"].iloc[0]
+    for part in ("aggregate", "hardness", "database"):
+        rows = flips[(flips["measure"] == "execution_accuracy") & (flips["part"] == part)]
+        assert rows[["gained", "lost", "n"]].sum().tolist() == [whole["gained"], whole["lost"], 200]
+        assert (rows[["both_right", "gained", "lost", "both_wrong"]].sum(axis=1) == rows["n"]).all()
+        assert (rows["both_right"] + rows["gained"]).sum() == sum(tuned)
+    mmlu = flips[flips["measure"] == "mmlu"].groupby("part")["n"].sum()
+    assert mmlu.to_dict() == {"aggregate": 90, "category": 90, "subject": 90}
+    confusion = found["confusion"].set_index(["base_class", "tuned_class"])["n"]
+    assert confusion["ok", "wrong_rows"] == whole["lost"]
+    assert confusion["wrong_rows", "ok"] == whole["gained"]
+    assert confusion.sum() == 200
+    databases = found["databases"]
+    adapter = databases[databases["variant"] != "base"]
+    assert adapter["correct"].sum() == sum(tuned)
+    assert (adapter["correct"] - adapter["base_correct"] == adapter["gained"] - adapter["lost"]).all()
+    assert databases.loc[databases["variant"] == "base", "base_correct"].isna().all()
+
+
+def test_the_exchange_rate_is_given_where_a_gain_is_shown(tmp_path):
+    base, more, fewer = [0] * 80 + [1] * 80, [0] * 20 + [1] * 140, [0] * 140 + [1] * 20
+    known, forgotten = [1] * 160, [1] * 120 + [0] * 40
+    found = sweep(
+        tmp_path,
+        [({"lora.r": r}, spider, mmlu) for r, spider, mmlu in (
+            (0, base, known), (1, more, forgotten), (2, base, forgotten), (3, fewer, forgotten), (4, more, known)
+        )],
+    )["exchange"]  # fmt: skip
+    # 25 points lost for 37.5 gained.
+    assert found["exchange_rate"].tolist()[0] == pytest.approx(2 / 3)
+    assert 0 < found["ci_low"][0] < 2 / 3 < found["ci_high"][0]
+    assert found["note"].tolist() == ["", "gain not distinguishable from 0", "execution accuracy fell", ""]
+    assert found["exchange_rate"].isna().tolist() == [False, True, True, False]
+    assert (found["exchange_rate"][3], found["loss_pp"].tolist()) == (0, [25, 25, 25, 0])
+    page = (tmp_path / "exchange.md").read_text(encoding="utf-8")
+    assert "n/a: execution accuracy fell" in page
+    assert "| -0.0" not in page
+
+
+def test_factors_are_averaged_over_what_else_is_swept(tmp_path):
+    base, mmlu = [0] * 160, [1] * 80
+    right = {(1e-4, 8): 40, (1e-4, 16): 48, (1e-3, 8): 104, (1e-3, 16): 112}
+    answers = [({}, base, mmlu)]
+    for (lr, r), k in right.items():
+        answers += [(settings_of(seed, lr=lr, r=r), [1] * k + [0] * (160 - k), mmlu) for seed in (1, 2)]
+    found = sweep(tmp_path, answers)["factors"]
+    spider = found[found["measure"] == "execution_accuracy"].set_index("axis")
+    assert list(spider.index) == ["training.learning_rate", "lora.r"]
+    assert spider["pairs"].tolist() == [4, 4]
+    assert spider["difference_pp"].tolist() == pytest.approx([40.0, 5.0])
+    assert spider[["low", "high"]].values.tolist() == [["0.0001", "0.001"], ["8", "16"]]
+    assert spider["verdict"]["training.learning_rate"] == "higher"
+    assert (found.loc[found["measure"] == "mmlu", "verdict"] == SAME).all()
+
+
+def test_of_many_levels_each_is_compared_with_the_first(tmp_path):
+    answers = [({}, [0] * 16, [1] * 16), *((settings_of(r=r), [0, 1] * 8, [1] * 16) for r in (1, 2, 4, 8, 16))]
+    found = sweep(tmp_path, answers)["factors"]
+    assert set(found["low"]) == {"1"}
+    assert found.loc[found["measure"] == "mmlu", "high"].tolist() == ["2", "4", "8", "16"]
+    four = sweep(tmp_path, answers[:5])["factors"]
+    assert len(four) == 2 * 6
+
+
+def test_seeds_are_put_together(tmp_path):
+    base = [0] * 160
+    counts = {8: (60, 64, 68), 16: (20, 60, 100)}
+    answers = [({}, base, [1] * 80)]
+    for r, ks in counts.items():
+        answers += [
+            (settings_of(seed, r=r), [1] * k + [0] * (160 - k), [1] * 80) for seed, k in zip((1, 2, 3), ks, strict=True)
+        ]
+    found = sweep(tmp_path, answers)["seeds"]
+    spider = found[found["measure"] == "execution_accuracy"]
+    assert spider["setting"].tolist() == ["r8", "r16"]
+    assert spider["seeds"].tolist() == [3, 3]
+    assert spider["mean_accuracy_pct"].tolist() == pytest.approx([40.0, 37.5])
+    assert spider["sd_pp"].tolist() == pytest.approx([2.5, 25.0])
+    assert spider["seed_share_pct"].is_monotonic_increasing
+    assert spider["verdict"].tolist() == ["better", SAME]
+    assert spider[["min_accuracy_pct", "max_accuracy_pct"]].values.tolist() == [[37.5, 42.5], [12.5, 62.5]]
+    one = sweep(tmp_path, answers[:2])
+    assert one["seeds"].empty
+    assert "no adapter with more than one seed" in (tmp_path / "seeds.md").read_text(encoding="utf-8")
+
+
+def test_every_page_names_its_questions(tmp_path):
+    answers = [({}, draw(80, 0.4, 1), draw(40, 0.5, 3))]
+    answers += [(settings_of(seed, lr=lr), draw(80, 0.6, 2), draw(40, 0.4, 4)) for seed in (1, 2) for lr in (0.1, 0.2)]
+    found = sweep(tmp_path, answers, semantics="ordered")
+    for name in TABLES:
+        page = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        assert "n = 80 Spider questions" in page or "n = 40 MMLU questions" in page
+        hashes = set(" ".join(found[name]["data_sha256"]).split())
+        assert hashes
+        assert all(re.fullmatch("[0-9a-f]{64}", value) and f"sha256 `{value}`" in page for value in hashes)
+        if name not in ("mmlu", "errors", "confusion"):
+            assert "Ordered semantics: an answer is right if" in page
+            assert "ordered" in set(found[name]["semantics"])
+
+
+def test_a_part_without_questions_is_left_out(tmp_path):
+    # No hard question, and one category of three.
+    arguments = two(tmp_path, [1, 0] * 10, [0, 1] * 10, [1, 0] * 10, [1, 1] * 10)
+    for path, right in zip(arguments["spider"], ([1, 0] * 10, [0, 1] * 10), strict=True):
+        spider_records(path, right, hardness="easy")
+    for path, right in zip(arguments["mmlu"], ([1, 0] * 10, [1, 1] * 10), strict=True):
+        mmlu_records(path, right, categories=("stem",))
+    (accuracy, mmlu, _), (page, _, _) = run(tmp_path, **arguments)
+    assert accuracy.loc[accuracy["questions"] == "hard", "n"].tolist() == [0, 0]
+    assert "Hard %" not in page
+    assert set(mmlu["category"]) == {"aggregate", "stem"}
+    flips = read_table(tmp_path / "flips.csv")
+    assert set(flips.loc[flips["part"] == "hardness", "value"]) == {"easy"}
+
+
+@pytest.mark.parametrize(("spider", "mmlu"), [([1], [0]), ([1, 0], [1, 0])])
+def test_a_question_or_two(tmp_path, spider, mmlu):
+    (_, _, regression), _ = run(tmp_path, **two(tmp_path, spider, spider[::-1], mmlu, mmlu[::-1]))
+    assert set(regression["verdict"]) == {SAME}
+    assert (regression["ci_high_pp"] - regression["ci_low_pp"] > 100).all()
+
+
+def page_of(folder, **arguments):
+    """Write tables, their costs as made up, and the page of them; return the page's text."""
+    paths = table_paths(folder)
+    tables(outputs=paths, **arguments)
+    costs(folder, arguments["runs"])
+    csv = {name: paths[name] for name in TABLES} | {"cost": folder / "cost.csv"}
+    tables_page(csv, STYLE, folder / "tables.html", arguments["study"])
+    return (folder / "tables.html").read_text(encoding="utf-8")
+
+
+def costs(folder, runs, resumed=False, benchmarks=True):
+    """Write reports of training and answers of each run, and `cost` of them."""
+    where = {"train": [], "predict_spider": [], "predict_mmlu": [], "answers": []}
+    for run in runs:
+        place = folder / "study" / "runs" / "m" / run["variant"]
+        place.mkdir(parents=True, exist_ok=True)
+        common = {"device": "NVIDIA H100", "peak_memory_mib": 2048.0}
+        train = {
+            "rows": 100,
+            "epochs": 2.0,
+            "train_seconds": 50.0,
+            "tokens_per_second": 900.0,
+            "resumed_from_step": None,
+        }
+        answer = {"questions": 80, "seconds": 10.0, "questions_per_second": 8.0, "answered_before_resuming": 0}
+        if resumed:
+            train["resumed_from_step"], answer["answered_before_resuming"] = 5, 40
+        for task in ("train", "predict_spider", "predict_mmlu"):
+            if task == "train" and run["variant"] == "base":
+                continue
+            (place / f"{task}.json").write_text(json.dumps((train if task == "train" else answer) | common))
+            where[task].append(place / f"{task}.json")
+            table = folder / "study" / "benchmarks" / task / run["model"] / f"{run['variant']}.tsv"
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.unlink(missing_ok=True)
+            if benchmarks:
+                table.write_text("s\tcpu_time\n360.0\t720.0\n")
+        (place / "spider_answers.jsonl").write_text('{"tokens": 30}\n{"tokens": 70}\n')
+        where["answers"].append(place / "spider_answers.jsonl")
+    cost("test", runs, **where, csv=folder / "cost.csv", md=folder / "cost.md")
+    return read_table(folder / "cost.csv"), (folder / "cost.md").read_text(encoding="utf-8")
+
+
+def test_cost_is_that_of_the_reports_and_benchmarks(tmp_path):
+    runs = two(tmp_path, [1], [1], [1], [1])["runs"]
+    found, page = costs(tmp_path, runs)
+    assert found["task"].tolist() == ["predict_spider", "predict_mmlu", "train", "predict_spider", "predict_mmlu"]
+    train = found[found["task"] == "train"].iloc[0]
+    assert train[["seconds", "job_seconds", "gpu_hours", "cpu_hours"]].tolist() == [50, 360, 0.1, 0.2]
+    assert train[["rows", "rows_per_second", "tokens_per_second"]].tolist() == [200, 4, 900]
+    assert found.loc[found["task"] == "predict_spider", "tokens_per_second"].tolist() == [10, 10]
+    assert "In all 0.50 GPU-hours and 1.00 CPU-hours" in page
+    assert "cut off" not in page
+
+
+def test_cost_says_what_it_does_not_know(tmp_path):
+    runs = two(tmp_path, [1], [1], [1], [1])["runs"]
+    found, page = costs(tmp_path, runs, resumed=True, benchmarks=False)
+    assert found[["job_seconds", "gpu_hours", "cpu_hours"]].isna().all(axis=None)
+    assert found.loc[found["task"] == "predict_spider", "tokens_per_second"].isna().all()
+    assert "In all n/a GPU-hours" in page
+    assert "5 jobs were cut off" in page
+
+
+@pytest.mark.parametrize("adapters", [0, 1, 30])
+def test_the_page_holds_every_table_and_nothing_from_elsewhere(tmp_path, adapters):
+    arguments = study(tmp_path, adapters)
+    page = page_of(tmp_path, **arguments)
+    for name in (*TABLES, "cost"):
+        assert f"<section id={name}>" in page
+        assert f'href="#{name}"' in page
+    assert not re.search(r"<script|<link|<img|https?://|url\(|@import", page)
+    assert str(tmp_path) not in page
+    assert page.count("<tr") == page.count("</tr>")
+    assert ("nothing to compare" in page) == (adapters == 0)
+    again = (tmp_path / "tables.html").read_bytes()
+    page_of(tmp_path, **arguments)
+    assert again == (tmp_path / "tables.html").read_bytes()
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    arguments = two(tmp_path, [1, 0], [0, 1], [1] * 6, [0] * 6)
+    for path in arguments["mmlu"]:
+        mmlu_records(path, [1] * 6, categories=("<b>x</b>", "a&b"))
+    page = page_of(tmp_path, **arguments | {"study": "<script>alert(1)</script>"})
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "a&amp;b" in page
+
+
+def test_tables_need_no_model_library(repo):
+    code = "import tables, cost, tables_page, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=repo / "scripts", check=True)
