@@ -10,7 +10,18 @@ from pathlib import Path
 
 from _files import UserError
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "tokenizers", "deepeval", "pandas")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "liger-kernel",
+    "datasets",
+    "tokenizers",
+    "deepeval",
+    "pandas",
+)
 
 
 @contextmanager

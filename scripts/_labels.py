@@ -1,6 +1,7 @@
 """The proof that the target is in the loss: what the collator hands to the model, decoded, is the gold SQL."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from datasets import Dataset
@@ -60,6 +61,24 @@ def with_labels(dataset: Dataset, rows: Sequence[dict]) -> list[dict]:
     ]
 
 
+def rows_of(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Return ids and labels of each row of a batch, padded or in one pass (`_packing.pack`).
+
+    Raises:
+        UserError: padding has a label.
+    """
+    if "cu_seq_lens_q" in batch:
+        bounds = batch["cu_seq_lens_q"].tolist()
+        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        return [(ids[start:end], labels[start:end]) for start, end in pairwise(bounds)]
+    if (batch["labels"][batch["attention_mask"] == 0] != IGNORED).any():
+        raise UserError("labels: found padding in the loss, expected none.")
+    return [
+        (ids[mask == 1].tolist(), labels[mask == 1].tolist())
+        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True)
+    ]
+
+
 def check_labels(
     chat: Chat,
     dataset: Dataset,
@@ -77,8 +96,7 @@ def check_labels(
     Args:
         chat: the model's tokenizer and template.
         dataset: columns `input_ids` and `labels`, one row for each of `rows`, in their order.
-        collator: what makes a padded batch of dataset rows, with `input_ids`, `attention_mask`, `labels`, all of
-            shape (rows, longest row).
+        collator: what makes a batch of dataset rows, for `rows_of`.
         rows: prompts rows with `id`, `prompt`, `completion` (the gold SQL and the end of turn: see `check_gold`).
         max_length: tokens at which a trainer would cut a row off; None = it would not.
         truncate: rows are meant to be cut there. Only then can `truncated` be accepted.
@@ -97,11 +115,7 @@ def check_labels(
         chunk = [dataset[i] for i in range(start, min(start + BATCH, len(rows)))]
         # Only what the trainer itself passes on.
         batch = collator([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in chunk])
-        for i, row in enumerate(rows[start : start + BATCH]):
-            real = batch["attention_mask"][i].bool()
-            ids, labels = batch["input_ids"][i][real].tolist(), batch["labels"][i][real].tolist()
-            if any(label != IGNORED for label in batch["labels"][i][~real].tolist()):
-                raise UserError(f"labels of {row['id']}: found padding in the loss, expected none.")
+        for row, (ids, labels) in zip(rows[start : start + BATCH], rows_of(batch), strict=True):
             full = len(_tokens(chat, row)[0])
             if max_length is not None and full > max_length:
                 _check_cut(row, full, max_length, truncate, accept_defect)
@@ -209,6 +223,7 @@ def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], max_len
 def _check_defect(chat: Chat, row: dict, ids: list[int], labels: list[int]) -> str:
     """Check a row that is cut, or that has no SQL: its labels are what is meant, no more and no less."""
     meant_ids, meant = (tokens[: len(ids)] for tokens in _tokens(chat, row))
-    if ids != meant_ids or labels != meant:
+    # The first token has nothing before it that could predict it: its label counts in no loss, and may be left out.
+    if ids != meant_ids or labels[1:] != meant[1:]:
         raise UserError(f"labels of {row['id']}: the labels differ from those of the row as it is meant to be trained.")
     return chat.tokenizer.decode([i for i in labels if i != IGNORED], clean_up_tokenization_spaces=False)

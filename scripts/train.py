@@ -1,32 +1,48 @@
 """Train one LoRA adapter: thin over TRL's SFTTrainer, with checkpoints that belong to their settings."""
 
+import os
+
+# Passes differ in length; memory that is cut into fixed pieces would run out early.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
 import difflib
+import itertools
 import json
 import math
 import pickle
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
+from transformers.integrations.liger import apply_liger_kernel
 from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
+from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig, SFTTrainer
 
 from _chat import load_chat
 from _files import UserError, atomic_write, read_json, read_jsonl, sha256_file, sha256_json, write_json
 from _job import job, versions
-from _labels import build_dataset, check_labels, check_target, with_labels
+from _labels import IGNORED, build_dataset, check_labels, check_target, rows_of, with_labels
 from _model import device, load_model, machine
+from _packing import Collator, keep_apart, pack, passes
 
 # Keys of `training` that SFTConfig does not get.
-OUR_KEYS = ("truncate", "early_stopping_patience", "report_to")
+OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")
+# Of the GPU's memory, for what is not measured: libraries, and pieces too small to be used.
+SPARE = 0.06
+# A pass of more tokens is no faster for it.
+MOST_TOKENS = 16384
 
 
 def training_arguments(training: dict[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:
@@ -131,6 +147,21 @@ def lora_config(lora: dict[str, Any], model: torch.nn.Module) -> LoraConfig:
         raise UserError(f"lora: LoraConfig refuses these values ({error}).") from None
 
 
+def fuse_kernels(model: PreTrainedModel) -> str:
+    """Put Liger's fused norms, rotations and gates into a model in half precision on a GPU; return "liger" if it did.
+
+    The head and its loss are TRL's own fused ones.
+    """
+    if device().type != "cuda" or model.dtype == torch.float32 or not is_liger_kernel_available():
+        return ""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return ""
+    apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    return "liger"
+
+
 def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
     """Return the newest complete checkpoint made with the settings whose hash is `bound_to`, and delete all others.
 
@@ -217,13 +248,119 @@ class EpochLengths(LengthGroupedSampler):
 
 
 class Trainer(SFTTrainer):
-    """TRL's trainer, but for the sampler that groups by length."""
+    """TRL's trainer, but for the sampler that groups by length, and for the passes of a step.
+
+    With `tokens_per_pass`, a batch is all the rows of an optimizer step, in each process. They are divided into passes
+    of at most so many tokens, which changes the gradient by rounding only: the loss is the sum over the step's labels
+    divided by their number.
+    """
+
+    tokens_per_pass: int | None = None
+
+    def get_train_dataloader(self):
+        """Return the loader; each process sees every row of a step, since `training_step` divides them."""
+        loader = super().get_train_dataloader()
+        if self.tokens_per_pass and isinstance(loader.batch_sampler, BatchSamplerShard):
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        return loader
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Compute the gradient of one step, in passes; out of GPU memory, in smaller ones from then on."""
+        if not self.tokens_per_pass:
+            return super().training_step(model, inputs, num_items_in_batch)
+        rows = rows_of(inputs)
+        labels = sum(label != IGNORED for _, row in rows for label in row)
+        while True:
+            try:
+                return self._step(model, rows, torch.tensor(labels, device=self.args.device))
+            except torch.cuda.OutOfMemoryError:
+                longest = max(len(ids) for ids, _ in rows)
+                if self.args.world_size > 1 or self.tokens_per_pass <= longest:
+                    raise
+                self.tokens_per_pass = max(longest, self.tokens_per_pass // 2)
+                print(f"Out of GPU memory: going on with {self.tokens_per_pass} tokens a pass.", flush=True)
+            model.zero_grad()
+            torch.cuda.empty_cache()
+
+    def _step(self, model, rows, labels):
+        divided = passes(rows, self.tokens_per_pass, self.args.world_size)[self.args.process_index]
+        loss = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(divided, 1):
+            # The processes add up their gradients once.
+            waiting = self.accelerator.no_sync(model) if number < len(divided) else nullcontext()
+            with waiting:
+                loss += super().training_step(model, pack(part, self.args.device), labels)
+        return loss
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             sampler = EpochLengths(sampler.batch_size, lengths=sampler.lengths, seed=self.args.seed)
         return sampler
+
+
+def fit(trainer: Trainer) -> dict[str, Any]:
+    """Return how many tokens a pass may have, and whether it must compute activations twice (checkpointing).
+
+    On a GPU, two passes of rows of the training set are measured: memory grows linearly with tokens. Only if the
+    longest row does not fit otherwise, activations are computed twice. On a CPU, a pass has as many tokens as
+    per_device_train_batch_size of the longest rows.
+
+    Raises:
+        UserError: the longest row does not fit into the GPU's memory.
+    """
+    arguments, model = trainer.args, trainer.model
+    longest = max(map(len, trainer.train_dataset["input_ids"]))
+    if device().type != "cuda":
+        rows = arguments.per_device_train_batch_size
+        return {"tokens_per_pass": rows * longest, "gradient_checkpointing": arguments.gradient_checkpointing}
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        with torch.random.fork_rng(devices=[device()]):
+            sizes = (max(longest, 1024), 2 * max(longest, 1024))
+            peaks = [_peak(trainer, size) for size in sizes]
+        torch.cuda.empty_cache()
+        # Gradients have been there in the measured passes; two states of each weight have not.
+        free, total = torch.cuda.mem_get_info()
+        allowed = min(torch.cuda.memory_allocated() + free, torch.cuda.get_per_process_memory_fraction() * total)
+        usable = (1 - SPARE) * allowed - 8 * trainable
+        if peaks[0] is None or peaks[0] > usable:
+            continue
+        tokens = sizes[0]
+        if peaks[1] is not None and peaks[1] > peaks[0]:
+            slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
+            tokens += int((usable - peaks[0]) / slope)
+        return {"tokens_per_pass": min(tokens, max(MOST_TOKENS, longest)), "gradient_checkpointing": checkpointing}
+    raise UserError(
+        f"training: a row of {longest} tokens does not fit into the GPU's memory, not even with gradient "
+        "checkpointing. Set models.<name>.precision to nf4, or shorten the prompts."
+    )
+
+
+def _peak(trainer: Trainer, tokens: int) -> int | None:
+    """Return the most bytes of GPU memory in one pass of `tokens`, None if there was not enough."""
+    rows, left = [], tokens
+    by_length = sorted(trainer.train_dataset, key=lambda row: -len(row["input_ids"]))
+    for row in itertools.cycle(by_length):
+        ids = list(row["input_ids"])[:left]
+        rows.append((ids, list(ids)))
+        left -= len(ids)
+        if left == 0:
+            break
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        with trainer.accelerator.autocast():
+            trainer.compute_loss(trainer.model, pack(rows, trainer.args.device), num_items_in_batch=tokens).backward()
+        return torch.cuda.max_memory_allocated()
+    except torch.cuda.OutOfMemoryError:
+        return None
+    finally:
+        trainer.model.zero_grad(set_to_none=True)
+        trainer._metrics["train"].clear()
+        trainer._total_train_tokens = 0
 
 
 def tensorboard(folder: Path, first_step: int) -> TrainerCallback:
@@ -298,9 +435,10 @@ def train(
         report: train.json.
         precision: fp32, bf16 or nf4.
         lora: r, lora_alpha, lora_dropout, target_modules.
-        training: options of TRL's SFTConfig, by its names; and `truncate` (cut rows at max_length),
-            `early_stopping_patience` (stop after so many evaluations without a better one; None = never) and
-            `report_to` (none or tensorboard).
+        training: options of TRL's SFTConfig, by its names; and `truncate` (cut rows at max_length), `mode` (faithful,
+            the default: each optimizer step has the rows that the study says; fast: as many as one pass takes, in
+            fewer steps), `early_stopping_patience` (stop after so many evaluations without a better one; None = never)
+            and `report_to` (none or tensorboard).
         train_target: sql, or prompt where completions are meant to be empty.
         accept_defect: defects (`_labels.DEFECTS`) of the rows with which to go on.
         validation: rendered validation prompts to evaluate on; needed unless eval_strategy is no.
@@ -337,6 +475,14 @@ def train(
     model = load_model(base, precision)
     model.config.use_cache = False  # of no use in training
     truncate, patience = bool(training.get("truncate")), training.get("early_stopping_patience")
+    # Passes of rows kept apart, or padded batches as they are in TRL.
+    padded = keep_apart(model)
+    kernels = "" if padded else fuse_kernels(model)
+    rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    if padded:
+        print(f"Rows are padded and not packed: {padded}.", flush=True)
+    elif device().type == "cuda":
+        arguments.gradient_checkpointing = False  # unless memory needs it: see `fit`
     cut_at = arguments.max_length if truncate else None
     dataset = build_dataset(chat, rows, cut_at)
     held_out_dataset = build_dataset(chat, held_out, cut_at) if held_out else None
@@ -346,6 +492,7 @@ def train(
         train_dataset=dataset,
         eval_dataset=held_out_dataset,
         processing_class=chat.tokenizer,
+        data_collator=None if padded else Collator(),
         peft_config=lora_config(lora, model),
         callbacks=[LogWithSave()] + ([EarlyStoppingCallback(patience)] if patience is not None else []),
     )
@@ -360,7 +507,11 @@ def train(
 
     identity = {"settings": settings, "data": data, "model": base["sha256"], "versions": versions()}
     bound_to = sha256_json({**identity, "validation": held_out_data, "on": machine()["device"]})
-    resumed = last_checkpoint(checkpoints, bound_to)
+    with arguments.main_process_first(local=False):
+        resumed = last_checkpoint(checkpoints, bound_to)
+    how = {"padded": padded, "kernels": kernels, "rows_per_step": rows_per_step, "processes": arguments.world_size}
+    if not padded:
+        how |= _set_passes(trainer, training, checkpoints / "passes.json", rows_per_step)
     state = read_json(resumed / "trainer_state.json") if resumed else {"global_step": 0}
     seconds, first_step, tokens = 0.0, state["global_step"], 0
     # Asked to resume from its last step, the trainer could do one more.
@@ -374,8 +525,13 @@ def train(
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
-                f"training: out of GPU memory ({error}). Halve per_device_train_batch_size and double "
-                "gradient_accumulation_steps, or set gradient_checkpointing to true."
+                f"training: out of GPU memory ({error}). "
+                + (
+                    "Halve per_device_train_batch_size and double gradient_accumulation_steps, or set "
+                    "gradient_checkpointing to true."
+                    if padded
+                    else "Set models.<name>.precision to nf4, or shorten the prompts."
+                )
             ) from None
         seconds = time.perf_counter() - start
         tokens = next(e["num_tokens"] for e in reversed(trainer.state.log_history) if "num_tokens" in e)
@@ -389,6 +545,9 @@ def train(
         if not math.isfinite(loss):
             raise UserError(f"training: the loss at step {entry['step']} is {loss}. Lower learning_rate.")
     best = best_checkpoint(resumed) if arguments.load_best_model_at_end else None
+    trainer.accelerator.wait_for_everyone()
+    if arguments.process_index != 0:
+        return
     files = write_adapter(best or resumed, Path(adapter_dir), base["source"])
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     write_json(
@@ -414,12 +573,44 @@ def train(
             "accepted": audited["accepted"],
             "versions": versions(),
             **machine(),
+            **how,
             "resumed_from_step": first_step or None,
             "train_seconds": round(seconds, 3),
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         },
     )
     shutil.rmtree(checkpoints)
+
+
+def _set_passes(trainer: Trainer, training: dict[str, Any], file: Path, rows_per_step: int) -> dict[str, Any]:
+    """Set how the trainer computes a step, as `file` says or else as it is found now, and return it.
+
+    A training that is resumed goes on as it began.
+    """
+    arguments = trainer.args
+    with arguments.main_process_first(local=False):
+        if not file.is_file():
+            found = fit(trainer)
+            if training.get("mode") == "fast":
+                lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+                fitting = arguments.world_size * found["tokens_per_pass"] * len(lengths) // sum(lengths)
+                rows_per_step = max(rows_per_step, fitting)
+            write_json(file, found | {"rows_per_step": rows_per_step})
+    found = read_json(file)
+    before = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    trainer.tokens_per_pass = found["tokens_per_pass"]
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = found["rows_per_step"], 1
+    trainer._train_batch_size = found["rows_per_step"]
+    trainer.accelerator.gradient_accumulation_steps = 1
+    if arguments.max_steps > 0:  # as many rows as in steps of the study's size
+        arguments.max_steps = math.ceil(arguments.max_steps * before / found["rows_per_step"])
+    arguments.gradient_checkpointing = found["gradient_checkpointing"]
+    if arguments.bf16:
+        # Autocast makes bf16 of what PEFT has made fp32.
+        for module in trainer.model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = False
+    return found
 
 
 def _entry(entry: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from test_predict import SAMPLED, make_study, run
-from test_train import EVALUATED, TRAINING, arguments, make_evaluated
+from test_train import EVALUATED, TRAINING, arguments, killed, make_evaluated
 from tiny_model import audit, render
 
+import train as module
 from _chat import load_chat
 from _files import read_json, write_jsonl
 from fetch_model import fetch_model
@@ -40,6 +41,33 @@ def test_each_precision_trains_and_answers(study, precision, adapter_dtype, tmp_
     for predict in (predict_spider, predict_mmlu):
         rows = run(study, tmp_path / predict.__name__, predict=predict, adapter=True, precision=precision)
         assert len(rows) == 10
+
+
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-5), ("bf16", 0.01), ("nf4", 0.01)])
+def test_rows_in_one_pass_have_the_loss_of_padded_ones(study, precision, close, monkeypatch):
+    lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+    given = {"precision": precision, "lora": lora, "training": TRAINING | {"logging_steps": 1}}
+    train(**arguments(study, f"{precision}-packed", **given))
+    monkeypatch.setattr(module, "keep_apart", lambda model: "a test says so")
+    train(**arguments(study, f"{precision}-padded", **given))
+    packed, padded = (read_json(study / f"{precision}-{how}/train.json") for how in ("packed", "padded"))
+    assert (packed["padded"], padded["padded"]) == ("", "a test says so")
+    assert packed["tokens_per_pass"] >= 1024
+    losses = [[entry["loss"] for entry in report["history"]] for report in (packed, padded)]
+    assert losses[0] == pytest.approx(losses[1], rel=close)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_a_killed_training_goes_on(study):
+    training = TRAINING | {"logging_steps": 1}
+    train(**arguments(study, "whole-gpu", "bf16", training=training))
+    killed(study, "killed-gpu", "between", 5, training, precision="bf16")
+    train(**arguments(study, "killed-gpu", "bf16", training=training))
+    ours, whole = (read_json(study / f"{name}/train.json") for name in ("killed-gpu", "whole-gpu"))
+    assert ours["resumed_from_step"] == 4
+    # The kernels add up in no fixed order.
+    for key in ("step", "loss"):
+        assert [e[key] for e in ours["history"]] == pytest.approx([e[key] for e in whole["history"]], rel=0.01)
 
 
 def test_batch_size_changes_no_answer_on_a_gpu(study, tmp_path):

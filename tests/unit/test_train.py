@@ -192,10 +192,10 @@ train.train(**arguments)
 """
 
 
-def killed(study, variant, where, at=0, training=TRAINING):
+def killed(study, variant, where, at=0, training=TRAINING, precision="fp32"):
     """Run the training in a process of its own that is killed at `where`, between or saving at step `at`."""
     scripts = Path(sys.modules["train"].__file__).parent
-    given = arguments(study, variant, training=training)
+    given = arguments(study, variant, precision, training=training)
     command = [sys.executable, "-c", KILLED, where, str(at), json.dumps(given)]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -467,7 +467,7 @@ def test_out_of_gpu_memory(study, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(SFTTrainer, "training_step", full)
-    with pytest.raises(UserError, match="Halve per_device_train_batch_size"):
+    with pytest.raises(UserError, match="precision to nf4"):
         train(**arguments(study, "full"))
 
 

@@ -1,0 +1,203 @@
+"""Training a LoRA adapter at the shapes of an 8B model: the reports' way, plain batches, and this workflow's ways.
+
+    python benchmarks/training.py [--out results.json]
+
+One CUDA GPU with 80 GB. The weights are random, and so are the rows: 500 tokens on average, of which the last 40 are
+the target. The reports' way is nf4, one row a pass, 4 passes a step, gradient checkpointing; `faithful` has the same
+rows in each step, `fast` as many as one pass takes. Each way runs in this process through the trainer of the workflow,
+or TRL's where it says so; tokens are those of the rows, without padding, and the time is the median of the steps after
+the first two.
+
+The limit is the arithmetic that cannot be saved, 4 operations a weight and token (forward, and backward to the
+activations; frozen weights have no gradient), at the measured rate of a large matrix product.
+"""
+
+import argparse
+import gc
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import train as workflow  # isort: skip - sets how PyTorch allocates
+import torch
+from datasets import Dataset
+from inference import LLAMA3_8B, ceilings, make_model, quantise
+from peft import LoraConfig
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from trl import SFTTrainer
+
+from _labels import IGNORED
+from _packing import Collator, keep_apart
+
+MEAN, SPREAD, TARGET = 500, 150, 40
+LORA = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "task_type": "CAUSAL_LM",
+}
+
+
+def make_rows(count: int, length: int | None = None) -> Dataset:
+    rng = random.Random(0)
+    rows = []
+    for _ in range(count):
+        tokens = length or max(100, min(1024, round(rng.gauss(MEAN, SPREAD))))
+        ids = [rng.randrange(1000, 100000) for _ in range(tokens)]
+        rows.append({"input_ids": ids, "labels": [IGNORED] * (tokens - TARGET) + ids[-TARGET:]})
+    return Dataset.from_list(rows)
+
+
+class Clock(TrainerCallback):
+    """Times each step, after the GPU has finished it, and counts its tokens."""
+
+    def __init__(self):
+        self.seconds, self.start = [], 0.0
+
+    def on_step_begin(self, *_, **__):
+        torch.cuda.synchronize()
+        self.start = time.perf_counter()
+
+    def on_step_end(self, *_, **__):
+        torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, models
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, "<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+def measure(
+    model, precision: str, way: str, batch: int, accumulation: int, steps: int, mode: str = "", gib: float | None = None
+) -> tuple[dict, torch.nn.Module]:
+    """Train some steps and return the tokens a second and what they took, and the model without its adapter.
+
+    Args:
+        mode: of the workflow; "" for TRL's own trainer with gradient checkpointing.
+        gib: GPU memory that may be used; None = all.
+    """
+    torch.manual_seed(0)
+    folder = Path(tempfile.mkdtemp())
+    training = {
+        "learning_rate": 1e-4, "max_steps": steps, "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation, "optim": "adamw_torch", "max_length": 1024,
+        "gradient_checkpointing": not mode, "logging_steps": 1, "seed": 0, "train_sampling_strategy": "sequential",
+    }  # fmt: skip
+    arguments = workflow.training_arguments(training, precision, folder)
+    arguments.save_strategy = "no"
+    rows = make_rows(64 * steps, 1024 if gib else None)
+    if mode:
+        reason = keep_apart(model)
+        assert not reason, reason
+        model.gradient_checkpointing_disable()
+        arguments.gradient_checkpointing = False
+    else:
+        model.set_attn_implementation("sdpa")
+    clock = Clock()
+    trainer = (workflow.Trainer if mode else SFTTrainer)(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        processing_class=tokenizer(),
+        data_collator=Collator() if mode else None,
+        peft_config=LoraConfig(**LORA),
+        callbacks=[clock],
+    )
+    how = {}
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total if gib else 1.0)
+    if mode:
+        how = workflow._set_passes(trainer, {"mode": mode}, folder / "passes.json", batch * accumulation)
+        arguments.max_steps = steps
+    torch.cuda.reset_peak_memory_stats()
+    per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    trainer.train()
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    tokens = [sum(lengths[step * per_step : (step + 1) * per_step]) for step in range(steps)]
+    rates = [n / s for n, s in zip(tokens, clock.seconds, strict=True)][2:]
+    found = {
+        "way": way, "precision": precision, "rows_per_step": per_step, "tokens_per_second": statistics.median(rates),
+        "lowest": min(rates), "highest": max(rates), "steps": len(rates), "peak_gib": peak / 2**30, **how,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }  # fmt: skip
+    print(json.dumps(found), flush=True)
+    base = trainer.model.unload()
+    del trainer
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found, base
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=6, help="steps of each way, the first two not counted")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    flops, _ = ceilings()
+    torch.cuda.empty_cache()
+    model = make_model()
+    limit = flops / (4 * sum(p.numel() for p in model.model.layers.parameters()))
+    print(f"{flops / 1e12:.0f} TFLOP/s, limit {limit:.0f} tokens/s", flush=True)
+    rows = []
+
+    def run(*way, **more) -> None:
+        nonlocal model
+        found, model = measure(model, *way, **more)
+        rows.append(found)
+        if given.out:  # what there is so far, should the run be cut
+            given.out.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
+
+    result = {
+        "device": torch.cuda.get_device_name(0),
+        "torch": torch.__version__,
+        "flops": flops,
+        "limit_tokens_per_second": limit,
+    }
+    steps = given.steps
+    run("bf16", "TRL, 4 rows a pass", 4, 4, steps)
+    workflow.fuse_kernels(model)
+    run("bf16", "faithful", 4, 4, steps, "faithful")
+    run("bf16", "fast", 4, 4, steps, "fast")
+    # nf4 from here on: the same weights, quantised, in a new model without the kernels.
+    weights = model.state_dict()
+    del model
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**LLAMA3_8B)).eval()
+    model.load_state_dict(weights, assign=True)
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config, device="cuda")
+    del weights
+    model = quantise(model)
+    run("nf4", "reports: TRL, 1 row a pass", 1, 4, steps)
+    workflow.fuse_kernels(model)
+    run("nf4", "faithful", 1, 4, steps, "faithful")
+    run("nf4", "fast", 1, 4, steps, "fast")
+    run("nf4", "faithful, 4 rows of 1,024 in 16 GB", 4, 1, steps, "faithful", gib=16e9 / 2**30)
+
+    recipe = next(row for row in rows if row["way"].startswith("reports"))["tokens_per_second"]
+    print("| way | precision | rows a step | tokens/s | spread | times the recipe | of the limit | peak GiB |")
+    print("| --- | --- | --: | --: | --- | --: | --: | --: |")
+    for row in rows:
+        speed = row["tokens_per_second"]
+        row["times_recipe"], row["of_limit"] = speed / recipe, speed / limit
+        print(
+            f"| {row['way']} | {row['precision']} | {row['rows_per_step']} | {speed:,.0f} | {row['lowest']:,.0f} to "
+            f"{row['highest']:,.0f} | {row['times_recipe']:.1f} | {row['of_limit']:.0%} | {row['peak_gib']:.1f} |"
+        )
+    if given.out:
+        given.out.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
