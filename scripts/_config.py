@@ -396,6 +396,8 @@ def _sentences(error: ValidationError, schema: dict) -> Iterator[str]:
                 yield f"{_key([*error.path, missing])}: missing. Add it; see config.yaml for what it means."
         case "type":
             yield f"{key}: {_wrong_type(found, error.schema)}"
+        case "enum" if error.schema.get("type") and not any(_is(found, name) for name in _types(error.schema)):
+            pass  # its type is wrong, which is said already
         case "enum":
             near = difflib.get_close_matches(str(found), list(map(str, rule)), 1)
             yield f"{key}: found {found!r}, expected one of {', '.join(map(str, rule))}." + (

@@ -51,7 +51,8 @@ def half(decimals: int) -> float:
 
 def counts(percent: float, decimals: int, n: int) -> list[int]:
     """Return every number of right answers of n that rounds to this percentage."""
-    near = range(math.floor(percent * n / 100) - 1, math.ceil(percent * n / 100) + 2)
+    low, high = ((percent + sign * half(decimals)) * n / 100 for sign in (-1, 1))
+    near = range(math.floor(low), math.ceil(high) + 1)
     return [k for k in near if 0 <= k <= n and abs(100 * k / n - percent) <= half(decimals)]
 
 

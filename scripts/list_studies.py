@@ -7,7 +7,8 @@ Memory is an estimate for the largest of its jobs, in GB of 10^9 bytes:
                 examples): vocabulary x 14 bytes (logits, their float copy and gradient), and activations, which grow
                 with depth x width, about the root of the size: root of the billions of parameters x 0.1 MB with
                 gradient_checkpointing, x 1.6 MB without
-    answering   for each token of a batch (as long): root of the billions of parameters x 0.1 MB (keys, values)
+    answering   for each token of a batch (as long): root of the billions of parameters x 0.1 MB (keys, values); of one
+                prompt where batch_size is auto, which takes what there is
     other       1
 
     weights + the larger of training and answering + other
@@ -44,7 +45,8 @@ def memory_gb(model: dict, training: dict, inference: dict) -> float | None:
     if training["eval_strategy"] != "no":
         rows = max(rows, training["per_device_eval_batch_size"])
     train = 1 + rows * ROW_TOKENS * per_token
-    answer = inference["batch_size"] * ROW_TOKENS * math.sqrt(billions) * 0.1e-3
+    prompts = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
+    answer = prompts * ROW_TOKENS * math.sqrt(billions) * 0.1e-3
     return billions * WEIGHT_BYTES[model["precision"]] + max(train, answer) + 1
 
 

@@ -37,13 +37,14 @@ def prepare_spider(
         shots: ids of the few-shot rows, or how many to draw (see `draw_shots`). They are in no other split.
         seed: of the drawing and of the validation split, each with its own generator.
         validation: `by` "rows", "database", "none" or "dev", and `fraction` of the rows (see `split_validation`). By
-            "dev", the validation rows are those of dev: what is chosen by them has seen the test.
+            "dev", the validation rows are those of dev: what is chosen by them has seen the test. Of all these rows
+            `questions` keeps the first so many; None = all.
         out_dir: where the five files go.
         train_questions: keep only the first so many training rows, in the split's order; None = all. Validation stays.
 
     Raises:
-        UserError: an unknown db_id or shot id, a dev database in a training file, a split without rows, or fewer
-            training rows than `train_questions`.
+        UserError: an unknown db_id or shot id, a dev database in a training file, a split without rows, or fewer rows
+            than `train_questions` or `questions`.
     """
     out_dir = Path(out_dir)
     schemas = {schema["db_id"]: schema for schema in read_json(files["tables"])}
@@ -67,6 +68,13 @@ def prepare_spider(
             f"spider.train_questions: found {train_questions}, expected at most {len(kept)}, or null for all."
         )
     kept = kept[:train_questions]
+    questions = validation.get("questions")
+    if questions is not None and held_out:
+        if questions > len(held_out):
+            raise UserError(
+                f"spider.validation.questions: found {questions}, expected at most {len(held_out)}, or null for all."
+            )
+        held_out = held_out[:questions]
     splits = {"train": kept, "validation": held_out, "dev": dev, "shots": examples}
     ids = [row["id"] for name, rows in splits.items() if not (by_dev and name == "validation") for row in rows]
     assert len(ids) == len(set(ids)), "a row is in two splits"

@@ -20,6 +20,10 @@ def study(**sections: dict) -> dict:
     return _config.check(copy.deepcopy(MINIMAL) | sections, SCHEMA)
 
 
+def unfold(smoke: dict | None = None, **values) -> dict:
+    return _config.unfold(copy.deepcopy(MINIMAL) | values, smoke or {}, "my.yaml")
+
+
 def refusal(**sections: dict) -> str:
     with pytest.raises(UserError) as caught:
         study(**sections)
@@ -165,6 +169,21 @@ def test_check_does_not_change_its_argument():
             {"prompt": {"schema": "dll"}},
             "prompt.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
         ),
+        (
+            {"training": {"eval_strategy": False}},
+            "training.eval_strategy: found False (YAML 1.1 reads yes, no, on and off as true or false), expected text. "
+            "Put it in quotes.",
+        ),
+        ({"training": {"save_total_limit": 1}}, "training.save_total_limit: found 1, expected at least 2."),
+        (
+            {"accept_defect": ["truncate"]},
+            "accept_defect[0]: found 'truncate', expected one of dev_used_to_choose, target_not_in_loss, truncated. "
+            "Did you mean truncated?",
+        ),
+        (
+            {"spider": {"validation": {"questions": 0}}},
+            "spider.validation.questions: found 0, expected at least 1.",
+        ),
         ({"study": "../x"}, "study: found '../x', expected the name of the study"),
         ({"study": "Demo"}, "study: found 'Demo', expected the name of the study"),
         ({"study": ".."}, "study: found '..', expected the name of the study"),
@@ -179,6 +198,145 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
     text = refusal(**sections)
     assert text.startswith(f"config.yaml, {message}")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"training": {"eval_strategy": "steps"}, "spider": {"validation": {"by": "none"}}},
+            "training.eval_strategy: found steps, but spider.validation.by is none",
+        ),
+        ({"spider": {"validation": {"by": "dev"}}}, "spider.validation.by: found dev, the questions of the evaluation"),
+        (
+            {"training": {"load_best_model_at_end": True}},
+            'training.load_best_model_at_end: found true, but eval_strategy is "no".',
+        ),
+        (
+            {"training": {"early_stopping_patience": 2, "eval_strategy": "steps"}},
+            "training.early_stopping_patience: found 2, but load_best_model_at_end is false.",
+        ),
+        (
+            {
+                "training": {
+                    "load_best_model_at_end": True,
+                    "eval_strategy": "steps",
+                    "eval_steps": 20,
+                    "save_steps": 50,
+                }
+            },
+            "training.save_steps: found 50, expected a multiple of eval_steps = 20",
+        ),
+        (
+            {"mmlu": {"source": "x", "shots_from": "fixed"}},
+            "mmlu.fixed_shots: found 0 rows, expected mmlu.shots = 4.",
+        ),
+        (
+            {"mmlu": {"source": "x", "shots": 1, "fixed_shots": [{"subject": "s", "split": "dev", "index": 0}]}},
+            "mmlu.fixed_shots: not used, since shots_from is own_dev.",
+        ),
+        (
+            {
+                "published": {
+                    "model": "n",
+                    "tables": [
+                        {
+                            "table": "I",
+                            "measure": "mmlu",
+                            "decimals": 1,
+                            "n": {"all": 1},
+                            "accuracy": {"base": {"all": 1}},
+                        }
+                    ],
+                }
+            },
+            "published.model: found n, expected one of this study's models: m.",
+        ),
+        (
+            {
+                "published": {
+                    "model": "m",
+                    "tables": [
+                        {
+                            "table": "I",
+                            "measure": "mmlu",
+                            "decimals": 1,
+                            "n": {"all": 1},
+                            "accuracy": {"base": {"law": 1}},
+                        }
+                    ],
+                }
+            },
+            "published.tables[0].accuracy.base.law: there is no such column in n, which has all.",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(sections, message):
+    text = refusal(**sections)
+    assert text.startswith(f"config.yaml, {message}")
+    assert "\n" not in text
+
+
+def test_a_face_is_merged_over_the_study_lists_in_place_of_lists():
+    training = {"seed": 1, "learning_rate": [0.1, 0.2]}
+    faces = {"as_reported": {"training": {"learning_rate": [0.3]}, "known_defects": ["a"]}}
+    assert unfold(training=training, faces=faces)["training"] == training
+    merged = unfold(training=training, faces=faces, face="as_reported")
+    assert merged["training"] == {"seed": 1, "learning_rate": [0.3]}
+    assert merged["known_defects"] == ["a"]
+    # What a face says is checked like what the study says.
+    faces["as_reported"]["training"]["sed"] = 1
+    with pytest.raises(UserError, match=r"training.sed: no such key. Did you mean training.seed\?"):
+        _config.check(unfold(faces=faces, face="as_reported"), SCHEMA)
+
+
+def test_a_study_without_the_face_says_so():
+    with pytest.raises(UserError, match=r"my.yaml, face: found as_reported, but faces.as_reported is not there"):
+        unfold(face="as_reported")
+
+
+def test_smoke_keeps_the_first_value_of_each_axis_and_the_names_of_adapters():
+    smoke = {"models": {"*": {"source": "small"}}, "training": {"logging_steps": 1}}
+    given = {
+        "models": {"a": {"source": "x", "precision": "nf4"}, "b": {"source": "y"}},
+        "training": {"learning_rate": [0.1, 0.2], "seed": 3},
+        "lora": {"r": [4, 8], "target_modules": ["q_proj", "v_proj"]},
+    }
+    before = copy.deepcopy(given)
+    config = _config.check(unfold(smoke, scale="smoke", **given), SCHEMA)
+    assert given == before
+    assert list(_config.variants(config)) == ["base", "lr0.1-r4"]
+    assert config["lora"]["target_modules"] == ["q_proj", "v_proj"]
+    assert {name: model["source"] for name, model in config["models"].items()} == {"a": "small", "b": "small"}
+    assert config["models"]["a"]["precision"] == "nf4"
+    assert config["training"]["logging_steps"] == 1
+    assert unfold(smoke, **given)["models"] == given["models"]
+
+
+@pytest.mark.parametrize(
+    ("face", "scale", "name"),
+    [
+        ("corrected", "full", "s"),
+        ("as_reported", "full", "s-as_reported"),
+        ("corrected", "smoke", "s-smoke"),
+        ("as_reported", "smoke", "s-as_reported-smoke"),
+    ],
+)
+def test_each_face_and_scale_has_its_own_results(face, scale, name):
+    config = study(face=face, scale=scale)
+    assert _config.label(config) == name
+    settings = _config.settings(config)
+    assert settings["tables"]["study"] == settings["report"]["study"] == settings["compare_published"]["study"] == name
+
+
+def test_the_base_model_has_prompts_of_its_own_only_where_a_study_says_so():
+    assert _config.base_prompts(study()) == "dev"
+    config = study(prompt={"base_shots": 0})
+    assert _config.base_prompts(config) == "dev_base"
+    rendered = _config.settings(config)["render_spider"]
+    assert rendered["dev_base"] == rendered["dev"] | {"base_shots": 0}
+    assert "train_target" in rendered["train"]
+    assert "train_target" not in rendered["dev"]
 
 
 def test_all_mistakes_are_named_at_once():
@@ -201,6 +359,7 @@ def test_overrides_get_their_yaml_types():
         "spider": {"sha256": None},
         "lora": {"r": [4, 8]},
     }
+    assert _config.retype({"training": {"eval_strategy": "no"}}) == {"training": {"eval_strategy": "no"}}
     text = {"prompt": {"spider_system": "Answer: {x}", "mmlu_system": "[A-D]"}, "models": {"m": {"revision": "*"}}}
     assert _config.retype(text) == text
     assert _config.retype({"training": {"learning_rate": "1e-4"}}) == {"training": {"learning_rate": "1e-4"}}
@@ -247,6 +406,11 @@ def test_settings_are_plain_sorted_values():
     assert json.dumps(settings) == json.dumps(settings, sort_keys=True)
 
 
+def test_what_only_the_list_of_studies_shows_reaches_no_job():
+    model = {"source": "folder", "gated": True, "parameters": 8, "vocabulary": 9}
+    assert _config.settings(study(models={"m": model})) == _config.settings(study())
+
+
 TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", "train")
 
 
@@ -258,7 +422,10 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", 
         {"inference": {"batch_size": 1, "spider_max_new_tokens": 1, "mmlu_max_new_tokens": 1}},
         {"spider": {"dev_questions": 1, "exclude_databases": ["a"]}},
         {"mmlu": {"source": "other", "shots": 0, "seed": 1}},
-        {"prompt": {"mmlu_system": "other"}},
+        {"prompt": {"mmlu_system": "other", "base_shots": 0}},
+        {"inference": {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "seed": 1}},
+        {"mmlu": {"source": "folder", "shots_from": "first_subject", "questions_per_category": None}},
+        {"known_defects": ["x"], "published": {"report": "x"}},
     ],
 )
 def test_no_evaluation_setting_reaches_training(sections):

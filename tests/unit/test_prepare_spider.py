@@ -46,8 +46,19 @@ def files(tmp_path) -> dict[str, Path]:
     return paths
 
 
-def prepare(files, out: Path, train_files=BOTH, shots=3, seed=42, by="database", fraction=0.1, **more):
-    prepare_spider(files, train_files, shots, seed, {"by": by, "fraction": fraction}, out, **more)
+def prepare(
+    files,
+    out: Path,
+    train_files=BOTH,
+    shots=3,
+    seed=42,
+    by="database",
+    fraction=0.1,
+    validation_questions=None,
+    **more,
+):
+    validation = {"by": by, "fraction": fraction, "questions": validation_questions}
+    prepare_spider(files, train_files, shots, seed, validation, out, **more)
     return {path.stem: read_jsonl(path) for path in out.glob("*.jsonl")} | {
         "manifest": read_json(out / "manifest.json")
     }
@@ -191,6 +202,22 @@ def test_only_the_first_training_questions(files, tmp_path, by):
     assert prepare(files, tmp_path / "all", by=by, train_questions=number)["train"] == whole["train"]
     with pytest.raises(UserError, match=rf"train_questions: found {number + 1}, expected at most {number}, or null"):
         prepare(files, tmp_path / "more", by=by, train_questions=number + 1)
+
+
+@pytest.mark.parametrize("by", ["rows", "database", "dev"])
+def test_only_the_first_validation_questions(files, tmp_path, by):
+    whole = prepare(files, tmp_path / "whole", by=by)
+    few = prepare(files, tmp_path / "few", by=by, validation_questions=7)
+    assert few["validation"] == whole["validation"][:7]
+    # What is not looked at is not trained on either.
+    for split in ("train", "dev", "shots"):
+        assert few[split] == whole[split]
+    number = len(whole["validation"])
+    assert prepare(files, tmp_path / "all", by=by, validation_questions=number)["validation"] == whole["validation"]
+    with pytest.raises(
+        UserError, match=rf"validation.questions: found {number + 1}, expected at most {number}, or null"
+    ):
+        prepare(files, tmp_path / "more", by=by, validation_questions=number + 1)
 
 
 def test_dev_as_validation(files, tmp_path):

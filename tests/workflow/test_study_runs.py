@@ -1,42 +1,219 @@
-"""Published studies from end to end at smoke scale, on the real archives: the two that use the most features."""
+"""Every study in each of its faces, from end to end at smoke scale.
+
+On the real archives where they are. Elsewhere on the demo's databases, and on questions of no meaning under the names
+of MMLU's subjects: each step runs there too, on the studies' own subjects and examples, but not on their text.
+"""
 
 import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
-from _files import read_json
+from _config import FACES
+from _files import read_json, read_jsonl
+from _published import CATEGORY
+
+REPO = Path(__file__).parents[2]
+STUDIES = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((REPO / "studies").glob("*.yaml"))
+}
+RUNS = [
+    (name, face)
+    for name, study in STUDIES.items()
+    for face in FACES
+    if face == FACES[0] or face in study.get("faces", {})
+]
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
-@pytest.mark.parametrize(("name", "face"), [("ribeiro", "as_reported"), ("freitas", "corrected")])
-def test_a_study_runs_at_smoke_scale(name, face, shared_data, copy_repo, snakemake):
-    folder = copy_repo(name)
-    spider, mmlu = (shared_data / path for path in ("spider/spider_data.zip", "mmlu/mmlu_data.tar.gz"))
-    run = snakemake(
-        folder,
-        "--configfile",
-        f"studies/{name}.yaml",
-        "--config",
-        "scale=smoke",
-        f"face={face}",
-        f"spider={{source: '{spider}'}}",
-        f"mmlu={{source: '{mmlu}', revision: null}}",
+def write_mmlu(folder: Path) -> None:
+    """Write a release of MMLU with all its subjects, whose examples have the answers that the studies expect."""
+    faces = [face for study in STUDIES.values() for face in study.get("faces", {}).values()]
+    fixed = [shot for face in faces for shot in face.get("mmlu", {}).get("fixed_shots", [])]
+    answers = {(shot["subject"], shot["split"], shot["index"]): shot["answer"] for shot in fixed}
+    for split, count in (("dev", 5), ("test", 2)):
+        for subject in CATEGORY:
+            path = folder / split / f"{subject}_{split}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream).writerows(
+                    [f"What is {split} {i} of {subject}?", "w", "x", "y", "z", answers.get((subject, split, i), "A")]
+                    for i in range(count)
+                )
+
+
+@pytest.fixture(scope="module")
+def data(request, tmp_path_factory) -> list[str]:
+    """The overrides that name the data."""
+    try:
+        shared = request.getfixturevalue("shared_data")
+    except pytest.skip.Exception:
+        write_mmlu(tmp_path_factory.mktemp("mmlu"))
+        mmlu = tmp_path_factory.getbasetemp() / "mmlu0"
+        spider = "resources/demo/spider_data"
+        counts = {
+            name: len(read_json(REPO / spider / f"{name}.json")) for name in ("train_spider", "train_others", "dev")
+        }
+        return [
+            f"spider={{source: {spider}, counts: {json.dumps(counts)}}}",
+            f"mmlu={{source: '{mmlu}', revision: null}}",
+        ]
+    spider, mmlu = (shared / path for path in ("spider/spider_data.zip", "mmlu/mmlu_data.tar.gz"))
+    return [f"spider={{source: '{spider}'}}", f"mmlu={{source: '{mmlu}', revision: null}}"]
+
+
+def run_all(folder: Path, runs: dict[str, list[str]]) -> dict[str, int]:
+    """Run Snakemake in `folder` with the arguments of each run, without a token; return the exit statuses."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    process = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("_forked_jobs.py"))],
+        input=json.dumps(runs),
+        cwd=folder,
+        env=kept | OFFLINE | {"HF_HOME": str(folder / "hub")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    assert run.returncode == 0, run.stdout[-8000:]
-    label = f"{name}-smoke" if face == "corrected" else f"{name}-{face}-smoke"
-    results = folder / "results" / label
-    with (results / "tables" / "regression.csv").open(encoding="utf-8", newline="") as stream:
-        assert len({row["variant"] for row in csv.DictReader(stream)}) == 1
+    return json.loads(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
+    """The folder in which all studies have run, and how each run ended."""
+    folder = copy_repo("studies")
+    runs = {
+        f"{name}-{face}": [
+            *("--cores", "1", "--configfile", f"studies/{name}.yaml"),
+            *("--config", "scale=smoke", f"face={face}", *data),
+        ]
+        for name, face in RUNS
+    }
+    # One that must fail: an audit that finds what the study does not accept.
+    runs["must-fail"] = [*runs["cunha-corrected"], "study=must-fail", "training={max_length: 64}"]
+    # Another: gated weights, and no token.
+    runs["no-token"] = ["--cores", "1", "--configfile", "studies/souza.yaml", "--config", "study=no-token", *data]
+    return folder, run_all(folder, runs)
+
+
+def read_csv(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(("name", "face"), RUNS)
+def test_a_study_runs_at_smoke_scale(name, face, ended):
+    folder, statuses = ended
+    assert statuses[f"{name}-{face}"] == 0, (folder / f"{name}-{face}.out").read_text()[-8000:]
+    results = folder / "results" / (f"{name}-smoke" if face == "corrected" else f"{name}-{face}-smoke")
+    study = STUDIES[name] | STUDIES[name].get("faces", {}).get(face, {})
     report = (results / "report.md").read_text(encoding="utf-8")
-    audit = read_json(next(results.glob("runs/*/audit_labels.json")))
-    if face == "as_reported":
-        assert audit["failed"] == ["target_not_in_loss"]
-        for page in (report, (results / "tables" / "regression.md").read_text(encoding="utf-8")):
-            assert "target_not_in_loss" in page
-            assert "Known defects" in page
-        assert (results / "tables" / "published.csv").stat().st_size > 0
-    else:
-        assert audit["failed"] == []
-        assert "Known defects" not in report
-        train = read_json(next(path.parent.parent / "train.json" for path in results.glob("runs/*/*/adapter/*.json")))
-        assert len(train["eval_history"]) == 2
-        assert train["best_step"] in (1, 2)
+    assert (results / "figures/tradeoff.svg").stat().st_size > 0
+
+    (run,) = read_csv(results / "tables/regression.csv")[:1]
+    variants = {row["variant"] for row in read_csv(results / "tables/execution_accuracy.csv")}
+    assert variants == {"base", run["variant"]}
+    (model,) = study["models"]
+    trained = read_json(results / "runs" / model / run["variant"] / "train.json")
+    assert trained["steps"] == 2
+    for variant in variants:
+        answered = results / "runs" / model / variant
+        assert len(read_csv(answered / "spider.csv")) == 8
+        subjects = {row["subject"] for row in read_csv(answered / "mmlu.csv")}
+        assert len(subjects) == len(read_jsonl(results / "data/mmlu_suite/questions.jsonl"))
+
+    # The audit found what the study accepts and nothing else; the stamp is on all that is read.
+    audit = read_json(results / "runs" / model / "audit_labels.json")
+    assert set(audit["failed"]) <= set(study.get("accept_defect", []))
+    assert ("target_not_in_loss" in audit["failed"]) == (study.get("prompt", {}).get("train_target") == "prompt")
+    pages = [report, *(path.read_text(encoding="utf-8") for path in results.glob("tables/*.md"))]
+    for page in pages:
+        assert ("Known defects" in page) == (face == "as_reported")
+        for defect in study.get("known_defects", []):
+            assert defect in page
+    printed = study.get("published", {}).get("tables")
+    assert (results / "tables/published.csv").is_file() == bool(printed)
+    if printed:
+        figures = sum(len(row) for t in printed for part in ("accuracy", "change") for row in t.get(part, {}).values())
+        found = {
+            (row["table"], row["kind"], row["variant"], row["column"])
+            for row in read_csv(results / "tables/published.csv")
+        }
+        assert len(found) == figures
+
+
+def test_a_failed_job_fails_its_run(ended):
+    folder, statuses = ended
+    assert statuses["must-fail"] == 1
+    assert "Error in rule audit_labels" in (folder / "must-fail.out").read_text()
+    results = folder / "results" / "must-fail-smoke"
+    log = (results / "logs/audit_labels/llama3.log").read_text()
+    assert "tokens, expected at most training.max_length = 64" in log
+    assert not (results / "report.md").exists()
+    assert not list(results.glob("runs/*/*/adapter/*"))
+
+
+def test_a_gated_study_without_a_token_starts_nothing(ended):
+    folder, statuses = ended
+    assert statuses["no-token"] == 1
+    out = (folder / "no-token.out").read_text()
+    assert "huggingface.co/meta-llama/Meta-Llama-3-8B-Instruct, then set the environment variable HF_TOKEN" in out
+    assert "rule fetch" not in out
+    assert not list((folder / "results").glob("no-token/**/*.*"))
+
+
+def results_of(ended, name: str) -> Path:
+    return ended[0] / "results" / name
+
+
+def test_souza_as_reported_shows_the_same_four_examples_to_all(ended):
+    rows = read_jsonl(results_of(ended, "souza-as_reported-smoke") / "data/mmlu_suite/questions.jsonl")
+    assert {row["subject"] for row in rows} == {"astronomy", "econometrics", "world_religions"}
+    assert [shot["answer"] for shot in rows[0]["shots"]] == list("ABCD")
+    assert all(row["shots"] == rows[0]["shots"] for row in rows)
+    own = read_jsonl(results_of(ended, "souza-smoke") / "data/mmlu_suite/questions.jsonl")
+    assert len({json.dumps(row["shots"]) for row in own}) == len(own)
+
+
+def test_ribeiro_as_reported_shows_the_first_subjects_examples_and_none_to_the_base(ended):
+    results = results_of(ended, "ribeiro-as_reported-smoke")
+    tables = read_csv(results / "data/mmlu/dev.csv")
+    first = [row["question"] for row in tables if row["subject"] == "abstract_algebra"][:4]
+    rows = read_jsonl(results / "data/mmlu_suite/questions.jsonl")
+    assert len({row["subject"] for row in rows}) == 3
+    assert all([shot["question"] for shot in row["shots"]] == first for row in rows)
+    prompts = {
+        split: read_jsonl(results / f"runs/mistral/prompts/{split}.jsonl") for split in ("dev", "dev_base", "train")
+    }
+    counts = {split: {row["prompt"].count("Question:") for row in rows} for split, rows in prompts.items()}
+    assert counts == {"dev": {4}, "dev_base": {1}, "train": {4}}
+    assert {row["completion"] for row in prompts["train"]} == {""}
+
+
+def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_other(ended):
+    for label, ids in (("freitas-smoke", "train_"), ("freitas-as_reported-smoke", "dev-")):
+        results = results_of(ended, label)
+        rows = read_jsonl(results / "data/splits/validation.jsonl")
+        assert len(rows) == 4
+        assert all(row["id"].startswith(ids) for row in rows)
+        train = read_json(results / "runs/gemma/lr0.0001/train.json")
+        assert [entry["step"] for entry in train["eval_history"]] == [1, 2]
+        assert train["best_step"] == min(train["eval_history"], key=lambda entry: entry["eval_loss"])["step"]
+        assert list((results / "tensorboard/gemma/lr0.0001").glob("events.*"))
+    failed = read_json(results_of(ended, "freitas-as_reported-smoke") / "runs/gemma/audit_labels.json")["failed"]
+    assert {"target_not_in_loss", "dev_used_to_choose"} <= set(failed)
+
+
+def test_cunha_as_reported_cuts_rows_and_draws_its_answers(ended):
+    results = results_of(ended, "cunha-as_reported-smoke")
+    answered = read_json(results / "runs/llama3/base/predict_spider.json")
+    assert answered["settings"]["do_sample"] is True
+    assert answered["decoder"] == "generate (answers are drawn at random)"
+    assert (
+        "do_sample"
+        not in read_json(results_of(ended, "cunha-smoke") / "runs/llama3/base/predict_spider.json")["settings"]
+    )
