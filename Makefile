@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo studies test lint format dag demo-data demo-model clean
+.PHONY: help demo studies test faults lint format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, i
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/list_studies.py
 
-test: .venv/.stamp ## all tests
+test: .venv/.stamp ## all tests but the faults
 	$(OFFLINE) $(BIN)/python -m pytest
+
+faults: .venv/.stamp ## kill, fill and break what runs; as root, with a SLURM that the tests start
+	$(OFFLINE) $(BIN)/python -m pytest -m faults tests/workflow
 
 lint: .venv/.stamp ## check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

@@ -25,6 +25,10 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+# Of use with --sdm apptainer alone; envs/apptainer.def says how it is made.
+container: "envs/lora-tradeoff.sif"
+
+
 include: "rules/common.smk"
 
 

@@ -111,6 +111,8 @@ def write_records(path: str | Path, records: Iterable[dict]) -> None:
             writer = csv.DictWriter(stream, RECORD_COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(records)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}).") from None

@@ -55,7 +55,7 @@ rule fetch_model:
     conda:
         "../envs/data.yaml"
     params:
-        settings=lookup("fetch_model/{model}", within=SETTINGS),
+        settings=lookup("{model}", within=SETTINGS["fetch_model"]),
     script:
         "../scripts/fetch_model.py"
 
@@ -122,7 +122,7 @@ rule render_spider:
     conda:
         "../envs/model.yaml"
     params:
-        settings=lookup("render_spider/{split}", within=SETTINGS),
+        settings=lookup("{split}", within=SETTINGS["render_spider"]),
     script:
         "../scripts/render_spider.py"
 

@@ -29,7 +29,7 @@ rule predict_spider:
         mem_mb=32000,
         runtime=720,
     params:
-        settings=lookup("predict_spider/{model}", within=SETTINGS),
+        settings=lookup("{model}", within=SETTINGS["predict_spider"]),
     script:
         "../scripts/predict_spider.py"
 
@@ -61,7 +61,7 @@ rule predict_mmlu:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lookup("predict_mmlu/{model}", within=SETTINGS),
+        settings=lookup("{model}", within=SETTINGS["predict_mmlu"]),
     script:
         "../scripts/predict_mmlu.py"
 

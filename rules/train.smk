@@ -50,6 +50,7 @@ rule train:
         mem_mb=32000,
         runtime=1440,
     params:
-        settings=lookup("train/{model}/{variant}", within=SETTINGS),
+        # Not `lookup`: it walks through all settings of all adapters, for each adapter.
+        settings=lambda wildcards: SETTINGS["train"][wildcards.model][wildcards.variant],
     script:
         "../scripts/train.py"

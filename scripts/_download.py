@@ -1,6 +1,7 @@
 """Data from elsewhere: resumable downloads, archives opened safely, snapshots of a model hub."""
 
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -142,6 +143,8 @@ def _receive(url: str, part: Path) -> None:
                 for block in answer.iter_content(1 << 16):
                     stream.write(block)
                     bar.update(len(block))
+                stream.flush()
+                os.fsync(stream.fileno())
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _TryAgain(f"the connection failed ({error})") from None
     if total is not None and _size(part) != total:

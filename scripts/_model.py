@@ -56,10 +56,21 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
-    """Put the LoRA adapter of `folder` on the model, not merged, so that the base weights stay what they are."""
-    from peft import PeftModel  # seconds to import; base runs need none of it
+    """Put the LoRA adapter of `folder` on the model, not merged, so that the base weights stay what they are.
 
-    return PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
+    Raises:
+        UserError: its weights cannot be read.
+    """
+    from peft import PeftModel  # seconds to import; base runs need none of it
+    from safetensors import SafetensorError
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
+    except SafetensorError as error:
+        raise UserError(
+            f"{folder}/adapter_model.safetensors: cut or damaged ({error}). Delete it and run snakemake again: the "
+            "adapter is then trained anew."
+        ) from None
 
 
 def set_greedy(model: PreTrainedModel, chat: Chat, max_new_tokens: int) -> None:

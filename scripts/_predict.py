@@ -21,7 +21,7 @@ from transformers import (
 from _chat import Chat, load_chat
 from _engine import Engine, common_prefix, fitting_rows, supports
 from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
-from _job import versions
+from _job import Sigterm, versions
 from _model import load_adapter, load_model, machine, set_greedy
 
 # Prompts a batch where there is no GPU whose memory could say.
@@ -251,13 +251,14 @@ def answer_all(
     CUDA out of memory the batch is halved and tried again, and stays so.
 
     Raises:
-        UserError: one prompt alone does not fit the GPU's memory.
+        UserError: one prompt alone does not fit the GPU's memory, or SIGTERM came; the answers so far are kept.
     """
     if partial.batch_size is not None:
         batch_size = min(batch_size, partial.batch_size)
     order = sorted(range(len(rows)), key=lambda i: (-len(encoded[i]), i))
     left = [i for i in order if rows[i]["id"] not in partial.rows]
-    with tqdm(total=len(rows), initial=len(rows) - len(left), desc="answers", mininterval=2) as progress:
+    total = len(rows)
+    with tqdm(total=total, initial=total - len(left), desc="answers", mininterval=2) as progress, Sigterm() as sigterm:
         while left:
             chunk = left[:batch_size]
             answers = None
@@ -278,6 +279,11 @@ def answer_all(
             partial.add([{"id": rows[i]["id"], **a} for i, a in zip(chunk, answers, strict=True)], batch_size)
             left = left[batch_size:]
             progress.update(len(chunk))
+            if sigterm.came and left:
+                raise UserError(
+                    f"answers: stopped by SIGTERM (preemption or time limit) after {total - len(left)} of {total}. "
+                    "They are kept; the next attempt goes on from there."
+                )
     return batch_size
 
 

@@ -99,7 +99,7 @@ def predict_mmlu(
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0], lock=f"{snakemake.output.answers}.lock"):
         torch.set_num_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")
         predict_mmlu(

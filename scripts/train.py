@@ -32,10 +32,11 @@ from trl import SFTConfig, SFTTrainer
 
 from _chat import load_chat
 from _files import UserError, atomic_write, read_json, read_jsonl, sha256_file, sha256_json, write_json
-from _job import job, versions
+from _job import Sigterm, job, versions
 from _labels import IGNORED, build_dataset, check_labels, check_target, rows_of, with_labels
 from _model import device, load_model, machine
 from _packing import Collator, keep_apart, pack, passes
+from _preempt import SaveOnSigterm
 
 # Keys of `training` that SFTConfig does not get.
 OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")
@@ -486,6 +487,7 @@ def train(
     cut_at = arguments.max_length if truncate else None
     dataset = build_dataset(chat, rows, cut_at)
     held_out_dataset = build_dataset(chat, held_out, cut_at) if held_out else None
+    sigterm = Sigterm()
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -494,7 +496,8 @@ def train(
         processing_class=chat.tokenizer,
         data_collator=None if padded else Collator(),
         peft_config=lora_config(lora, model),
-        callbacks=[LogWithSave()] + ([EarlyStoppingCallback(patience)] if patience is not None else []),
+        callbacks=[SaveOnSigterm(sigterm), LogWithSave()]
+        + ([EarlyStoppingCallback(patience)] if patience is not None else []),
     )
 
     # Proof on what really enters the loss: the trainer's own rows through the trainer's own collator.
@@ -522,7 +525,8 @@ def train(
             trainer.add_callback(tensorboard(Path(tensorboard_dir), first_step))
         start = time.perf_counter()
         try:
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            with sigterm:
+                trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
                 f"training: out of GPU memory ({error}). "
@@ -622,9 +626,9 @@ def _evaluation(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<variant>
+    with job(snakemake.log[0], lock=run_dir / ".train.lock"):
         torch.set_num_threads(snakemake.threads)
-        run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<variant>
         train(
             prompts=snakemake.input.prompts,
             audit=snakemake.input.audit,

@@ -111,3 +111,25 @@ def small_run(copy_repo, snakemake, small_study) -> Path:
     run = snakemake(folder, "--configfile", "small.yaml")
     assert run.returncode == 0, run.stdout[-8000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_study() -> dict:
+    """The least of the demo study that trains, saves checkpoints, answers in batches and makes tables."""
+    study = yaml.safe_load((REPO / "config.yaml").read_text(encoding="utf-8"))
+    study["study"] = "tiny"
+    study["spider"] |= {"train_questions": 64, "dev_questions": 16}
+    study["mmlu"]["questions_per_category"] = 4
+    study["training"] |= {"learning_rate": [0.001], "max_steps": 12, "save_steps": 2, "per_device_train_batch_size": 2}
+    study["inference"] |= {"batch_size": 2, "spider_max_new_tokens": 32}
+    return study
+
+
+@pytest.fixture(scope="session")
+def tiny_run(copy_repo, snakemake, tiny_study) -> Path:
+    """A copy of the repository in which the tiny study has run once, undisturbed."""
+    folder = copy_repo("tiny")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "tiny.yaml")
+    assert run.returncode == 0, run.stdout[-8000:]
+    return folder

@@ -8,7 +8,15 @@ import yaml
 
 ENVS = sorted((Path(__file__).parents[2] / "envs").glob("*.yaml"))
 # Snakemake starts the environments, and the others are for development: no rule's job needs them.
-NOT_IN_JOBS = {"snakemake", "pytest", "hypothesis", "playwright", "ruff", "snakefmt"}
+NOT_IN_JOBS = {
+    "snakemake",
+    "snakemake-executor-plugin-slurm",
+    "pytest",
+    "hypothesis",
+    "playwright",
+    "ruff",
+    "snakefmt",
+}
 
 
 def required(repo: Path) -> dict[str, str]:

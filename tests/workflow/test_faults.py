@@ -1,0 +1,250 @@
+"""What can die, fill up or break under a run: the next run ends where an undisturbed one does, or says what to do."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.faults
+
+STUDY = ("--configfile", "tiny.yaml")
+RUN = Path("results/tiny/runs/demo/lr0.001")
+WEIGHTS, CONFIG = RUN / "adapter/adapter_model.safetensors", RUN / "adapter/adapter_config.json"
+ANSWERS, RECORDS = RUN / "spider_answers.jsonl", RUN / "spider.csv"
+TRAIN_LOG = Path("results/tiny/logs/train/demo/lr0.001.log")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+
+
+@pytest.fixture
+def finished(tiny_run, tmp_path) -> Path:
+    """A copy of the finished tiny run; Snakemake's own records are part of it."""
+    return shutil.copytree(tiny_run, tmp_path / "repo", symlinks=True)
+
+
+@pytest.fixture
+def same(tiny_run) -> Callable[..., None]:
+    """A function that asserts that files of a run are those of the undisturbed one."""
+
+    def check(folder: Path, *names: Path) -> None:
+        for name in names:
+            assert (folder / name).read_bytes() == (tiny_run / name).read_bytes(), name
+
+    return check
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, str], Path]]:
+    """A function that makes a folder a file system of its own, of a size such as 64k; unmounted at the end."""
+    mounted = []
+
+    def mount(folder: Path, size: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in reversed(mounted):
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def wait_until(reached: Callable[[], object], process: subprocess.Popen, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert process.poll() is None, "snakemake ended before the fault"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def script_of(folder: Path, rule: str) -> int | None:
+    """Return the process that runs this rule's script in this folder, None if there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        script = words[1].decode(errors="replace") if len(words) > 1 else ""
+        if script.startswith(f"{folder}/.snakemake/scripts/") and script.endswith(f".{rule}.py"):
+            return int(entry.name)
+    return None
+
+
+def forget(folder: Path, *names: Path) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+def test_the_driver_alone_is_killed_while_another_waits(finished, same, start_snakemake, snakemake):
+    tables = [path.relative_to(finished) for path in (finished / "results/tiny/tables").iterdir()]
+    assert len(tables) == 8
+    forget(finished, WEIGHTS, ANSWERS, RECORDS, *tables)
+    with (finished / "first.log").open("w") as log:
+        first = start_snakemake(finished, *STUDY, stdout=log)
+    wait_until(lambda: list((finished / RUN).glob("checkpoints/checkpoint-*/trainer_state.json")), first)
+    second = snakemake(finished, *STUDY)
+    assert second.returncode != 0
+    assert "Directory cannot be locked" in second.stdout
+    assert "--unlock" in second.stdout
+    job = script_of(finished, "train")
+    first.kill()
+    first.wait()
+    # The job does not go on by itself, and it keeps what it has done.
+    deadline = time.monotonic() + 30
+    while script_of(finished, "train") == job:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "stopped by SIGTERM" in (finished / TRAIN_LOG).read_text()
+    assert snakemake(finished, *STUDY, "--unlock").returncode == 0
+    run = snakemake(finished, *STUDY)
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert "resuming." in (finished / TRAIN_LOG).read_text()
+    same(finished, WEIGHTS, CONFIG, ANSWERS, RECORDS, Path("results/tiny/figures/tradeoff.svg"), *tables)
+
+
+def test_a_training_job_is_killed_and_its_last_checkpoint_cut(finished, same, start_snakemake, snakemake):
+    forget(finished, WEIGHTS)
+    with (finished / "first.log").open("w") as log:
+        first = start_snakemake(finished, *STUDY, "--", str(WEIGHTS), stdout=log)
+    wait_until(lambda: (finished / RUN / "checkpoints/checkpoint-4/trainer_state.json").exists(), first)
+    os.kill(script_of(finished, "train"), signal.SIGKILL)
+    assert first.wait() == 1
+    last = max((finished / RUN / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    optimizer = last / "optimizer.pt"
+    os.truncate(optimizer, optimizer.stat().st_size // 2 if optimizer.exists() else 0)
+    run = snakemake(finished, *STUDY, "--", str(WEIGHTS))
+    assert run.returncode == 0, run.stdout[-4000:]
+    said = (finished / TRAIN_LOG).read_text()
+    assert f"{RUN}/checkpoints/{last.name}: incomplete, deleted; the one before is used." in said
+    assert "resuming." in said
+    same(finished, WEIGHTS, CONFIG)
+
+
+def test_a_prediction_worker_is_killed(finished, same, start_snakemake, snakemake):
+    forget(finished, ANSWERS)
+    partial = finished / f"{ANSWERS}.partial.jsonl"
+    with (finished / "first.log").open("w") as log:
+        first = start_snakemake(finished, *STUDY, "--", str(ANSWERS), stdout=log)
+    wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 2, first)
+    os.kill(script_of(finished, "predict_spider"), signal.SIGKILL)
+    assert first.wait() == 1
+    kept = partial.read_bytes().count(b"\n") - 1
+    assert 0 < kept < 8
+    run = snakemake(finished, *STUDY, "--", str(ANSWERS))
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert f'"answered_before_resuming": {2 * kept}' in (finished / RUN / "predict_spider.json").read_text()
+    same(finished, ANSWERS)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("target", "left"),
+    [(WEIGHTS, 400 << 10), (RECORDS, 0)],
+    ids=["checkpoint", "records"],
+)
+def test_the_disk_is_full(target, left, finished, same, snakemake, small_disk):
+    """The folder of the run is a disk of its own, filled but for `left` bytes."""
+    kept = (finished / RUN).rename(finished / "kept")
+    disk = small_disk(finished / RUN, "16m")
+    shutil.copytree(kept, disk, dirs_exist_ok=True)
+    forget(finished, target)
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - left))
+    run = snakemake(finished, *STUDY, "--", str(target))
+    assert run.returncode != 0
+    assert "the disk is full, or a quota is used up. Free some space and run snakemake again" in run.stdout
+    assert not (finished / target).exists()
+    assert not list(disk.rglob(".*.tmp"))
+    filler.unlink()
+    run = snakemake(finished, *STUDY, "--", str(target))
+    assert run.returncode == 0, run.stdout[-4000:]
+    same(finished, target)
+
+
+@needs_root
+def test_the_disk_is_full_when_the_adapter_is_written(finished, same, snakemake, small_disk):
+    forget(finished, WEIGHTS, CONFIG)
+    disk = small_disk(finished / WEIGHTS.parent, "16k")
+    run = snakemake(finished, *STUDY, "--", str(WEIGHTS))
+    assert run.returncode != 0
+    assert "the disk is full, or a quota is used up. Free some space and run snakemake again" in run.stdout
+    assert not list(disk.iterdir())
+    subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+    run = snakemake(finished, *STUDY, "--", str(WEIGHTS))
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert '"resumed_from_step": 12' in (finished / RUN / "train.json").read_text()
+    same(finished, WEIGHTS, CONFIG)
+
+
+def test_a_cut_adapter_is_named_and_deleted_it_is_trained_anew(finished, same, snakemake):
+    os.truncate(finished / WEIGHTS, (finished / WEIGHTS).stat().st_size // 2)
+    run = snakemake(finished, *STUDY, "--", str(ANSWERS))
+    assert run.returncode != 0
+    assert f"ERROR: {RUN}/adapter/adapter_model.safetensors: cut or damaged" in run.stdout
+    assert "Delete it and run snakemake again" in run.stdout
+    forget(finished, WEIGHTS)
+    run = snakemake(finished, *STUDY, "--", str(ANSWERS))
+    assert run.returncode == 0, run.stdout[-4000:]
+    same(finished, WEIGHTS, ANSWERS)
+
+
+def test_out_of_memory_in_training(finished, same, start_snakemake, snakemake):
+    forget(finished, WEIGHTS)
+    with (finished / "first.log").open("w") as log:
+        first = start_snakemake(finished, *STUDY, "--", str(WEIGHTS), stdout=log)
+    wait_until(lambda: (finished / RUN / "checkpoints/checkpoint-2/trainer_state.json").exists(), first)
+    # No new memory for the process from here on.
+    resource.prlimit(script_of(finished, "train"), resource.RLIMIT_AS, (1 << 20, 1 << 20))
+    assert first.wait() == 1
+    assert (
+        "ERROR: out of main memory. Give the job more (mem_mb in the profile)" in (finished / "first.log").read_text()
+    )
+    run = snakemake(finished, *STUDY, "--", str(WEIGHTS))
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert "resuming." in (finished / TRAIN_LOG).read_text()
+    same(finished, WEIGHTS)
+
+
+def test_a_clock_that_jumps_makes_nothing_stale(finished, snakemake):
+    numbers = random.Random(0)
+    for path in (finished / "results").rglob("*"):
+        jumped = time.time() + numbers.uniform(-400, 400) * 24 * 3600
+        os.utime(path, (jumped, jumped))
+    assert "Nothing to be done" in snakemake(finished, *STUDY, "--dry-run").stdout
+
+
+def test_a_moved_repository_has_nothing_to_do(finished, snakemake):
+    moved = finished.rename(finished.with_name("moved"))
+    assert "Nothing to be done" in snakemake(moved, *STUDY, "--dry-run").stdout
+
+
+def test_results_moved_into_another_clone_have_nothing_to_do(finished, copy_repo, snakemake):
+    clone = copy_repo("clone")
+    shutil.copy2(finished / "tiny.yaml", clone)
+    shutil.move(finished / "results", clone / "results")
+    assert "Nothing to be done" in snakemake(clone, *STUDY, "--dry-run").stdout
+
+
+@needs_root
+def test_results_that_cannot_be_written(finished, same, snakemake, small_disk):
+    results = finished / "results"
+    kept = results.rename(finished / "kept")
+    shutil.copytree(kept, small_disk(results, "64m"), dirs_exist_ok=True)
+    subprocess.run(["mount", "-o", "remount,ro", results], check=True)
+    run = snakemake(finished, *STUDY)
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert "Nothing to be done" in run.stdout
+    run = snakemake(finished, *STUDY, "--config", "tables={confidence_level: 0.9}")
+    assert run.returncode != 0
+    assert "Write-protected output files for rule tables" in run.stdout
+    assert "results/tiny/tables/regression.csv" in run.stdout
+    subprocess.run(["mount", "-o", "remount,rw", results], check=True)
+    run = snakemake(finished, *STUDY)
+    assert run.returncode == 0, run.stdout[-4000:]
+    same(finished, Path("results/tiny/tables/regression.csv"))

@@ -1,0 +1,278 @@
+"""The tiny study on a real SLURM: the bits of a workstation, one card a job, and all that a cluster does to jobs."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(os.geteuid() != 0, reason="SLURM's daemons and its device files need root"),
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))), reason="apt-get install slurm-wlm"
+    ),
+]
+
+# The profile as it is, but for how often is asked and how long is waited: these files are on a local disk.
+ARGUMENTS = (
+    *("--workflow-profile", "profiles/slurm", "--configfile", "tiny.yaml"),
+    *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"),
+)
+ON_A_CARD = {"train", "predict_spider", "predict_mmlu"}
+RUN = Path("results/tiny/runs/demo/lr0.001")
+WEIGHTS = RUN / "adapter/adapter_model.safetensors"
+TRAIN_LOG = Path("results/tiny/logs/train/demo/lr0.001.log")
+
+
+def command(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def cluster(repo) -> Iterator[Path]:
+    """The folder of a running SLURM of two nodes, n1 with two cards and n2 with one."""
+    if Path("/etc/slurm/slurm.conf").exists():
+        pytest.skip("this machine has a SLURM of its own")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    try:
+        subprocess.run([repo / "tests/slurm/start.sh", folder], check=True)
+        yield folder
+    finally:
+        subprocess.run([repo / "tests/slurm/stop.sh", folder], check=True)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def through_slurm(cluster, copy_repo, tiny_run, snakemake) -> Path:
+    """A copy of the repository in which the tiny study has run through SLURM once."""
+    folder = copy_repo("slurm")
+    shutil.copy(tiny_run / "tiny.yaml", folder)
+    run = snakemake(folder, *ARGUMENTS)
+    assert run.returncode == 0, run.stdout[-8000:]
+    return folder
+
+
+@pytest.fixture
+def finished(through_slurm, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(through_slurm, tmp_path / "repo", symlinks=True)
+
+
+def rules() -> dict[str, str]:
+    """Return the rule of each job that SLURM remembers, by the job's id."""
+    shown = command("scontrol", "show", "job", "--oneliner")
+    return dict(re.findall(r"^JobId=(\d+) .* Comment=rule_([a-z_]+?)(?:_wildcards\S*)? ", shown, re.MULTILINE))
+
+
+def tasks(cluster: Path) -> list[tuple[float, str, str, str, str, str, str]]:
+    """Return time, begin or end, job, step (empty for the batch script), node, card and offline flag of each task."""
+    lines = [line.split(" ") for line in (cluster / "tasks.log").read_text().splitlines()]
+    return sorted((float(line[0]), *line[1:]) for line in lines)
+
+
+def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
+    names = [
+        path.relative_to(tiny_run)
+        for folder, pattern in (("tables", "*"), ("figures", "*"), ("runs", "**/*.csv"), ("runs", "**/adapter/*"))
+        for path in (tiny_run / "results/tiny" / folder).glob(pattern)
+    ] + [path.relative_to(tiny_run) for path in tiny_run.glob("results/tiny/runs/**/*_answers.jsonl")]
+    assert len(names) == 8 + 2 + 4 + 2 + 4
+    for name in names:
+        assert (through_slurm / name).read_bytes() == (tiny_run / name).read_bytes(), name
+
+
+def test_each_gpu_job_has_one_card_that_no_other_job_has_and_no_cpu_job_has_any(through_slurm, cluster):
+    rule_of = rules()
+    assert set(rule_of.values()) >= ON_A_CARD | {"score_spider", "score_mmlu", "tables", "audit_labels"}
+    assert not set(rule_of.values()) & {"fetch_spider", "fetch_mmlu", "fetch_model"}  # where there is an internet
+    held: dict[tuple[str, str], str] = {}
+    seen = set()
+    for _, word, job, step, node, card, offline in tasks(cluster):
+        if rule_of[job] not in ON_A_CARD:
+            assert card == "none", rule_of[job]
+            continue
+        assert re.fullmatch(r"\d", card), (rule_of[job], card)
+        if step:
+            assert offline == "1"
+            continue
+        # The batch script has the card from the job's first moment to its last.
+        if word == "begin":
+            assert (node, card) not in held, "a card with two jobs"
+            held[node, card] = job
+            seen.add((node, card))
+        else:
+            assert held.pop((node, card)) == job
+    assert not held
+    assert len(seen) > 1
+    shown = command("scontrol", "show", "job", "--oneliner").splitlines()
+    for job, rule in rule_of.items():
+        (line,) = [line for line in shown if line.startswith(f"JobId={job} ")]
+        assert ("TresPerJob=gres:gpu:1" in line) == (rule in ON_A_CARD), line
+
+
+def test_cards_by_gres_alone(finished, cluster, snakemake):
+    target = "results/tiny/runs/demo/base/mmlu_answers.jsonl"
+    before = (finished / target).read_bytes()
+    (finished / target).unlink()
+    known = set(rules())
+    given = ("--set-resources", "predict_mmlu:gpu=0", "predict_mmlu:gres='gpu:1'")
+    run = snakemake(finished, *ARGUMENTS, *given, "--", target)
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert (finished / target).read_bytes() == before
+    (job,) = set(rules()) - known
+    assert {card for _, _, number, _, _, card, _ in tasks(cluster) if number == job} <= {"0", "1"}
+    assert "TresPerNode=gres:gpu:1" in command("scontrol", "show", "job", job)
+
+
+def test_adapters_as_an_array(cluster, through_slurm, copy_repo, snakemake):
+    folder = copy_repo("array")
+    shutil.copy(through_slurm / "tiny.yaml", folder)
+    shutil.copytree(through_slurm / "results", folder / "results")
+    shutil.copytree(through_slurm / ".snakemake", folder / ".snakemake")
+    sweep = "training={max_steps: 2, learning_rate: [0.001, 0.002, 0.003]}"
+    targets = [f"results/tiny/runs/demo/lr0.00{i}/adapter/adapter_model.safetensors" for i in (1, 2, 3)]
+    run = snakemake(folder, *ARGUMENTS, "--slurm-array-jobs", "train", "--config", sweep, "--", *targets)
+    assert run.returncode == 0, run.stdout[-4000:]
+    shown = command("scontrol", "show", "job", "--oneliner")
+    assert len(re.findall(r"ArrayTaskId=\d .*Comment=rule_train", shown)) == 3
+    assert len({(folder / target).read_bytes() for target in targets}) == 3
+
+
+class Training:
+    """A training job in the queue, started by a Snakemake of its own."""
+
+    def __init__(self, folder: Path, start: Callable[..., subprocess.Popen]):
+        self.folder = folder
+        self.known: set[str] = set(rules())
+        self.held: list[int] = []
+        with (folder / "driver.log").open("w") as log:
+            self.driver = start(folder, *ARGUMENTS, "--", str(WEIGHTS), stdout=log)
+
+    def until(self, reached: Callable[[], object], timeout_s: float = 120) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not reached():
+            assert self.driver.poll() is None, (self.folder / "driver.log").read_text()[-4000:]
+            assert time.monotonic() < deadline, (self.folder / "driver.log").read_text()[-4000:]
+            time.sleep(0.05)
+
+    def next_job(self, steps: int) -> tuple[str, int]:
+        """Wait until a new job has saved so many steps or more, stop its process there, and return both."""
+
+        def saved() -> bool:
+            jobs = command("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
+            done = list((self.folder / RUN).glob("checkpoints/checkpoint-*/trainer_state.json"))
+            return (
+                bool(set(jobs) - self.known)
+                and bool(said(self.folder))
+                and any(int(path.parent.name.split("-")[1]) >= steps for path in done)
+                and bool(set(self.processes()) - set(self.held))
+            )
+
+        self.until(saved)
+        (job,) = set(command("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()) - self.known
+        (process,) = set(self.processes()) - set(self.held)
+        os.kill(process, signal.SIGSTOP)
+        self.held.append(process)
+        return job, process
+
+    def processes(self) -> list[int]:
+        """Return the processes that run this folder's training script."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if len(words) > 1 and words[1].startswith(f"{self.folder}/.snakemake/scripts/"):
+                found.append(int(entry.name))
+        return found
+
+
+def said(folder: Path) -> str:
+    """Return the training's log; each attempt replaces it."""
+    log = folder / TRAIN_LOG
+    return log.read_text() if log.exists() else ""
+
+
+def node_of(job: str) -> str:
+    return command("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+
+
+def state_of(job: str) -> str:
+    return re.search(r"JobState=(\w+)", command("scontrol", "show", "job", job))[1]
+
+
+def test_scancel_and_preemption(finished, start_snakemake, tiny_run):
+    (finished / WEIGHTS).unlink()
+    training = Training(finished, start_snakemake)
+    job, _ = training.next_job(2)
+    # SLURM sends SIGCONT and SIGTERM, and SIGKILL half a minute later.
+    command("scancel", job)
+    training.until(lambda: state_of(job) == "CANCELLED")
+    assert "stopped by SIGTERM" in said(finished)
+    training.known.add(job)
+
+    job, _ = training.next_job(4)
+    node = node_of(job)
+    cards = {"n1": "2", "n2": "1"}[node]
+    urgent = ("--partition=urgent", f"--nodelist={node}", f"--gpus={cards}", "--cpus-per-task=1", "--output=/dev/null")
+    other = command("sbatch", "--parsable", *urgent, "--wrap=sleep 1").strip()
+    training.known.add(other)
+    training.until(lambda: node_of(other) == node)
+    assert "stopped by SIGTERM" in said(finished)
+    assert training.driver.wait(timeout=180) == 0
+    assert "resuming." in said(finished)
+    assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
+
+
+def test_a_node_goes_down_and_a_daemon_is_killed(finished, start_snakemake, tiny_run, cluster):
+    (finished / WEIGHTS).unlink()
+    training = Training(finished, start_snakemake)
+    job, lost = training.next_job(2)
+    # SLURM kills the job there and puts it back into the queue; it is the same job, no new attempt. The node is back as
+    # soon as its daemon says that it is well.
+    command("scontrol", "update", f"nodename={node_of(job)}", "state=down", "reason=test")
+    again, orphan = training.next_job(2)
+    assert again == job
+    assert "Restarts=1" in command("scontrol", "show", "job", job)
+    assert lost not in training.processes()
+
+    node = node_of(job)
+    os.kill(int((cluster / f"{node}.pid").read_text()), signal.SIGKILL)
+    # The node answers no more; the job is started elsewhere, while its process still lives on the lost node.
+    training.until(lambda: node_of(job) not in ("", node))
+    training.until(lambda: "waiting for its end" in said(finished))
+    assert orphan in training.processes()
+    subprocess.run(["slurmd", "-f", cluster / "slurm.conf", "-N", node], check=True)
+    assert training.driver.wait(timeout=180) == 0, (finished / "driver.log").read_text()[-4000:]
+    assert not training.processes()
+    assert "Restarts=2" in command("scontrol", "show", "job", job)
+    assert "resuming." in said(finished)
+    assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
+
+
+def test_the_driver_is_killed_while_its_job_runs(finished, start_snakemake, snakemake, tiny_run):
+    (finished / WEIGHTS).unlink()
+    training = Training(finished, start_snakemake)
+    job, process = training.next_job(2)
+    training.driver.kill()
+    training.driver.wait()
+    os.kill(process, signal.SIGCONT)
+    deadline = time.monotonic() + 120
+    while state_of(job) != "COMPLETED":  # the cluster goes on without it
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    run = snakemake(finished, *ARGUMENTS, "--unlock")
+    assert run.returncode == 0
+    known = set(rules())
+    run = snakemake(finished, *ARGUMENTS, "--", str(WEIGHTS))
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert set(rules()) == known  # what the job made is complete: nothing is done twice
+    assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
