@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo studies test faults lint format dag demo-data demo-model clean
+.PHONY: help demo studies plan test faults lint format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, i
 
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/list_studies.py
+
+plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan STUDY=studies/<name>.yaml
+	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
 
 test: .venv/.stamp ## all tests but the faults
 	$(OFFLINE) $(BIN)/python -m pytest

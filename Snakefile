@@ -47,6 +47,7 @@ include: "rules/report.smk"
 onstart:
     # Not in a dry run. A licence that has not been accepted must not show after hours of downloads.
     require_access(config["models"])
+    require_cards()
 
 
 rule all:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
@@ -17,14 +16,11 @@ from _files import UserError
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
 overrides = _config.retype(workflow.config_settings.config)
 if overrides:
-    update_config(config, overrides)
     study_file += " with --config"
 rules = Path(workflow.basedir, "rules")
 try:
-    config = _config.unfold(config, _config.read_schema(rules / "smoke.yaml"), study_file)
-    # What the command line says holds, whatever face and scale say.
-    update_config(config, overrides)
-    config = _config.check(config, _config.read_schema(rules / "config.schema.yaml"), study_file)
+    smoke, schema = (_config.read_schema(rules / name) for name in ("smoke.yaml", "config.schema.yaml"))
+    config = _config.resolve(config, overrides, smoke, schema, study_file)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -73,3 +69,15 @@ def require_access(models):
         check_access(models)
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def require_cards():
+    """Stop before the first job if one is given more cards than the run has; Snakemake would lower that, unsaid."""
+    limit = workflow.global_resources.get("gpu").value
+    for name, given in workflow.resource_settings.overwrite_resources.items():
+        asked = given.get("gpu").value
+        if isinstance(limit, int) and isinstance(asked, int) and asked > limit:
+            raise WorkflowError(
+                f"set-resources, {name}:gpu={asked}: this run has gpu={limit}. Add --resources gpu={asked}, or change "
+                "`resources` in the profile. Nothing was started."
+            )

@@ -93,6 +93,17 @@ def unfold(config: dict, smoke: dict, source: str = "config.yaml") -> dict:
     return config
 
 
+def resolve(raw: dict, overrides: dict, smoke: dict, schema: dict, source: str = "config.yaml") -> dict:
+    """Return a study checked and complete, as it is to be run with the values that the command line gives.
+
+    These choose face and scale, and hold over whatever the two say.
+
+    Raises:
+        UserError: as `unfold` and `check`.
+    """
+    return check(_merge(unfold(_merge(raw, overrides), smoke, source), overrides), schema, source)
+
+
 def _merge(below: dict, above: dict) -> dict:
     """Return `below` with the values of `above` in their places; lists replace lists.
 
@@ -177,6 +188,12 @@ def _contradictions(config: dict) -> Iterator[str]:
             f"training.save_steps: found {training['save_steps']}, expected a multiple of eval_steps = "
             f"{training['eval_steps']}: the best checkpoint could not be kept. Write {training['eval_steps']}."
         )
+    for name, model in config["models"].items():
+        if config["inference"]["merge_adapters"] and model["precision"] == "nf4":
+            yield (
+                f"inference.merge_adapters: found true, but models.{name}.precision is nf4, and 4-bit weights cannot "
+                "hold what an adapter adds. Write false, or precision: bf16."
+            )
     if mmlu["shots_from"] == "fixed" and len(mmlu["fixed_shots"]) != mmlu["shots"]:
         yield f"mmlu.fixed_shots: found {len(mmlu['fixed_shots'])} rows, expected mmlu.shots = {mmlu['shots']}."
     if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
@@ -248,7 +265,7 @@ def settings(config: dict) -> dict[str, dict]:
             model: {
                 "precision": values["precision"],
                 "max_new_tokens": max_new_tokens,
-                **_pick(inference, "batch_size", "do_sample", "temperature", "top_p", "seed"),
+                **_pick(inference, "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed"),
             }
             for model, values in models.items()
         }

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
+import _memory
+from _memory import Shape
+
 NAME = "shared_prefix"
 # Tokens in one forward pass of the prompts: enough to fill the card, small enough for its activations.
 PREFILL_TOKENS = 16384
@@ -165,23 +168,18 @@ def core(model: PreTrainedModel) -> PreTrainedModel:
 
 def row_bytes(model: PreTrainedModel, tokens: int) -> int:
     """Return the bytes that the keys and values of `tokens` tokens of one row take."""
-    config = core(model).config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    element = 4 if core(model).dtype == torch.float32 else 2
-    return 2 * config.num_hidden_layers * heads * size * tokens * element
+    return _memory.row(Shape.of(core(model).config.to_dict()), tokens, core(model).dtype.itemsize)
 
 
 def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
     """Return how many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
 
-    Counted are keys and values, logits in fp32 (three copies: they are compared and kept), and the widest activations
-    of `PREFILL_TOKENS` tokens; a tenth is left for what is not. At most 512: beyond that nothing gets faster.
+    Counted are keys and values, logits, and the widest activations of `PREFILL_TOKENS` tokens (see `_memory`); a tenth
+    is left for what is not. At most 512: beyond that nothing gets faster.
     """
-    config = core(model).config
-    element = 4 if core(model).dtype == torch.float32 else 2
-    activations = PREFILL_TOKENS * (3 * config.intermediate_size + 8 * config.hidden_size) * element
-    row = row_bytes(model, -(-tokens // ROUND) * ROUND) + 3 * 4 * config.vocab_size
+    shape = Shape.of(core(model).config.to_dict())
+    activations = _memory.prompt_activations(shape, PREFILL_TOKENS, core(model).dtype.itemsize)
+    row = row_bytes(model, -(-tokens // ROUND) * ROUND) + _memory.logits(shape)
     return max(1, min(512, int((0.9 * free - activations) // row)))
 
 

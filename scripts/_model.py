@@ -1,10 +1,5 @@
 """Loading a model at its study's precision, on the GPU if there is one, and saying where it ran."""
 
-import os
-
-# One job computes on one card. Seeing several, the trainer would split each batch over all of them.
-os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-
 import platform
 import resource
 from pathlib import Path
@@ -55,22 +50,32 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
     return model.eval()
 
 
-def load_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
-    """Put the LoRA adapter of `folder` on the model, not merged, so that the base weights stay what they are.
+def load_adapter(model: PreTrainedModel, folder: str | Path, merge: bool = False) -> PreTrainedModel:
+    """Put the LoRA adapter of `folder` on the model: beside its weights, or `merge`d into them.
+
+    Beside them, each linear layer computes W x + (alpha / r) B A x, the second term in the adapter's fp32. Merged, it
+    computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in bf16, 8 bits, what the adapter adds to a
+    weight is lost where it is less than 1/512 of it.
 
     Raises:
-        UserError: its weights cannot be read.
+        UserError: the adapter's weights cannot be read, or the merged weights are not finite.
     """
     from peft import PeftModel  # seconds to import; base runs need none of it
     from safetensors import SafetensorError
 
     try:
-        return PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
+        adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except SafetensorError as error:
         raise UserError(
             f"{folder}/adapter_model.safetensors: cut or damaged ({error}). Delete it and run snakemake again: the "
             "adapter is then trained anew."
         ) from None
+    if not merge:
+        return adapted.eval()
+    try:
+        return adapted.merge_and_unload(safe_merge=True).eval()
+    except ValueError as error:
+        raise UserError(f"{folder}: cannot be merged ({error}). Set inference.merge_adapters to false.") from None
 
 
 def set_greedy(model: PreTrainedModel, chat: Chat, max_new_tokens: int) -> None:
@@ -85,11 +90,15 @@ def set_greedy(model: PreTrainedModel, chat: Chat, max_new_tokens: int) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this process computes on, and the most memory it has used so far, in MiB (GPU memory on a GPU)."""
+    """Return what this process computes on, and the most memory it has used so far, in MiB (GPU memory on a GPU).
+
+    Of several cards, the kinds are named, and the memory is that of the card on which it was most.
+    """
     if torch.cuda.is_available():
+        cards = range(torch.cuda.device_count())
         return {
-            "device": torch.cuda.get_device_name(0),
-            "peak_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1),
+            "device": " + ".join(dict.fromkeys(map(torch.cuda.get_device_name, cards))),
+            "peak_memory_mib": round(max(map(torch.cuda.max_memory_allocated, cards)) / 2**20, 1),
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return {

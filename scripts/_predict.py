@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from _engine import Engine, common_prefix, fitting_rows, supports
 from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from _job import Sigterm, versions
 from _model import load_adapter, load_model, machine, set_greedy
+from _shards import deal, partial_path, partial_paths, run
 
 # Prompts a batch where there is no GPU whose memory could say.
 CPU_ROWS = 32
@@ -188,11 +190,13 @@ class Partial:
     """The answers so far, in a file beside the output that outlives a killed job.
 
     Its first line says what the answers belong to; each other line is one batch, flushed to disk as it is finished.
-    A last line cut by a kill is dropped, so its batch is answered again, as the same batch.
+    A last line cut by a kill is dropped, so its batch is answered again, as the same batch. The last line of a process
+    that answered a share of the questions says how it did so: `facts`.
     """
 
     def __init__(self, path: Path, bound_to: str):
-        self.path = path
+        self.path, self.bound_to = path, bound_to
+        self.facts: dict[str, Any] = {}
         self.rows: dict[str, dict] = {}
         self.batch_size: int | None = None
         good = 0
@@ -212,6 +216,7 @@ class Partial:
                 if "rows" in entry:
                     self.rows |= {row["id"]: row for row in entry["rows"]}
                     self.batch_size = entry["batch_size"]
+                self.facts = entry.get("facts", {})
         path.parent.mkdir(parents=True, exist_ok=True)
         self.stream = path.open("r+b" if path.exists() else "w+b")
         self.stream.truncate(good)
@@ -222,7 +227,21 @@ class Partial:
     def add(self, rows: list[dict], batch_size: int) -> None:
         """Keep the answers of one batch."""
         self.rows |= {row["id"]: row for row in rows}
+        self.batch_size = batch_size
         self._write({"rows": rows, "batch_size": batch_size})
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Keep how the answers were made."""
+        self._write({"facts": facts})
+
+    def collect(self, path: Path) -> dict[str, Any]:
+        """Take over the answers of another process, delete its file, and return its `facts`."""
+        other = Partial(path, self.bound_to)
+        fresh = [row for name, row in other.rows.items() if name not in self.rows]
+        if fresh:
+            self.add(fresh, min(size for size in (self.batch_size, other.batch_size) if size is not None))
+        other.close(remove=True)
+        return other.facts
 
     def _write(self, entry: dict) -> None:
         self.stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
@@ -234,6 +253,11 @@ class Partial:
         self.stream.close()
         if remove:
             self.path.unlink()
+
+
+def longest_first(encoded: list[list[int]]) -> list[int]:
+    """Return the places of the prompts in the order in which they are answered."""
+    return sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), i))
 
 
 def answer_all(
@@ -255,16 +279,14 @@ def answer_all(
     """
     if partial.batch_size is not None:
         batch_size = min(batch_size, partial.batch_size)
-    order = sorted(range(len(rows)), key=lambda i: (-len(encoded[i]), i))
-    left = [i for i in order if rows[i]["id"] not in partial.rows]
+    left = [i for i in longest_first(encoded) if rows[i]["id"] not in partial.rows]
     total = len(rows)
     with tqdm(total=total, initial=total - len(left), desc="answers", mininterval=2) as progress, Sigterm() as sigterm:
         while left:
             chunk = left[:batch_size]
             answers = None
             try:
-                full = min(batch_size, len(rows))
-                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk], full)
+                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk], batch_size)
             except torch.cuda.OutOfMemoryError:
                 if batch_size == 1:
                     raise UserError(
@@ -287,6 +309,94 @@ def answer_all(
     return batch_size
 
 
+def load_prompts(prompts: str, record: str) -> tuple[dict, list[dict], Chat, list[list[int]]]:
+    """Return the model record, the rows of the prompts file, the chat, and the ids of each prompt.
+
+    Raises:
+        UserError: no prompts, or a prompt with the wrong number of BOS.
+    """
+    base, rows = read_json(record), read_jsonl(prompts)
+    if not rows:
+        raise UserError(
+            f"{prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
+        )
+    chat = load_chat(base)
+    encoded = []
+    for row in rows:
+        ids, _ = chat.encode(row["prompt"])
+        chat.check_bos(row["id"], ids)
+        encoded.append(ids)
+    return base, rows, chat, encoded
+
+
+def answer_here(
+    base: dict,
+    rows: list[dict],
+    chat: Chat,
+    encoded: list[list[int]],
+    partial: Partial,
+    names: list[str],
+    task: str,
+    adapter_dir: str | Path | None,
+    merge: bool,
+    precision: str,
+    batch_size: int | str,
+    max_new_tokens: int,
+    first_logits: bool,
+    drawn: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Answer the questions `names` on this process's card, those in `partial` excepted, and return how it was done.
+
+    All prompts are given, not those questions alone: what they have in common, and the longest, decide how each is
+    computed.
+    """
+    read, _ = import_module(task).prepare(chat)
+    model = load_model(base, precision)
+    if adapter_dir is not None:
+        model = load_adapter(model, adapter_dir, merge)
+    set_greedy(model, chat, max_new_tokens)
+
+    def draw(names: list[str]) -> LogitsProcessorList:
+        return sampling(names, max_new_tokens, **drawn)
+
+    decoder = Decoder(model, chat, encoded, max_new_tokens, first_logits, draw if drawn else None)
+    wanted = set(names)
+    mine = [i for i, row in enumerate(rows) if row["id"] in wanted]
+    if batch_size == "auto":
+        # As many batches as must be, of one size: the last one takes as long as a full one.
+        batches = -(-len(mine) // decoder.fitting_rows())
+        batch_size = -(-len(mine) // batches)
+        print(f"Batches of {batch_size} prompts.", flush=True)
+    done_before, start = len(partial.rows), time.perf_counter()
+    with torch.inference_mode():
+        batch_size = answer_all(
+            [rows[i] for i in mine],
+            [encoded[i] for i in mine],
+            lambda *batch: read(chat, *decoder(*batch)),
+            partial,
+            min(batch_size, len(rows)),
+        )
+    seconds = time.perf_counter() - start
+    decoder.close()
+    card = {
+        **machine(),
+        "batch_size": batch_size,
+        "questions": len(partial.rows) - done_before,
+        "seconds": round(seconds, 3),
+    }
+    return {**decoder.facts(), "cards": [card]}
+
+
+def answer_share(prompts: str, record: str, answers: str, bound_to: str, threads: int, **job) -> None:
+    """Answer one card's share of the questions into the file `answers`; the rest as `answer_here`."""
+    torch.set_num_threads(threads)
+    partial = Partial(Path(answers), bound_to)
+    try:
+        partial.note(answer_here(*load_prompts(prompts, record), partial, **job))
+    finally:
+        partial.close(remove=False)
+
+
 def predict(
     prompts: str,
     record: str,
@@ -296,12 +406,14 @@ def predict(
     precision: str,
     batch_size: int | str,
     max_new_tokens: int,
-    prepare: Callable[[Chat], tuple[Read, dict[str, Any]]],
+    task: str,
     first_logits: bool = False,
     do_sample: bool = False,
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 42,
+    merge_adapters: bool = False,
+    cards: Sequence[str] = (),
 ) -> None:
     """Answer a prompts file and write answers, in the order of the prompts, and the report.
 
@@ -309,18 +421,22 @@ def predict(
         prompts: rendered prompts: JSON lines with `id` and `prompt`.
         record: the model record.
         adapter_dir: folder of the LoRA adapter, None for the base model.
-        answers, report: the files to write. `<answers>.partial.jsonl` holds the answers so far.
+        answers, report: the files to write. `<answers>.partial.jsonl` holds the answers so far, and
+            `<answers>.partial.card<N>.jsonl` those of each of several cards.
         precision: fp32, bf16 or nf4.
         batch_size: prompts a batch, at most, or "auto" (see `Decoder.fitting_rows`).
         max_new_tokens: tokens to generate, at most.
-        prepare: given the chat, returns what reads answers off, and facts for the report.
+        task: the module whose function `prepare`, given the chat, returns what reads answers off (`Read`), and facts
+            for the report.
         first_logits: whether that wants the logits of the first new token.
         do_sample: draw each token at random instead of taking the likeliest.
         temperature, top_p, seed: of the drawing (see `sampling` and `Draw`); of no effect without it.
+        merge_adapters: whether the adapter is merged into the weights (see `_model.load_adapter`).
+        cards: as `_cards.take` returned them; several share the questions (see `_shards`).
 
     Raises:
         UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, a
-            temperature or top_p that nothing can be drawn with.
+            temperature or top_p that nothing can be drawn with, the process of a card that was killed.
     """
     if do_sample and temperature <= 0:
         raise UserError(
@@ -328,21 +444,14 @@ def predict(
         )
     if do_sample and not 0 < top_p <= 1:
         raise UserError(f"inference.top_p: found {top_p}, expected more than 0 and at most 1.")
-    base, rows = read_json(record), read_jsonl(prompts)
-    if not rows:
-        raise UserError(
-            f"{prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
-        )
-    chat = load_chat(base)
-    read, facts = prepare(chat)
-    encoded = []
-    for row in rows:
-        ids, _ = chat.encode(row["prompt"])
-        chat.check_bos(row["id"], ids)
-        encoded.append(ids)
+    base, rows, chat, encoded = load_prompts(prompts, record)
+    _, facts = import_module(task).prepare(chat)
     settings = {"precision": precision, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
-    if do_sample:
-        settings |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "seed": seed}
+    drawn = {"temperature": temperature, "top_p": top_p, "seed": seed} if do_sample else None
+    if drawn:
+        settings |= {"do_sample": True, **drawn}
+    if merge_adapters and adapter_dir is not None:
+        settings |= {"merge_adapters": True}
     adapter = None
     if adapter_dir is not None:
         names = ("adapter_model.safetensors", "adapter_config.json")
@@ -354,45 +463,60 @@ def predict(
         "adapter_sha256": adapter,
         "versions": versions(),
     }
-    partial = Partial(Path(f"{answers}.partial.jsonl"), sha256_json({**identity, "on": machine()["device"]}))
-    done_before = len(partial.rows)
-    seconds = 0.0
+    bound_to = sha256_json({**identity, "on": machine()["device"]})
+    partial = Partial(Path(f"{answers}.partial.jsonl"), bound_to)
     try:
-        if done_before < len(rows):
-            model = load_model(base, precision)
-            if adapter_dir is not None:
-                model = load_adapter(model, adapter_dir)
-            set_greedy(model, chat, max_new_tokens)
-
-            def draw(names: list[str]) -> LogitsProcessorList:
-                return sampling(names, max_new_tokens, temperature, top_p, seed)
-
-            decoder = Decoder(model, chat, encoded, max_new_tokens, first_logits, draw if do_sample else None)
-            facts = facts | decoder.facts()
-            if batch_size == "auto":
-                batch_size = decoder.fitting_rows()
-                print(f"Batches of {batch_size} prompts.", flush=True)
-            start = time.perf_counter()
-            with torch.inference_mode():
-                batch_size = answer_all(rows, encoded, lambda *batch: read(chat, *decoder(*batch)), partial, batch_size)
-            seconds = time.perf_counter() - start
-            decoder.close()
+        for path in partial_paths(answers):
+            partial.collect(path)
+        done_before = len(partial.rows)
+        left = [rows[i]["id"] for i in longest_first(encoded) if rows[i]["id"] not in partial.rows]
+        job = {
+            "task": task,
+            "merge": merge_adapters,
+            "adapter_dir": None if adapter_dir is None else str(adapter_dir),
+            "precision": precision,
+            "max_new_tokens": max_new_tokens,
+            "first_logits": first_logits,
+            "drawn": drawn,
+        }
+        how: dict[str, Any] = {"cards": []}
+        if left and len(cards) > 1:
+            size = batch_size if partial.batch_size is None or batch_size == "auto" else partial.batch_size
+            shares, size = deal(left, len(cards), size)
+            shared = {"prompts": prompts, "record": record, "bound_to": bound_to, "threads": torch.get_num_threads()}
+            paths = [partial_path(answers, number) for number in range(len(shares))]
+            run(
+                cards,
+                [
+                    {**job, **shared, "batch_size": size, "answers": str(path), "names": share}
+                    for path, share in zip(paths, shares, strict=True)
+                ],
+            )
+            each = [partial.collect(path) for path in paths]
+            how = {**each[0], "cards": [card for one in each for card in one["cards"]]}
+        elif left:
+            names = [row["id"] for row in rows]
+            how = answer_here(base, rows, chat, encoded, partial, names, batch_size=batch_size, **job)
         in_order = [partial.rows[row["id"]] for row in rows]
         write_jsonl(answers, in_order)
+        here, used = machine(), how["cards"]
+        seconds = max((card["seconds"] for card in used), default=0.0)
         write_json(
             report,
             {
                 **identity,
                 **facts,
+                **how,
                 "template": chat.facts(),
                 "answers_sha256": sha256_file(answers),
                 "questions": len(rows),
                 # A model that never ends its turn shows here; answers by letter have no such count.
                 "finished": sum(row["finished"] for row in in_order) if "finished" in in_order[0] else None,
-                "batch_size_used": partial.batch_size if partial.batch_size is not None else batch_size,
-                **machine(),
+                "batch_size_used": partial.batch_size,
+                "device": here["device"],
+                "peak_memory_mib": max([card["peak_memory_mib"] for card in used] or [here["peak_memory_mib"]]),
                 "answered_before_resuming": done_before,
-                "seconds": round(seconds, 3),
+                "seconds": seconds,
                 "questions_per_second": round((len(rows) - done_before) / seconds, 3) if seconds else None,
             },
         )

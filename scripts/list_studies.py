@@ -1,23 +1,11 @@
 """List the studies: model, precision, licence, adapters, questions, memory, faces.
 
-Memory is an estimate for the largest of its jobs, in GB of 10^9 bytes:
-
-    weights     parameters x 4 bytes (fp32), 2 (bf16), 0.75 (nf4, whose embeddings stay in bf16)
-    training    1, and for each token in a forward pass (rows of 2,000 tokens, about the longest of Spider with three
-                examples): vocabulary x 14 bytes (logits, their float copy and gradient), and activations, which grow
-                with depth x width, about the root of the size: root of the billions of parameters x 0.1 MB with
-                gradient_checkpointing, x 1.6 MB without
-    answering   for each token of a batch (as long): root of the billions of parameters x 0.1 MB (keys, values); of one
-                prompt where batch_size is auto, which takes what there is
-    other       1
-
-    weights + the larger of training and answering + other
-
-On a CPU the same is needed of its own memory.
+Memory is that of the largest of its jobs, in GB of 10^9 bytes, estimated as scripts/_memory.py says for a model that is
+proportioned like Llama 3 8B, and rows of 2,000 tokens, about the longest of Spider with three examples. On a CPU the
+same is needed of its own memory. `make plan` looks closer.
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -25,29 +13,29 @@ import pandas as pd
 import yaml
 
 import _config
+import _memory
 from _files import UserError
+from _memory import Shape
 
 ROOT = Path(__file__).parents[1]
 ROW_TOKENS = 2000
-# What a study does not say.
-VOCABULARY = 128_000
-WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.75}
 
 
-def memory_gb(model: dict, training: dict, inference: dict) -> float | None:
+def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float | None:
     """Return the estimate that the head of this file describes; None for a model whose size the study does not say."""
-    billions = model["parameters"]
-    if billions is None:
+    if model["parameters"] is None:
         return None
-    per_token = (model["vocabulary"] or VOCABULARY) * 14 / 1e9
-    per_token += math.sqrt(billions) * (0.1e-3 if training["gradient_checkpointing"] else 1.6e-3)
-    rows = training["per_device_train_batch_size"]
-    if training["eval_strategy"] != "no":
-        rows = max(rows, training["per_device_eval_batch_size"])
-    train = 1 + rows * ROW_TOKENS * per_token
-    prompts = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
-    answer = prompts * ROW_TOKENS * math.sqrt(billions) * 0.1e-3
-    return billions * WEIGHT_BYTES[model["precision"]] + max(train, answer) + 1
+    shape, precision = Shape.like(model["parameters"] * 1e9, model["vocabulary"]), model["precision"]
+    rows = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
+    # In one forward pass of the prompts: those of a batch, unless they are split up, as on a GPU.
+    answer = _memory.answering(shape, precision, rows, ROW_TOKENS, at_once=ROW_TOKENS)
+    return max(answer, sum(_memory.training(shape, precision, lora, training, ROW_TOKENS).values())) / 1e9
+
+
+def _largest(config: dict) -> dict:
+    """Return the adapter's settings that need the most memory."""
+    adapters = next(iter(_config.settings(config)["train"].values())).values()
+    return max((one["lora"] for one in adapters), key=lambda lora: (len(lora["target_modules"]), lora["r"]))
 
 
 def describe(path: Path, schema: dict) -> list[dict[str, str]]:
@@ -74,7 +62,7 @@ def describe(path: Path, schema: dict) -> list[dict[str, str]]:
     )
     rows = []
     for model in config["models"].values():
-        memory = memory_gb(model, config["training"], config["inference"])
+        memory = memory_gb(model, _largest(config), config["training"], config["inference"])
         rows.append(
             {
                 "Study": str(path),

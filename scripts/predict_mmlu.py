@@ -1,15 +1,17 @@
 """Ask the base model, or one adapter on it, every multiple-choice question: by the letters' logits and in words."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from _cards import take
 from _chat import Chat
 from _files import UserError
 from _job import job
-from _predict import decode_new, predict
+from _predict import Read, decode_new, predict
 from _prompts import LETTERS
 
 
@@ -55,7 +57,7 @@ def read(letters: dict[str, list[int]], chat: Chat, first: torch.Tensor, new: li
     ]
 
 
-def prepare(chat: Chat) -> tuple[Any, dict[str, Any]]:
+def prepare(chat: Chat) -> tuple[Read, dict[str, Any]]:
     """Return what reads answers off, and the tokens taken for the letters."""
     letters = letter_tokens(chat)
     facts = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in letters.items()}
@@ -75,6 +77,8 @@ def predict_mmlu(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 42,
+    merge_adapters: bool = False,
+    cards: Sequence[str] = (),
 ) -> None:
     """Answer the MMLU prompts; arguments and errors as `_predict.predict`.
 
@@ -89,17 +93,20 @@ def predict_mmlu(
         precision,
         batch_size,
         max_new_tokens,
-        prepare,
+        "predict_mmlu",
         True,
         do_sample,
         temperature,
         top_p,
         seed,
+        merge_adapters,
+        cards,
     )
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.answers}.lock"):
+        cards = take(snakemake.resources.gpu)
         torch.set_num_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")
         predict_mmlu(
@@ -108,5 +115,6 @@ if __name__ == "__main__":
             adapter_dir=Path(adapter[0]).parent if adapter else None,
             answers=snakemake.output.answers,
             report=snakemake.output.report,
+            cards=cards,
             **snakemake.params.settings,
         )

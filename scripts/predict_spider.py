@@ -1,19 +1,26 @@
 """Let the base model, or one adapter on it, write the SQL of every dev question."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from _cards import take
 from _chat import Chat
 from _job import job
-from _predict import decode_new, predict
+from _predict import Read, decode_new, predict
 
 
 def read(chat: Chat, first: torch.Tensor | None, new: list[list[int]]) -> list[dict[str, Any]]:
     """Return answer, number of new tokens (the stop token counted) and whether it is finished, for each prompt."""
     decoded = [decode_new(chat, ids) for ids in new]
     return [{"answer": text, "tokens": tokens, "finished": finished} for text, tokens, finished in decoded]
+
+
+def prepare(chat: Chat) -> tuple[Read, dict[str, Any]]:
+    """Return what reads answers off, and no facts."""
+    return read, {}
 
 
 def predict_spider(
@@ -29,6 +36,8 @@ def predict_spider(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 42,
+    merge_adapters: bool = False,
+    cards: Sequence[str] = (),
 ) -> None:
     """Answer the dev prompts; arguments and errors as `_predict.predict`."""
     predict(
@@ -40,17 +49,20 @@ def predict_spider(
         precision,
         batch_size,
         max_new_tokens,
-        lambda _: (read, {}),
+        "predict_spider",
         False,
         do_sample,
         temperature,
         top_p,
         seed,
+        merge_adapters,
+        cards,
     )
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.answers}.lock"):
+        cards = take(snakemake.resources.gpu)
         torch.set_num_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")
         predict_spider(
@@ -59,5 +71,6 @@ if __name__ == "__main__":
             adapter_dir=Path(adapter[0]).parent if adapter else None,
             answers=snakemake.output.answers,
             report=snakemake.output.report,
+            cards=cards,
             **snakemake.params.settings,
         )

@@ -189,6 +189,10 @@ def test_check_does_not_change_its_argument():
         ({"study": ".."}, "study: found '..', expected the name of the study"),
         ({"study": "x\n"}, "study: found 'x\\n', expected the name of the study"),
         ({"study": 3}, "study: found 3 (a whole number), expected text."),
+        (
+            {"models": {"m": {"source": "x", "precision": "nf4"}}, "inference": {"merge_adapters": True}},
+            "inference.merge_adapters: found true, but models.m.precision is nf4",
+        ),
         ({"models": {"a/b": {"source": "x"}}}, "models.a/b: found 'a/b', expected a model's name"),
         ({"models": {"m": {}}}, "models.m.source: missing."),
         ({"spider": {"sha256": "abc"}}, "spider.sha256: found 'abc', expected the archive's SHA-256 in 64"),
@@ -365,6 +369,23 @@ def test_overrides_get_their_yaml_types():
     assert _config.retype({"training": {"learning_rate": "1e-4"}}) == {"training": {"learning_rate": "1e-4"}}
 
 
+def test_overrides_choose_face_and_scale_and_hold_over_them():
+    raw = copy.deepcopy(MINIMAL) | {
+        "training": {"max_steps": 9},
+        "faces": {"as_reported": {"training": {"max_steps": 5}, "lora": {"r": 2}}},
+    }
+    smoke = {"training": {"max_steps": 2, "save_steps": 1}}
+
+    def resolve(overrides: dict) -> tuple:
+        config = _config.resolve(raw, overrides, smoke, SCHEMA)
+        return config["lora"]["r"], config["training"]["max_steps"], config["training"]["save_steps"]
+
+    assert resolve({}) == (8, 9, 50)
+    assert resolve({"face": "as_reported"}) == (2, 5, 50)
+    assert resolve({"face": "as_reported", "scale": "smoke"}) == (2, 2, 1)
+    assert resolve({"scale": "smoke", "training": {"max_steps": 7}}) == (8, 7, 1)
+
+
 def test_adapters_are_named_by_their_swept_axes_in_a_fixed_order():
     config = study(
         training={"seed": [42], "learning_rate": [1.0e-4, 5.0e-5], "max_steps": 50, "num_train_epochs": [1, 0.5]},
@@ -420,6 +441,7 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", 
         {"tables": {"confidence_level": 0.9}},
         {"scoring": {"timeout_s": 1}},
         {"inference": {"batch_size": 1, "spider_max_new_tokens": 1, "mmlu_max_new_tokens": 1}},
+        {"inference": {"merge_adapters": True}},
         {"spider": {"dev_questions": 1, "exclude_databases": ["a"]}},
         {"mmlu": {"source": "other", "shots": 0, "seed": 1}},
         {"prompt": {"mmlu_system": "other", "base_shots": 0}},

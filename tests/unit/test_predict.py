@@ -14,7 +14,7 @@ from tiny_model import KINDS, make_model, render, write_splits
 
 from _chat import load_chat
 from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from _model import load_model, set_greedy
+from _model import load_adapter, load_model, set_greedy
 from _predict import Draw, Partial, answer_all, decode_new, sampling
 from predict_mmlu import letter_tokens, predict_mmlu
 from predict_spider import predict_spider
@@ -104,6 +104,22 @@ def test_adapter_answers_otherwise_and_is_recorded(llama, tmp_path):
     assert report["prompts_sha256"] == sha256_file(llama / "prompts/dev.jsonl")
     assert report["batch_size_used"] == 4
     assert report["questions"] == 10
+
+
+def test_a_merged_adapter_answers_as_one_beside_the_weights(llama, tmp_path):
+    beside = run(llama, tmp_path / "beside", adapter=True)
+    assert run(llama, tmp_path / "merged", adapter=True, merge_adapters=True) == beside
+    settings = [read_json(tmp_path / name / "report.json")["settings"] for name in ("beside", "merged")]
+    assert settings == [SETTINGS, {**SETTINGS, "merge_adapters": True}]
+    record = read_json(llama / "model.json")
+    merged = load_adapter(load_model(record, "fp32"), llama / "adapter", merge=True)
+    assert not hasattr(merged, "peft_config")
+    weights = dict(load_model(record, "fp32").named_parameters())
+    changed = {name.split(".")[-2] for name, p in merged.named_parameters() if not torch.equal(p, weights[name])}
+    assert changed == {"q_proj", "v_proj"}
+    # The base model has none.
+    run(llama, tmp_path / "base", merge_adapters=True)
+    assert read_json(tmp_path / "base/report.json")["settings"] == SETTINGS
 
 
 def test_generation_stops_at_the_stop_ids_of_the_model(llama, tmp_path):
@@ -299,7 +315,8 @@ def test_out_of_memory_halves_the_batch(tmp_path, capsys):
 def test_batch_size_auto(llama, tmp_path):
     assert run(llama, tmp_path / "auto", batch_size="auto") == run(llama, tmp_path / "32", batch_size=32)
     report = read_json(tmp_path / "auto/report.json")
-    assert (report["settings"]["batch_size"], report["batch_size_used"]) == ("auto", 32)
+    # No larger than there are questions.
+    assert (report["settings"]["batch_size"], report["batch_size_used"]) == ("auto", 10)
 
 
 def test_out_of_memory_while_the_cache_is_made(llama, tmp_path, monkeypatch):

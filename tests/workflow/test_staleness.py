@@ -118,6 +118,11 @@ def _batch_size(config: dict) -> set[str]:
     return chain(["base", *names(config)], *EVERY_RULE[1:]) | ANSWERED
 
 
+def _merged(config: dict) -> set[str]:
+    config["inference"]["merge_adapters"] = True
+    return chain(["base", *names(config)], *EVERY_RULE[1:]) | TABLES
+
+
 def _mmlu_shots(config: dict) -> set[str]:
     config["mmlu"]["shots"] -= 1
     return (
@@ -159,6 +164,7 @@ def _rank_swept(config: dict) -> set[str]:
         _decoding,
         _dev_questions,
         _batch_size,
+        _merged,
         _mmlu_shots,
         _one_more_rate,
         _one_rate_dropped,
@@ -231,6 +237,19 @@ def test_config_on_the_command_line_overrides_one_value_inside_a_section(demo_ru
     assert jobs(run.stdout) == TABLES
     run = snakemake(demo_run, "--dry-run", "--config", "tables={confidence_level: 95.0e-2}")
     assert "Nothing to be done" in run.stdout
+
+
+def test_more_cards_make_nothing_stale(demo_run, snakemake):
+    cards = ["--resources", "gpu=4", "--set-resources", "train:gpu=2", "predict_spider:gpu=4"]
+    assert "Nothing to be done" in snakemake(demo_run, "--dry-run", *cards).stdout
+
+
+def test_more_cards_for_a_rule_than_for_the_run_are_refused(demo_run, snakemake):
+    # Snakemake would lower them to the profile's one and say nothing.
+    cards = ["--set-resources", "predict_spider:gpu=4"]
+    run = snakemake(demo_run, "--forcerun", "predict_spider", *cards)
+    assert run.returncode != 0
+    assert "set-resources, predict_spider:gpu=4: this run has gpu=1. Add --resources gpu=4" in run.stdout
 
 
 def test_a_study_replaces_config_yaml(demo_run, snakemake, tmp_path):

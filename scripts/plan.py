@@ -1,0 +1,365 @@
+"""What a study will need before it is run: memory, tokens and time of its GPU jobs; exit code 1 if one cannot fit.
+
+    python scripts/plan.py [--configfile studies/<name>.yaml] [--config face=as_reported] [--memory-gb 24]
+
+The study is read as `snakemake` reads it. Sizes are those of the model's config.json where the model has been fetched
+or is a local folder, else those of a model of so many `parameters` that is proportioned like Llama 3 8B ("~"). Memory
+is estimated as scripts/_memory.py says. Tokens are counted where the prompts have been rendered
+
+    snakemake --cores all --configfile ... --until render_spider render_mmlu
+
+and else estimated ("~") from the numbers of questions and the mean lengths of Spider's and MMLU's prompts.
+
+Times come from two rates of the device that is visible here, a matrix product and a copy, measured in a few seconds and
+kept in results/calibration.json (delete it to measure again). They are the least time in which the device could do the
+job, times what this workflow was measured to need of that. Expect them to be right within a factor of two on a GPU. A
+CPU's are rougher still.
+
+With --memory-gb the study is planned for a GPU of that size which is not here; its times are unknown.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+import _config
+import _memory
+from _files import UserError, read_json, read_jsonl, write_json
+from _memory import Shape, gb
+
+ROOT = Path(__file__).parents[1]
+CALIBRATION = Path("results/calibration.json")
+# Characters on the real data, compact schema: of a solved Spider example, of a question with its schema (mean and
+# longest), of its SQL; of an MMLU question. And characters a token: 3,100 of Spider are about 900 tokens of Llama 3.
+SPIDER_SHOT, SPIDER_QUESTION, SPIDER_LONGEST, SPIDER_SQL = 777, 760, 4400, 130
+MMLU_QUESTION = 300
+CHARACTERS = 3.4
+# Times the least time. Answering: as benchmarks/results has it. Training: assumed, not measured.
+ANSWERING, TRAINING = 2.3, 3.0
+CPU_ROWS = 32
+# Tokens in one forward pass of the prompts (`_engine.PREFILL_TOKENS`; importing that takes seconds).
+AT_ONCE = 16384
+ROUND = 64
+
+
+@dataclass
+class Device:
+    """What jobs run on: its memory in bytes, and its rates (operations and bytes a second), {} where unknown."""
+
+    name: str
+    memory: float
+    cuda: bool
+    flops: dict[str, float]
+    bandwidth: float | None
+
+
+@dataclass
+class Prompts:
+    """How many prompts, and their tokens: in the mean, of the longest, and those that all begin with."""
+
+    count: int
+    mean: float
+    longest: int
+    shared: int
+    counted: bool
+
+
+def rate(function: Callable[[], Any], wait: Callable[[], None], work: float) -> float:
+    """Return `work` a second: the median of five calls, after one that is not counted."""
+    seconds = []
+    for _ in range(6):
+        wait()
+        start = time.perf_counter()
+        function()
+        wait()
+        seconds.append(time.perf_counter() - start)
+    return work / statistics.median(seconds[1:])
+
+
+def this_device(calibration: Path) -> Device:
+    """Return the first visible GPU, or this CPU with two threads, and keep its rates in the file `calibration`."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        name, memory = torch.cuda.get_device_name(0), float(torch.cuda.mem_get_info(0)[1])
+    else:
+        torch.set_num_threads(2)  # as the rules have it
+        name, memory = "cpu, 2 threads", float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    known = read_json(calibration) if calibration.exists() else {}
+    if name not in known:
+        where, wait = ("cuda", torch.cuda.synchronize) if cuda else ("cpu", lambda: None)
+        side, copied = (8192, 2**30) if cuda else (1024, 2**27)
+        flops = {}
+        for precision, dtype in (("fp32", torch.float32), *([("bf16", torch.bfloat16)] if cuda else [])):
+            a, b = (torch.randn(side, side, device=where, dtype=dtype) for _ in range(2))
+            flops[precision] = rate(lambda a=a, b=b: a @ b, wait, 2 * side**3)
+        source = torch.empty(copied, dtype=torch.uint8, device=where)
+        target = torch.empty_like(source)
+        known[name] = {"flops": flops, "bandwidth": rate(lambda: target.copy_(source), wait, 2 * copied)}
+        write_json(calibration, known)
+    return Device(name, memory, cuda, known[name]["flops"], known[name]["bandwidth"])
+
+
+def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
+    """Return the shape of a study's model, None if nothing is known of it, and whether it is read, not estimated."""
+    folder = Path(read_json(record)["path"] if record.exists() else values["source"])
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        try:
+            return Shape.of(config), True
+        except KeyError as error:
+            print(f"{folder}/config.json: has no {error}; estimated by parameters.", file=sys.stderr)
+    if values["parameters"] is None:
+        return None, False
+    return Shape.like(values["parameters"] * 1e9, values["vocabulary"]), False
+
+
+def count(path: Path, record: Path) -> Prompts | None:
+    """Return the exact tokens of a rendered prompts file, completions included; None where there is none."""
+    if not (path.exists() and record.exists()):
+        return None
+    from _chat import load_chat  # seconds to import
+    from _engine import common_prefix
+
+    chat = load_chat(read_json(record))
+    pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))
+    encoded = [[*prompt, *completion] for prompt, completion in pairs]
+    lengths = [len(ids) for ids in encoded]
+    return Prompts(len(lengths), statistics.mean(lengths), max(lengths), len(common_prefix(encoded)), True)
+
+
+def estimate(config: dict, split: str) -> Prompts:
+    """Return the prompts of a split as the study's numbers and the mean lengths of the real data have them."""
+    spider, mmlu = config["spider"], config["mmlu"]
+    if split == "mmlu":
+        subjects = sum(map(len, mmlu["categories"].values()))
+        # All of a subject's questions: 14,042 of 57 subjects.
+        each = mmlu["questions_per_category"]
+        number = round(14_042 / 57 * subjects) if each is None else each * len(mmlu["categories"])
+        mean = MMLU_QUESTION * (1 + mmlu["shots"]) / CHARACTERS
+        return Prompts(number, mean, round(2 * mean), 0, False)
+    shots = spider["shots"] if isinstance(spider["shots"], int) else len(spider["shots"])
+    shared = SPIDER_SHOT * shots
+    if split == "dev":
+        number = spider["dev_questions"] or spider["counts"]["dev"]
+        sql = 0
+    else:
+        number = sum(spider["counts"][name] for name in spider["train_files"]) - shots
+        if spider["validation"]["by"] in ("rows", "database"):
+            number = round(number * (1 - spider["validation"]["fraction"]))
+        number = min(number, spider["train_questions"] or number)
+        sql = SPIDER_SQL
+    mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
+    return Prompts(number, mean, round(longest), round(shared / CHARACTERS), False)
+
+
+def training_rows(prompts: Prompts, training: dict) -> float:
+    """Return how many rows a training passes through the model."""
+    rows = prompts.count * training["num_train_epochs"]
+    if training["max_steps"] > 0:
+        rows = training["max_steps"] * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    return rows
+
+
+def training_seconds(device: Device, shape: Shape, precision: str, training: dict, tokens: float) -> float | None:
+    """Return the time of a training: forward, and backward to the activations only, 2 operations a weight and token.
+
+    Gradient checkpointing computes the blocks' forward pass twice.
+    """
+    flops = device.flops.get("fp32" if precision == "fp32" else "bf16")
+    if flops is None:
+        return None
+    head = shape.hidden * shape.vocabulary
+    operations = 4 * (shape.block_parameters + head)
+    if training["gradient_checkpointing"]:
+        operations += 2 * shape.block_parameters
+    return TRAINING * tokens * operations / flops
+
+
+def answering_seconds(device: Device, shape: Shape, precision: str, prompts: Prompts, rows: int, new: int):
+    """Return the time of answering if every answer is of the longest: see `limit` in benchmarks/inference.py."""
+    flops = device.flops.get("fp32" if precision == "fp32" else "bf16")
+    if flops is None or not device.bandwidth:
+        return None
+    own, e = prompts.mean - prompts.shared, _memory.element(precision)
+    prefill = 2 * shape.block_parameters * own / flops
+    read = _memory.weights(shape, precision) / min(rows, prompts.count) + _memory.row(shape, round(own + new), e)
+    return ANSWERING * prompts.count * (prefill + new * read / device.bandwidth)
+
+
+def remedies(model: str, precision: str, lora: dict, training: dict, shape: Shape, tokens: int, memory: float):
+    """Return the changes that need less memory, each by itself and then all, with what they need; and if all fit."""
+
+    def total(precision: str = precision, tokens: int = tokens, **changed) -> float:
+        return sum(_memory.training(shape, precision, lora, {**training, **changed}, tokens).values())
+
+    batch = training["per_device_train_batch_size"]
+    accumulated = training["gradient_accumulation_steps"]
+    tried: dict[str, dict] = {}
+    if not training["gradient_checkpointing"]:
+        tried["training.gradient_checkpointing: true"] = {"gradient_checkpointing": True}
+    if batch > 1:
+        text = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {batch * accumulated}"
+        tried[text] = {"per_device_train_batch_size": 1}
+    if precision != "nf4":
+        tried[f"models.{model}.precision: nf4"] = {"precision": "nf4"}
+    shorter = f"a max_length of {tokens // 2} with fewer spider.shots, or prompt.schema: compact"
+    tried[shorter] = {"tokens": tokens // 2}
+    if training["eval_strategy"] != "no" and training["per_device_eval_batch_size"] > 1:
+        tried["training.per_device_eval_batch_size: 1"] = {"per_device_eval_batch_size": 1}
+    tried = {text: changed for text, changed in tried.items() if total(**changed) < total()}
+    found = [(text, total(**changed)) for text, changed in tried.items()]
+    every = total(**{key: value for changed in tried.values() for key, value in changed.items()})
+    return [*found, ("all of these", every)], every <= memory
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as hours and minutes, or as seconds below two minutes."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Return a row of the plan for each rule and model, and a sentence for each that cannot fit."""
+    rows, refused = [], []
+    settings = _config.settings(config)
+    for model, values in config["models"].items():
+        record, precision = results / "data/models" / f"{model}.json", values["precision"]
+        shape, read = shape_of(values, record)
+        if shape is None:
+            refused.append(
+                f"models.{model}: its size is not known. Add its `parameters`, in billions, or fetch it: "
+                f"snakemake --cores 1 {record}"
+            )
+            continue
+        optims = {one["training"]["optim"] for one in settings["train"][model].values()}
+        special = [f"training.optim: {one}" for one in optims if any(p in one for p in ("8bit", "32bit", "paged"))]
+        if not device.cuda:
+            needs = [*([f"models.{model}.precision: nf4"] if precision == "nf4" else []), *special]
+            refused += [
+                f"{one} needs a CUDA GPU and none is visible. For another machine add --memory-gb." for one in needs
+            ]
+        size = f"{'' if read else '~'}{shape.parameters / 1e9:.3g} B {precision}"
+
+        def line(rule, jobs, prompts, total, memory, seconds, model=model, size=size):
+            mark = "" if prompts.counted else "~"
+            rows.append(
+                {
+                    "Rule": rule,
+                    "Model": model,
+                    "Size": size,
+                    "Jobs": str(jobs),
+                    "Tokens of the longest": f"{mark}{prompts.longest:,}",
+                    "Tokens a job": f"{mark}{total:,.0f}",
+                    "Memory GB": gb(memory),
+                    "Time a job": duration(seconds),
+                    "Time of all": duration(None if seconds is None else seconds * jobs),
+                }
+            )
+
+        prompts = count(results / "runs" / model / "prompts/train.jsonl", record) or estimate(config, "train")
+        jobs = list(settings["train"][model].items())
+        each = []
+        for name, one in jobs:
+            lora, training = one["lora"], one["training"]
+            tokens = min(prompts.longest, training["max_length"])
+            need = _memory.training(shape, precision, lora, training, tokens)
+            total = training_rows(prompts, training) * min(prompts.mean, training["max_length"])
+            each.append((sum(need.values()), total, training_seconds(device, shape, precision, training, total)))
+            if each[-1][0] > device.memory and not any(f"train {model}" in text for text in refused):
+                parts = ", ".join(f"{part} {gb(size)}" for part, size in need.items())
+                changes, fits = remedies(model, precision, lora, training, shape, tokens, device.memory)
+                listed = "".join(f"\n    {text}: {gb(least)} GB" for text, least in changes)
+                refused.append(
+                    f"train {model}/{name}: needs {gb(each[-1][0])} GB ({parts}), {device.name} has "
+                    f"{gb(device.memory)}. What it would need with{listed}"
+                    + ("" if fits else "\n    A larger GPU, or a smaller model, is needed.")
+                )
+        longest = max(each, key=lambda one: one[1])
+        line("train", len(jobs), prompts, longest[1], max(one[0] for one in each), longest[2])
+
+        for task, split in (("spider", "dev"), ("mmlu", "mmlu")):
+            prompts = count(results / "runs" / model / f"prompts/{split}.jsonl", record) or estimate(config, split)
+            answer = settings[f"predict_{task}"][model]
+            new = answer["max_new_tokens"]
+            tokens = -(-(prompts.longest - prompts.shared + new) // ROUND) * ROUND
+
+            def memory(number: int, shape=shape, tokens=tokens, prompts=prompts, precision=precision) -> float:
+                return _memory.answering(shape, precision, number, tokens, AT_ONCE, prompts.shared)
+
+            number = answer["batch_size"]
+            if number == "auto" and not device.cuda:
+                number = CPU_ROWS
+            elif number == "auto":  # as many as fit
+                number = next((n for n in range(512, 0, -1) if memory(n) <= device.memory), 1)
+            number = min(number, prompts.count)
+            if memory(1) > device.memory:
+                refused.append(
+                    f"predict_{task} {model}: needs {gb(memory(1))} GB for one prompt at a time, {device.name} has "
+                    f"{gb(device.memory)}. Set models.{model}.precision to nf4, or use a larger GPU."
+                )
+            # A batch that is too large for a GPU is halved until it fits.
+            while device.cuda and number > 1 and memory(number) > device.memory:
+                number //= 2
+            seconds = answering_seconds(device, shape, precision, prompts, number, new)
+            runs = len(jobs) + 1
+            line(f"predict_{task}", runs, prompts, prompts.count * prompts.mean, memory(number), seconds)
+    return rows, refused
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the plan; return 1 if something cannot fit, or the study is none, and say why on stderr."""
+    from snakemake.cli import parse_config
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="the study")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
+    parser.add_argument("--memory-gb", type=float, help="plan for a GPU with so much memory, in GB of 10^9 bytes")
+    given = parser.parse_args(arguments)
+    try:
+        try:
+            raw = yaml.safe_load(given.configfile.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{given.configfile}: not YAML ({error}).") from None
+        if not isinstance(raw, dict):
+            raise UserError(f"{given.configfile}: found no keys, expected a study. See config.yaml.")
+        smoke, schema = (_config.read_schema(ROOT / "rules" / name) for name in ("smoke.yaml", "config.schema.yaml"))
+        overrides = _config.retype(json.loads(json.dumps(parse_config(given.config))))
+        config = _config.resolve(raw, overrides, smoke, schema, given.configfile.name)
+        if given.memory_gb:
+            device = Device("a GPU that is not here", given.memory_gb * 1e9, True, {}, None)
+        else:
+            device = this_device(CALIBRATION)
+        rows, refused = plan(config, device, Path("results") / _config.label(config))
+    except (UserError, OSError, ValueError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in device.flops.items())
+    measured = f", measured: {rates}, copies {device.bandwidth / 1e9:.3g} GB/s" if device.bandwidth else ""
+    print(f"{_config.label(config)} on {device.name}, {gb(device.memory)} GB{measured}\n")
+    if rows:
+        print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    print("\nAll other rules: minutes on a CPU, and the downloads.")
+    if not device.cuda:
+        print("No GPU is visible: the times are rough ones of this CPU.")
+    for sentence in refused:
+        print(f"\nREFUSED: {sentence}", file=sys.stderr)
+    return int(bool(refused))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The plan before a run: what it counts, what it estimates, and what it refuses."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+import _engine
+import _predict
+import plan
+from _memory import Shape
+from list_studies import main as list_studies
+
+REPO = Path(__file__).parents[2]
+GPU = {"flops": {"fp32": 5e13, "bf16": 7e14}, "bandwidth": 3e12}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder in which the embedded demo can be found; no device is measured."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("resources", "studies", "config.yaml"):
+        (tmp_path / name).symlink_to(REPO / name)
+    known = {"cpu, 2 threads": {"flops": {"fp32": 1e11}, "bandwidth": 2e10}}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/calibration.json").write_text(json.dumps(known))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_constants_are_those_of_the_engine():
+    assert (plan.AT_ONCE, plan.ROUND, plan.CPU_ROWS) == (_engine.PREFILL_TOKENS, _engine.ROUND, _predict.CPU_ROWS)
+
+
+def test_answering_needs_so_many_times_the_limit():
+    files = (REPO / "benchmarks/results").glob("*inference*.json")
+    rows = [row for path in files for row in json.loads(path.read_text())["rows"]]
+    found = [row["times_limit"] for row in rows if row["way"] == "shared prefix, graph"]
+    assert statistics.median(found) == pytest.approx(plan.ANSWERING, rel=0.15)
+
+
+def study(**sections) -> Path:
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    for section, values in sections.items():
+        config[section] |= values
+    path = Path("study.yaml")
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Return the cells of the printed table by rule."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if "|" in line]
+    return {line[0]: line[1:] for line in cells[2:]}
+
+
+def test_the_demo(capsys):
+    assert plan.main([]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("demo on cpu, 2 threads")
+    assert "No GPU is visible" in out
+    found = rows(out)
+    assert list(found) == ["train", "predict_spider", "predict_mmlu"]
+    # The model is a local folder, so its size is read; the prompts are not rendered.
+    assert [line[1] for line in found.values()] == ["0.00459 B fp32"] * 3
+    assert [line[2] for line in found.values()] == ["2", "3", "3"]
+    assert all(line[3].startswith("~") for line in found.values())
+    assert "unknown" not in out
+
+
+def test_rendered_prompts_are_counted(capsys, tmp_path):
+    model = {"path": str(REPO / "resources/demo/model"), "source": "x", "revision": None, "name": "demo"}
+    results = tmp_path / "results/demo"
+    (results / "data/models").mkdir(parents=True)
+    (results / "data/models/demo.json").write_text(json.dumps(model))
+    folder = results / "runs/demo/prompts"
+    folder.mkdir(parents=True)
+    chat = _predict.load_chat(model)
+    texts = [chat.prompt("", "SELECT " * n) for n in (3, 9)]
+    (folder / "train.jsonl").write_text(
+        "".join(
+            json.dumps({"id": str(i), "prompt": p, "completion": "SELECT 1<|end|>"}) + "\n" for i, p in enumerate(texts)
+        )
+    )
+    lengths = [len(chat.encode(text + "SELECT 1<|end|>")[0]) for text in texts]
+    assert plan.main([]) == 0
+    found = rows(capsys.readouterr().out)
+    assert found["train"][3:5] == [str(max(lengths)), str(sum(lengths))]
+    assert found["predict_mmlu"][3].startswith("~")
+
+
+def test_command_line_values_hold_as_they_do_for_snakemake(capsys):
+    arguments = ["--configfile", "studies/souza.yaml", "--config", "face=as_reported", "scale=smoke"]
+    assert plan.main([*arguments, "lora={r: [4, 8]}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("souza-as_reported-smoke on ")
+    assert rows(out)["train"][2] == "2"
+    assert plan.main(["--config", "tables={confidence_level: 95}"]) == 1
+    assert "tables.confidence_level: found 95.0" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
+    given = ["--configfile", "studies/ribeiro.yaml", "--memory-gb"]
+    assert plan.main([*given, "80"]) == 0
+    assert "unknown" in capsys.readouterr().out  # nothing is measured of a GPU that is not here
+    assert plan.main([*given, "16"]) == 1
+    refusal = capsys.readouterr().err
+    assert "REFUSED: train mistral/" in refusal
+    for change in ("per_device_train_batch_size: 1, gradient_accumulation_steps: 16", "precision: nf4", "all of these"):
+        assert change in refusal
+    needed = [float(line.split()[-2]) for line in refusal.splitlines() if line.endswith(" GB")]
+    assert needed[-1] == min(needed) < 16
+    assert plan.main([*given, "3"]) == 1
+    refusal = capsys.readouterr().err
+    assert "A larger GPU, or a smaller model, is needed." in refusal
+    assert "REFUSED: predict_spider mistral: needs" in refusal
+
+
+@pytest.mark.parametrize(
+    ("sections", "refusal"),
+    [
+        ({"models": {"demo": {"source": "resources/demo/model", "precision": "nf4"}}}, "models.demo.precision: nf4"),
+        ({"training": {"optim": "paged_adamw_32bit"}}, "training.optim: paged_adamw_32bit"),
+        ({"models": {"demo": {"source": "a/b", "revision": "0" * 40}}}, "models.demo: its size is not known"),
+    ],
+)
+def test_what_this_machine_cannot_do(capsys, sections, refusal):
+    assert plan.main(["--configfile", str(study(**sections))]) == 1
+    assert f"REFUSED: {refusal}" in capsys.readouterr().err
+
+
+def test_no_study(capsys, tmp_path):
+    (tmp_path / "broken.yaml").write_text("a: [")
+    assert plan.main(["--configfile", "broken.yaml"]) == 1
+    assert "broken.yaml: not YAML" in capsys.readouterr().err
+    assert plan.main(["--configfile", "nowhere.yaml"]) == 1
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_the_device_is_measured_once(tmp_path):
+    file = tmp_path / "calibration.json"
+    device = plan.this_device(file)
+    kept = file.read_bytes()
+    assert device.flops["fp32"] > 0
+    assert device.bandwidth > 0
+    assert not device.cuda
+    again = plan.this_device(file)
+    assert (again.flops, again.bandwidth, file.read_bytes()) == (device.flops, device.bandwidth, kept)
+
+
+def test_times_follow_from_the_rates():
+    shape = Shape.like(8.03e9, 128256)
+    training = {"gradient_checkpointing": False}
+    device = plan.Device("x", 8e10, True, GPU["flops"], GPU["bandwidth"])
+    slow = plan.Device("x", 8e10, True, {key: value / 2 for key, value in GPU["flops"].items()}, GPU["bandwidth"])
+    fast, twice = (plan.training_seconds(d, shape, "bf16", training, 1e6) for d in (device, slow))
+    assert twice == pytest.approx(2 * fast)
+    # 4 operations a weight and token, of 7.5 billion weights without the embeddings, at 7e14 a second.
+    assert fast == pytest.approx(plan.TRAINING * 4 * 7.5e9 * 1e6 / 7e14, rel=0.01)
+    again = plan.training_seconds(device, shape, "bf16", {"gradient_checkpointing": True}, 1e6)
+    assert 1.4 < again / fast < 1.5
+    prompts = plan.Prompts(1000, 890, 1400, 512, True)
+    one, many = (plan.answering_seconds(device, shape, "bf16", prompts, rows, 64) for rows in (1, 500))
+    assert one > 10 * many
+    # The benchmark's measured seconds a prompt at these shapes.
+    assert many / 1000 == pytest.approx(0.02, rel=0.25)
+
+
+def test_list_of_studies_has_the_memory_of_each(capsys, tmp_path):
+    shutil.copytree(REPO / "studies", tmp_path / "copied")
+    assert list_studies([str(path) for path in sorted((tmp_path / "copied").glob("*.yaml"))]) == 0
+    memory = {cells[0].rsplit("/")[-1]: cells[7] for cells in map(_cells, capsys.readouterr().out.splitlines()[2:])}
+    assert memory["demo-on-spider.yaml"] == "?"
+    assert 10 < float(memory["assignment.yaml"]) < 24
+    assert float(memory["ribeiro.yaml"]) > float(memory["souza.yaml"])
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
