@@ -52,6 +52,7 @@ import _model
 from _files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from _job import versions
 from _prompts import compact_schema
+from _training import train
 from audit_labels import audit_labels
 from fetch_mmlu import fetch_mmlu
 from list_studies import memory_gb
@@ -61,7 +62,6 @@ from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
 from render_spider import render_spider
-from train import train
 
 REPO = Path(__file__).resolve().parents[1]
 STEPS, ANSWERS, ACCUMULATION, VALIDATION = 20, 32, 2, 8

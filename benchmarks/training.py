@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import train as workflow  # isort: skip - sets how PyTorch allocates
+import _training as workflow  # isort: skip - sets how PyTorch allocates
 import torch
 from datasets import Dataset
 from inference import LLAMA3_8B, ceilings, make_model, quantise

@@ -125,8 +125,6 @@ def take(n: int) -> list[str]:
         UserError: fewer than `n` cards are visible.
         RuntimeError: bitsandbytes is imported already.
     """
-    if "bitsandbytes" in sys.modules:
-        raise RuntimeError("bitsandbytes is imported, so CUDA has read CUDA_VISIBLE_DEVICES: take cards before.")
     if n == 0:
         os.environ[VARIABLE] = ""
         return []
@@ -135,6 +133,8 @@ def take(n: int) -> list[str]:
         # A card that no tool lists (another vendor's, say) is still the first one only.
         os.environ.setdefault(VARIABLE, "0")
         return []
+    if "bitsandbytes" in sys.modules:
+        raise RuntimeError("bitsandbytes is imported, so CUDA has read CUDA_VISIBLE_DEVICES: take cards before.")
     if len(cards) < n:
         limited = f", of those that {VARIABLE}={os.environ[VARIABLE]} leaves" if VARIABLE in os.environ else ""
         raise UserError(

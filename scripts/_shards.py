@@ -1,4 +1,4 @@
-"""One prediction job on several cards: a process for each, which answers its share of the questions.
+"""One job on several cards: a process for each. A prediction's answers its share of the questions.
 
 A batch is the same batch whichever card answers it: with a fixed `batch_size` the questions are cut into the batches
 that one card would make of them, and the batches are dealt out. Where there are fewer batches than cards they are made
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,29 @@ def partial_paths(answers: str | Path) -> list[Path]:
     return sorted(answers.parent.glob(f"{answers.name}.partial.card*.jsonl"))
 
 
-def run(cards: Sequence[str], jobs: Sequence[dict[str, Any]]) -> None:
-    """Run `_predict.answer_share` with each of `jobs` in a process of its own, on the card of the same place.
+def run(
+    cards: Sequence[str],
+    jobs: Sequence[dict[str, Any]],
+    function: str = "_predict.answer_share",
+    environments: Sequence[dict[str, str]] | None = None,
+) -> None:
+    """Call a function with each of `jobs` as its arguments in a process of its own, on the card of the same place.
+
+    Args:
+        function: module and name.
+        environments: variables of each process.
 
     Raises:
-        UserError: a process ended otherwise than well; the others are then ended too. What they answered is in their
+        UserError: a process ended otherwise than well; the others are then ended too. What they have done is in their
             files.
     """
     processes = []
     try:
-        for card, job in zip(cards, jobs, strict=False):
+        for card, job, more in zip(cards, jobs, environments or [{}] * len(jobs), strict=False):
             process = subprocess.Popen(
-                [sys.executable, str(Path(__file__))],
+                [sys.executable, str(Path(__file__)), function],
                 stdin=subprocess.PIPE,
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": card},
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": card} | more,
                 text=True,
             )
             processes.append(process)
@@ -68,7 +78,7 @@ def run(cards: Sequence[str], jobs: Sequence[dict[str, Any]]) -> None:
                 code = process.returncode
                 how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
                 raise UserError(
-                    f"card {card}: its process {how}; what it said stands above. The answers of all cards so far are "
+                    f"card {card}: its process {how}; what it said stands above. What all cards have done so far is "
                     "kept: run the same command again."
                 )
     except BrokenPipeError:
@@ -89,10 +99,9 @@ def main() -> int:
     """Do the one job on standard input, for as long as that stays open; return the exit code."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from _predict import answer_share  # seconds to import
-
+    module, _, name = sys.argv[1].partition(".")
     try:
-        answer_share(**job)
+        getattr(import_module(module), name)(**job)
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr, flush=True)
         return 1

@@ -6,13 +6,13 @@ from test_predict import SAMPLED, make_study, run
 from test_train import EVALUATED, TRAINING, arguments, killed, make_evaluated
 from tiny_model import audit, render
 
-import train as module
+import _training as module
 from _chat import load_chat
 from _files import read_json, write_jsonl
+from _training import train
 from fetch_model import fetch_model
 from predict_mmlu import predict_mmlu
 from predict_spider import predict_spider
-from train import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -2,16 +2,18 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_train import TRAINING, arguments
 from tiny_model import audit, make_model, render, write_splits
 from transformers import Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 from trl import SFTTrainer
 
-import train as module
-from _files import read_json
+import _training as module
+from _files import UserError, read_json
 from _labels import IGNORED, rows_of
 from _packing import Collator, keep_apart, obstacle, pack, passes
-from train import train
+from _training import train
+from train import train_on
 
 PLAIN = TRAINING | {"logging_steps": 1}
 SHAPES = {
@@ -111,6 +113,22 @@ def test_out_of_memory_halves_the_pass_and_repeats_the_step(study, packed, monke
     assert max(calls) > 400 >= calls[-1]
     assert losses(study, "halved") == pytest.approx(packed, rel=2e-6)
     assert "tokens a pass" in capfd.readouterr().out
+
+
+def test_two_processes_compute_the_steps_of_one(study, packed):
+    train_on(["0", "1"], **arguments(study, "two", lora=NO_DROPOUT, training=PLAIN))
+    assert losses(study, "two") == pytest.approx(packed, rel=2e-6)
+    report = read_json(study / "two/train.json")
+    assert (report["processes"], report["steps"], report["rows_per_step"]) == (2, 7, 4)
+    one, two = (load_file(study / name / "adapter/adapter_model.safetensors") for name in ("packed", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    assert not (study / "two/checkpoints").exists()
+
+
+def test_an_error_in_one_of_two_processes_ends_both(study, capfd):
+    with pytest.raises(UserError, match="its process ended with exit code 1"):
+        train_on(["0", "1"], **arguments(study, "wrong", precision="fp8", training=PLAIN))
+    assert "models.tiny.precision: found 'fp8'" in capfd.readouterr().err
 
 
 def test_a_resumed_training_has_the_passes_it_began_with(study, monkeypatch):

@@ -14,9 +14,9 @@ from test_predict import run as predict
 from test_train import TRAINING, adapter, arguments, make_evaluated
 
 import _predict
-import train as train_module
+import _training as train_module
 from _files import UserError, read_json
-from train import train
+from _training import train
 
 EVALUATED_EPOCHS = TRAINING | {"max_steps": 8, "eval_strategy": "epoch", "train_sampling_strategy": "group_by_length"}
 

@@ -23,11 +23,11 @@ from transformers import (
 import _config
 from _access import check_access
 from _files import UserError, read_json, read_jsonl
+from _training import lora_config, training_arguments
 from fetch_mmlu import fetch_mmlu
 from fetch_spider import fetch_spider
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
-from train import lora_config, training_arguments
 
 REPO = Path(__file__).parents[2]
 SCHEMA = _config.read_schema(REPO / "rules/config.schema.yaml")

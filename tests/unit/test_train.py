@@ -17,7 +17,7 @@ from _chat import load_chat
 from _files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from _labels import build_dataset
 from _model import load_adapter, load_model
-from train import EpochLengths, best_checkpoint, last_checkpoint, lora_config, train, training_arguments
+from _training import EpochLengths, best_checkpoint, last_checkpoint, lora_config, train, training_arguments
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["v_proj", "q_proj"]}
 # 12 rows: 3 steps an epoch, so that step 5 lies within the second one and step 7 within the third.
@@ -170,7 +170,7 @@ def test_loss_is_that_of_the_gold_sql_alone(study):
 KILLED = """
 import json, os, signal, sys
 import torch
-import train
+import _training as train
 from huggingface_hub import constants
 assert constants.HF_HUB_OFFLINE
 torch.set_num_threads(2)
@@ -194,7 +194,7 @@ train.train(**arguments)
 
 def killed(study, variant, where, at=0, training=TRAINING, precision="fp32"):
     """Run the training in a process of its own that is killed at `where`, between or saving at step `at`."""
-    scripts = Path(sys.modules["train"].__file__).parent
+    scripts = Path(sys.modules["_training"].__file__).parent
     given = arguments(study, variant, precision, training=training)
     command = [sys.executable, "-c", KILLED, where, str(at), json.dumps(given)]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True)

@@ -32,11 +32,11 @@ from snakemake.script import PythonScript
 from torch.utils import tensorboard  # noqa: F401
 
 import _predict  # noqa: F401
+import _training  # noqa: F401
 import compare_published  # noqa: F401
 import figures  # noqa: F401
 import prepare_spider  # noqa: F401
 import score_spider  # noqa: F401
-import train  # noqa: F401
 
 AT_ONCE = 2
 
