@@ -192,12 +192,12 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
     settings = _config.settings(config)
     (model,) = config["models"]
     facts, training = config["models"][model], config["training"]
-    stated = memory_gb(facts, training, config["inference"])
+    variant = settings["tables"]["runs"][1]["variant"]
+    adapter = settings["train"][model][variant]
+    stated = memory_gb(facts, adapter["lora"], training, config["inference"])
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, stated * 1e9 / total))
-    variant = settings["tables"]["runs"][1]["variant"]
-    adapter = settings["train"][model][variant]
     accumulation = min(ACCUMULATION, training["gradient_accumulation_steps"])
     adapter["training"] |= {"max_steps": STEPS, "gradient_accumulation_steps": accumulation, "logging_steps": 5}
     if training["eval_strategy"] == "steps":

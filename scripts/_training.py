@@ -352,6 +352,7 @@ def _peak(trainer: Trainer, tokens: int) -> int | None:
             break
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
+    trainer.model.train()  # with dropout, and checkpointing, which is off in evaluation
     try:
         with trainer.accelerator.autocast():
             trainer.compute_loss(trainer.model, pack(rows, trainer.args.device), num_items_in_batch=tokens).backward()

@@ -27,22 +27,26 @@ def train_on(cards: Sequence[str], **given: Any) -> None:
         from _training import train
 
         return train(**given)
+    _shards.run(cards, [given] * len(cards), "_training.train", ranks(len(cards)))
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """Return the variables by which processes on this machine find each other, as torch.distributed reads them."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [
+    return [
         {
             "RANK": str(rank),
             # Each process sees one card, its first.
             "LOCAL_RANK": "0",
-            "WORLD_SIZE": str(len(cards)),
-            "LOCAL_WORLD_SIZE": str(len(cards)),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        for rank in range(len(cards))
+        for rank in range(count)
     ]
-    _shards.run(cards, [given] * len(cards), "_training.train", ranks)
 
 
 if __name__ == "__main__":
