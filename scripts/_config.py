@@ -302,6 +302,7 @@ def settings(config: dict) -> dict[str, dict]:
             "runs": swept,
         },
         "cost": {
+            **defects,
             "study": label(config),
             "runs": swept,
         },

@@ -13,6 +13,7 @@ import pandas as pd
 from _files import atomic_write, read_json, read_jsonl
 from _job import job
 from _sheets import BASE, markdown, sheet
+from _stamp import stamp
 from tables import plain
 
 COLUMNS = (
@@ -30,6 +31,8 @@ def cost(
     answers: Sequence[str | Path],
     csv: str | Path,
     md: str | Path,
+    known_defects: Sequence[str] = (),
+    accept_defect: Sequence[str] = (),
 ) -> None:
     """Write a row for each run and task: `train` (adapters), `predict_spider`, `predict_mmlu`.
 
@@ -44,6 +47,7 @@ def cost(
         predict_spider, predict_mmlu, answers: predict_spider.json, predict_mmlu.json and spider_answers.jsonl of each
             run, in …/<study>/runs/<model>/<variant>/.
         csv, md: files to write.
+        known_defects, accept_defect: see `_stamp.stamp`.
     """
     axes = list(dict.fromkeys(axis for run in runs for axis in run["settings"]))
     trained = iter(train)
@@ -67,7 +71,8 @@ def cost(
         frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
     with atomic_write(md) as stream:
         one = sheet("cost", frame, None)
-        stream.write(markdown(replace(one, title=f"{one.title}: {study}")))
+        page = markdown(replace(one, title=f"{one.title}: {study}"))
+        stream.write(page + stamp(known_defects, accept_defect))
 
 
 def trained_row(path: str | Path) -> dict:

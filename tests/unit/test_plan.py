@@ -172,7 +172,7 @@ def test_list_of_studies_has_the_memory_of_each(capsys, tmp_path):
     shutil.copytree(REPO / "studies", tmp_path / "copied")
     assert list_studies([str(path) for path in sorted((tmp_path / "copied").glob("*.yaml"))]) == 0
     memory = {cells[0].rsplit("/")[-1]: cells[7] for cells in map(_cells, capsys.readouterr().out.splitlines()[2:])}
-    assert memory["demo-on-spider.yaml"] == "?"
+    assert float(memory["demo-on-spider.yaml"]) < 5
     assert 10 < float(memory["assignment.yaml"]) < 24
     assert float(memory["ribeiro.yaml"]) > float(memory["souza.yaml"])
 

@@ -298,22 +298,28 @@ def test_the_list_names_every_study(capsys, monkeypatch):
 
 def test_memory_grows_with_what_takes_it():
     model = {"parameters": 8.0, "vocabulary": 128_000, "precision": "nf4"}
-    training = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "eval_strategy": "no"}
+    lora = {"r": 8, "lora_dropout": 0.0, "target_modules": ["q_proj"]}
+    training = {
+        "per_device_train_batch_size": 1,
+        "gradient_checkpointing": True,
+        "eval_strategy": "no",
+        "optim": "adamw_torch",
+    }
     inference = {"batch_size": 1}
-    least = list_studies.memory_gb(model, training, inference)
-    assert least == pytest.approx(8 * 0.75 + 1 + 1 + 2000 * (128_000 * 14 / 1e9 + 8**0.5 * 0.1e-3))
+    least = list_studies.memory_gb(model, lora, training, inference)
     for more in (
-        (model | {"precision": "bf16"}, training, inference),
-        (model | {"vocabulary": 256_000}, training, inference),
-        (model, training | {"per_device_train_batch_size": 2}, inference),
-        (model, training | {"gradient_checkpointing": False}, inference),
-        (model, training | {"eval_strategy": "steps", "per_device_eval_batch_size": 4}, inference),
-        (model, training, {"batch_size": 64}),
+        (model | {"precision": "bf16"}, lora, training, inference),
+        (model | {"vocabulary": 256_000}, lora, training, inference),
+        (model, lora | {"r": 64, "target_modules": ["q_proj", "down_proj"]}, training, inference),
+        (model, lora, training | {"per_device_train_batch_size": 2}, inference),
+        (model, lora, training | {"gradient_checkpointing": False}, inference),
+        (model, lora, training | {"eval_strategy": "steps", "per_device_eval_batch_size": 4}, inference),
+        (model, lora, training, {"batch_size": 64}),
     ):
         assert list_studies.memory_gb(*more) > least
     # What takes as much as there is needs no more than one prompt at a time does.
-    assert list_studies.memory_gb(model, training, {"batch_size": "auto"}) == least
-    assert list_studies.memory_gb(model | {"parameters": None}, training, inference) is None
+    assert list_studies.memory_gb(model, lora, training, {"batch_size": "auto"}) == least
+    assert list_studies.memory_gb(model | {"parameters": None}, lora, training, inference) is None
 
 
 def test_a_file_that_is_no_study_is_named_and_the_others_are_listed(capsys, tmp_path):

@@ -120,7 +120,7 @@ def _batch_size(config: dict) -> set[str]:
 
 def _merged(config: dict) -> set[str]:
     config["inference"]["merge_adapters"] = True
-    return chain(["base", *names(config)], *EVERY_RULE[1:]) | TABLES
+    return chain(["base", *names(config)], *EVERY_RULE[1:]) | ANSWERED
 
 
 def _mmlu_shots(config: dict) -> set[str]:
