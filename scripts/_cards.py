@@ -118,13 +118,15 @@ def take(n: int) -> list[str]:
     while it is imported, by peft and trl too.
 
     Returns:
-        The cards, `n` of them. None where `n` is 0, and where it is 1 and there is no GPU: the job then computes on the
+        The cards, `n` of them; those of the job where `n` is 0 in a job of SLURM that has some. None where `n` is 0, and where it is 1 and there is no GPU: the job then computes on the
         CPU.
 
     Raises:
         UserError: fewer than `n` cards are visible.
         RuntimeError: bitsandbytes is imported already.
     """
+    if n == 0 and "SLURM_JOB_ID" in os.environ and VARIABLE in os.environ:
+        n = len(visible())  # asked for by gres, which Snakemake does not count
     if n == 0:
         os.environ[VARIABLE] = ""
         return []

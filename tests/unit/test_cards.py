@@ -191,6 +191,15 @@ def test_jobs_of_slurm_do_not_wait_for_one_another(machine, start):
     assert [taken(job) for job in jobs] == [UUIDS[:1]] * 2
 
 
+def test_a_job_of_slurm_keeps_the_cards_that_it_asked_for_by_gres(machine, monkeypatch):
+    machine(LIST)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert _cards.take(0) == []  # a job without cards: no variable
+    assert os.environ[_cards.VARIABLE] == ""
+    monkeypatch.setenv(_cards.VARIABLE, "1")
+    assert _cards.take(0) == [UUIDS[1]]
+
+
 def test_too_late(machine, monkeypatch):
     machine(LIST)
     monkeypatch.setitem(sys.modules, "bitsandbytes", os)
