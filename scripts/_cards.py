@@ -118,8 +118,8 @@ def take(n: int) -> list[str]:
     while it is imported, by peft and trl too.
 
     Returns:
-        The cards, `n` of them; those of the job where `n` is 0 in a job of SLURM that has some. None where `n` is 0, and where it is 1 and there is no GPU: the job then computes on the
-        CPU.
+        The cards, `n` of them; those of the job where `n` is 0 in a job of SLURM that has some. None where `n` is 0
+        otherwise, and where it is 1 and there is no GPU: the job then computes on the CPU.
 
     Raises:
         UserError: fewer than `n` cards are visible.
