@@ -243,8 +243,8 @@ def test_results_that_cannot_be_written(finished, same, snakemake, small_disk):
     assert "Nothing to be done" in run.stdout
     run = snakemake(finished, *STUDY, "--config", "tables={confidence_level: 0.9}")
     assert run.returncode != 0
-    assert "Write-protected output files for rule tables" in run.stdout
-    assert "results/tiny/tables/regression.csv" in run.stdout
+    assert "Write-protected output files for rule " in run.stdout
+    assert "results/tiny/tables" in run.stdout
     subprocess.run(["mount", "-o", "remount,rw", results], check=True)
     run = snakemake(finished, *STUDY)
     assert run.returncode == 0, run.stdout[-4000:]
