@@ -29,7 +29,7 @@ demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, i
 	@echo
 	@cat results/demo/tables/regression.md
 	@echo
-	@echo "Tables: results/demo/tables/   Figure: results/demo/figures/tradeoff.svg   Report: results/demo/report.md"
+	@echo "Read results/demo/report.pdf; look at results/demo/answers.html and tables.html in a browser."
 
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/list_studies.py
