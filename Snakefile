@@ -55,6 +55,8 @@ rule all:
     default_target: True
     input:
         "<results>/report.pdf",
+        "<results>/report.md",
+        [f"<results>/tables/{name}.{suffix}" for name in [*TABLES, "cost"] for suffix in ("csv", "md")],
         "<results>/tables.html",
         "<results>/answers.html",
         [f"<results>/figures/{name}.svg" for name in FIGURES],
