@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo studies plan test faults lint format dag demo-data demo-model clean
+.PHONY: help demo demo-full studies plan test faults lint format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,17 +31,24 @@ demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, i
 	@echo
 	@echo "Read results/demo/report.pdf; look at results/demo/answers.html and tables.html in a browser."
 
+demo-full: .venv/.stamp ## the demo with strengths, trajectory and a soup: within 20 minutes on two cores
+	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-full.yaml
+	@echo
+	@cat results/demo-full/tables/regression.md
+	@echo
+	@echo "Figures: results/demo-full/figures/strength.svg and trajectory.svg   Report: results/demo-full/report.pdf"
+
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/list_studies.py
 
 plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
 
-test: .venv/.stamp ## all tests but the faults
+test: .venv/.stamp ## all tests but those that take minutes
 	$(OFFLINE) $(BIN)/python -m pytest
 
-faults: .venv/.stamp ## kill, fill and break what runs; as root, with a SLURM that the tests start
-	$(OFFLINE) $(BIN)/python -m pytest -m faults tests/workflow
+faults: .venv/.stamp ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
+	$(OFFLINE) $(BIN)/python -m pytest -m "faults or long" tests/workflow
 
 lint: .venv/.stamp ## check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

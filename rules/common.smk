@@ -31,7 +31,11 @@ RUNS = SETTINGS["tables"]["runs"]
 BASE_PROMPTS = _config.base_prompts(config)
 EVALUATED = config["training"]["eval_strategy"] != "no"
 PUBLISHED = bool(config["published"]["tables"])
-ADAPTERS = [run for run in RUNS if run["variant"] != _config.BASE]
+# The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
+TRAINED = [run for run in RUNS if "point" not in run]
+ADAPTERS = [run for run in TRAINED if run["variant"] != _config.BASE]
+FOLDERS = _config.adapter_folders(config)
+SOUPS = {name: point["of"] for name, point in _config.points(config).items() if "soup" in point}
 # What `tables` and `figures` write, and what each is called in Snakemake's report; the captions have the same names.
 TABLES = {
     "regression": "Change against the base model",
@@ -55,12 +59,35 @@ FIGURES = {
 }
 if isinstance(config["training"]["seed"], list) and len(config["training"]["seed"]) > 1:
     FIGURES["seeds"] = "Spread over seeds"
+if any("strength" in run.get("point", {}) for run in RUNS):
+    FIGURES["strength"] = "Adapter strength"
+if any("step" in run.get("point", {}) for run in RUNS):
+    FIGURES["trajectory"] = "Trajectory of training"
+
+
+def any_of(names):
+    """Return the pattern of one of these names; of none, one that nothing matches."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    model="|".join(map(re.escape, config["models"])),
-    variant="|".join(map(re.escape, _config.variants(config))),
+    model=any_of(config["models"]),
+    variant=any_of([_config.BASE, *FOLDERS]),
     split="train|validation|dev|dev_base",
+
+
+def adapter_files(wildcards):
+    """Return the adapter that a variant answers with; nothing for the base model."""
+    if wildcards.variant == _config.BASE:
+        return []
+    folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
+    return [f"{folder}/{name}" for name in _config.ADAPTER_FILES]
+
+
+def soup_files(wildcards):
+    """Return the adapters that a soup is made of."""
+    folder = f"<results>/runs/{wildcards.model}"
+    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in _config.ADAPTER_FILES]
 
 
 def require_access(models):

@@ -7,13 +7,7 @@ rule predict_spider:
             otherwise="<results>/runs/{model}/prompts/dev.jsonl",
         ),
         record="<results>/data/models/{model}.json",
-        adapter=branch(
-            evaluate("{variant} == 'base'"),
-            otherwise=[
-                "<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
-                "<results>/runs/{model}/{variant}/adapter/adapter_config.json",
-            ],
-        ),
+        adapter=adapter_files,
     output:
         answers="<results>/runs/{model}/{variant}/spider_answers.jsonl",
         report="<results>/runs/{model}/{variant}/predict_spider.json",
@@ -29,7 +23,7 @@ rule predict_spider:
         mem_mb=32000,
         runtime=720,
     params:
-        settings=lookup("{model}", within=SETTINGS["predict_spider"]),
+        settings=lambda wildcards: SETTINGS["predict_spider"][wildcards.model][wildcards.variant],
     script:
         "../scripts/predict_spider.py"
 
@@ -39,13 +33,7 @@ rule predict_mmlu:
     input:
         prompts="<results>/runs/{model}/prompts/mmlu.jsonl",
         record="<results>/data/models/{model}.json",
-        adapter=branch(
-            evaluate("{variant} == 'base'"),
-            otherwise=[
-                "<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
-                "<results>/runs/{model}/{variant}/adapter/adapter_config.json",
-            ],
-        ),
+        adapter=adapter_files,
     output:
         answers="<results>/runs/{model}/{variant}/mmlu_answers.jsonl",
         report="<results>/runs/{model}/{variant}/predict_mmlu.json",
@@ -61,7 +49,7 @@ rule predict_mmlu:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lookup("{model}", within=SETTINGS["predict_mmlu"]),
+        settings=lambda wildcards: SETTINGS["predict_mmlu"][wildcards.model][wildcards.variant],
     script:
         "../scripts/predict_mmlu.py"
 

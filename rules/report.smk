@@ -164,7 +164,7 @@ rule compare_published:
     """Put the figures that a report printed beside ours, and say which of them its own arithmetic allows."""
     input:
         execution_accuracy="<results>/tables/execution_accuracy.csv",
-        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=TRAINED),
     output:
         csv=report(
             "<results>/tables/published.csv",

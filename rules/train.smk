@@ -37,10 +37,17 @@ rule train:
         weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
         config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
         report="<results>/runs/{model}/{variant}/train.json",
+        kept=[
+            f"<results>/runs/{{model}}/{{variant}}/steps/{step}/{name}"
+            for step in config["training"]["kept_steps"]
+            for name in _config.ADAPTER_FILES
+        ],
     log:
         "<logs>/train/{model}/{variant}.log",
     benchmark:
         "<benchmarks>/train/{model}/{variant}.tsv"
+    wildcard_constraints:
+        variant=any_of(_config.variants(config)),
     conda:
         "../envs/model.yaml"
     # Two threads, so that a CPU's sums do not depend on how many cores it has.
@@ -54,3 +61,23 @@ rule train:
         settings=lambda wildcards: SETTINGS["train"][wildcards.model][wildcards.variant],
     script:
         "../scripts/train.py"
+
+
+rule soup:
+    """Average what several adapters add to the weights, and write the mean as an adapter."""
+    input:
+        adapters=soup_files,
+        record="<results>/data/models/{model}.json",
+    output:
+        weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
+        config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
+    log:
+        "<logs>/soup/{model}/{variant}.log",
+    wildcard_constraints:
+        variant=any_of(SOUPS),
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=SETTINGS["soup"],
+    script:
+        "../scripts/soup.py"

@@ -19,6 +19,8 @@ from _files import UserError
 BASE = "base"
 # The prompts of the base model where a study gives it fewer examples than its adapters (prompt.base_shots).
 DEV_BASE = "dev_base"
+# What an adapter is in a folder.
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
 # identity on disk: changing this order, or a short name, would train every published study again.
 AXES = {
@@ -118,12 +120,18 @@ def _merge(below: dict, above: dict) -> dict:
 
 
 def _first_values(config: dict) -> dict:
-    """Return a study with the first value alone of each swept axis, still as a list: the adapter keeps its name."""
+    """Return a study with the first value alone of each swept axis, still as a list: the adapter keeps its name.
+
+    Of the points of `evaluation` it has the strengths.
+    """
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for short, (section, key) in AXES.items():
         values = config.get(section, {}).get(key)
         if isinstance(values, list) and values and (short != "modules" or _nested(values)):
             config[section][key] = values[:1]
+    # What is left names no adapter and no step that a smoke run may not have.
+    config["training"] = {key: value for key, value in config.get("training", {}).items() if key != "kept_steps"}
+    config["evaluation"] = {"strengths": config.get("evaluation", {}).get("strengths", [])}
     return config
 
 
@@ -199,6 +207,30 @@ def _contradictions(config: dict) -> Iterator[str]:
     if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
         yield f"mmlu.fixed_shots: not used, since shots_from is {mmlu['shots_from']}. Write fixed, or remove the rows."
     yield from _misprinted(config)
+    yield from _missing_points(config)
+
+
+def _missing_points(config: dict) -> Iterator[str]:
+    """Yield what `evaluation` is to be made of and this study does not have."""
+    evaluation, kept = config["evaluation"], config["training"]["kept_steps"]
+    adapters = [name for name in variants(config) if name != BASE]
+    named = {"adapters": evaluation["adapters"] or []} | {
+        f"soups.{name}": members for name, members in evaluation["soups"].items()
+    }
+    for key, members in named.items():
+        for name in members:
+            if name not in adapters:
+                near = difflib.get_close_matches(name, adapters, 1) or adapters
+                yield f"evaluation.{key}: found {name}, expected adapters of this study, such as {near[0]}."
+    for name, members in evaluation["soups"].items():
+        if len(members) < 2:
+            yield f"evaluation.soups.{name}: found {len(members)} adapters, expected at least 2 to average."
+    for step in evaluation["steps"]:
+        if step not in kept:
+            yield (
+                f"evaluation.steps: found {step}, but training.kept_steps is {kept}: no adapter of that step is kept. "
+                "Add it there too; an adapter that is evaluated at it is then trained again."
+            )
 
 
 def _misprinted(config: dict) -> Iterator[str]:
@@ -241,6 +273,37 @@ def variants(config: dict) -> dict[str, dict[str, Any]]:
     return {BASE: {}} | ({"adapter": {}} if "" in found else found)
 
 
+def points(config: dict) -> dict[str, dict[str, Any]]:
+    """Return what a checked study evaluates besides base and adapters, by variant: points of trained adapters.
+
+    Each has `of`, the adapters that it is made of, and one of `strength` (lr0.003@0.5: what the adapter adds to each
+    weight is multiplied by that), `step` (lr0.003@step50: the adapter as it was after so many optimizer steps) and
+    `soup` (soup-mean: the mean of what several adapters add). The strengths 0 and 1 are the base model and the adapter
+    itself, which are there anyway; only a base with prompts of its own does not stand for strength 0.
+    """
+    evaluation = config["evaluation"]
+    adapters = [name for name in variants(config) if name != BASE]
+    known = {1.0} | ({0.0} if base_prompts(config) == "dev" else set())
+    found = {}
+    for name in adapters if evaluation["adapters"] is None else evaluation["adapters"]:
+        for strength in sorted(set(evaluation["strengths"]) - known):
+            found[f"{name}@{_plain(strength)}"] = {"of": [name], "strength": strength}
+        for step in sorted(evaluation["steps"]):
+            found[f"{name}@step{step}"] = {"of": [name], "step": step}
+    return found | {f"soup-{name}": {"of": members, "soup": name} for name, members in evaluation["soups"].items()}
+
+
+def adapter_folders(config: dict) -> dict[str, str]:
+    """Return the folder, below the model's, of the adapter that each variant answers with; the base has none."""
+    folders = {name: f"{name}/adapter" for name in variants(config) if name != BASE}
+    for name, point in points(config).items():
+        if "step" in point:
+            folders[name] = f"{point['of'][0]}/steps/{point['step']}"
+        else:
+            folders[name] = f"{point['of'][0] if 'strength' in point else name}/adapter"
+    return folders
+
+
 def settings(config: dict) -> dict[str, dict]:
     """Return each rule's own slice of a checked study; where a rule has wildcards, one slice for each of their values.
 
@@ -256,16 +319,38 @@ def settings(config: dict) -> dict[str, dict]:
         "max_new_tokens": inference["spider_max_new_tokens"],
     }
     models, runs = config["models"], variants(config)
+    further = points(config)
     names = [{"model": model, "variant": name} for model in models for name in runs]
-    swept = [{"model": model, "settings": chosen, "variant": name} for model in models for name, chosen in runs.items()]
+    every_name = [{"model": model, "variant": name} for model in models for name in [*runs, *further]]
+    swept = [
+        run
+        for model in models
+        for run in [
+            *({"model": model, "settings": chosen, "variant": name} for name, chosen in runs.items()),
+            *(
+                {
+                    "model": model,
+                    # A soup has no one value of what its adapters differ in.
+                    "settings": runs[point["of"][0]] if len(point["of"]) == 1 else {},
+                    "variant": name,
+                    "point": point,
+                }
+                for name, point in further.items()
+            ),
+        ]
+    ]
     defects = _pick(config, "known_defects", "accept_defect")
 
     def predict(max_new_tokens: int) -> dict:
         return {
             model: {
-                "precision": values["precision"],
-                "max_new_tokens": max_new_tokens,
-                **_pick(inference, "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed"),
+                name: {
+                    "precision": values["precision"],
+                    "max_new_tokens": max_new_tokens,
+                    **_pick(inference, "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed"),
+                    **({"strength": further[name]["strength"]} if "strength" in further.get(name, {}) else {}),
+                }
+                for name in [*runs, *further]
             }
             for model, values in models.items()
         }
@@ -291,6 +376,7 @@ def settings(config: dict) -> dict[str, dict]:
             model: {name: _training(config, model, chosen) for name, chosen in runs.items() if name != BASE}
             for model in models
         },
+        "soup": {},
         "predict_spider": predict(inference["spider_max_new_tokens"]),
         "predict_mmlu": predict(inference["mmlu_max_new_tokens"]),
         "score_spider": _pick(config["scoring"], "timeout_s"),
@@ -307,7 +393,7 @@ def settings(config: dict) -> dict[str, dict]:
             "runs": swept,
         },
         "tables_page": {"study": label(config), **defects},
-        "answers": {"study": label(config), **_pick(config["tables"], "semantics"), "runs": names, **defects},
+        "answers": {"study": label(config), **_pick(config["tables"], "semantics"), "runs": every_name, **defects},
         "figures": _pick(config["report"], "language"),
         "report": {
             "study": label(config),
@@ -335,6 +421,8 @@ def _training(config: dict, model: str, chosen: dict[str, Any]) -> dict:
     for place, value in chosen.items():
         section, key = place.split(".")
         values[section][key] = value
+    # The job sees them as its outputs: a step that is no longer kept must not train the adapter again.
+    del values["training"]["kept_steps"]
     return {
         "precision": config["models"][model]["precision"],
         **values,

@@ -50,17 +50,22 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
     return model.eval()
 
 
-def load_adapter(model: PreTrainedModel, folder: str | Path, merge: bool = False) -> PreTrainedModel:
+def load_adapter(
+    model: PreTrainedModel, folder: str | Path, merge: bool = False, strength: float = 1.0
+) -> PreTrainedModel:
     """Put the LoRA adapter of `folder` on the model: beside its weights, or `merge`d into them.
 
-    Beside them, each linear layer computes W x + (alpha / r) B A x, the second term in the adapter's fp32. Merged, it
-    computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in bf16, 8 bits, what the adapter adds to a
-    weight is lost where it is less than 1/512 of it.
+    What the adapter adds to each weight is multiplied by `strength`: 0 is the base model and 1 the adapter, and the
+    weights between lie on the line between the two (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). In the following,
+    alpha is lora_alpha times `strength`. Beside them, each linear layer computes W x + (alpha / r) B A x, the second
+    term in the adapter's fp32. Merged, it computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in
+    bf16, 8 bits, what the adapter adds to a weight is lost where it is less than 1/512 of it.
 
     Raises:
         UserError: the adapter's weights cannot be read, or the merged weights are not finite.
     """
     from peft import PeftModel  # seconds to import; base runs need none of it
+    from peft.tuners.lora import LoraLayer
     from safetensors import SafetensorError
 
     try:
@@ -70,6 +75,10 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, merge: bool = False
             f"{folder}/adapter_model.safetensors: cut or damaged ({error}). Delete it and run snakemake again: the "
             "adapter is then trained anew."
         ) from None
+    # As peft.helpers.rescale_adapter_scale, which takes it back at the end of its context.
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(strength)
     if not merge:
         return adapted.eval()
     try:

@@ -344,6 +344,7 @@ def answer_here(
     max_new_tokens: int,
     first_logits: bool,
     drawn: dict[str, Any] | None,
+    strength: float,
 ) -> dict[str, Any]:
     """Answer the questions `names` on this process's card, those in `partial` excepted, and return how it was done.
 
@@ -353,7 +354,7 @@ def answer_here(
     read, _ = import_module(task).prepare(chat)
     model = load_model(base, precision)
     if adapter_dir is not None:
-        model = load_adapter(model, adapter_dir, merge)
+        model = load_adapter(model, adapter_dir, merge, strength)
     set_greedy(model, chat, max_new_tokens)
 
     def draw(names: list[str]) -> LogitsProcessorList:
@@ -413,6 +414,7 @@ def predict(
     top_p: float = 1.0,
     seed: int = 42,
     merge_adapters: bool = False,
+    strength: float = 1.0,
     cards: Sequence[str] = (),
 ) -> None:
     """Answer a prompts file and write answers, in the order of the prompts, and the report.
@@ -432,6 +434,7 @@ def predict(
         do_sample: draw each token at random instead of taking the likeliest.
         temperature, top_p, seed: of the drawing (see `sampling` and `Draw`); of no effect without it.
         merge_adapters: whether the adapter is merged into the weights (see `_model.load_adapter`).
+        strength: what the adapter adds to the weights is multiplied by this.
         cards: as `_cards.take` returned them; several share the questions (see `_shards`).
 
     Raises:
@@ -452,6 +455,8 @@ def predict(
         settings |= {"do_sample": True, **drawn}
     if merge_adapters and adapter_dir is not None:
         settings |= {"merge_adapters": True}
+    if strength != 1:
+        settings |= {"strength": strength}
     adapter = None
     if adapter_dir is not None:
         names = ("adapter_model.safetensors", "adapter_config.json")
@@ -478,6 +483,7 @@ def predict(
             "max_new_tokens": max_new_tokens,
             "first_logits": first_logits,
             "drawn": drawn,
+            "strength": strength,
         }
         how: dict[str, Any] = {"cards": []}
         if left and len(cards) > 1:

@@ -35,6 +35,8 @@ FIGURES = {
     "error_flow": "error_flow_caption",
     "loss": "loss_caption",
     "seeds": "seeds_figure_caption",
+    "strength": "strength_caption",
+    "trajectory": "trajectory_caption",
 }
 
 Run = tuple[str, str]
@@ -48,7 +50,9 @@ class Facts:
         study, face, scale, semantics, known_defects, accept_defect: as the study's configuration has them; `study` is
             the name with face and scale.
         own_prompts: whether the base model has prompts of its own on Spider.
-        tables: the tables of `tables` and `cost` by name, text as text, numbers as numbers, an empty cell as NaN.
+        tables: the tables of `tables` and `cost` by name, text as text, numbers as numbers, an empty cell as NaN;
+            base models and trained adapters alone.
+        points: the rows of the regression table on what `evaluation` adds.
         figures: the PDF of each figure by name.
         records: the Spider records of each run, in the order of the tables.
         spider, mmlu, splits, suite: manifests of the fetched releases, the splits and the MMLU questions.
@@ -66,6 +70,7 @@ class Facts:
     accept_defect: Sequence[str]
     own_prompts: bool
     tables: Mapping[str, pd.DataFrame]
+    points: pd.DataFrame
     figures: Mapping[str, Path]
     records: Mapping[Run, pd.DataFrame]
     spider: Mapping
@@ -536,6 +541,7 @@ class _Report:
             *self.part(MMLU, self.mmlu_part()),
             *self.part("errors", self.errors_part()),
             *self.part("seeds", self.seeds_part()),
+            *self.part("points", self.points_part()),
             *self.part("cost", self.cost_part()),
         ]
 
@@ -786,6 +792,32 @@ class _Report:
         )
         figures = self.figures("seeds")
         return [*self.paragraph(say("seeds_text_result", table=table["label"] + self.seen(figures))), table, *figures]
+
+    def points_part(self) -> list[dict]:
+        say, points = self.say, self.facts.points
+        frame = points[points["category"] == ALL]
+        if frame.empty:
+            return []
+        columns = {"h_run": "left", "h_measure": "left", "h_base_tuned": "right", "h_difference": "right"}
+        columns |= {"h_p": "right", "h_verdict": "left"}
+        rows = [
+            (
+                rank,
+                [
+                    self.name((row.model, row.variant)),
+                    say.plain(f"of_{row.measure}"),
+                    f"{say.number(row.base_accuracy_pct)} → {say.number(row.tuned_accuracy_pct)}",
+                    self.difference(row),
+                    say.p(row.p_holm),
+                    self.judged(row.verdict),
+                ],
+            )
+            for rank, row in enumerate(frame.itertuples())
+        ]
+        note = say("points_note", n=len(frame), level=self.level, **self.data())
+        table = self.table(say("points_caption"), columns, rows, note, file="tables/regression.csv", more="more_first")
+        figures = self.figures("strength", "trajectory")
+        return [*self.paragraph(say("points_text", table=table["label"] + self.seen(figures))), table, *figures]
 
     def cost_part(self) -> list[dict]:
         say, frame = self.say, self.tables["cost"]

@@ -96,6 +96,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "mmlu": ("MMLU", "MMLU"),
     "errors": ("Classes of errors", "Classes de erros"),
     "seeds": ("Seeds", "Sementes"),
+    "points": ("Adapter strength, trajectory and soups", "Intensidade do adaptador, trajetória e soups"),
     "cost": ("Training and cost", "Treino e custo"),
     "error_analysis": ("Error analysis", "Análise de erros"),
     "discussion": ("Discussion", "Discussão"),
@@ -351,6 +352,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{table} gathers adapters of one setting over their seeds.",
         "A {table} reúne os adaptadores de uma configuração ao longo das sementes.",
     ),
+    "points_text": (
+        "{table} compares points that are no adapters of the study with the base model. `@` and a number: what the "
+        "adapter adds to each weight is multiplied by it, so that 0 is the base model and 1 the adapter. `@step`: the "
+        "adapter as it was after so many optimizer steps. `soup-`: the mean of what several adapters add.",
+        "A {table} compara com o modelo base pontos que não são adaptadores do estudo. `@` e um número: o que o "
+        "adaptador soma a cada peso é multiplicado por ele, de modo que 0 é o modelo base e 1 o adaptador. `@step`: o "
+        "adaptador como era depois de tantos passos do otimizador. `soup-`: a média do que vários adaptadores somam.",
+    ),
     "cost_text": ("{table} gives what each job took.", "A {table} mostra o que cada job consumiu."),
     "cost_text_loss": (
         "{table} gives what each job took, {figure} how the loss fell in training.",
@@ -448,6 +457,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Desvio-padrão (DP) entre sementes; o intervalo da diferença média inclui sementes e perguntas. Parcela: da "
         "variância da diferença de uma execução, o que cabe à semente. Dados como nas tabelas acima.",
     ),
+    "points_caption": (
+        "Strengths, steps and soups against the base model",
+        "Intensidades, passos e soups contra a base",
+    ),
+    "points_note": (
+        "Exploratory: p (Holm) is adjusted for these {n} comparisons, apart from those of the adapters, whose verdicts "
+        "no point here changes. The best of several points looks better than it is. n = {spider} Spider questions "
+        "({semantics}, `{spider_hash}`) and {mmlu} of MMLU (`{mmlu_hash}`), {level} intervals.",
+        "Exploratório: p (Holm) é ajustado para estas {n} comparações, à parte das dos adaptadores, cujos vereditos "
+        "nenhum ponto daqui muda. O melhor de vários pontos parece melhor do que é. n = {spider} perguntas do Spider "
+        "({semantics}, `{spider_hash}`) e {mmlu} do MMLU (`{mmlu_hash}`), intervalos de {level}.",
+    ),
     "cost_caption": ("Cost of the jobs", "Custo dos jobs"),
     "cost_note": (
         "Time of the work itself, without loading. Devices: {devices}.",
@@ -486,6 +507,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "loss_caption": ("Training and validation loss", "Perda no treino e na validação"),
     "seeds_figure_caption": ("Spread over the seeds of training", "Dispersão entre as sementes do treino"),
+    "strength_caption": (
+        "Both accuracies by adapter strength, and in the plane of the two, with {level} intervals",
+        "As duas acurácias por intensidade do adaptador, e no plano das duas, com intervalos de {level}",
+    ),
+    "trajectory_caption": (
+        "Both accuracies by optimizer step, and in the plane of the two, with {level} intervals",
+        "As duas acurácias por passo do otimizador, e no plano das duas, com intervalos de {level}",
+    ),
     # -- table heads ---------------------------------------------------------------------------------------------
     "h_split": ("Split", "Partição"),
     "h_rows": ("Rows", "Linhas"),

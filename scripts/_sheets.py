@@ -42,7 +42,7 @@ TASKS = {"train": "Training", "predict_spider": "Spider answers", "predict_mmlu"
 TEXT = (
     "model", "variant", "questions", "semantics", "category", "db_id", "error_class", "measure", "part", "value",
     "base_class", "tuned_class", "verdict", "unit", "note", "axis", "low", "high", "setting", "task", "device",
-    "data_sha256",
+    "data_sha256", "of",
 )  # fmt: skip
 WORDS = (
     "Model", "Variant", "Category", "Measure", "Verdict", "Setting", "Levels", "Rate (interval)", "Database",
@@ -83,6 +83,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return frame
 
 
+def is_point(frame: pd.DataFrame) -> pd.Series:
+    """Return of each row of a table whether it is about a point that `evaluation` adds: no base, no trained adapter."""
+    return frame["of"] != "" if "of" in frame else pd.Series(False, index=frame.index)
+
+
+def trained(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table that are about base models and trained adapters, as if there were no others."""
+    return frame[~is_point(frame)].drop(columns=["of", "strength", "step"], errors="ignore").reset_index(drop=True)
+
+
 class Notes:
     """What stands under every table: n, semantics, interval, and the hash of the questions."""
 
@@ -115,7 +125,13 @@ def _regression(frame: pd.DataFrame, notes: Notes) -> Sheet:
     title = f"Adapters against their base model: {notes.study}"
     if frame.empty:
         return Sheet(title, [], [NO_ADAPTERS])
-    whole = frame["category"] == ALL
+    whole, point = frame["category"] == ALL, is_point(frame)
+    explored = ""
+    if point.any():
+        explored = (
+            f"{POINTS} They are exploratory: their p are adjusted apart from these, for {int((whole & point).sum())} "
+            f"and {int((~whole & point).sum())} comparisons, so that they change no verdict of an adapter. "
+        )
     blocks = [
         Block(table, above, {"Difference pp (interval)": _bars(part, "difference_pp", "ci_low_pp", "ci_high_pp")})
         for part, above in (
@@ -139,8 +155,9 @@ def _regression(frame: pd.DataFrame, notes: Notes) -> Sheet:
             "whole databases or subjects as drawn at random, whose number stands behind n: Student's t with the "
             "cluster-robust variance and degrees of freedom of Bell and McCaffrey (2002). The CSV file also has the "
             "limits of a paired bootstrap over the same clusters.",
-            f"p (Holm): the clustered p, adjusted for the {int(whole.sum())} comparisons of execution accuracy and "
-            f"aggregate MMLU, and for the {int((~whole).sum())} of single categories apart. Verdict: by this p at "
+            f"p (Holm): the clustered p, adjusted for the {int((whole & ~point).sum())} comparisons of execution "
+            f"accuracy and aggregate MMLU, and for the {int((~whole & ~point).sum())} of single categories apart. "
+            f"{explored}Verdict: by this p at "
             f"level {notes.alpha}. Detectable: the least true difference that a study of this n finds with 80% "
             "probability before adjustment (Bloom 1995).",
             *_few(frame, "p (Holm) and verdict follow McNemar's test, and Detectable is by Connor (1987)"),
@@ -148,6 +165,10 @@ def _regression(frame: pd.DataFrame, notes: Notes) -> Sheet:
     )
 
 
+POINTS = (
+    "A variant with @ is an adapter with what it adds to the weights multiplied by the number behind it, or as it was "
+    "after so many optimizer steps; soup: the mean of what several adapters add."
+)
 NO_ADAPTERS = "This study has no adapters: there is nothing to compare with the base model."
 
 

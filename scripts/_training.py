@@ -31,6 +31,7 @@ from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig, SFTTrainer
 
 from _chat import load_chat
+from _config import ADAPTER_FILES
 from _files import UserError, atomic_write, read_json, read_jsonl, sha256_file, sha256_json, write_json
 from _job import Sigterm, versions
 from _labels import IGNORED, build_dataset, check_labels, check_target, rows_of, with_labels
@@ -231,6 +232,49 @@ class LogWithSave(TrainerCallback):
         return control
 
 
+class KeepSteps(TrainerCallback):
+    """Keep the adapter of some optimizer steps, each in a folder of its number, whatever checkpoints are deleted.
+
+    Args:
+        folder: where; inside the folder of the checkpoints, so that it outlives a kill and goes with other settings.
+        steps: which.
+        source: the base model's, for `write_adapter`.
+    """
+
+    def __init__(self, folder: Path, steps: Sequence[int], source: str):
+        self.folder, self.steps, self.source = folder, set(steps), source
+
+    def missing(self, until: int) -> list[int]:
+        """Return the steps up to this one of which no adapter is kept."""
+        # The configuration is written last.
+        return [s for s in sorted(self.steps) if s <= until and not (self.folder / f"{s}/adapter_config.json").exists()]
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Refuse steps that this training does not have."""
+        late = [step for step in sorted(self.steps) if step > state.max_steps]
+        if late:
+            raise UserError(
+                f"training.kept_steps: found {late[0]}, but this training has {state.max_steps} optimizer steps. "
+                "Remove it, or lower it."
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Ask for a checkpoint of a step that is to be kept."""
+        control.should_save |= state.global_step in self.steps
+        return control
+
+    def on_save(self, args, state, control, **kwargs):
+        """Keep the adapter of the checkpoint just written."""
+        if state.is_world_process_zero:
+            self.keep(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+
+    def keep(self, checkpoint: Path) -> None:
+        """Keep the adapter of a checkpoint, if it is one of a step that is to be kept."""
+        step = int(checkpoint.name.partition("-")[2])
+        if step in self.steps:
+            write_adapter(checkpoint, self.folder / str(step), self.source)
+
+
 class EpochLengths(LengthGroupedSampler):
     """Rows of about the same length together, in an order that is drawn for each epoch by itself.
 
@@ -407,7 +451,7 @@ def write_adapter(checkpoint: Path, folder: Path, source: str) -> dict[str, str]
     with atomic_write(folder / "adapter_model.safetensors", "wb") as stream:
         stream.write((checkpoint / "adapter_model.safetensors").read_bytes())
     write_json(folder / "adapter_config.json", config)
-    return {name: sha256_file(folder / name) for name in ("adapter_model.safetensors", "adapter_config.json")}
+    return {name: sha256_file(folder / name) for name in ADAPTER_FILES}
 
 
 def train(
@@ -423,6 +467,7 @@ def train(
     accept_defect: Sequence[str] = (),
     validation: str | None = None,
     tensorboard_dir: str | Path | None = None,
+    kept_steps: Sequence[int] = (),
 ) -> None:
     """Train one adapter, or finish what a killed job began.
 
@@ -445,9 +490,11 @@ def train(
         accept_defect: defects (`_labels.DEFECTS`) of the rows with which to go on.
         validation: rendered validation prompts to evaluate on; needed unless eval_strategy is no.
         tensorboard_dir: where TensorBoard's logs go.
+        kept_steps: optimizer steps after which the adapter is kept, in steps/<step>/ beside the report.
 
     Raises:
-        UserError: settings that TRL or PEFT refuse, labels that are not the gold SQL, or a loss that is not finite.
+        UserError: settings that TRL or PEFT refuse, a kept step that the training does not reach, labels that are not
+            the gold SQL, or a loss that is not finite.
     """
     checkpoints = Path(report).parent / "checkpoints"
     base = read_json(record)
@@ -489,6 +536,7 @@ def train(
     dataset = build_dataset(chat, rows, cut_at)
     held_out_dataset = build_dataset(chat, held_out, cut_at) if held_out else None
     sigterm = Sigterm()
+    keep = KeepSteps(checkpoints / "kept", kept_steps, base["source"])
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -497,7 +545,7 @@ def train(
         processing_class=chat.tokenizer,
         data_collator=None if padded else Collator(),
         peft_config=lora_config(lora, model),
-        callbacks=[SaveOnSigterm(sigterm), LogWithSave()]
+        callbacks=[SaveOnSigterm(sigterm), keep, LogWithSave()]
         + ([EarlyStoppingCallback(patience)] if patience is not None else []),
     )
 
@@ -513,6 +561,13 @@ def train(
     bound_to = sha256_json({**identity, "validation": held_out_data, "on": machine()["device"]})
     with arguments.main_process_first(local=False):
         resumed = last_checkpoint(checkpoints, bound_to)
+        if resumed:
+            keep.keep(resumed)  # a job may have been killed before it did
+        # Steps that were not yet to be kept when the training passed them.
+        if resumed and keep.missing(int(resumed.name.partition("-")[2])):
+            print(f"{checkpoints}: lack a step that is to be kept; starting over.", flush=True)
+            shutil.rmtree(checkpoints)
+            resumed = last_checkpoint(checkpoints, bound_to)
     how = {"padded": padded, "kernels": kernels, "rows_per_step": rows_per_step, "processes": arguments.world_size}
     if not padded:
         how |= _set_passes(trainer, training, checkpoints / "passes.json", rows_per_step)
@@ -553,6 +608,15 @@ def train(
     trainer.accelerator.wait_for_everyone()
     if arguments.process_index != 0:
         return
+    if keep.missing(max(kept_steps, default=0)):
+        raise UserError(
+            f"training.kept_steps: found {max(kept_steps)}, but the training stopped early, after step "
+            f"{state['global_step']}. Remove it, or set early_stopping_patience to null."
+        )
+    for step in kept_steps:
+        for name in ADAPTER_FILES:
+            with atomic_write(Path(report).parent / "steps" / str(step) / name, "wb") as stream:
+                stream.write((keep.folder / str(step) / name).read_bytes())
     files = write_adapter(best or resumed, Path(adapter_dir), base["source"])
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     write_json(

@@ -14,7 +14,7 @@ from _files import atomic_write, read_json, read_jsonl
 from _job import job
 from _sheets import BASE, markdown, sheet
 from _stamp import stamp
-from tables import plain
+from tables import heads_of
 
 COLUMNS = (
     "task", "device", "seconds", "job_seconds", "gpu_hours", "cpu_hours", "rows", "rows_per_second",
@@ -42,20 +42,18 @@ def cost(
 
     Args:
         study: the study's name, for the heading.
-        runs: of each run `model`, `variant` and `settings`.
+        runs: as in `tables`.
         train: train.json of each adapter, in their order in `runs`.
         predict_spider, predict_mmlu, answers: predict_spider.json, predict_mmlu.json and spider_answers.jsonl of each
             run, in …/<study>/runs/<model>/<variant>/.
         csv, md: files to write.
         known_defects, accept_defect: see `_stamp.stamp`.
     """
-    axes = list(dict.fromkeys(axis for run in runs for axis in run["settings"]))
+    _, heads = heads_of(runs)
     trained = iter(train)
     rows = []
-    for run, spider, mmlu, texts in zip(runs, predict_spider, predict_mmlu, answers, strict=True):
-        head = {"model": run["model"], "variant": run["variant"]}
-        head |= {axis: plain(run["settings"].get(axis)) for axis in axes}
-        found = {"train": trained_row(next(trained))} if run["variant"] != BASE else {}
+    for run, head, spider, mmlu, texts in zip(runs, heads, predict_spider, predict_mmlu, answers, strict=True):
+        found = {"train": trained_row(next(trained))} if run["variant"] != BASE and "point" not in run else {}
         found["predict_spider"] = answered_row(spider)
         # Tokens that were generated before a job was cut off were not generated in these seconds.
         if found["predict_spider"]["seconds"] and not found["predict_spider"]["resumed"]:

@@ -1,4 +1,4 @@
-"""Draw a study's tables as pictures: learning against forgetting, differences, parts, errors, losses, seeds."""
+"""Draw a study's tables as pictures: learning against forgetting, differences, parts, errors, losses, seeds, curves."""
 
 import math
 import sys
@@ -44,7 +44,7 @@ from _charts import (
 )
 from _files import UserError, read_json
 from _job import job
-from _sheets import ALL, BASE, HARDNESS, MEASURES, SAME, SEED, read_table
+from _sheets import ALL, BASE, HARDNESS, MEASURES, SAME, SEED, read_table, trained
 
 CHANCE = 25.0
 # More runs than this get a number at the point and a key below the picture; only the Pareto front keeps its crosses.
@@ -109,23 +109,29 @@ def figures(
         execution_accuracy, mmlu, regression, databases, confusion, seeds: CSV files of `tables`.
         train: reports of `train`, in …/<model>/<variant>/.
         outputs: paths named <picture>_svg and <picture>_pdf for each picture that is to be drawn, of tradeoff,
-            differences, hardness, databases, error_flow, loss and seeds.
+            differences, hardness, databases, error_flow, loss, seeds, strength and trajectory.
         language: en or pt.
 
     Raises:
         UserError: the tables are not about the same runs.
     """
     say = Words(language)
-    points = read_points(execution_accuracy, mmlu)
-    accuracy, comparisons = read_table(execution_accuracy), read_table(regression)
+    every_point = read_points(execution_accuracy, mmlu)
+    points = trained(every_point)
+    accuracy, comparisons = (trained(read_table(path)) for path in (execution_accuracy, regression))
+    reports = [(*Path(path).parts[-3:-1], read_json(path)) for path in train]
+    # The step whose weights are the adapter's.
+    last = {(model, variant): report["best_step"] or report["steps"] for model, variant, report in reports}
     pictures = {
         "tradeoff": lambda: tradeoff(points, say),
         "differences": lambda: differences(comparisons, points, say),
         "hardness": lambda: hardness(accuracy, say),
-        "databases": lambda: by_database(read_table(databases), say),
-        "error_flow": lambda: error_flow(read_table(confusion), say),
-        "loss": lambda: losses([(*Path(path).parts[-3:-1], read_json(path)) for path in train], say),
+        "databases": lambda: by_database(trained(read_table(databases)), say),
+        "error_flow": lambda: error_flow(trained(read_table(confusion)), say),
+        "loss": lambda: losses(reports, say),
         "seeds": lambda: seed_spread(comparisons, read_table(seeds), say),
+        "strength": lambda: curves(every_point, "strength", dict.fromkeys(last, 1.0), say),
+        "trajectory": lambda: curves(every_point, "step", last, say),
     }
     for name in dict.fromkeys(output.rpartition("_")[0] for output in outputs):
         save(pictures[name](), outputs[f"{name}_svg"], outputs[f"{name}_pdf"])
@@ -133,7 +139,8 @@ def figures(
 
 def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFrame:
     """Return a row a run: model, variant, x, x_low, x_high (execution accuracy), y, y_low, y_high (MMLU), all in
-    percent, x_n, y_n (questions), semantics (of x) and level (of the intervals).
+    percent, x_n, y_n (questions), semantics (of x) and level (of the intervals); where there are points of
+    `evaluation`, also what they are (of, strength, step).
 
     Raises:
         UserError: a run is in one of the tables only.
@@ -145,7 +152,8 @@ def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFram
     if spider[keys].values.tolist() != knowledge[keys].values.tolist():
         raise UserError(f"{mmlu}: has other runs than {execution_accuracy}. Run `snakemake -R tables`.")
     columns = {"accuracy_pct": "", "ci_low": "_low", "ci_high": "_high", "n": "_n"}
-    points = spider[[*keys, "semantics"]].reset_index(drop=True)
+    what = [column for column in ("of", "strength", "step") if column in spider]
+    points = spider[[*keys, "semantics", *what]].reset_index(drop=True)
     points["level"] = spider["confidence_level"].to_numpy()
     for axis, frame in (("x", spider), ("y", knowledge)):
         for column, suffix in columns.items():
@@ -260,8 +268,9 @@ def plane(
     y_title: str,
     size: tuple[int, int],
     say: Words,
+    paths: Sequence[dict] = (),
 ) -> alt.LayerChart:
-    """Return one plane of runs, with their labels."""
+    """Return one plane of runs, with their labels, and `paths` (rows of x, y, order, path and colour) below them."""
     width, height = size
     # What is drawn of each run: its cross, or its point alone.
     x_domain, y_domain = (
@@ -319,6 +328,11 @@ def plane(
         path = [{"x": a, "y": -b, "order": order} for order, (a, b) in enumerate(front)]
         step = {"interpolate": "step-before", "color": colour, "strokeDash": DASHED, "strokeWidth": 1.5}
         layers.append(chart(path).mark_line(**step, opacity=0.8).encode(x=x, y=y, order="order:Q"))
+    layers.append(
+        chart(paths)
+        .mark_line(strokeWidth=1.5, opacity=0.8)
+        .encode(x=x, y=y, order="order:Q", detail="path:N", color=stroke)
+    )
     crossed = chart([run for run in runs if run["x_low"] is not None])
     rule = {"strokeWidth": 1.5, "opacity": 0.45}
     # Every base is drawn above the adapters, the front above the rest.
@@ -947,6 +961,116 @@ def seed_spread(comparisons: pd.DataFrame, seeds: pd.DataFrame, say: Words) -> a
     return framed(alt.vconcat(legend(entries), body), title, sentences, say.decimal)
 
 
+# Adapter strength and trajectory
+
+
+def curves(points: pd.DataFrame, axis: str, ends: Mapping[tuple[str, str], float], say: Words) -> alt.TopLevelMixin:
+    """Return both accuracies along the way from base to adapter, and the way itself in the plane of the two.
+
+    Args:
+        points: as `read_points` returns them.
+        axis: strength or step.
+        ends: by model and variant, where on the axis each trained adapter is; its base model is at 0.
+    """
+    runs = points.drop(columns=["of", "strength", "step"]).to_dict("records")
+    by_run = {(run["model"], run["variant"]): run for run in runs}
+    found: dict[tuple[str, str], list[dict]] = {}
+    for run, adapter, position in zip(runs, points["of"], points[axis], strict=True):
+        if not math.isnan(position):
+            found.setdefault((run["model"], adapter), []).append(run | {"position": position})
+    for (model, variant), runs in found.items():
+        ways = {0: by_run[model, BASE], ends[model, variant]: by_run[model, variant]}
+        there = {run["position"] for run in runs}
+        runs += [run | {"position": position} for position, run in ways.items() if position not in there]
+        runs.sort(key=lambda run: run["position"])
+    names = fitted(named(list(found)), 250)
+    few = len(found) <= len(COLOURS)
+    looks = [mark(COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]) if few else mark(BLUE) for i in range(len(found))]
+    marks = [
+        run
+        | look
+        | {"colour": look["stroke"], "path": number, "order": order, "front": False}
+        # With the strength 0 there may be a point beside the base model, whose prompts are then others.
+        | {"base": run["variant"] == BASE, "label": written(run["position"], say) if few else ""}
+        for number, (runs, look) in enumerate(zip(found.values(), looks, strict=True))
+        for order, run in enumerate(runs)
+    ]
+    longest = max(run["position"] for run in marks)
+    x_title = {"strength": say("strength (0: base model, 1: adapter)"), "step": say("optimizer step (0: base model)")}[
+        axis
+    ]
+    first = marks[0]
+    titles = {
+        "x": say("Spider execution accuracy (%, {semantics})", semantics=semantics_name(first["semantics"], say)),
+        "y": say("MMLU accuracy (%)"),
+    }
+    x = alt.X(
+        "position:Q",
+        title=x_title,
+        scale=alt.Scale(domain=[-0.03 * longest, 1.03 * longest], nice=False, zero=False),
+        axis=alt.Axis(tickCount=5, format="d")
+        if axis == "step"
+        # Not `format`, whose digits d3 takes from the distance of ticks that are not drawn.
+        else alt.Axis(values=sorted({run["position"] for run in marks}), labelExpr="format(datum.value, '~g')"),
+    )
+    panels = []
+    for measure, title in titles.items():
+        limits = domain([run[f"{measure}_low"] for run in marks], [run[f"{measure}_high"] for run in marks])
+        scale = alt.Scale(domain=limits, nice=False, zero=False)
+        y = alt.Y(f"{measure}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6))
+        colour = alt.Color("colour:N", scale=None)
+        data = chart(marks)
+        panels.append(
+            layered(
+                [
+                    data.mark_rule(strokeWidth=1.5, opacity=0.45).encode(
+                        x=x, y=alt.Y(f"{measure}_low:Q", scale=scale), y2=f"{measure}_high:Q", color=colour
+                    ),
+                    data.mark_line(strokeWidth=1.7).encode(x=x, y=y, detail="path:N", order="order:Q", color=colour),
+                    layer_points(marks, x, y),
+                ],
+                width=262,
+                height=230,
+            )
+        )
+    # In the plane the base model is one point, of all ways.
+    placed = [run for run in marks if not run["base"]]
+    for model in dict.fromkeys(run["model"] for run in marks):
+        base = next(run for run in marks if run["model"] == model and run["base"])
+        placed.append(base | mark(GREY, hollow=True) | {"label": BASE, "colour": GREY})
+    for (model, variant), run in by_run.items():
+        if axis == "strength" and variant.startswith("soup-") and any(model == of for of, _ in found):
+            look = mark(INK, "diamond", hollow=True)
+            placed.append(run | look | {"label": variant, "colour": INK, "base": False, "front": False})
+    keep = {"model", "x", "y", "x_low", "x_high", "y_low", "y_high", "label", "base", "front", "colour"}
+    placed = [{key: value for key, value in run.items() if key in keep | {"stroke", "fill", "shape"}} for run in placed]
+    paths = [{key: run[key] for key in ("x", "y", "order", "path", "colour")} for run in marks]
+    drawn = plane(placed, titles["x"], titles["y"], (430, 330), say, paths)
+    entries = [(look, name) for look, name in zip(looks, names, strict=True)] if few else []
+    entries.append((mark(GREY, hollow=True), say("base model")))
+    if axis == "strength" and len(placed) > len(marks):
+        entries.append((mark(INK, "diamond", hollow=True), say("mean of several adapters (soup)")))
+    shown = {
+        "strength": say("What the adapter adds to each weight, multiplied by the strength; no further training."),
+        "step": say("The adapter as it was after so many steps of its training."),
+    }[axis]
+    counted = say(
+        "n = {n} Spider questions ({semantics}) and {m} MMLU questions.",
+        n=int(first["x_n"]),
+        m=int(first["y_n"]),
+        semantics=semantics_name(first["semantics"], say),
+    )
+    bars = say("Bars and crosses: {level} Wilson intervals.", level=percent(first["level"], say))
+    title = {"strength": say("Adapter strength"), "step": say("Trajectory of training")}[axis]
+    body = alt.vconcat(legend(entries, 620), alt.hconcat(*panels), drawn)
+    return framed(body, title, [shown, counted, bars], say.decimal)
+
+
+def written(position: float, say: Words) -> str:
+    """Return a strength or a step as a label."""
+    return say.number(position, ".10g")
+
+
 # The sentences of the pictures, as `Words` finds them.
 PORTUGUESE = {
     "Learning against forgetting": "Aprendizado contra esquecimento",
@@ -1066,6 +1190,16 @@ PORTUGUESE = {
     "one adapter": "um adaptador",
     "mean of the seeds": "média das sementes",
     "mean ± standard deviation (SD)": "média ± desvio padrão (DP)",
+    "Adapter strength": "Intensidade do adaptador",
+    "Trajectory of training": "Trajetória do treino",
+    "strength (0: base model, 1: adapter)": "intensidade (0: modelo base, 1: adaptador)",
+    "optimizer step (0: base model)": "passo do otimizador (0: modelo base)",
+    "mean of several adapters (soup)": "média de vários adaptadores (soup)",
+    "What the adapter adds to each weight, multiplied by the strength; no further training.": "O que o adaptador soma "
+    "a cada peso, multiplicado pela intensidade; sem mais treino.",
+    "The adapter as it was after so many steps of its training.": "O adaptador como era depois de tantos passos do seu "
+    "treino.",
+    "Bars and crosses: {level} Wilson intervals.": "Barras e cruzes: intervalos de Wilson de {level}.",
 }
 
 

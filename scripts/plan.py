@@ -294,7 +294,7 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
 
         for task, split in (("spider", "dev"), ("mmlu", "mmlu")):
             prompts = count(results / "runs" / model / f"prompts/{split}.jsonl", record) or estimate(config, split)
-            answer = settings[f"predict_{task}"][model]
+            answer = settings[f"predict_{task}"][model][_config.BASE]
             new = answer["max_new_tokens"]
             tokens = -(-(prompts.longest - prompts.shared + new) // ROUND) * ROUND
 
@@ -316,7 +316,7 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
             while device.cuda and number > 1 and memory(number) > device.memory:
                 number //= 2
             seconds = answering_seconds(device, shape, precision, prompts, number, new)
-            runs = len(jobs) + 1
+            runs = len(settings[f"predict_{task}"][model])
             line(f"predict_{task}", runs, prompts, prompts.count * prompts.mean, memory(number), seconds)
     return rows, refused
 

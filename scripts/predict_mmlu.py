@@ -78,6 +78,7 @@ def predict_mmlu(
     top_p: float = 1.0,
     seed: int = 42,
     merge_adapters: bool = False,
+    strength: float = 1.0,
     cards: Sequence[str] = (),
 ) -> None:
     """Answer the MMLU prompts; arguments and errors as `_predict.predict`.
@@ -100,6 +101,7 @@ def predict_mmlu(
         top_p,
         seed,
         merge_adapters,
+        strength,
         cards,
     )
 

@@ -37,6 +37,7 @@ def predict_spider(
     top_p: float = 1.0,
     seed: int = 42,
     merge_adapters: bool = False,
+    strength: float = 1.0,
     cards: Sequence[str] = (),
 ) -> None:
     """Answer the dev prompts; arguments and errors as `_predict.predict`."""
@@ -56,6 +57,7 @@ def predict_spider(
         top_p,
         seed,
         merge_adapters,
+        strength,
         cards,
     )
 

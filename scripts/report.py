@@ -10,7 +10,7 @@ from _job import job
 from _records import SPIDER_COLUMNS, read_records
 from _report_content import Facts, content
 from _report_render import MOST_PAGES, to_markdown, to_pdf
-from _sheets import read_table
+from _sheets import is_point, read_table, trained
 
 # The tables that the report tells of.
 TABLES = ("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost")
@@ -66,6 +66,7 @@ def report(
     """
     answers = {(*run_of(path), Path(path).stem): read_json(path) for path in answers_reports}
     check_prompts(answers, base_prompts == "dev")
+    read = {name: read_table(path) for name, path in tables.items()}
     facts = Facts(
         study=study,
         face=face,
@@ -74,7 +75,8 @@ def report(
         known_defects=known_defects,
         accept_defect=accept_defect,
         own_prompts=base_prompts != "dev",
-        tables={name: read_table(path) for name, path in tables.items()},
+        tables={name: trained(frame) for name, frame in read.items()},
+        points=read["regression"][is_point(read["regression"])],
         figures={Path(path).stem: Path(path) for path in figures},
         records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in records},
         spider=read_json(spider),

@@ -25,6 +25,7 @@ from _sheets import (
     SEED,
     TABLES,
     Notes,
+    is_point,
     markdown,
     sheet,
 )
@@ -76,7 +77,8 @@ def tables(
         spider, mmlu: records of each run, in the order of `runs`.
         outputs: a path for each name in `_sheets.TABLES`, and for each with `_md`.
         study: the study's name, for the headings.
-        runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base).
+        runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base); of a
+            point that `evaluation` adds, also `point` (see `_config.points`).
         confidence_level: of all intervals and verdicts, such as 0.95.
         semantics: the headline's, one of `custom_metrics.judge.SEMANTICS`; the comparison with the base follows it.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with; they
@@ -90,11 +92,7 @@ def tables(
         raise UserError(
             f"tables: found {len(spider)} and {len(mmlu)} record files, expected one of each of {len(runs)} runs."
         )
-    axes = list(dict.fromkeys(axis for run in runs for axis in run["settings"]))
-    heads = [
-        {"model": run["model"], "variant": run["variant"]} | {axis: plain(run["settings"].get(axis)) for axis in axes}
-        for run in runs
-    ]
+    axes, heads = heads_of(runs)
     spider_frames = read_same(spider, SPIDER_COLUMNS, SPIDER_QUESTION, SPIDER_COUNTED)
     mmlu_frames = read_same(mmlu, MMLU_COLUMNS, MMLU_QUESTION, MMLU_COUNTED)
     if ALL in set(mmlu_frames[0]["category"]):
@@ -111,6 +109,7 @@ def tables(
     }
     parts = [*spider_parts(spider_frames[0]), *mmlu_parts(mmlu_frames[0])]
     bases = base_of(heads)
+    trained = {number: base for number, base in bases.items() if "point" not in runs[number]}
     about = {"execution_accuracy": semantics, "mmlu": ""}
     level = confidence_level
 
@@ -118,8 +117,8 @@ def tables(
     frames = {
         "regression": comparisons,
         "exchange": exchange_rows(heads, bases, comparisons, estimates, level),
-        "factors": factor_rows(heads, axes, parts, right, level),
-        "seeds": seed_rows(heads, axes, bases, parts, right, level),
+        "factors": factor_rows(heads, axes, trained, parts, right, level),
+        "seeds": seed_rows(heads, axes, trained, parts, right, level),
         "execution_accuracy": with_heads(heads, (spider_rows(f, level, semantics) for f in spider_frames)),
         "databases": database_rows(heads, bases, parts, right, level),
         "mmlu": with_heads(heads, (mmlu_rows(frame, level) for frame in mmlu_frames)),
@@ -141,6 +140,20 @@ def tables(
             frames[name].to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
         with atomic_write(outputs[f"{name}_md"]) as stream:
             stream.write(markdown(sheet(name, frames[name], notes)) + stamp(known_defects, accept_defect))
+
+
+def heads_of(runs: Sequence[Mapping]) -> tuple[list[str], list[dict]]:
+    """Return the swept settings, and the first columns of each run: model, variant, settings, and what a point is."""
+    axes = list(dict.fromkeys(axis for run in runs for axis in run["settings"]))
+    heads = [
+        {"model": run["model"], "variant": run["variant"]} | {axis: plain(run["settings"].get(axis)) for axis in axes}
+        for run in runs
+    ]
+    if any("point" in run for run in runs):
+        for run, head in zip(runs, heads, strict=True):
+            point = run.get("point", {})
+            head |= {"of": " ".join(point.get("of", [])), "strength": point.get("strength"), "step": point.get("step")}
+    return axes, heads
 
 
 def plain(value: object) -> object:
@@ -371,8 +384,9 @@ def regression_rows(
     """Compare each adapter with the base of its model, question by question.
 
     The p values are adjusted (Holm) within two families: the headline (execution accuracy and aggregate MMLU of all
-    adapters) and the categories of MMLU of all adapters. The verdict follows the adjusted p of the clustered test, and
-    of McNemar's where the unit is the question.
+    adapters) and the categories of MMLU of all adapters. The points that `evaluation` adds are exploratory and have two
+    such families of their own: one point more changes no verdict of an adapter. The verdict follows the adjusted p of
+    the clustered test, and of McNemar's where the unit is the question.
 
     Returns:
         The table, and the estimate behind each aggregate row, by the adapter's position and the measure.
@@ -423,7 +437,8 @@ def regression_rows(
                 "clusters": part.clusters,
             }
     frame = pd.DataFrame([rows[key] for key in sorted(rows)], columns=[*heads[0], *COMPARED, "p"])
-    for family in (frame["category"] == ALL, frame["category"] != ALL):
+    headline, point = frame["category"] == ALL, is_point(frame)
+    for family in (headline & ~point, ~headline & ~point, headline & point, ~headline & point):
         adjust(frame, family, "p", "p_holm")
         adjust(frame, family, "p_mcnemar", "p_mcnemar_holm")
     frame["verdict"] = verdicts(frame, level, "better", "worse")
@@ -497,7 +512,12 @@ FACTORS = (
 
 
 def factor_rows(
-    heads: Sequence[dict], axes: Sequence[str], parts: Sequence[Part], right: Mapping[str, np.ndarray], level: float
+    heads: Sequence[dict],
+    axes: Sequence[str],
+    trained: Mapping[int, int],
+    parts: Sequence[Part],
+    right: Mapping[str, np.ndarray],
+    level: float,
 ) -> pd.DataFrame:
     """Compare the levels of each swept setting, averaged over the adapters that are alike in all others.
 
@@ -506,7 +526,7 @@ def factor_rows(
     """
     rows = []
     for model in dict.fromkeys(head["model"] for head in heads):
-        adapters = [i for i, head in enumerate(heads) if head["model"] == model and head["variant"] != BASE]
+        adapters = [number for number in trained if heads[number]["model"] == model]
         for axis in axes:
             levels = list(dict.fromkeys(heads[i][axis] for i in adapters))
             if axis == SEED or len(levels) < 2:
@@ -561,7 +581,7 @@ SEEDS = (
 def seed_rows(
     heads: Sequence[dict],
     axes: Sequence[str],
-    bases: Mapping[int, int],
+    trained: Mapping[int, int],
     parts: Sequence[Part],
     right: Mapping[str, np.ndarray],
     level: float,
@@ -569,7 +589,7 @@ def seed_rows(
     """Put adapters that differ in their seed alone together: their mean against the base, and how they spread."""
     others = [axis for axis in axes if axis != SEED]
     groups: dict[tuple, list[int]] = {}
-    for number in bases:
+    for number in trained:
         groups.setdefault((heads[number]["model"], *(heads[number][axis] for axis in others)), []).append(number)
     rows = []
     for key, members in groups.items():
@@ -582,7 +602,7 @@ def seed_rows(
             if part.part != ALL:
                 continue
             answers = right[part.measure]
-            found = replicates(answers[members] - answers[bases[members[0]]], part.codes, level)
+            found = replicates(answers[members] - answers[trained[members[0]]], part.codes, level)
             accuracy = 100.0 * answers[members].mean(axis=1)
             variances = found.seed_sd**2, found.question_sd**2
             rows.append(
@@ -592,7 +612,7 @@ def seed_rows(
                     "seeds": len(members),
                     "n": len(part.chosen),
                     "mean_accuracy_pct": accuracy.mean(),
-                    "mean_difference_pp": accuracy.mean() - 100.0 * answers[bases[members[0]]].mean(),
+                    "mean_difference_pp": accuracy.mean() - 100.0 * answers[trained[members[0]]].mean(),
                     **bounds(found.mean.low, found.mean.high, suffix="_pp"),
                     "sd_pp": accuracy.std(ddof=1),
                     "min_accuracy_pct": accuracy.min(),

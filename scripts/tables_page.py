@@ -14,7 +14,7 @@ import pandas as pd
 
 from _files import atomic_write
 from _job import job
-from _sheets import SAME, TABLES, WORDS, Block, Notes, Sheet, read_table, sheet
+from _sheets import SAME, TABLES, WORDS, Block, Notes, Sheet, read_table, sheet, trained
 
 # What each chapter is called in the list of contents.
 CHAPTERS = {
@@ -46,7 +46,7 @@ def tables_page(
     frames = {name: read_table(csv[name]) for name in (*TABLES, "cost")}
     notes = Notes(study, frames["execution_accuracy"], frames["mmlu"])
     sheets = {name: sheet(name, frame, notes) for name, frame in frames.items()}
-    runs = frames["execution_accuracy"][["model", "variant"]].drop_duplicates()
+    runs = trained(frames["execution_accuracy"])[["model", "variant"]].drop_duplicates()
     contents = "".join(f'<li><a href="#{name}">{escape(CHAPTERS[name])}</a></li>' for name in sheets)
     rules = Path(style).read_text(encoding="utf-8")
     with atomic_write(page) as stream:

@@ -68,6 +68,18 @@ def test_config_yaml_shows_every_key():
     assert keys(_config.check(shown, SCHEMA)) == keys(dict(sorted((k, v) for k, v in shown.items())))
 
 
+def test_the_full_demo_differs_from_the_demo_in_its_points_alone():
+    def read(path):
+        config = _config.check(yaml.safe_load((REPO / path).read_text(encoding="utf-8")), SCHEMA)
+        kept = config["training"].pop("kept_steps"), config.pop("evaluation"), config.pop("study")
+        return config, kept
+
+    demo, full = read("config.yaml"), read("studies/demo-full.yaml")
+    assert demo[0] == full[0]
+    assert len(full[1][0]) == 3
+    assert demo[1][0] == []
+
+
 def test_defaults_are_the_official_data():
     config = study()
     assert config["spider"]["counts"] == {"train_spider": 7000, "train_others": 1659, "dev": 1034}
@@ -195,6 +207,9 @@ def test_check_does_not_change_its_argument():
         ),
         ({"models": {"a/b": {"source": "x"}}}, "models.a/b: found 'a/b', expected a model's name"),
         ({"models": {"m": {}}}, "models.m.source: missing."),
+        ({"evaluation": {"strengths": [-0.5]}}, "evaluation.strengths[0]: found -0.5, expected at least 0."),
+        ({"evaluation": {"steps": [0]}}, "evaluation.steps[0]: found 0, expected at least 1."),
+        ({"evaluation": {"soups": {"a/b": []}}}, "evaluation.soups.a/b: found 'a/b', expected lower-case letters"),
         ({"spider": {"sha256": "abc"}}, "spider.sha256: found 'abc', expected the archive's SHA-256 in 64"),
     ],
 )
@@ -230,6 +245,22 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
                 }
             },
             "training.save_steps: found 50, expected a multiple of eval_steps = 20",
+        ),
+        (
+            {"evaluation": {"steps": [5]}, "training": {"kept_steps": [4]}},
+            "evaluation.steps: found 5, but training.kept_steps is [4]: no adapter of that step is kept.",
+        ),
+        (
+            {"evaluation": {"adapters": ["lr0.01"]}, "training": {"learning_rate": [0.1, 0.2]}},
+            "evaluation.adapters: found lr0.01, expected adapters of this study, such as lr0.1.",
+        ),
+        (
+            {"evaluation": {"soups": {"both": ["lr0.1", "base"]}}, "training": {"learning_rate": [0.1, 0.2]}},
+            "evaluation.soups.both: found base, expected adapters of this study, such as lr0.1.",
+        ),
+        (
+            {"evaluation": {"soups": {"one": ["lr0.1"]}}, "training": {"learning_rate": [0.1, 0.2]}},
+            "evaluation.soups.one: found 1 adapters, expected at least 2 to average.",
         ),
         (
             {"mmlu": {"source": "x", "shots_from": "fixed"}},
@@ -421,6 +452,62 @@ def test_each_adapter_is_trained_with_its_own_values():
     ]
 
 
+EVALUATION = {"strengths": [1, 0.5, 0, 0.25], "steps": [9, 5], "soups": {"both": ["lr0.2", "lr0.1"]}}
+SWEPT = {"learning_rate": [0.1, 0.2], "kept_steps": [5, 9, 20]}
+
+
+def test_points_of_adapters_have_variants_of_their_own():
+    config = study(training=SWEPT, evaluation=EVALUATION | {"adapters": ["lr0.2"]})
+    # The strengths 0 and 1 are the base model and the adapter.
+    assert _config.points(config) == {
+        "lr0.2@0.25": {"of": ["lr0.2"], "strength": 0.25},
+        "lr0.2@0.5": {"of": ["lr0.2"], "strength": 0.5},
+        "lr0.2@step5": {"of": ["lr0.2"], "step": 5},
+        "lr0.2@step9": {"of": ["lr0.2"], "step": 9},
+        "soup-both": {"of": ["lr0.2", "lr0.1"], "soup": "both"},
+    }
+    assert _config.adapter_folders(config) == {
+        "lr0.1": "lr0.1/adapter",
+        "lr0.2": "lr0.2/adapter",
+        "lr0.2@0.25": "lr0.2/adapter",
+        "lr0.2@0.5": "lr0.2/adapter",
+        "lr0.2@step5": "lr0.2/steps/5",
+        "lr0.2@step9": "lr0.2/steps/9",
+        "soup-both": "soup-both/adapter",
+    }
+    assert len(_config.points(study(training=SWEPT, evaluation=EVALUATION))) == 9
+    assert _config.points(study(training=SWEPT)) == {}
+
+
+def test_a_base_with_prompts_of_its_own_does_not_stand_for_strength_0():
+    config = study(evaluation={"strengths": [0, 1]}, prompt={"base_shots": 0})
+    assert list(_config.points(config)) == ["adapter@0"]
+
+
+def test_a_point_more_changes_no_other_answer_and_no_training():
+    before = _config.settings(study(training=SWEPT))
+    after = _config.settings(study(training=SWEPT, evaluation=EVALUATION))
+    for task in ("predict_spider", "predict_mmlu"):
+        assert before[task]["m"].items() <= after[task]["m"].items()
+        assert after[task]["m"]["lr0.1@0.5"] == before[task]["m"]["lr0.1"] | {"strength": 0.5}
+        assert after[task]["m"]["lr0.1@step5"] == after[task]["m"]["soup-both"] == before[task]["m"]["lr0.1"]
+    assert after["train"] == before["train"]
+    assert after["compare_published"]["runs"] == before["compare_published"]["runs"]
+    runs = after["tables"]["runs"]
+    assert [run for run in runs if "point" not in run] == before["tables"]["runs"]
+    assert {run["variant"]: run["settings"] for run in runs}["lr0.2@0.5"] == {"training.learning_rate": 0.2}
+
+
+def test_steps_that_are_no_longer_kept_train_nothing_again():
+    assert _config.settings(study(training=SWEPT)) == _config.settings(study(training=SWEPT | {"kept_steps": []}))
+
+
+def test_a_smoke_run_has_the_strengths_alone():
+    config = unfold(training=SWEPT, evaluation=EVALUATION | {"adapters": ["lr0.2"]}, scale="smoke")
+    assert config["evaluation"] == {"strengths": EVALUATION["strengths"]}
+    assert "kept_steps" not in config["training"]
+
+
 def test_settings_are_plain_sorted_values():
     settings = _config.settings(study())
     assert json.loads(json.dumps(settings)) == settings
@@ -448,6 +535,8 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", 
         {"inference": {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "seed": 1}},
         {"mmlu": {"source": "folder", "shots_from": "first_subject", "questions_per_category": None}},
         {"known_defects": ["x"], "published": {"report": "x"}},
+        {"evaluation": {"strengths": [0.5]}},
+        {"evaluation": {"steps": [5]}, "training": {"kept_steps": [5]}},
     ],
 )
 def test_no_evaluation_setting_reaches_training(sections):

@@ -11,9 +11,19 @@ import pytest
 from _study import draw, mmlu_records, spider_records, study, table_paths
 
 import figures as module
-from _charts import fitted, meet, nearest, place, text_width, wrapped
+from _charts import COLOURS, fitted, meet, nearest, place, text_width, wrapped
 from _files import UserError
-from figures import MOST_LABELS, MOST_MATRICES, MOST_PANELS, domain, figures, pareto_front, read_points
+from figures import (
+    MOST_LABELS,
+    MOST_MATRICES,
+    MOST_PANELS,
+    Words,
+    curves,
+    domain,
+    figures,
+    pareto_front,
+    read_points,
+)
 from tables import tables
 
 PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
@@ -37,7 +47,9 @@ def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
     paths = table_paths(folder)
     tables(outputs=paths, **arguments)
     inputs = {name: paths[name] for name in TABLES}
-    inputs["train"] = [report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base"]
+    inputs["train"] = [
+        report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base" and "point" not in run
+    ]
     inputs["outputs"] = {f"{name}_{end}": folder / f"{name}.{end}" for name in pictures for end in ("svg", "pdf")}
     figures(**inputs, language=language)
     for name in pictures:
@@ -239,6 +251,67 @@ def test_seeds_are_drawn_with_their_mean_and_deviation(tmp_path):
     assert "mean +37.5 pp, SD 13.9 pp" in found["seeds"]
     assert "mean +0.0 pp, SD 0.0 pp" in found["seeds"]
     assert any("90% intervals; set semantics" in text for text in found["seeds"])
+
+
+def with_points(folder, adapters=2, models=("demo",)):
+    """A study whose first adapters have three strengths and two steps each, and a soup."""
+    arguments = study(folder, adapters, models)
+    rates = [run for run in arguments["runs"] if run["variant"] != "base"]
+    points = [
+        (run, f"{run['variant']}@{end}", {"of": [run["variant"]], **point})
+        for run in rates
+        for end, point in [(s, {"strength": s}) for s in (0.25, 0.5, 1.5)]
+        + [(f"step{s}", {"step": s}) for s in (9, 25)]
+    ]
+    points += [(run, "soup-all", {"of": [r["variant"] for r in rates[:2]], "soup": "all"}) for run in rates[::adapters]]
+    for number, (run, name, point) in enumerate(points):
+        arguments["runs"].append({"model": run["model"], "variant": name, "settings": {}, "point": point})
+        arguments["spider"].append(spider_records(folder / f"p{number}.csv", draw(200, 0.5, 200 + number)))
+        arguments["mmlu"].append(mmlu_records(folder / f"pm{number}.csv", draw(150, 0.6, 300 + number)))
+    return arguments
+
+
+@pytest.mark.parametrize(("adapters", "models"), [(1, ("demo",)), (2, ("demo", "other")), (9, ("demo",))])
+@pytest.mark.parametrize("language", ["en", "pt"])
+def test_strength_and_trajectory(tmp_path, adapters, models, language):
+    arguments = with_points(tmp_path, adapters, models)
+    _, found = drawn(tmp_path / "drawn", arguments, ("strength", "trajectory"), language)
+    # From the base model at 0 to the adapter at 1, or at its last step.
+    for position in ("0", "0.25", "0.5", "1", "1.5"):
+        assert position.replace(".", "," if language == "pt" else ".") in found["strength"]
+    assert "soup-all" in found["strength"]
+    assert "soup-all" not in found["trajectory"]
+    if adapters * len(models) <= len(COLOURS):
+        assert {"9", "25", "50", "base"} <= set(found["trajectory"])
+        named = {run["variant"] for run in arguments["runs"] if run["variant"] != "base" and "point" not in run}
+        for texts in found.values():
+            assert all(any(name in text for text in texts) for name in named)
+
+
+def test_the_curve_goes_through_the_tables_numbers(tmp_path):
+    inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 1), ())
+    points = read_points(inputs["execution_accuracy"], inputs["mmlu"])
+    picture = curves(points, "strength", {("demo", "lr0.0001-r8-seed42"): 1.0}, Words("en")).to_dict()
+    panel, _ = picture["vconcat"][1]["hconcat"]
+    line = next(layer for layer in panel["layer"] if layer["mark"]["type"] == "line")
+    data = line.get("data") or panel["data"]
+    rows = json.loads(data["values"] if "values" in data else picture["datasets"][data["name"]])
+    by_name = points.set_index("variant")["x"]
+    name = "lr0.0001-r8-seed42"
+    assert [(row["position"], row["x"]) for row in rows] == [
+        (0, by_name["base"]),
+        *((s, by_name[f"{name}@{s}"]) for s in (0.25, 0.5)),
+        (1.0, by_name[name]),
+        (1.5, by_name[f"{name}@1.5"]),
+    ]
+
+
+def test_points_are_in_no_other_picture(tmp_path):
+    before, _ = drawn(tmp_path / "before", study(tmp_path / "a", 2))
+    after, _ = drawn(tmp_path / "after", with_points(tmp_path / "b", 2))
+    for name, path in before["outputs"].items():
+        if name.endswith("_svg"):
+            assert path.read_bytes() == after["outputs"][name].read_bytes(), name
 
 
 def test_only_the_pictures_that_are_asked_for_are_drawn(tmp_path):

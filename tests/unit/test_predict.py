@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.helpers import rescale_adapter_scale
 from tiny_model import KINDS, make_model, render, write_splits
 
 from _chat import load_chat
@@ -104,6 +105,47 @@ def test_adapter_answers_otherwise_and_is_recorded(llama, tmp_path):
     assert report["prompts_sha256"] == sha256_file(llama / "prompts/dev.jsonl")
     assert report["batch_size_used"] == 4
     assert report["questions"] == 10
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("predict", [predict_spider, predict_mmlu])
+def test_strength_0_is_the_base_and_1_the_adapter(llama, tmp_path, predict, merge):
+    """Equal, not close: tokens and, of MMLU, log probabilities."""
+    base, tuned = (run(llama, tmp_path / f"{adapter}", predict, adapter) for adapter in (False, True))
+    assert base != tuned
+    more = {"merge_adapters": True} if merge else {}
+    assert run(llama, tmp_path / "0", predict, True, strength=0.0, **more) == base
+    if not merge:
+        assert run(llama, tmp_path / "1", predict, True, strength=1.0) == tuned
+    assert run(llama, tmp_path / "half", predict, True, strength=0.5, **more) not in (base, tuned)
+    assert read_json(tmp_path / "half/report.json")["settings"] == {**SETTINGS, **more, "strength": 0.5}
+
+
+def test_strength_is_that_of_peft(llama):
+    """As peft.helpers.rescale_adapter_scale, and as the line between the weights of base and adapter."""
+    record = read_json(llama / "model.json")
+    ids = torch.arange(20)[None]
+
+    def logits(model):
+        with torch.no_grad():
+            return model(ids).logits
+
+    whole = load_adapter(load_model(record, "fp32"), llama / "adapter")
+    with rescale_adapter_scale(whole, 0.25):
+        expected = logits(whole)
+    part = load_adapter(load_model(record, "fp32"), llama / "adapter", strength=0.25)
+    assert torch.equal(logits(part), expected)
+    assert not torch.equal(logits(whole), expected)
+    base, tuned, between = (
+        dict(model.named_parameters())
+        for model in (
+            load_model(record, "fp32"),
+            load_adapter(load_model(record, "fp32"), llama / "adapter", merge=True),
+            load_adapter(load_model(record, "fp32"), llama / "adapter", merge=True, strength=0.25),
+        )
+    )
+    for name, weight in between.items():
+        torch.testing.assert_close(weight, 0.75 * base[name] + 0.25 * tuned[name], rtol=0, atol=1e-6)
 
 
 def test_a_merged_adapter_answers_as_one_beside_the_weights(llama, tmp_path):

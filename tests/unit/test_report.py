@@ -17,7 +17,7 @@ from _sheets import SAME
 from _sheets import TABLES as SHEETS
 from custom_metrics.judge import ERROR_CLASSES
 from report import TABLES, report
-from tables import tables
+from tables import heads_of, tables
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "resources" / "report" / "report.typ"
 HOSTILE = (
@@ -40,9 +40,7 @@ def results(folder, adapters, models=("demo",), made=None):
         records[-1].write_bytes(path.read_bytes())
     paths = {name: folder / f"tables/{name}.csv" for name in (*SHEETS, "cost")}
     tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in SHEETS}, **made)
-    pd.DataFrame([{"model": model, "variant": variant} | COST for model, variant in runs]).to_csv(
-        paths["cost"], index=False
-    )
+    pd.DataFrame([head | COST for head in heads_of(made["runs"])[1]]).to_csv(paths["cost"], index=False)
     (folder / "figures").mkdir()
     picture = typst.compile(b"#set page(width: 400pt, height: 300pt)\nA figure", timestamp=0)
     figures = [folder / f"figures/{name}.pdf" for name in FIGURES]
@@ -82,7 +80,7 @@ def results(folder, adapters, models=("demo",), made=None):
         for task in ("spider", "mmlu"):
             answered.append(folder / f"runs/{model}/{variant}/predict_{task}.json")
             write_json(answered[-1], facts | {"versions": {"torch": "2.13.0"}})
-        if variant != "base":
+        if variant != "base" and "point" not in made["runs"][number]:
             trained.append(folder / f"runs/{model}/{variant}/train.json")
             training = {"learning_rate": 0.001 * number, "seed": 42}
             settings = {"lora": {"r": 8, "target_modules": ["q", "v"]}, "training": training}
@@ -306,6 +304,28 @@ def test_prompts_of_its_own_for_the_base_are_said(tmp_path):
     page, _ = written(arguments, base_prompts="dev_base")
     assert "the base was given other prompts than its adapters" in page
     assert "Spider prompts of the base" in page
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_points_have_a_part_of_their_own(tmp_path, language):
+    plain, _ = written(results(tmp_path / "plain", 2), language=language)
+    made = study(tmp_path / "made", 2)
+    first = made["runs"][1]["variant"]
+    for name, point in {f"{first}@0.5": {"strength": 0.5}, "soup-all": {"soup": "all"}}.items():
+        made["runs"].append({"model": "demo", "variant": name, "settings": {}, "point": {"of": [first], **point}})
+        made["spider"].append(made["spider"][1])
+        made["mmlu"].append(made["mmlu"][1])
+    page, _ = written(results(tmp_path / "points", 2, made=made), language=language)
+    own = part(page, "points", language)
+    assert f"`{first}@0.5`" in own
+    assert "`soup-all`" in own
+    assert "strength.svg" in own
+    # All else is about the adapters alone.
+    rest = page.replace(own, "")
+    assert f"{first}@" not in rest
+    assert "soup-all" not in rest
+    for heading in ("change", "worth"):
+        assert part(page, heading, language) == part(plain, heading, language)
 
 
 def test_both_languages_say_the_same():

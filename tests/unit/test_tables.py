@@ -9,7 +9,7 @@ import pytest
 from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths
 
 from _files import UserError
-from _sheets import SAME, TABLES, read_table
+from _sheets import SAME, TABLES, is_point, read_table, trained
 from cost import cost
 from custom_metrics.judge import ERROR_CLASSES
 from tables import tables
@@ -349,6 +349,52 @@ def test_factors_are_averaged_over_what_else_is_swept(tmp_path):
     assert spider[["low", "high"]].values.tolist() == [["0.0001", "0.001"], ["8", "16"]]
     assert spider["verdict"]["training.learning_rate"] == "higher"
     assert (found.loc[found["measure"] == "mmlu", "verdict"] == SAME).all()
+
+
+def with_points(arguments, folder):
+    """Add two strengths of the first adapter, a step of it and a soup to what `study` returned."""
+    first = arguments["runs"][1]["variant"]
+    points = {
+        f"{first}@0.5": {"of": [first], "strength": 0.5},
+        f"{first}@2": {"of": [first], "strength": 2.0},
+        f"{first}@step50": {"of": [first], "step": 50},
+        "soup-both": {"of": [run["variant"] for run in arguments["runs"][1:3]], "soup": "both"},
+    }
+    for number, (name, point) in enumerate(points.items()):
+        settings = arguments["runs"][1]["settings"] if len(point["of"]) == 1 else {}
+        arguments["runs"].append({"model": "demo", "variant": name, "settings": settings, "point": point})
+        arguments["spider"].append(spider_records(folder / f"p{number}.csv", draw(200, 0.6, 50 + number)))
+        arguments["mmlu"].append(mmlu_records(folder / f"pm{number}.csv", draw(150, 0.3, 60 + number)))
+    return arguments
+
+
+def test_points_change_no_row_of_an_adapter(tmp_path):
+    def written(folder, arguments):
+        paths = table_paths(folder)
+        tables(outputs=paths, **arguments)
+        return paths, {name: read_table(paths[name]) for name in TABLES}
+
+    _, before = written(tmp_path / "before", study(tmp_path / "a", 2))
+    paths, after = written(tmp_path / "after", with_points(study(tmp_path / "b", 2), tmp_path))
+    for name, frame in after.items():
+        pd.testing.assert_frame_equal(trained(frame), before[name], check_dtype=False)
+    # Seeds and swept settings compare what was trained.
+    assert after["factors"].equals(before["factors"])
+    points = after["regression"][is_point(after["regression"])]
+    assert points["variant"].nunique() == 4
+    assert points[["of", "strength", "step"]].drop_duplicates().fillna(-1).values.tolist() == [
+        ["lr0.0001-r8-seed42", 0.5, -1],
+        ["lr0.0001-r8-seed42", 2.0, -1],
+        ["lr0.0001-r8-seed42", -1, 50],
+        ["lr0.0001-r8-seed42 lr0.00015-r8-seed42", -1, -1],
+    ]
+    # A family of their own: four points and two measures.
+    headline = points[points["category"] == "aggregate"]
+    p = headline["p_mcnemar"]
+    assert headline["p_mcnemar_holm"].min() == pytest.approx(min(1, 8 * p.min()))
+    page = paths["regression_md"].read_text(encoding="utf-8")
+    assert "adjusted for the 4 comparisons of execution accuracy and aggregate MMLU" in page
+    assert "They are exploratory: their p are adjusted apart from these, for 8 and 12 comparisons" in page
 
 
 def test_of_many_levels_each_is_compared_with_the_first(tmp_path):

@@ -188,14 +188,16 @@ elif where == "saving":
     train.SFTTrainer._save_rng_state = lambda self, path: kill() if self.state.global_step == at else save(self, path)
 elif where == "writing":
     train.write_adapter = kill
+elif where == "keeping":
+    train.KeepSteps.on_save = lambda self, args, state, control, **_: kill() if state.global_step == at else None
 train.train(**arguments)
 """
 
 
-def killed(study, variant, where, at=0, training=TRAINING, precision="fp32"):
+def killed(study, variant, where, at=0, training=TRAINING, precision="fp32", more=None):
     """Run the training in a process of its own that is killed at `where`, between or saving at step `at`."""
     scripts = Path(sys.modules["_training"].__file__).parent
-    given = arguments(study, variant, precision, training=training)
+    given = arguments(study, variant, precision, training=training) | (more or {})
     command = [sys.executable, "-c", KILLED, where, str(at), json.dumps(given)]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -219,6 +221,65 @@ def test_killed_again_and_again_ends_with_the_same_bits(study, whole, capfd):
     assert ours["history"] == theirs["history"]
     assert ours["resumed_from_step"] == 7
     assert not (variant / "checkpoints").exists()
+
+
+def kept(study, variant, step):
+    return [(study / variant / f"steps/{step}" / name).read_bytes() for name in ADAPTER]
+
+
+@pytest.fixture(scope="module")
+def with_steps(study):
+    """The variant of a training that keeps the adapters of some steps: at a checkpoint, between two, and the last."""
+    train(**arguments(study, "with_steps"), kept_steps=[2, 5, 7])
+    return "with_steps"
+
+
+def test_kept_steps_are_those_of_the_same_training(study, whole, with_steps):
+    # Keeping them changes nothing of the training.
+    assert adapter(study, with_steps) == adapter(study, whole) == kept(study, with_steps, 7)
+    assert sorted(path.name for path in (study / with_steps / "steps").iterdir()) == ["2", "5", "7"]
+    assert len({kept(study, with_steps, step)[0] for step in (2, 5, 7)}) == 3
+    assert kept(study, with_steps, 5)[1] == adapter(study, whole)[1]
+    assert not (study / with_steps / "checkpoints").exists()
+    # Step 2 is that of a run that was killed after it.
+    killed(study, "until3", "between", 3)
+    weights = (study / "until3/checkpoints/checkpoint-2/adapter_model.safetensors").read_bytes()
+    assert kept(study, with_steps, 2)[0] == weights
+
+
+def test_killed_with_kept_steps_ends_with_the_same_bits(study, with_steps):
+    more = {"kept_steps": [2, 5, 7]}
+    killed(study, "killed_kept", "between", 6, more=more)
+    assert "resuming" in killed(study, "killed_kept", "saving", 7, more=more)
+    train(**arguments(study, "killed_kept"), **more)
+    for step in (2, 5, 7):
+        assert kept(study, "killed_kept", step) == kept(study, with_steps, step)
+
+
+def test_killed_before_a_checkpoint_was_kept_goes_on_from_it(study, with_steps, capsys):
+    killed(study, "unkept", "keeping", 2, more={"kept_steps": [2]})
+    train(**arguments(study, "unkept"), kept_steps=[2])
+    assert "checkpoint-2: resuming." in capsys.readouterr().out
+    assert kept(study, "unkept", 2) == kept(study, with_steps, 2)
+    assert adapter(study, "unkept") == adapter(study, with_steps)
+
+
+def test_a_step_that_a_killed_training_has_passed_starts_it_over(study, with_steps, capsys):
+    killed(study, "passed", "between", 5, more={"kept_steps": [2]})
+    train(**arguments(study, "passed"), kept_steps=[3])
+    assert "lack a step that is to be kept; starting over." in capsys.readouterr().out
+    assert adapter(study, "passed") == adapter(study, with_steps)
+    assert [path.name for path in (study / "passed/steps").iterdir()] == ["3"]
+
+
+def test_a_step_that_is_never_reached_is_refused(study):
+    with pytest.raises(UserError, match=r"kept_steps: found 8, but this training has 7 optimizer steps"):
+        train(**arguments(study, "late"), kept_steps=[8])
+
+
+def test_a_step_after_an_early_stop_is_refused(evaluated):
+    with pytest.raises(UserError, match=r"kept_steps: found 12, but the training stopped early, after step"):
+        train(**arguments(evaluated, "early_kept", training=EVALUATED), kept_steps=[2, 12])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,135 @@
+"""Strengths, steps and soups: what a whole run makes of them, and that one more of them is one more evaluation."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from test_staleness import ANSWERED, EVERY_RULE, TABLES, chain, jobs
+
+from _files import read_json, read_jsonl
+from _sheets import read_table
+
+pytestmark = pytest.mark.long
+
+ANSWERS = EVERY_RULE[1:]
+MADE = ["lr0.001@0.5", "lr0.001@step4", "soup-both"]
+
+
+@pytest.fixture(scope="module")
+def study(tiny_study) -> dict:
+    """The tiny study with two adapters, and with a strength and a step of the first, and a soup."""
+    study = copy.deepcopy(tiny_study)
+    study["study"] = "points"
+    study["training"] |= {"learning_rate": [0.001, 0.004], "kept_steps": [4, 8]}
+    study["evaluation"] = {
+        "adapters": ["lr0.001"],
+        "strengths": [0, 0.5, 1],
+        "steps": [4],
+        "soups": {"both": ["lr0.001", "lr0.004"]},
+    }
+    return study
+
+
+@pytest.fixture(scope="module")
+def points_run(copy_repo, snakemake, study) -> Path:
+    """A copy of the repository in which that study has run once."""
+    folder = copy_repo("points")
+    (folder / "points.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "points.yaml")
+    assert run.returncode == 0, run.stdout[-8000:]
+    return folder
+
+
+def test_points_are_rows_of_the_tables_and_have_their_figures(points_run):
+    results = points_run / "results/points"
+    runs = ["base", "lr0.001", "lr0.004", *MADE]
+    for name in ("execution_accuracy", "mmlu", "errors", "cost"):
+        assert list(dict.fromkeys(read_table(results / f"tables/{name}.csv")["variant"])) == runs
+    frame = read_table(results / "tables/regression.csv").drop_duplicates("variant").set_index("variant")
+    assert frame.loc[MADE, "of"].tolist() == ["lr0.001", "lr0.001", "lr0.001 lr0.004"]
+    assert (frame.loc[MADE[0], "strength"], frame.loc[MADE[1], "step"]) == (0.5, 4)
+    for name in ("strength", "trajectory"):
+        assert (results / f"figures/{name}.svg").stat().st_size > 0
+        assert f"figures/{name}.svg" in (results / "report.md").read_text(encoding="utf-8")
+    assert read_json(results / f"runs/demo/{MADE[0]}/predict_mmlu.json")["settings"]["strength"] == 0.5
+    answers = [
+        [row["logprobs"] for row in read_jsonl(results / f"runs/demo/{name}/mmlu_answers.jsonl")] for name in runs
+    ]
+    assert all(one != other for i, one in enumerate(answers) for other in answers[:i])
+
+
+def _nothing(study: dict) -> set[str]:
+    return set()
+
+
+def _strength(study: dict) -> set[str]:
+    study["evaluation"]["strengths"].append(0.75)
+    return chain(["lr0.001@0.75"], *ANSWERS) | ANSWERED
+
+
+def _strength_dropped(study: dict) -> set[str]:
+    study["evaluation"]["strengths"] = []
+    return ANSWERED
+
+
+def _step(study: dict) -> set[str]:
+    study["evaluation"]["steps"].append(8)
+    return chain(["lr0.001@step8"], *ANSWERS) | ANSWERED
+
+
+def _step_not_kept(study: dict) -> set[str]:
+    # The adapter is trained again, and evaluated again for it; the other one is not.
+    study["training"]["kept_steps"].append(6)
+    study["evaluation"]["steps"].append(6)
+    again = ["lr0.001", *MADE, "lr0.001@step6"]
+    return {"train demo/lr0.001", "soup demo/soup-both"} | chain(again, *ANSWERS) | ANSWERED
+
+
+def _kept_and_not_evaluated(study: dict) -> set[str]:
+    study["training"]["kept_steps"] = [6, 4]
+    return set()
+
+
+def _another_adapter(study: dict) -> set[str]:
+    study["evaluation"]["adapters"].append("lr0.004")
+    return chain(["lr0.004@0.5", "lr0.004@step4"], *ANSWERS) | ANSWERED
+
+
+def _soup(study: dict) -> set[str]:
+    study["evaluation"]["soups"]["again"] = ["lr0.004", "lr0.001"]
+    return {"soup demo/soup-again"} | chain(["soup-again"], *ANSWERS) | ANSWERED
+
+
+def _without_points(study: dict) -> set[str]:
+    del study["evaluation"], study["training"]["kept_steps"]
+    return ANSWERED
+
+
+def _table(study: dict) -> set[str]:
+    study["tables"]["confidence_level"] = 0.9
+    return TABLES
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _nothing,
+        _strength,
+        _strength_dropped,
+        _step,
+        _step_not_kept,
+        _kept_and_not_evaluated,
+        _another_adapter,
+        _soup,
+        _without_points,
+        _table,
+    ],
+)
+def test_an_edit_makes_stale_what_depends_on_it(edit, points_run, study, snakemake, tmp_path):
+    edited = copy.deepcopy(study)
+    expected = edit(edited)
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
+    run = snakemake(points_run, "--dry-run", "--configfile", str(tmp_path / "edited.yaml"))
+    assert run.returncode == 0, run.stdout
+    assert jobs(run.stdout) == expected
