@@ -46,7 +46,11 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
 
     def mount(folder: Path, size: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 32 and "permi" in done.stderr:  # root in a container
+            pytest.skip(f"may not mount: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
         mounted.append(folder)
         return folder
 
