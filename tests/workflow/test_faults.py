@@ -1,8 +1,8 @@
 """What can die, fill up or break under a run: the next run ends where an undisturbed one does, or says what to do."""
 
 import os
-import re
 import random
+import re
 import resource
 import shutil
 import signal
