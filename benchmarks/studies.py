@@ -35,7 +35,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import torch
 import yaml
-from inference import LLAMA3_8B
 from tiny_model import KINDS
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
@@ -49,11 +48,13 @@ from transformers import (
 
 import _config
 import _model
+import _training
 from _files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from _job import versions
 from _prompts import compact_schema
 from _training import train
 from audit_labels import audit_labels
+from benchmarks.inference import LLAMA3_8B
 from fetch_mmlu import fetch_mmlu
 from list_studies import memory_gb
 from predict_mmlu import predict_mmlu
@@ -202,7 +203,7 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
     adapter["training"] |= {"max_steps": STEPS, "gradient_accumulation_steps": accumulation, "logging_steps": 5}
     if training["eval_strategy"] == "steps":
         adapter["training"] |= {"eval_steps": STEPS // 2, "save_steps": STEPS // 2}
-    predict = {task: settings[f"predict_{task}"][model] for task in ("spider", "mmlu")}
+    predict = {task: settings[f"predict_{task}"][model][variant] for task in ("spider", "mmlu")}
     if tiny:
         adapter["training"]["optim"] = "adamw_torch"
         for part in (adapter, *predict.values()):
@@ -264,7 +265,20 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
         **settings["audit_labels"],
     )
 
-    with patch.object(_model.AutoModelForCausalLM, "from_pretrained", from_pretrained):
+    sizes, peak = [], _training._peak
+
+    def peak_of(trainer: _training.Trainer, tokens: int) -> int | None:
+        """Keep what the passes took by which training sizes its own."""
+        found = peak(trainer, tokens)
+        twice = trainer.model.get_base_model().is_gradient_checkpointing
+        gb = found and round(found / 1e9, 3)
+        sizes.append({"tokens": tokens, "gradient_checkpointing": twice, "peak_gb": gb})
+        return found
+
+    with (
+        patch.object(_model.AutoModelForCausalLM, "from_pretrained", from_pretrained),
+        patch.object(_training, "_peak", peak_of),
+    ):
         taken = measured(
             train,
             prompts=prompts / "train.jsonl",
@@ -285,6 +299,8 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
             "parameters": report["all_parameters"],
             "trained_parameters": report["trainable_parameters"],
             "stated_gb": round(stated, 1),
+            # Of one pass; null where it was more than what is stated.
+            "passes": sizes,
             "train": taken
             | {
                 "steps": report["steps"],

@@ -8,18 +8,22 @@ Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP,
     keys, values 2 k layers e a token
     adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4: bf16), as many for the gradient,
                  and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
-    activations  of a block and token, kept for the backward pass: (8 h + 2 k + 4 I) e. With a frozen base these are the
-                 two normalisations' inputs in fp32, the inputs of the linear layers, queries, keys, values, the
-                 attention's output, and gate, up and product of the MLP; attention scores are never kept (Dao et al.
-                 2022, arXiv:2205.14135). Dropout keeps a copy and a mask of the input of each layer with an adapter.
-                 With gradient checkpointing, h e a block and token, and one block's activations (Chen et al. 2016,
-                 arXiv:1604.06174).
-    logits       14 V a token in training: themselves, their fp32 copy, its softmax, the gradient; 12 V a row in
-                 answering
+    activations  of a block and token, kept for the backward pass: e times 2 h (the inputs of both normalisations), two of
+                 the queries and of the keys (queries, keys, values, the attention's output; its scores are never kept,
+                 Dao et al. 2022, arXiv:2205.14135) and 2 I (gate and up; Liger's kernels compute the rest again, without
+                 them it is I more, and 4 h for the normalisations). A frozen layer needs no input, one with an adapter
+                 does: e a number, once for layers of the same input; with dropout e + 1 for each layer, a copy and a
+                 mask. With gradient checkpointing, h e a block and token, and one block's activations (Chen et al. 2016,
+                 arXiv:1604.06174). On top, while gradients flow, (I + h) e a token.
+    logits       none worth counting in training: the head and its loss are computed in pieces. 12 V a row in answering
     other        1e9, for CUDA's context, the allocator's gaps, and what is not counted here
+    spare        6% of the whole in training, which `_training.fit` leaves unused
 
-Only the answering part has been compared with measurements: tests/unit/test_memory.py holds it to the peaks in
-benchmarks/results. The training part has not.
+A training on a GPU takes the memory that is there: it makes its passes larger, and uses gradient checkpointing only where
+it must. What it *needs* is one pass of its longest row with checkpointing, whatever a study's batch is. A model whose
+rows cannot be packed into passes (`_packing.obstacle`) needs more than is said here.
+
+tests/unit/test_memory.py holds both parts to peaks in benchmarks/results.
 """
 
 import math
@@ -28,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OTHER = 1e9
+SPARE = 0.06
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 # What a study does not say.
 VOCABULARY = 128_000
@@ -77,7 +82,7 @@ class Shape:
         def total(hidden: int) -> float:
             return 13 * hidden**2 * (hidden / 128) + 2 * vocabulary * hidden
 
-        hidden = next(h for h in range(128, 1 << 20, 128) if total(h + 128) > parameters)
+        hidden = min(range(128, 1 << 15, 128), key=lambda h: abs(total(h) - parameters))
         return cls(hidden, 7 * hidden // 2, hidden // 128, hidden, hidden // 4, vocabulary, False)
 
     @property
@@ -148,37 +153,63 @@ def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int
     return weights(shape, precision) + cache + activations + OTHER
 
 
+def training_activations(
+    shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
+) -> float:
+    """Return the bytes of activations of one forward and backward pass of `tokens` tokens.
+
+    Args:
+        shape, precision: of the model.
+        lora: lora_dropout, target_modules.
+        tokens: in the pass.
+        checkpointing: whether activations are computed twice.
+    """
+    e, h, i = element(precision), shape.hidden, shape.intermediate
+    block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
+    if precision == "fp32":  # without Liger's kernels
+        block += (4 * h + i) * e
+    adapted = [module for module in lora["target_modules"] if module in shape.linear]
+    if lora["lora_dropout"]:
+        block += sum(shape.linear[module][0] for module in adapted) * (e + 1)
+    else:
+        # o_proj's is the attention's output, which is kept anyway.
+        same = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
+        inputs = {same.get(module, module): shape.linear[module][0] for module in adapted if module != "o_proj"}
+        block += sum(inputs.values()) * e
+    kept = shape.layers * h * e + block if checkpointing else shape.layers * block
+    return tokens * (kept + (i + h) * e)
+
+
 def training(
-    shape: Shape, precision: str, lora: Mapping[str, Any], options: Mapping[str, Any], tokens: int
+    shape: Shape, precision: str, lora: Mapping[str, Any], options: Mapping[str, Any], tokens: int, cuda: bool = True
 ) -> dict[str, float]:
-    """Return the bytes that training needs, by what needs them.
+    """Return the bytes that training needs at least, by what needs them.
 
     Args:
         shape, precision: of the model.
         lora: r, lora_dropout, target_modules.
-        options: per_device_train_batch_size, gradient_checkpointing, optim, and, if eval_strategy is not "no",
-            per_device_eval_batch_size.
-        tokens: of the longest row; a batch is padded to it.
+        options: optim; if eval_strategy is not "no", per_device_eval_batch_size; on a CPU also
+            per_device_train_batch_size and gradient_checkpointing.
+        tokens: of the longest row.
+        cuda: whether it is on a GPU, where a pass may be that one row and checkpointing is used where it must be.
     """
-    e, modules = element(precision), lora["target_modules"]
-    adapter = shape.adapter_parameters(lora["r"], modules)
+    adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
     number = 2 if precision == "nf4" else 4
     state = 2 * (1 if "8bit" in options["optim"] else number)
-    block = (8 * shape.hidden + 2 * shape.keys + 4 * shape.intermediate) * e
-    if lora["lora_dropout"]:
-        block += sum(shape.linear[module][0] * (e + 1) for module in modules if module in shape.linear)
-    kept = shape.layers * block
-    if options["gradient_checkpointing"]:
-        kept = shape.layers * shape.hidden * e + block
-    rows = options["per_device_train_batch_size"]
-    evaluated = options["per_device_eval_batch_size"] if options["eval_strategy"] != "no" else 0
-    return {
+    rows = 1 if cuda else options["per_device_train_batch_size"]
+    activations = training_activations(
+        shape, precision, lora, rows * tokens, checkpointing=cuda or options["gradient_checkpointing"]
+    )
+    if options["eval_strategy"] != "no":
+        evaluated = options["per_device_eval_batch_size"] * tokens
+        activations = max(activations, prompt_activations(shape, evaluated, element(precision)))
+    needed = {
         "weights": weights(shape, precision),
         "adapter": adapter * (2 * number + state),
-        "activations": rows * tokens * kept,
-        "logits": max(rows, evaluated) * tokens * 14 * shape.vocabulary,
+        "activations": activations,
         "other": OTHER,
     }
+    return needed | {"spare": sum(needed.values()) * SPARE / (1 - SPARE)}
 
 
 def gb(size: float) -> str:

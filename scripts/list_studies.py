@@ -1,8 +1,8 @@
 """List the studies: model, precision, licence, adapters, questions, memory, faces.
 
 Memory is that of the largest of its jobs, in GB of 10^9 bytes, estimated as scripts/_memory.py says for a model that is
-proportioned like Llama 3 8B, and rows of 2,000 tokens, about the longest of Spider with three examples. On a CPU the
-same is needed of its own memory. `make plan` looks closer.
+proportioned like Llama 3 8B, and rows of 2,000 tokens, about the longest of Spider with three examples. Of a study in
+fp32 it is a CPU's, where a pass has a whole batch. `make plan` looks closer.
 """
 
 import argparse
@@ -29,7 +29,8 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     rows = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
     # In one forward pass of the prompts: those of a batch, unless they are split up, as on a GPU.
     answer = _memory.answering(shape, precision, rows, ROW_TOKENS, at_once=ROW_TOKENS)
-    return max(answer, sum(_memory.training(shape, precision, lora, training, ROW_TOKENS).values())) / 1e9
+    train = _memory.training(shape, precision, lora, training, ROW_TOKENS, cuda=precision != "fp32")
+    return max(answer, sum(train.values())) / 1e9
 
 
 def _largest(config: dict) -> dict:

@@ -44,8 +44,10 @@ CALIBRATION = Path("results/calibration.json")
 SPIDER_SHOT, SPIDER_QUESTION, SPIDER_LONGEST, SPIDER_SQL = 777, 760, 4400, 130
 MMLU_QUESTION = 300
 CHARACTERS = 3.4
-# Times the least time. Answering: as benchmarks/results has it. Training: assumed, not measured.
-ANSWERING, TRAINING = 2.3, 3.0
+# Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
+# more, and in smaller ones.
+ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
+LARGE_STEP = 8192
 CPU_ROWS = 32
 # Tokens in one forward pass of the prompts (`_engine.PREFILL_TOKENS`; importing that takes seconds).
 AT_ONCE = 16384
@@ -172,19 +174,22 @@ def training_rows(prompts: Prompts, training: dict) -> float:
     return rows
 
 
-def training_seconds(device: Device, shape: Shape, precision: str, training: dict, tokens: float) -> float | None:
+def training_seconds(
+    device: Device, shape: Shape, precision: str, tokens: float, step: float, checkpointing: bool
+) -> float | None:
     """Return the time of a training: forward, and backward to the activations only, 2 operations a weight and token.
 
-    Gradient checkpointing computes the blocks' forward pass twice.
+    Args:
+        device, shape, precision: what trains.
+        tokens: in all.
+        step: tokens in an optimizer step.
+        checkpointing: whether the blocks' forward pass is computed twice.
     """
     flops = device.flops.get("fp32" if precision == "fp32" else "bf16")
     if flops is None:
         return None
-    head = shape.hidden * shape.vocabulary
-    operations = 4 * (shape.block_parameters + head)
-    if training["gradient_checkpointing"]:
-        operations += 2 * shape.block_parameters
-    return TRAINING * tokens * operations / flops
+    operations = (6 if checkpointing else 4) * shape.block_parameters
+    return (TRAINING if step >= LARGE_STEP else TRAINING_SMALL) * tokens * operations / flops
 
 
 def answering_seconds(device: Device, shape: Shape, precision: str, prompts: Prompts, rows: int, new: int):
@@ -198,21 +203,24 @@ def answering_seconds(device: Device, shape: Shape, precision: str, prompts: Pro
     return ANSWERING * prompts.count * (prefill + new * read / device.bandwidth)
 
 
-def remedies(model: str, precision: str, lora: dict, training: dict, shape: Shape, tokens: int, memory: float):
+def remedies(
+    model: str, precision: str, lora: dict, training: dict, shape: Shape, tokens: int, memory: float, cuda: bool
+):
     """Return the changes that need less memory, each by itself and then all, with what they need; and if all fit."""
 
     def total(precision: str = precision, tokens: int = tokens, **changed) -> float:
-        return sum(_memory.training(shape, precision, lora, {**training, **changed}, tokens).values())
+        return sum(_memory.training(shape, precision, lora, {**training, **changed}, tokens, cuda).values())
 
     batch = training["per_device_train_batch_size"]
     accumulated = training["gradient_accumulation_steps"]
     tried: dict[str, dict] = {}
-    if not training["gradient_checkpointing"]:
+    # On a GPU both are done where they must be.
+    if not cuda and not training["gradient_checkpointing"]:
         tried["training.gradient_checkpointing: true"] = {"gradient_checkpointing": True}
-    if batch > 1:
+    if not cuda and batch > 1:
         text = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {batch * accumulated}"
         tried[text] = {"per_device_train_batch_size": 1}
-    if precision != "nf4":
+    if cuda and precision != "nf4":
         tried[f"models.{model}.precision: nf4"] = {"precision": "nf4"}
     shorter = f"a max_length of {tokens // 2} with fewer spider.shots, or prompt.schema: compact"
     tried[shorter] = {"tokens": tokens // 2}
@@ -277,12 +285,19 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
         for name, one in jobs:
             lora, training = one["lora"], one["training"]
             tokens = min(prompts.longest, training["max_length"])
-            need = _memory.training(shape, precision, lora, training, tokens)
-            total = training_rows(prompts, training) * min(prompts.mean, training["max_length"])
-            each.append((sum(need.values()), total, training_seconds(device, shape, precision, training, total)))
+            need = _memory.training(shape, precision, lora, training, tokens, device.cuda)
+            mean = min(prompts.mean, training["max_length"])
+            total = training_rows(prompts, training) * mean
+            step = mean * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+            twice = training["gradient_checkpointing"]
+            if device.cuda:  # only where it must be
+                once = _memory.training_activations(shape, precision, lora, tokens, checkpointing=False)
+                twice = sum(need.values()) - need["activations"] + once > device.memory
+            seconds = training_seconds(device, shape, precision, total, step, twice)
+            each.append((sum(need.values()), total, seconds))
             if each[-1][0] > device.memory and not any(f"train {model}" in text for text in refused):
                 parts = ", ".join(f"{part} {gb(size)}" for part, size in need.items())
-                changes, fits = remedies(model, precision, lora, training, shape, tokens, device.memory)
+                changes, fits = remedies(model, precision, lora, training, shape, tokens, device.memory, device.cuda)
                 listed = "".join(f"\n    {text}: {gb(least)} GB" for text, least in changes)
                 refused.append(
                     f"train {model}/{name}: needs {gb(each[-1][0])} GB ({parts}), {device.name} has "

@@ -311,8 +311,6 @@ def test_memory_grows_with_what_takes_it():
         (model | {"precision": "bf16"}, lora, training, inference),
         (model | {"vocabulary": 256_000}, lora, training, inference),
         (model, lora | {"r": 64, "target_modules": ["q_proj", "down_proj"]}, training, inference),
-        (model, lora, training | {"per_device_train_batch_size": 2}, inference),
-        (model, lora, training | {"gradient_checkpointing": False}, inference),
         (model, lora, training | {"eval_strategy": "steps", "per_device_eval_batch_size": 4}, inference),
         (model, lora, training, {"batch_size": 64}),
     ):
