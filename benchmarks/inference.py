@@ -1,11 +1,12 @@
 """Answering text-to-SQL prompts at the shapes of an 8B model: the reports' way, plain batches, and this workflow's way.
 
-    python benchmarks/inference.py [--out results.json]
+    python benchmarks/inference.py [--data data.json] [--out results.json]
 
 One CUDA GPU with 80 GB. The weights are random (their values change no time), so no answer ends early: each one has
-64 new tokens. Prompts have 890 tokens on average, of which the first 512 are the same in all, as with three few-shot
-examples. All ways run in one process; times are medians of the repeats, in seconds a prompt. An adapter of rank 16 on
-all linear layers, which changes the weights by about a hundredth, is timed beside the weights and merged into them.
+64 new tokens. Prompts are those of a study, as benchmarks/gpu.py writes them into a file, or else random ones of 890
+tokens on average, of which the first 512 are the same in all, as with three few-shot examples. All ways run in one
+process; times are medians of the repeats, in seconds a prompt. An adapter of rank 16 on all linear layers, which
+changes the weights by about a hundredth, is timed beside the weights and merged into them.
 
 The answers are compared with those of transformers' `generate`, one prompt at a time (`compare`). For each row that
 differs, the first token that does is looked up in that path's own logits: how far the token taken here lies below the
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from _engine import Engine, fitting_rows, row_bytes
+from _engine import Engine, common_prefix, fitting_rows, row_bytes
 
 LLAMA3_8B = {
     "hidden_size": 4096,
@@ -110,10 +111,16 @@ def ceilings() -> tuple[float, float]:
     return 2 * 8192**3 / product, 2 * x.numel() / copy
 
 
+def evenly(prompts: list[list[int]], count: int) -> list[list[int]]:
+    """Return `count` of the prompts, of all lengths, longest first; some twice if there are fewer."""
+    ordered = sorted(prompts, key=len, reverse=True)
+    return [ordered[int(i * len(ordered) / count)] for i in range(count)]
+
+
 def limit(model: LlamaForCausalLM, prompts: list[list[int]], rows: int, flops: float, bandwidth: float) -> float:
     """Return the least seconds a prompt: see this file's text."""
     weights = sum(p.numel() for p in model.model.layers.parameters())
-    rest = statistics.mean(len(p) - PREFIX for p in prompts)
+    rest = statistics.mean(map(len, prompts)) - len(common_prefix(prompts))
     prefill = 2 * weights * rest / flops
     head = 2 * model.lm_head.weight.numel()
     cache = row_bytes(model, round(rest) + NEW)
@@ -212,8 +219,14 @@ def main() -> None:
     parser.add_argument(
         "--compare", type=int, default=64, help="prompts whose answers are compared in bf16; 128 at most"
     )
+    parser.add_argument("--data", type=Path, help="prompts as benchmarks/gpu.py writes them")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    given = json.loads(arguments.data.read_text())["dev"] if arguments.data else None
+
+    def make(count: int) -> list[list[int]]:
+        return evenly(given, count) if given else make_prompts(count)
+
     flops, bandwidth = ceilings()
     torch.cuda.empty_cache()
     rows: list[dict] = []
@@ -246,11 +259,11 @@ def main() -> None:
         return [prompts[int(i * len(prompts) / count)] for i in range(count)]
 
     def run_engine(model, precision: str, batch: int, way: str = "shared prefix, graph") -> list[list[int]]:
-        prompts = make_prompts(batch)
-        prefix = prompts[0][:PREFIX]
+        prompts = make(batch)
+        prefix = common_prefix(prompts)
         torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        engine = Engine(model, prefix, STOP, batch, max(map(len, prompts)) - PREFIX, NEW)
+        engine = Engine(model, prefix, STOP, batch, max(map(len, prompts)) - len(prefix), NEW)
         first = time.perf_counter() - start
         warm = timed(lambda: engine.generate(prompts), 1)
         print(f"engine made in {first:.2f} s, first batch {warm[0]:.2f} s", flush=True)
@@ -263,12 +276,12 @@ def main() -> None:
 
     model = make_model()
     if arguments.rows is None:
-        longest = max(map(len, make_prompts(1024))) - PREFIX
+        longest = max(map(len, make(1024))) - len(common_prefix(make(1024)))
         arguments.rows = fitting_rows(model, longest + NEW, torch.cuda.mem_get_info()[0])
         print(f"batches of {arguments.rows} prompts", flush=True)
-    best = limit(model, make_prompts(arguments.rows), arguments.rows, flops, bandwidth)
+    best = limit(model, make(arguments.rows), arguments.rows, flops, bandwidth)
     print(f"{flops / 1e12:.0f} TFLOP/s, {bandwidth / 1e12:.2f} TB/s, limit {best:.4f} s a prompt", flush=True)
-    prompts = make_prompts(128)
+    prompts = make(128)
     ours = run_engine(model, "bf16", 128)
     run_engine(model, "bf16", arguments.rows)
     timed(lambda: plain(model, prompts[:8]), 1)
@@ -325,6 +338,9 @@ def main() -> None:
             "flops": flops,
             "bandwidth": bandwidth,
             "limit_seconds": best,
+            "mean_prompt_tokens": statistics.mean(map(len, prompts)),
+            "shared_tokens": len(common_prefix(prompts)),
+            "new_tokens": NEW,
             "rows": rows,
             "equality": equality,
         }

@@ -185,11 +185,95 @@ def measured(function: Callable[..., None], **arguments: Any) -> dict[str, float
     }
 
 
+def read_study(name: str, **changed: dict) -> dict:
+    """Return a study of studies/, checked and complete; `changed` are values of its sections."""
+    raw = yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
+    for section, values in changed.items():
+        raw[section] |= values
+    return _config.check(_config.unfold(raw, {}, name), _config.read_schema(REPO / "rules/config.schema.yaml"), name)
+
+
+def prepare(
+    config: dict,
+    folder: Path,
+    spider: Path,
+    mmlu: str,
+    rows: dict[str, int | None],
+    questions: int | None = None,
+    tiny: bool = False,
+) -> tuple[Path, Path]:
+    """Make splits, prompts, tokenizer and audit of a study in `folder`, through the functions of scripts/.
+
+    Args:
+        config: the study, with one model.
+        spider, mmlu: as on the command line.
+        rows: how many of each split: the longest and others evenly spaced; None = all.
+        questions: of MMLU, alike.
+        tiny: whether the model has two layers only.
+
+    Returns:
+        The folder of the prompts, and the model record.
+    """
+    settings = _config.settings(config)
+    (model,) = config["models"]
+    files = {part: spider / f"{part}.json" for part in ("train_spider", "train_others", "dev", "tables")}
+    prepare_spider(files, **settings["prepare_spider"], out_dir=folder)
+    tables = read_json(files["tables"])
+    schemas = {entry["db_id"]: len(compact_schema(entry)) for entry in tables}
+
+    def length(row: dict) -> int:
+        return schemas[row["db_id"]] + len(row["question"]) + len(row["query"])
+
+    texts = [f"{row['question']}\nSQL: {row['query']}" for row in read_jsonl(folder / "train.jsonl")]
+    texts += [compact_schema(entry) for entry in tables]
+    for split, count in rows.items():
+        found = read_jsonl(folder / f"{split}.jsonl")
+        if found and count is not None:
+            write_jsonl(folder / f"{split}.jsonl", spread(found, count, length))
+    fetch_mmlu(mmlu, None, None, config["mmlu"]["subjects"], folder / "mmlu")
+    asked = folder / "questions.jsonl"
+    csvs = {"dev": folder / "mmlu/dev.csv", "test": folder / "mmlu/test.csv"}
+    prepare_mmlu(**csvs, **settings["prepare_mmlu"], questions=asked, manifest=folder / "suite.json")
+    if questions is not None:
+        found = read_jsonl(asked)
+        write_jsonl(asked, spread(found, questions, lambda row: len(row["question"]) + len(str(row["shots"]))))
+
+    record = make_model(folder / "model", model, config["models"][model]["source"], tiny, texts)
+    prompts = folder / "prompts"
+    evaluated = config["training"]["eval_strategy"] != "no"
+    for split in ("train", "validation", "dev") if evaluated else ("train", "dev"):
+        slice_ = settings["render_spider"][split]
+        if split == "dev":
+            slice_ |= {"questions": None, "max_new_tokens": config["inference"]["spider_max_new_tokens"]}
+        render_spider(
+            rows=folder / f"{split}.jsonl",
+            shots=folder / "shots.jsonl",
+            tables=files["tables"],
+            manifest=folder / "manifest.json",
+            record=record,
+            split=split,
+            prompts=prompts / f"{split}.jsonl",
+            report=prompts / f"{split}.json",
+            **slice_,
+        )
+    render_mmlu(asked, record, prompts / "mmlu.jsonl", prompts / "mmlu.json", **settings["render_mmlu"])
+    audit_labels(
+        prompts=prompts / "train.jsonl",
+        train=folder / "train.jsonl",
+        shots=folder / "shots.jsonl",
+        dev=folder / "dev.jsonl",
+        record=record,
+        report=folder / "audit.json",
+        validation=folder / "validation.jsonl" if evaluated else None,
+        validation_prompts=prompts / "validation.jsonl" if evaluated else None,
+        **settings["audit_labels"],
+    )
+    return prompts, record
+
+
 def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[str, Any]:
     """Train and answer with the first adapter of a study; return what it took."""
-    schema = _config.read_schema(REPO / "rules/config.schema.yaml")
-    raw = yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
-    config = _config.check(_config.unfold(raw, {}, name), schema, name)
+    config = read_study(name)
     settings = _config.settings(config)
     (model,) = config["models"]
     facts, training = config["models"][model], config["training"]
@@ -210,60 +294,9 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
             part["precision"] = "fp32"
         for part in predict.values():
             part["max_new_tokens"] = 4
-
-    files = {part: spider / f"{part}.json" for part in ("train_spider", "train_others", "dev", "tables")}
-    prepare_spider(files, **settings["prepare_spider"], out_dir=folder)
-    schemas = {entry["db_id"]: len(compact_schema(entry)) for entry in read_json(files["tables"])}
-
-    def length(row: dict) -> int:
-        return schemas[row["db_id"]] + len(row["question"]) + len(row["query"])
-
-    batch = training["per_device_train_batch_size"]
+    batch, evaluated = training["per_device_train_batch_size"], training["eval_strategy"] != "no"
     rows = {"train": STEPS * batch * accumulation, "validation": VALIDATION, "dev": ANSWERS}
-    everything = read_jsonl(folder / "train.jsonl")
-    texts = [f"{row['question']}\nSQL: {row['query']}" for row in everything]
-    texts += [compact_schema(entry) for entry in read_json(files["tables"])]
-    for split, count in rows.items():
-        found = read_jsonl(folder / f"{split}.jsonl")
-        if found:
-            write_jsonl(folder / f"{split}.jsonl", spread(found, count, length))
-    fetch_mmlu(mmlu, None, None, config["mmlu"]["subjects"], folder / "mmlu")
-    questions = folder / "questions.jsonl"
-    tables = {"dev": folder / "mmlu/dev.csv", "test": folder / "mmlu/test.csv"}
-    prepare_mmlu(**tables, **settings["prepare_mmlu"], questions=questions, manifest=folder / "suite.json")
-    asked = spread(read_jsonl(questions), ANSWERS, lambda row: len(row["question"]) + len(str(row["shots"])))
-    write_jsonl(questions, asked)
-
-    record = make_model(folder / "model", model, facts["source"], tiny, texts)
-    prompts = folder / "prompts"
-    evaluated = training["eval_strategy"] != "no"
-    for split in ("train", "validation", "dev") if evaluated else ("train", "dev"):
-        slice_ = settings["render_spider"][split]
-        if split == "dev":
-            slice_ |= {"questions": None, "max_new_tokens": predict["spider"]["max_new_tokens"]}
-        render_spider(
-            rows=folder / f"{split}.jsonl",
-            shots=folder / "shots.jsonl",
-            tables=files["tables"],
-            manifest=folder / "manifest.json",
-            record=record,
-            split=split,
-            prompts=prompts / f"{split}.jsonl",
-            report=prompts / f"{split}.json",
-            **slice_,
-        )
-    render_mmlu(questions, record, prompts / "mmlu.jsonl", prompts / "mmlu.json", **settings["render_mmlu"])
-    audit_labels(
-        prompts=prompts / "train.jsonl",
-        train=folder / "train.jsonl",
-        shots=folder / "shots.jsonl",
-        dev=folder / "dev.jsonl",
-        record=record,
-        report=folder / "audit.json",
-        validation=folder / "validation.jsonl" if evaluated else None,
-        validation_prompts=prompts / "validation.jsonl" if evaluated else None,
-        **settings["audit_labels"],
-    )
+    prompts, record = prepare(config, folder, spider, mmlu, rows, ANSWERS, tiny)
 
     sizes, peak = [], _training._peak
 

@@ -1,12 +1,12 @@
 """Training a LoRA adapter at the shapes of an 8B model: the reports' way, plain batches, and this workflow's ways.
 
-    python benchmarks/training.py [--out results.json]
+    python benchmarks/training.py [--data data.json] [--out results.json]
 
-One CUDA GPU with 80 GB. The weights are random, and so are the rows: 500 tokens on average, of which the last 40 are
-the target. The reports' way is nf4, one row a pass, 4 passes a step, gradient checkpointing; `faithful` has the same
-rows in each step, `fast` as many as one pass takes. Each way runs in this process through the trainer of the workflow,
-or TRL's where it says so; tokens are those of the rows, without padding, and the time is the median of the steps after
-the first two.
+One CUDA GPU with 80 GB. The weights are random. Rows are those of a study, as benchmarks/gpu.py writes them into a
+file, or else random ones of 500 tokens on average, of which the last 40 are the target. The reports' way is nf4, one
+row a pass, 4 passes a step, gradient checkpointing; `faithful` has the same rows in each step, `fast` as many as one
+pass takes. Each way runs in this process through the trainer of the workflow, or TRL's where it says so; tokens are
+those of the rows, without padding, and the time is the median of the steps after the first two.
 
 The limit is the arithmetic that cannot be saved, 4 operations a weight and token (forward, and backward to the
 activations; frozen weights have no gradient), at the measured rate of a large matrix product.
@@ -78,11 +78,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def measure(
-    model, precision: str, way: str, batch: int, accumulation: int, steps: int, mode: str = "", gib: float | None = None
+    model,
+    precision: str,
+    way: str,
+    batch: int,
+    accumulation: int,
+    steps: int,
+    mode: str = "",
+    gib: float | None = None,
+    rows: Dataset | None = None,
 ) -> tuple[dict, torch.nn.Module]:
     """Train some steps and return the tokens a second and what they took, and the model without its adapter.
 
     Args:
+        rows: to train on; None = random ones.
         mode: of the workflow; "" for TRL's own trainer with gradient checkpointing.
         gib: GPU memory that may be used; None = all.
     """
@@ -90,12 +99,13 @@ def measure(
     folder = Path(tempfile.mkdtemp())
     training = {
         "learning_rate": 1e-4, "max_steps": steps, "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": accumulation, "optim": "adamw_torch", "max_length": 1024,
+        "gradient_accumulation_steps": accumulation, "optim": "adamw_torch", "max_length": 4096,
         "gradient_checkpointing": not mode, "logging_steps": 1, "seed": 0, "train_sampling_strategy": "sequential",
     }  # fmt: skip
     arguments = workflow.training_arguments(training, precision, folder)
     arguments.save_strategy = "no"
-    rows = make_rows(64 * steps, 1024 if gib else None)
+    if rows is None or gib:
+        rows = make_rows(64 * steps, 1024 if gib else None)
     if mode:
         reason = keep_apart(model)
         assert not reason, reason
@@ -143,8 +153,17 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6, help="steps of each way, the first two not counted")
+    parser.add_argument("--data", type=Path, help="rows as benchmarks/gpu.py writes them")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    data = None
+    if given.data:
+        data = Dataset.from_list(
+            [
+                {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
+                for prompt, completion in json.loads(given.data.read_text())["train"]
+            ]
+        )
     flops, _ = ceilings()
     torch.cuda.empty_cache()
     model = make_model()
@@ -154,7 +173,7 @@ def main() -> None:
 
     def run(*way, **more) -> None:
         nonlocal model
-        found, model = measure(model, *way, **more)
+        found, model = measure(model, *way, **more, rows=data)
         rows.append(found)
         if given.out:  # what there is so far, should the run be cut
             given.out.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")

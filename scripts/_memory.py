@@ -8,20 +8,20 @@ Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP,
     keys, values 2 k layers e a token
     adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4: bf16), as many for the gradient,
                  and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
-    activations  of a block and token, kept for the backward pass: e times 2 h (the inputs of both normalisations), two of
-                 the queries and of the keys (queries, keys, values, the attention's output; its scores are never kept,
-                 Dao et al. 2022, arXiv:2205.14135) and 2 I (gate and up; Liger's kernels compute the rest again, without
-                 them it is I more, and 4 h for the normalisations). A frozen layer needs no input, one with an adapter
-                 does: e a number, once for layers of the same input; with dropout e + 1 for each layer, a copy and a
-                 mask. With gradient checkpointing, h e a block and token, and one block's activations (Chen et al. 2016,
-                 arXiv:1604.06174). On top, while gradients flow, (I + h) e a token.
+    activations  of a block and token, kept for the backward pass: e times 2 h (the inputs of both normalisations), two
+                 of the queries and of the keys (queries, keys, values, the attention's output; its scores are never
+                 kept, Dao et al. 2022, arXiv:2205.14135) and 2 I (gate and up; Liger's kernels compute the rest again,
+                 without them it is I more, and 4 h for the normalisations). A frozen layer needs no input, one with an
+                 adapter does: e a number, once for layers of the same input; with dropout e + 1 for each layer, a copy
+                 and a mask. With gradient checkpointing, h e a block and token, and one block's activations (Chen et
+                 al. 2016, arXiv:1604.06174). On top, while gradients flow, (I + h) e a token.
     logits       none worth counting in training: the head and its loss are computed in pieces. 12 V a row in answering
     other        1e9, for CUDA's context, the allocator's gaps, and what is not counted here
     spare        6% of the whole in training, which `_training.fit` leaves unused
 
-A training on a GPU takes the memory that is there: it makes its passes larger, and uses gradient checkpointing only where
-it must. What it *needs* is one pass of its longest row with checkpointing, whatever a study's batch is. A model whose
-rows cannot be packed into passes (`_packing.obstacle`) needs more than is said here.
+A training on a GPU takes the memory that is there: it makes its passes larger, and uses gradient checkpointing only
+where it must. What it *needs* is one pass of its longest row with checkpointing, whatever a study's batch is. A model
+whose rows cannot be packed into passes (`_packing.obstacle`) needs more than is said here.
 
 tests/unit/test_memory.py holds both parts to peaks in benchmarks/results.
 """

@@ -397,6 +397,8 @@ def _peak(trainer: Trainer, tokens: int) -> int | None:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     trainer.model.train()  # with dropout, and checkpointing, which is off in evaluation
+    # The other processes wait meanwhile: the loss must not ask them for their part of its metrics.
+    trainer.accelerator.gather_for_metrics = lambda tensor: tensor
     try:
         with trainer.accelerator.autocast():
             trainer.compute_loss(trainer.model, pack(rows, trainer.args.device), num_items_in_batch=tokens).backward()
@@ -404,6 +406,7 @@ def _peak(trainer: Trainer, tokens: int) -> int | None:
     except torch.cuda.OutOfMemoryError:
         return None
     finally:
+        del trainer.accelerator.gather_for_metrics
         trainer.model.zero_grad(set_to_none=True)
         trainer._metrics["train"].clear()
         trainer._total_train_tokens = 0

@@ -47,7 +47,7 @@ CHARACTERS = 3.4
 # Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
 # more, and in smaller ones.
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
-LARGE_STEP = 8192
+LARGE_STEP = 7000
 CPU_ROWS = 32
 # Tokens in one forward pass of the prompts (`_engine.PREFILL_TOKENS`; importing that takes seconds).
 AT_ONCE = 16384

@@ -125,6 +125,23 @@ def test_two_processes_compute_the_steps_of_one(study, packed):
     assert not (study / "two/checkpoints").exists()
 
 
+def test_the_process_that_measures_passes_asks_no_other(study, monkeypatch):
+    """The others wait for it: what it asked them would never be answered."""
+    for name in ("empty_cache", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 7)
+    measured = []
+
+    def fit(trainer):
+        monkeypatch.setattr(type(trainer.accelerator), "gather_for_metrics", lambda *_: pytest.fail("asked"))
+        measured.append(module._peak(trainer, 64))
+        raise UserError("measured")
+
+    monkeypatch.setattr(module, "fit", fit)
+    with pytest.raises(UserError, match="measured"):
+        train(**arguments(study, "measured", lora=NO_DROPOUT, training=PLAIN))
+    assert measured == [7]
+
+
 def test_an_error_in_one_of_two_processes_ends_both(study, capfd):
     with pytest.raises(UserError, match="its process ended with exit code 1"):
         train_on(["0", "1"], **arguments(study, "wrong", precision="fp8", training=PLAIN))

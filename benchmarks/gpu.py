@@ -1,0 +1,261 @@
+"""The speed of a study on one GPU: the reports' way and this workflow's side by side, at the shapes of an 8B model.
+
+    python benchmarks/gpu.py --spider spider_data --mmlu mmlu_data.tar.gz [--part study ...] [--out results.json]
+
+One CUDA GPU with 80 GB, about ten minutes. The weights are random; prompts and rows are real ones, made by the
+functions of scripts/ for studies/assignment.yaml, with a byte-level BPE tokenizer trained on the spot. Its parts, each
+a process of its own, whose results are kept in the file as each ends:
+
+    inference   benchmarks/inference.py on the study's dev prompts: seconds, peaks, limit, equality of the answers
+    training    benchmarks/training.py on rows of about 500 tokens (one solved example before each, not three)
+    study       the study's own jobs: all 1,034 dev questions and 150 of MMLU with an adapter, `--answer` new tokens
+                each, by `predict_spider` and `predict_mmlu` as the rules call them, loading of the model included;
+                MMLU one question at a time; and training at the study's own rows (three examples) and steps
+
+The limit of training is what the arithmetic takes at the measured rate of a matrix product: the share of it that is
+reached is the model FLOPs utilisation. The time of the whole study, base model and two adapters, is extrapolated from
+these parts, and says so.
+"""
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPO), str(REPO / "scripts"), str(REPO / "benchmarks")]
+
+import torch  # noqa: E402
+
+import studies  # noqa: E402
+from _chat import load_chat  # noqa: E402
+from _files import read_json, read_jsonl, write_json  # noqa: E402
+
+PARTS = ("inference", "training", "study")
+STUDY = "assignment"
+# Rows of training that are rendered, evenly spaced over the split: enough for every measured step.
+ROWS, ADAPTERS = 512, 2
+
+
+def make_data(folder: Path, spider: Path, mmlu: str) -> Path:
+    """Write the token ids of a study's prompts and rows, and how many there are of all; return the file."""
+    data: dict[str, Any] = {}
+    for key, shots in (("train", ["train_spider-00001"]), ("study_train", 3)):
+        config = studies.read_study(STUDY, spider={"shots": shots})
+        rows = {"train": ROWS, "validation": studies.VALIDATION, "dev": None}
+        prompts, record = studies.prepare(config, folder / key, spider, mmlu, rows)
+        chat = load_chat(read_json(record))
+        pairs = [chat.encode(row["prompt"], row["completion"]) for row in read_jsonl(prompts / "train.jsonl")]
+        lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
+        data[f"{key}_mean_tokens"] = statistics.mean(lengths)
+        data[f"{key}_rows"] = read_json(folder / key / "manifest.json")["splits"]["train"]["rows"]
+        # Of every length in each step.
+        random.Random(0).shuffle(pairs)
+        data[key] = pairs
+    for split in ("dev", "mmlu"):
+        data[split] = [chat.encode(row["prompt"])[0] for row in read_jsonl(prompts / f"{split}.jsonl")]
+    training = config["training"]
+    data["epochs"] = training["num_train_epochs"]
+    data["batch"] = [training["per_device_train_batch_size"], training["gradient_accumulation_steps"]]
+    data["prompts"], data["record"] = str(prompts), str(record)
+    file = folder / "data.json"
+    file.write_text(json.dumps(data))
+    return file
+
+
+def study(data: dict, answer: int) -> dict[str, Any]:
+    """Measure the study's own jobs, as this file's text says."""
+    import training
+    from datasets import Dataset
+    from inference import make_model, plain, quantise, timed
+    from peft import get_peft_model
+
+    from _training import fuse_kernels
+    from predict_mmlu import predict_mmlu
+    from predict_spider import predict_spider
+
+    config = studies.read_study(STUDY)
+    (model,) = config["models"]
+    settings = studies._config.settings(config)
+    rows = Dataset.from_list(
+        [
+            {"input_ids": prompt + completion, "labels": [training.IGNORED] * len(prompt) + completion}
+            for prompt, completion in data["study_train"]
+        ]
+    )
+    found: dict[str, Any] = {}
+    eight = quantise(make_model())
+    new = settings["predict_mmlu"][model][studies._config.BASE]["max_new_tokens"]
+    middle = sorted(data["mmlu"], key=len)[len(data["mmlu"]) // 2 :][:4]
+    plain(eight, middle[:1], new)
+    found["mmlu_recipe_seconds"] = [timed(lambda p=p, m=eight: plain(m, [p], new), 1)[0] for p in middle[1:]]
+    found["train_recipe"], eight = training.measure(eight, "nf4", "reports: TRL, 1 row a pass", 1, 4, 5, rows=rows)
+    fuse_kernels(eight)
+    found["train"], eight = training.measure(eight, "nf4", "faithful", *data["batch"], 5, "faithful", rows=rows)
+    # An adapter to answer with, as the study has them.
+    folder = Path(tempfile.mkdtemp())
+    adapter = settings["train"][model][settings["tables"]["runs"][1]["variant"]]
+    adapted = get_peft_model(eight, training.workflow.lora_config(adapter["lora"], eight))
+    adapted.save_pretrained(folder)
+    del eight, adapted
+    torch.cuda.empty_cache()
+    with patch.object(studies._model.AutoModelForCausalLM, "from_pretrained", studies.from_pretrained):
+        for task, function in (("spider", predict_spider), ("mmlu", predict_mmlu)):
+            split = "dev" if task == "spider" else "mmlu"
+            given = settings[f"predict_{task}"][model][studies._config.BASE] | {"batch_size": "auto"}
+            if task == "spider":
+                given["max_new_tokens"] = answer
+            taken = studies.measured(
+                function,
+                prompts=f"{data['prompts']}/{split}.jsonl",
+                record=data["record"],
+                adapter_dir=folder,
+                answers=folder / f"{task}.jsonl",
+                report=folder / f"{task}.json",
+                **given,
+            )
+            report = read_json(folder / f"{task}.json")
+            found[task] = taken | {
+                "questions": report["questions"],
+                "batch": report["batch_size_used"],
+                "max_new_tokens": given["max_new_tokens"],
+                "answer_seconds": report["seconds"],
+                "mean_prompt_tokens": statistics.mean(map(len, data[split])),
+            }
+    return found
+
+
+def extrapolate(parts: dict, data: dict) -> dict[str, float]:
+    """Return the hours of the whole study, base and `ADAPTERS` adapters, in the reports' way and in this one."""
+    answered, own = parts["inference"], parts["study"]
+    recipe = next(row for row in answered["rows"] if row["batch"] == 1)["seconds_a_prompt"]
+    tokens = data["study_train_rows"] * data["study_train_mean_tokens"] * data["epochs"]
+    models = 1 + ADAPTERS
+    questions, knowledge = own["spider"]["questions"], own["mmlu"]["questions"]
+    reports = {
+        "training": ADAPTERS * tokens / own["train_recipe"]["tokens_per_second"],
+        "text-to-SQL": models * questions * recipe,
+        "MMLU": models * knowledge * statistics.median(own["mmlu_recipe_seconds"]),
+    }
+    ours = {
+        "training": ADAPTERS * tokens / own["train"]["tokens_per_second"],
+        "text-to-SQL": models * own["spider"]["seconds"],
+        "MMLU": models * own["mmlu"]["seconds"],
+    }
+    return {
+        "adapters": ADAPTERS,
+        "training_tokens_an_adapter": tokens,
+        "reports_hours": {key: seconds / 3600 for key, seconds in reports.items()},
+        "ours_hours": {key: seconds / 3600 for key, seconds in ours.items()},
+        "ratio": sum(reports.values()) / sum(ours.values()),
+    }
+
+
+def markdown(result: dict) -> str:
+    """Return the tables for people, of the parts that are there."""
+    lines = [f"{result['device']}, PyTorch {result['torch']}", ""]
+    parts = result["parts"]
+    if "training" in parts:
+        lines += [
+            "| training | rows a step | tokens a second (spread) | times the reports' way | of the limit | peak GiB |",
+            "| --- | --: | --: | --: | --: | --: |",
+        ]
+        for row in parts["training"]["rows"]:
+            speed = row["tokens_per_second"]
+            lines.append(
+                f"| {row['way']}, {row['precision']} | {row['rows_per_step']} | {speed:,.0f} ({row['lowest']:,.0f} to "
+                f"{row['highest']:,.0f}) | {row['times_recipe']:.1f} | {row['of_limit']:.0%} | "
+                f"{row['peak_gib']:.1f} |"
+            )
+        lines.append("")
+    if "inference" in parts:
+        lines += [
+            "| answering | batch | seconds a prompt (spread) | times the reports' way | times the limit | peak GiB |",
+            "| --- | --: | --: | --: | --: | --: |",
+        ]
+        for row in parts["inference"]["rows"]:
+            lines.append(
+                f"| {row['way']}, {row['precision']} | {row['batch']} | {row['seconds_a_prompt']:.4f} "
+                f"({row['lowest']:.4f} to {row['highest']:.4f}) | {row['times_recipe']:.0f} | "
+                f"{row['times_limit']:.1f} | {row['peak_gib']:.1f} |"
+            )
+        lines += ["", "| answers compared | rows | differing | tied within rounding |", "| --- | --: | --: | --: |"]
+        for row in parts["inference"]["equality"]:
+            lines.append(
+                f"| {row['way']}, {row['precision']}, with {row['compared_with']} | {row['rows']} | "
+                f"{row['differing']} | {row['tied']} |"
+            )
+        lines.append("")
+    if "whole_study" in result:
+        whole = result["whole_study"]
+        lines += [
+            f"| hours of the assignment study, base and {whole['adapters']} adapters, extrapolated | the reports' way "
+            "| this workflow |",
+            "| --- | --: | --: |",
+        ]
+        for key, hours in whole["reports_hours"].items():
+            lines.append(f"| {key} | {hours:.2f} | {whole['ours_hours'][key]:.2f} |")
+        total = [sum(whole[side].values()) for side in ("reports_hours", "ours_hours")]
+        lines += [f"| all | {total[0]:.1f} | {total[1]:.2f} |", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the parts one after the other, keeping what each found; return 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spider", type=Path, required=True, help="folder of Spider's JSON files")
+    parser.add_argument("--mmlu", required=True, help="MMLU's archive or folder")
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="what to measure; the rest is kept")
+    parser.add_argument("--compare", type=int, default=16, help="answers compared one by one")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each way of training, the first two not counted")
+    parser.add_argument("--answer", type=int, default=64, help="new tokens of each answer")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("no CUDA GPU is visible")
+    device = torch.cuda.get_device_name(0)
+    slug = "-".join(re.findall(r"[a-z0-9]+", device.lower()))
+    out = given.out or REPO / f"benchmarks/results/{date.today()}-{slug}.json"
+    result = read_json(out) if out.exists() else {"device": device, "torch": torch.__version__, "parts": {}}
+    failed = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = make_data(folder, given.spider, given.mmlu)
+        data = read_json(file)
+        result["data"] = {key: value for key, value in data.items() if isinstance(value, int | float)}
+        for part in given.part:
+            own = folder / f"{part}.json"
+            if part == "study":
+                command = [sys.executable, "-c", f"import gpu, json, pathlib; data = json.load(open({str(file)!r})); "
+                           f"gpu.write_json(pathlib.Path({str(own)!r}), gpu.study(data, {given.answer}))"]  # fmt: skip
+            else:
+                more = ["--compare", str(given.compare)] if part == "inference" else ["--steps", str(given.steps)]
+                command = [sys.executable, str(REPO / f"benchmarks/{part}.py"), "--data", str(file), *more]
+                command += ["--out", str(own)]
+            print(f"== {part}", flush=True)
+            code = subprocess.run(command, cwd=REPO / "benchmarks").returncode
+            if code:
+                failed.append(part)
+            if own.exists() and not code:
+                result["parts"][part] = read_json(own)
+                if {"inference", "study"} <= result["parts"].keys():
+                    result["whole_study"] = extrapolate(result["parts"], data)
+                write_json(out, result)
+    table = markdown(result)
+    out.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)
+    for part in failed:
+        print(f"{part}: failed, see above.")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
