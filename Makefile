@@ -30,6 +30,7 @@ demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, i
 	@cat results/demo/tables/regression.md
 	@echo
 	@echo "Read results/demo/report.pdf; look at results/demo/answers.html and tables.html in a browser."
+	@echo "The adapter to use: results/demo/recommended/README.md"
 
 demo-full: .venv/.stamp ## the demo with strengths, trajectory and a soup: within 20 minutes on two cores
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-full.yaml
@@ -37,6 +38,7 @@ demo-full: .venv/.stamp ## the demo with strengths, trajectory and a soup: withi
 	@cat results/demo-full/tables/regression.md
 	@echo
 	@echo "Figures: results/demo-full/figures/strength.svg and trajectory.svg   Report: results/demo-full/report.pdf"
+	@echo "The point to use: results/demo-full/recommended/README.md"
 
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/list_studies.py

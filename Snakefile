@@ -8,6 +8,7 @@
 #     report.pdf report.md           the technical report
 #     tables.html answers.html       every table, and every question with every answer, to look at
 #     tables/ figures/               the same tables and figures as files
+#     recommended/                   the adapter to use, ready to load, if the study asks for a recommendation
 #     data/                          questions, databases, splits, with manifests of ids and hashes
 #     runs/<model>/prompts/          the prompts, shared by the model and its adapters
 #     runs/<model>/<variant>/        adapter, raw answers and one record per question of each run
@@ -44,6 +45,11 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+if config["recommend"]:
+
+    include: "rules/recommend.smk"
+
+
 onstart:
     # Not in a dry run. A licence that has not been accepted must not show after hours of downloads.
     require_access(config["models"])
@@ -61,3 +67,4 @@ rule all:
         "<results>/answers.html",
         [f"<results>/figures/{name}.svg" for name in FIGURES],
         ["<results>/tables/published.csv"] if PUBLISHED else [],
+        ["<results>/recommended"] if config["recommend"] else [],

@@ -53,7 +53,10 @@ rule cost:
 rule tables_page:
     """Put all tables on one page to look at, which needs no network and no other file."""
     input:
-        **{name: f"<results>/tables/{name}.csv" for name in [*TABLES, "cost"]},
+        **{
+            name: f"<results>/tables/{name}.csv"
+            for name in [*TABLES, "cost", *(["recommendation"] if config["recommend"] else [])]
+        },
     output:
         page="<results>/tables.html",
     log:
@@ -133,6 +136,7 @@ rule report:
                 "cost",
             ]
         },
+        recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
         records=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
         spider="<results>/data/spider/manifest.json",

@@ -202,6 +202,11 @@ def _contradictions(config: dict) -> Iterator[str]:
                 f"inference.merge_adapters: found true, but models.{name}.precision is nf4, and 4-bit weights cannot "
                 "hold what an adapter adds. Write false, or precision: bf16."
             )
+        if config["recommend"] and config["recommend"]["merge"] and model["precision"] == "nf4":
+            yield (
+                f"recommend.merge: found true, but models.{name}.precision is nf4, and 4-bit weights cannot hold what "
+                "an adapter adds. Write false."
+            )
     if mmlu["shots_from"] == "fixed" and len(mmlu["fixed_shots"]) != mmlu["shots"]:
         yield f"mmlu.fixed_shots: found {len(mmlu['fixed_shots'])} rows, expected mmlu.shots = {mmlu['shots']}."
     if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
@@ -401,6 +406,24 @@ def settings(config: dict) -> dict[str, dict]:
             **_pick(config["tables"], "semantics"),
             **_pick(config["report"], "language"),
             **_pick(config, "face", "scale"),
+            **defects,
+        },
+        # `rules/recommend.smk` is there only if the study has the section.
+        "recommend": config["recommend"]
+        and {
+            "study": label(config),
+            **_pick(config["recommend"], "max_loss_pp", "seed"),
+            **config["tables"],
+            **defects,
+            "runs": swept,
+        },
+        "export_recommended": config["recommend"]
+        and {
+            "study": label(config),
+            **_pick(config["recommend"], "merge"),
+            **_pick(inference, "merge_adapters"),
+            "folders": adapter_folders(config),
+            "precisions": {model: values["precision"] for model, values in models.items()},
             **defects,
         },
         "compare_published": {

@@ -17,7 +17,7 @@ import pandas as pd
 
 from _files import UserError
 from _report_text import Language, Spans, code, joined, text
-from _sheets import ALL, BASE, HARDNESS, SAME, SEED, SEMANTICS
+from _sheets import ALL, BASE, GAINS_LESS, HARDNESS, RECOMMENDED, SAME, SEED, SEMANTICS
 
 SPIDER, MMLU = "execution_accuracy", "mmlu"
 # What the tables call a verdict, and the name by which its words and sentences are found.
@@ -53,6 +53,7 @@ class Facts:
         tables: the tables of `tables` and `cost` by name, text as text, numbers as numbers, an empty cell as NaN;
             base models and trained adapters alone.
         points: the rows of the regression table on what `evaluation` adds.
+        recommendation: the table of `recommend`, None for a study without.
         figures: the PDF of each figure by name.
         records: the Spider records of each run, in the order of the tables.
         spider, mmlu, splits, suite: manifests of the fetched releases, the splits and the MMLU questions.
@@ -71,6 +72,7 @@ class Facts:
     own_prompts: bool
     tables: Mapping[str, pd.DataFrame]
     points: pd.DataFrame
+    recommendation: pd.DataFrame | None
     figures: Mapping[str, Path]
     records: Mapping[Run, pd.DataFrame]
     spider: Mapping
@@ -542,6 +544,7 @@ class _Report:
             *self.part("errors", self.errors_part()),
             *self.part("seeds", self.seeds_part()),
             *self.part("points", self.points_part()),
+            *self.part("recommendation", self.recommendation_part()),
             *self.part("cost", self.cost_part()),
         ]
 
@@ -818,6 +821,50 @@ class _Report:
         table = self.table(say("points_caption"), columns, rows, note, file="tables/regression.csv", more="more_first")
         figures = self.figures("strength", "trajectory")
         return [*self.paragraph(say("points_text", table=table["label"] + self.seen(figures))), table, *figures]
+
+    def recommendation_part(self) -> list[dict]:
+        """Return, of each model, what is recommended, by which half, and what the other half says of it."""
+        say, frame = self.say, self.facts.recommendation
+        if frame is None:
+            return []
+        first = frame.iloc[0]
+        halves = {
+            (half, measure): rows.iloc[0] for (half, measure), rows in frame.groupby(["half", "measure"], sort=False)
+        }
+        values = {f"{half}_{measure}": say.whole(row.n) for (half, measure), row in halves.items()}
+        values["admitted"] = (
+            say.plain("recommend_no_loss")
+            if pd.isna(first.max_loss_pp)
+            else say.plain("recommend_cap", cap=say.number(first.max_loss_pp), level=self.level)
+        )
+        blocks = self.paragraph(say("recommend_rule", **values))
+        for model, rows in frame.groupby("model", sort=False):
+            chosen = rows[rows["choice"] == RECOMMENDED].set_index(["half", "measure"])
+            candidates = rows[(rows["half"] == "validation") & (rows["measure"] == SPIDER) & (rows["variant"] != BASE)]
+            head = {"n": len(candidates), "model": code(model)}
+            run = (model, chosen["variant"].iloc[0])
+            if run[1] == BASE:
+                blocks += self.paragraph(say("recommend_base", **head))
+                continue
+            gain, loss = (chosen.loc["report", measure] for measure in (SPIDER, MMLU))
+            seen = chosen.loc["validation", MMLU].minimum_detectable_pp
+            blocks += self.paragraph(
+                say(
+                    "recommended",
+                    **head,
+                    passed=int(candidates["choice"].isin([RECOMMENDED, GAINS_LESS]).sum()),
+                    name=self.name(run),
+                    gain=self.changed(gain),
+                    gained=self.judged(gain.verdict),
+                    loss=self.changed(loss),
+                    lost=self.judged(loss.verdict),
+                ),
+                say("recommend_unseen", pp=say.number(seen))
+                if pd.isna(first.max_loss_pp) and not pd.isna(seen)
+                else [],
+            )
+        few = (frame["half"] == "report") & (frame["unit"] == "question")
+        return [*blocks, *self.paragraph(say("recommend_few") if few.any() else [], say("recommend_where"))]
 
     def cost_part(self) -> list[dict]:
         say, frame = self.say, self.tables["cost"]

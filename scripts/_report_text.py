@@ -96,6 +96,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "mmlu": ("MMLU", "MMLU"),
     "errors": ("Classes of errors", "Classes de erros"),
     "seeds": ("Seeds", "Sementes"),
+    "recommendation": ("Recommendation", "Recomendação"),
     "points": ("Adapter strength, trajectory and soups", "Intensidade do adaptador, trajetória e soups"),
     "cost": ("Training and cost", "Treino e custo"),
     "error_analysis": ("Error analysis", "Análise de erros"),
@@ -359,6 +360,50 @@ TEXTS: dict[str, tuple[str, str]] = {
         "A {table} compara com o modelo base pontos que não são adaptadores do estudo. `@` e um número: o que o "
         "adaptador soma a cada peso é multiplicado por ele, de modo que 0 é o modelo base e 1 o adaptador. `@step`: o "
         "adaptador como era depois de tantos passos do otimizador. `soup-`: a média do que vários adaptadores somam.",
+    ),
+    "recommend_rule": (
+        "The questions are divided in two. On the validation half ({validation_execution_accuracy} Spider questions, "
+        "{validation_mmlu} of MMLU) the candidate is chosen that gains most execution accuracy among those that are "
+        "shown to gain it and {admitted}. The figures below are of the report half ({report_execution_accuracy} and "
+        "{report_mmlu}), which had no part in the choice.",
+        "As perguntas são divididas em duas metades. Na de validação ({validation_execution_accuracy} perguntas do "
+        "Spider, {validation_mmlu} do MMLU) escolhe-se o candidato que mais ganha em execution accuracy entre os que "
+        "comprovadamente a ganham e {admitted}. Os números abaixo são da metade de relato "
+        "({report_execution_accuracy} e {report_mmlu}), que não participou da escolha.",
+    ),
+    "recommend_no_loss": (
+        "whose loss of MMLU is not distinguishable",
+        "cuja perda em MMLU não é distinguível",
+    ),
+    "recommend_cap": (
+        "whose loss of MMLU, by its {level} interval, is at most {cap} pp",
+        "cuja perda em MMLU, pelo intervalo de {level}, é de no máximo {cap} pp",
+    ),
+    "recommended": (
+        "Of {n} candidates on {model}, {passed} pass, and **{name}** gains most. On the report half it changes "
+        "execution accuracy by {gain} ({gained}) and MMLU by {loss} ({lost}).",
+        "De {n} candidatos sobre {model}, {passed} passam, e **{name}** é o que mais ganha. Na metade de relato, muda "
+        "a execution accuracy em {gain} ({gained}) e o MMLU em {loss} ({lost}).",
+    ),
+    "recommend_base": (
+        "Of {n} candidates on {model} none passes: the base model itself is recommended.",
+        "De {n} candidatos sobre {model} nenhum passa: recomenda-se o próprio modelo base.",
+    ),
+    "recommend_unseen": (
+        "The least loss of MMLU that the validation half finds with 80% probability is {pp} pp; a smaller one may be "
+        "there.",
+        "A menor perda em MMLU que a metade de validação encontra com probabilidade de 80% é de {pp} pp; uma menor "
+        "pode existir.",
+    ),
+    "recommend_few": (
+        "Where there are few databases or subjects, interval and verdict hold for these alone.",
+        "Onde há poucos bancos de dados ou matérias, intervalo e veredito valem só para estes.",
+    ),
+    "recommend_where": (
+        "All candidates stand in `tables/recommendation.md`; what is recommended lies in `recommended/`, ready to "
+        "load.",
+        "Todos os candidatos estão em `tables/recommendation.md`; o recomendado está em `recommended/`, pronto para "
+        "carregar.",
     ),
     "cost_text": ("{table} gives what each job took.", "A {table} mostra o que cada job consumiu."),
     "cost_text_loss": (

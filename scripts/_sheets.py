@@ -13,6 +13,9 @@ SEED = "training.seed"
 HARDNESS = ("easy", "medium", "hard", "extra")
 GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
 SAME = "not distinguishable at this n"
+# What the table of `recommend` says of a run on the half of the questions that chooses.
+RECOMMENDED, BASE_ITSELF, GAINS_LESS = "recommended", "the base itself", "gains less"
+NO_GAIN, LOSS_SHOWN, LOSS_OVER_CAP = "no gain shown", "loss shown", "loss may exceed the cap"
 # What `tables` writes, in the order in which a reader wants it; `cost` is written by its own rule.
 TABLES = (
     "regression", "exchange", "factors", "seeds", "execution_accuracy", "databases", "mmlu", "errors", "flips",
@@ -42,11 +45,11 @@ TASKS = {"train": "Training", "predict_spider": "Spider answers", "predict_mmlu"
 TEXT = (
     "model", "variant", "questions", "semantics", "category", "db_id", "error_class", "measure", "part", "value",
     "base_class", "tuned_class", "verdict", "unit", "note", "axis", "low", "high", "setting", "task", "device",
-    "data_sha256", "of",
+    "data_sha256", "of", "half", "choice", "divided",
 )  # fmt: skip
 WORDS = (
     "Model", "Variant", "Category", "Measure", "Verdict", "Setting", "Levels", "Rate (interval)", "Database",
-    "Base class",
+    "Base class", "Choice",
 )  # fmt: skip
 # Nobody reads a table for each of more adapters than this.
 MOST_CONFUSIONS = 40
@@ -500,6 +503,84 @@ def _cost(frame: pd.DataFrame, notes: Notes | None = None) -> Sheet:
     return Sheet("Cost", [Block(table)], lines)
 
 
+def _recommendation(frame: pd.DataFrame, notes: Notes) -> Sheet:
+    first = frame.iloc[0]
+    # The base itself has no interval to draw.
+    drawn = frame.assign(difference_pp=frame["difference_pp"].where(frame["ci_low_pp"].notna()))
+    report, validation = (
+        drawn[frame["half"] == "report"],
+        drawn[drawn["half"].eq("validation") & drawn["variant"].ne(BASE)],
+    )
+    table = _heads(report)
+    table["Measure"] = report["measure"].map(MEASURES)
+    table["n (clusters)"] = _clusters(report)
+    table["Base % → tuned %"] = [
+        f"{row.base_accuracy_pct:.1f} → {row.tuned_accuracy_pct:.1f}" for row in report.itertuples()
+    ]
+    table["Difference pp (interval)"] = _changes(report)
+    table["Verdict"], table["p"] = _marked(report), report["p"].map(p_value)
+    table["Gained / lost"] = [f"{row.gained:.0f} / {row.lost:.0f}" for row in report.itertuples()]
+    gain, loss = (validation[validation["measure"] == measure] for measure in MEASURES)
+    chosen = _heads(gain)
+    for part, heading in ((gain, "Execution accuracy pp (interval)"), (loss, "MMLU pp (interval)")):
+        chosen[heading] = _changes(part)
+    chosen["Detectable loss pp"] = _shares(loss["minimum_detectable_pp"])
+    chosen["Choice"] = gain["choice"]
+    bars = {"ci": ("difference_pp", "ci_low_pp", "ci_high_pp")}
+    cap = first["max_loss_pp"]
+    admitted = (
+        "MMLU is not shown to be lost (a loss that is not told from none; at a small n nearly every loss is such a "
+        "one: "
+        '"Detectable loss" is the least that this half finds with 80% probability)'
+        if pd.isna(cap)
+        else f"the {notes.percent} interval of the loss of MMLU does not reach beyond {cap:g} pp (where this half has "
+        "too few questions to show that, the base is recommended)"
+    )
+    each = {"execution_accuracy": "database", "mmlu": "subject"}
+    divided = ", ".join(
+        f"{MEASURES[row.measure]} by "
+        + (f"the questions of each {each[row.measure]}" if row.divided == "question" else f"whole {row.divided}s")
+        for row in report.drop_duplicates("measure").itertuples()
+    )
+    return Sheet(
+        f"Recommendation: {notes.study}",
+        [
+            Block(
+                table,
+                "On the report half, which had no part in the choice:",
+                {"Difference pp (interval)": _bars(report, *bars["ci"])},
+            ),
+            Block(
+                chosen,
+                "What the validation half says of every candidate. Its figures chose: that of the recommended one is "
+                "more likely too high than too low.",
+                {
+                    "Execution accuracy pp (interval)": _bars(gain, *bars["ci"]),
+                    "MMLU pp (interval)": _bars(loss, *bars["ci"]),
+                },
+            ),
+        ],
+        [
+            f"The questions are divided in two with seed {first['seed']:.0f}: {divided}. Candidates: all adapters of a "
+            "model, their strengths and steps, and soups. Recommended is the one that gains most on the validation "
+            f"half among those that are shown to gain execution accuracy there, and of which {admitted}; of equal "
+            "gains, the least loss of MMLU. If there is none, the base.",
+            f"Difference, interval, p, unit and verdict as in the comparison with the base, {notes.percent} and level "
+            f"{notes.alpha}, p not adjusted: on the report half there is one candidate of each model. Of several "
+            "models, none is chosen.",
+            *_few(frame, "p and verdict follow McNemar's test, and Detectable is by Connor (1987)"),
+            f"Both halves together: {notes.spider}",
+            f"Both halves together: {notes.mmlu}",
+        ],
+    )
+
+
+def _changes(frame: pd.DataFrame) -> list[str]:
+    """Return differences with their intervals; n/a for the base itself."""
+    texts = _signed_intervals(frame, "difference_pp", "ci_low_pp", "ci_high_pp")
+    return [NOTHING if pd.isna(low) else text for low, text in zip(frame["ci_low_pp"], texts, strict=True)]
+
+
 NOTHING = "n/a"
 
 
@@ -601,6 +682,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 SHEETS = {
+    "recommendation": _recommendation,
     "regression": _regression,
     "exchange": _exchange,
     "factors": _factors,

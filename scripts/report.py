@@ -40,6 +40,7 @@ def report(
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
     base_prompts: str = "dev",
+    recommendation: str | Path | None = None,
 ) -> None:
     """Write the report.
 
@@ -60,6 +61,7 @@ def report(
         face, scale: which of the study's faces and scales was run.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
         base_prompts: the prompts of the base model; "dev" if they are its adapters'.
+        recommendation: what `recommend` wrote (CSV), of a study that has it.
 
     Raises:
         UserError: two runs of a model were given different prompts, and the study does not say so.
@@ -77,6 +79,7 @@ def report(
         own_prompts=base_prompts != "dev",
         tables={name: trained(frame) for name, frame in read.items()},
         points=read["regression"][is_point(read["regression"])],
+        recommendation=read_table(recommendation) if recommendation else None,
         figures={Path(path).stem: Path(path) for path in figures},
         records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in records},
         spider=read_json(spider),

@@ -14,10 +14,11 @@ import pandas as pd
 
 from _files import atomic_write
 from _job import job
-from _sheets import SAME, TABLES, WORDS, Block, Notes, Sheet, read_table, sheet, trained
+from _sheets import SAME, WORDS, Block, Notes, Sheet, read_table, sheet, trained
 
 # What each chapter is called in the list of contents.
 CHAPTERS = {
+    "recommendation": "Recommendation",
     "regression": "Against the base",
     "exchange": "Exchange rate",
     "factors": "Swept settings",
@@ -42,8 +43,11 @@ def tables_page(
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
 ) -> None:
-    """Write `page` from the CSV files of `tables` and `cost`, by name; `style` is its style sheet."""
-    frames = {name: read_table(csv[name]) for name in (*TABLES, "cost")}
+    """Write `page` from the CSV files of `tables` and `cost`, and of `recommend` if there is one, by name.
+
+    `style` is its style sheet.
+    """
+    frames = {name: read_table(csv[name]) for name in CHAPTERS if name in csv}
     notes = Notes(study, frames["execution_accuracy"], frames["mmlu"])
     sheets = {name: sheet(name, frame, notes) for name, frame in frames.items()}
     runs = trained(frames["execution_accuracy"])[["model", "variant"]].drop_duplicates()
@@ -243,7 +247,7 @@ def bar(low: float, middle: float, high: float, start: float, end: float) -> str
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         tables_page(
-            csv={name: snakemake.input[name] for name in CHAPTERS},
+            csv=dict(snakemake.input.items()),
             style=Path(__file__).resolve().with_name("tables_page.css"),
             page=snakemake.output.page,
             **snakemake.params.settings,

@@ -263,6 +263,10 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             "evaluation.soups.one: found 1 adapters, expected at least 2 to average.",
         ),
         (
+            {"models": {"m": {"source": "x", "precision": "nf4"}}, "recommend": {"merge": True}},
+            "recommend.merge: found true, but models.m.precision is nf4, and 4-bit weights cannot hold",
+        ),
+        (
             {"mmlu": {"source": "x", "shots_from": "fixed"}},
             "mmlu.fixed_shots: found 0 rows, expected mmlu.shots = 4.",
         ),
@@ -519,6 +523,13 @@ def test_what_only_the_list_of_studies_shows_reaches_no_job():
     assert _config.settings(study(models={"m": model})) == _config.settings(study())
 
 
+def test_a_recommendation_changes_its_own_rules_alone():
+    before, after = (_config.settings(study(recommend=section)) for section in (None, {"max_loss_pp": 2}))
+    assert {rule for rule in after if after[rule] != before[rule]} == {"recommend", "export_recommended"}
+    merged = _config.settings(study(recommend={"max_loss_pp": 2, "merge": True}))
+    assert {rule for rule in after if after[rule] != merged[rule]} == {"export_recommended"}
+
+
 TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", "train")
 
 
@@ -537,6 +548,7 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", 
         {"known_defects": ["x"], "published": {"report": "x"}},
         {"evaluation": {"strengths": [0.5]}},
         {"evaluation": {"steps": [5]}, "training": {"kept_steps": [5]}},
+        {"recommend": {"max_loss_pp": 2}},
     ],
 )
 def test_no_evaluation_setting_reaches_training(sections):

@@ -12,7 +12,7 @@ import yaml
 from _sheets import TABLES as WRITTEN
 
 # What is made of the tables, and of the answers and times that lie behind them.
-TABLES = {"tables", "tables_page", "figures", "report"}
+TABLES = {"tables", "tables_page", "figures", "report", "recommend", "export_recommended"}
 SCORED = TABLES | {"answers"}
 ANSWERED = SCORED | {"cost"}
 
@@ -68,7 +68,7 @@ def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake, c
     for name in ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss"):
         for suffix in ("svg", "pdf"):
             assert (results / "figures" / f"{name}.{suffix}").stat().st_size > 0
-    for name in ("report.md", "report.pdf", "tables.html", "answers.html"):
+    for name in ("report.md", "report.pdf", "tables.html", "answers.html", "recommended/recommendation.json"):
         assert (results / name).stat().st_size > 0
     for variant in ["base", *names(config)]:
         for name in ("spider.csv", "mmlu.csv", "spider_answers.jsonl", "mmlu_answers.jsonl"):
@@ -135,6 +135,21 @@ def _one_more_rate(config: dict) -> set[str]:
     return chain(["lr0.00005"], *EVERY_RULE) | ANSWERED
 
 
+def _cap(config: dict) -> set[str]:
+    config["recommend"]["max_loss_pp"] = 2
+    return {"recommend", "export_recommended", "tables_page", "report"}
+
+
+def _merge(config: dict) -> set[str]:
+    config["recommend"]["merge"] = True
+    return {"export_recommended"}
+
+
+def _not_recommended(config: dict) -> set[str]:
+    del config["recommend"]
+    return {"tables_page", "report"}
+
+
 def _one_rate_dropped(config: dict) -> set[str]:
     config["training"]["learning_rate"].pop()
     return ANSWERED
@@ -167,6 +182,9 @@ def _rank_swept(config: dict) -> set[str]:
         _merged,
         _mmlu_shots,
         _one_more_rate,
+        _cap,
+        _merge,
+        _not_recommended,
         _one_rate_dropped,
         _epochs,
         _rank,

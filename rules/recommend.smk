@@ -1,0 +1,55 @@
+# In a study that asks for a recommendation (`recommend`) alone.
+
+
+rule recommend:
+    """Choose an adapter or point of each model on one half of the questions, and count it on the other half."""
+    input:
+        spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
+        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+    output:
+        csv=report(
+            "<results>/tables/recommendation.csv",
+            caption="captions/recommendation.rst",
+            category="Tables",
+            labels={"table": "Recommendation"},
+        ),
+        md="<results>/tables/recommendation.md",
+        decision="<results>/tables/recommendation.json",
+    log:
+        "<logs>/recommend.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=SETTINGS["recommend"],
+    script:
+        "../scripts/recommend.py"
+
+
+rule export_recommended:
+    """Write what is recommended as plain PEFT or transformers load it, with its model card."""
+    input:
+        decision="<results>/tables/recommendation.json",
+        # Which of them it is to be is known only when the rule runs.
+        adapters=[
+            f"<results>/runs/{model}/{folder}/{name}"
+            for model in config["models"]
+            for folder in dict.fromkeys(FOLDERS.values())
+            for name in _config.ADAPTER_FILES
+        ],
+        records=collect("<results>/data/models/{model}.json", model=config["models"]),
+        prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
+        base_prompts=collect(f"<results>/runs/{{model}}/prompts/{BASE_PROMPTS}.json", model=config["models"]),
+        spider="<results>/data/spider/manifest.json",
+    output:
+        # What is in it depends on what is recommended, and nothing of an earlier choice may stay.
+        folder=directory("<results>/recommended"),
+    log:
+        "<logs>/export_recommended.log",
+    conda:
+        "../envs/model.yaml"
+    resources:
+        mem_mb=32000 if config["recommend"]["merge"] else 4000,
+    params:
+        settings=SETTINGS["export_recommended"],
+    script:
+        "../scripts/export_recommended.py"
