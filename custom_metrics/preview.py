@@ -47,18 +47,18 @@ def preview(columns: Sequence[str], rows: Rows, others: Rows) -> dict:
     }
 
 
-def value(cell: object) -> object:
+def value(cell: object, characters: int = CHARACTERS) -> object:
     """Return a value of SQLite as one that survives JSON in any language.
 
-    NULL, short texts and numbers that a double holds exactly stay what they are. A longer text becomes
-    `{"text": its beginning, "length": characters}`, a blob `{"blob": its beginning in hexadecimal, "length": bytes}`,
-    any other number `{"number": its digits}`.
+    NULL, texts of up to so many `characters` and numbers that a double holds exactly stay what they are. A longer text
+    becomes `{"text": its beginning, "length": characters}`, a blob `{"blob": its beginning in hexadecimal, "length":
+    bytes}`, any other number `{"number": its digits}`.
     """
     match cell:
         case str():
-            return cell if len(cell) <= CHARACTERS else {"text": cell[:CHARACTERS], "length": len(cell)}
+            return cell if len(cell) <= characters else {"text": cell[:characters], "length": len(cell)}
         case bytes():
-            return {"blob": cell[: CHARACTERS // 2].hex(), "length": len(cell)}
+            return {"blob": cell[: characters // 2].hex(), "length": len(cell)}
         case int() if abs(cell) > LARGEST_INTEGER:
             return {"number": str(cell)}
         case float() if not math.isfinite(cell):

@@ -30,6 +30,7 @@ import re
 import sqlite3
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 MAX_ROWS = 500_000
@@ -131,7 +132,12 @@ class Database:
         self._connection.close()
 
     def execute(
-        self, sql: str, timeout_s: float = 30.0, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
+        self,
+        sql: str,
+        timeout_s: float = 30.0,
+        max_rows: int = MAX_ROWS,
+        max_bytes: int = MAX_BYTES,
+        first_rows: int | None = None,
     ) -> Execution:
         """Run one query; see the module's text for what is prevented.
 
@@ -140,6 +146,7 @@ class Database:
             timeout_s: seconds, from now to the last row.
             max_rows: most rows a result may have.
             max_bytes: most characters of text and bytes of blobs a result may have, all rows together.
+            first_rows: stop after so many rows, as if there were no more; None: run to the end.
         """
         if not _COMMENT.sub("", sql):
             return Execution(None, "no_sql", "no SQL")
@@ -151,7 +158,7 @@ class Database:
                 # Without columns it is no query, and its lack of rows must not pass for an empty result.
                 return Execution(None, "forbidden", "not a query")
             max_rows = min(max_rows, MAX_VALUES // len(cursor.description))
-            for row in cursor:
+            for row in islice(cursor, first_rows):
                 rows.append(row)
                 for value in row:
                     if isinstance(value, (str, bytes)):

@@ -188,7 +188,8 @@ def _values(result: Execution) -> int:
     return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1
 
 
-def _confine() -> None:
+def confine() -> None:
+    """Take from this process what no query needs: much memory, and writing files."""
     # Ctrl+C is for the program that started this one, which then closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Some systems have no such limit; SQLite's own holds there.
@@ -201,7 +202,7 @@ def _confine() -> None:
 
 def main(descriptor: int) -> None:
     """Answer messages until the other end is closed."""
-    _confine()
+    confine()
     databases = Databases()
     with Connection(descriptor) as connection:
 

@@ -28,13 +28,16 @@ except UserError as error:
 SETTINGS = _config.settings(config)
 # One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
 RUNS = SETTINGS["tables"]["runs"]
-BASE_PROMPTS = _config.base_prompts(config)
+OWN_PROMPTS = _config.own_prompts(config)
 EVALUATED = config["training"]["eval_strategy"] != "no"
 PUBLISHED = bool(config["published"]["tables"])
 # The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
 ADAPTERS = [run for run in TRAINED if run["variant"] != _config.BASE]
 FOLDERS = _config.adapter_folders(config)
+# With other examples in its text-to-SQL prompts, the base model has the answers to MMLU that it has anyway.
+SHOTS = {run["variant"] for run in RUNS if "shots" in run.get("point", {})}
+ASKED_MMLU = [run for run in RUNS if run["variant"] not in SHOTS]
 SOUPS = {name: point["of"] for name, point in _config.points(config).items() if "soup" in point}
 # What `tables` and `figures` write, and what each is called in Snakemake's report; the captions have the same names.
 TABLES = {
@@ -63,6 +66,8 @@ if any("strength" in run.get("point", {}) for run in RUNS):
     FIGURES["strength"] = "Adapter strength"
 if any("step" in run.get("point", {}) for run in RUNS):
     FIGURES["trajectory"] = "Trajectory of training"
+if SHOTS:
+    FIGURES["shots"] = "Solved examples in the prompt"
 
 
 def any_of(names):
@@ -72,16 +77,35 @@ def any_of(names):
 
 wildcard_constraints:
     model=any_of(config["models"]),
-    variant=any_of([_config.BASE, *FOLDERS]),
-    split="train|validation|dev|dev_base",
+    variant=any_of(dict.fromkeys([_config.BASE, *FOLDERS, *OWN_PROMPTS])),
+    split="train|validation|dev|dev_shots[0-9]+",
+    shots="[0-9]+",
 
 
 def adapter_files(wildcards):
     """Return the adapter that a variant answers with; nothing for the base model."""
-    if wildcards.variant == _config.BASE:
+    if wildcards.variant not in FOLDERS:
         return []
     folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
     return [f"{folder}/{name}" for name in _config.ADAPTER_FILES]
+
+
+def spider_prompts(wildcards):
+    """Return the text-to-SQL prompts that a variant answers."""
+    return f"<results>/runs/{wildcards.model}/prompts/{OWN_PROMPTS.get(wildcards.variant, 'dev')}.jsonl"
+
+
+def mmlu_answers(wildcards):
+    """Return the answers to MMLU of a variant."""
+    variant = _config.BASE if wildcards.variant in SHOTS else wildcards.variant
+    return f"<results>/runs/{wildcards.model}/{variant}/mmlu_answers.jsonl"
+
+
+def split_rows(wildcards):
+    """Return the rows of a split, and the solved examples that are put before each."""
+    name, _, number = wildcards.split.partition("_shots")
+    shots = f"shots{number}" if number else "shots"
+    return {"rows": f"<results>/data/splits/{name}.jsonl", "shots": f"<results>/data/splits/{shots}.jsonl"}
 
 
 def soup_files(wildcards):

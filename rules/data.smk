@@ -102,15 +102,28 @@ rule prepare_mmlu:
         "../scripts/prepare_mmlu.py"
 
 
+rule extend_shots:
+    """Take so many solved examples: those set aside, then further ones from the training rows."""
+    input:
+        shots="<results>/data/splits/shots.jsonl",
+        train="<results>/data/splits/train.jsonl",
+        tables="<results>/data/spider/tables.json",
+    output:
+        shots="<results>/data/splits/shots{shots}.jsonl",
+    log:
+        "<logs>/extend_shots/{shots}.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["extend_shots"],
+    script:
+        "../scripts/extend_shots.py"
+
+
 rule render_spider:
     """Write the text-to-SQL prompts of one split as the model's chat template wraps them."""
     input:
-        rows=branch(
-            evaluate("{split} == 'dev_base'"),
-            then="<results>/data/splits/dev.jsonl",
-            otherwise="<results>/data/splits/{split}.jsonl",
-        ),
-        shots="<results>/data/splits/shots.jsonl",
+        unpack(split_rows),
         tables="<results>/data/spider/tables.json",
         manifest="<results>/data/spider/manifest.json",
         record="<results>/data/models/{model}.json",

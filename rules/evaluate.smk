@@ -1,11 +1,7 @@
 rule predict_spider:
     """Answer the text-to-SQL prompts with the base model or one adapter; a killed job goes on where it was."""
     input:
-        prompts=branch(
-            evaluate("{variant} == 'base'"),
-            then=f"<results>/runs/{{model}}/prompts/{BASE_PROMPTS}.jsonl",
-            otherwise="<results>/runs/{model}/prompts/dev.jsonl",
-        ),
+        prompts=spider_prompts,
         record="<results>/data/models/{model}.json",
         adapter=adapter_files,
     output:
@@ -80,7 +76,7 @@ rule score_spider:
 rule score_mmlu:
     """Compare letters with the key, and write one record per question."""
     input:
-        answers="<results>/runs/{model}/{variant}/mmlu_answers.jsonl",
+        answers=mmlu_answers,
         questions="<results>/data/mmlu_suite/questions.jsonl",
     output:
         records="<results>/runs/{model}/{variant}/mmlu.csv",

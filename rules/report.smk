@@ -30,7 +30,7 @@ rule cost:
     input:
         train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
         predict_spider=collect("<results>/runs/{run[model]}/{run[variant]}/predict_spider.json", run=RUNS),
-        predict_mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=RUNS),
+        predict_mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=ASKED_MMLU),
         answers=collect("<results>/runs/{run[model]}/{run[variant]}/spider_answers.jsonl", run=RUNS),
     output:
         csv=report(
@@ -148,9 +148,10 @@ rule report:
         dev_prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
         mmlu_prompts=collect("<results>/runs/{model}/prompts/mmlu.json", model=config["models"]),
         train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
-        answers_reports=collect(
-            "<results>/runs/{run[model]}/{run[variant]}/predict_{task}.json", run=RUNS, task=["spider", "mmlu"]
-        ),
+        answers_reports=[
+            *collect("<results>/runs/{run[model]}/{run[variant]}/predict_spider.json", run=RUNS),
+            *collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=ASKED_MMLU),
+        ],
     output:
         report="<results>/report.md",
         pdf=report("<results>/report.pdf", caption="captions/report.rst", category="Report", labels={"report": "PDF"}),

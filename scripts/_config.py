@@ -5,7 +5,7 @@ import a model library or touch the network.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from jsonschema.exceptions import ValidationError
 from _files import UserError
 
 BASE = "base"
-# The prompts of the base model where a study gives it fewer examples than its adapters (prompt.base_shots).
-DEV_BASE = "dev_base"
 # What an adapter is in a folder.
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
@@ -285,11 +283,17 @@ def points(config: dict) -> dict[str, dict[str, Any]]:
     weight is multiplied by that), `step` (lr0.003@step50: the adapter as it was after so many optimizer steps) and
     `soup` (soup-mean: the mean of what several adapters add). The strengths 0 and 1 are the base model and the adapter
     itself, which are there anyway; only a base with prompts of its own does not stand for strength 0.
+
+    A point of the base has `shots` (base@shots3: with so many solved examples in its text-to-SQL prompts); the number
+    that the base has in the study is there anyway.
     """
     evaluation = config["evaluation"]
     adapters = [name for name in variants(config) if name != BASE]
-    known = {1.0} | ({0.0} if base_prompts(config) == "dev" else set())
-    found = {}
+    known = {1.0} | ({0.0} if config["prompt"]["base_shots"] is None else set())
+    found = {
+        f"{BASE}@shots{shots}": {"of": [BASE], "shots": shots}
+        for shots in sorted(set(evaluation["shots"]) - {base_shots(config)})
+    }
     for name in adapters if evaluation["adapters"] is None else evaluation["adapters"]:
         for strength in sorted(set(evaluation["strengths"]) - known):
             found[f"{name}@{_plain(strength)}"] = {"of": [name], "strength": strength}
@@ -302,6 +306,8 @@ def adapter_folders(config: dict) -> dict[str, str]:
     """Return the folder, below the model's, of the adapter that each variant answers with; the base has none."""
     folders = {name: f"{name}/adapter" for name in variants(config) if name != BASE}
     for name, point in points(config).items():
+        if "shots" in point:
+            continue
         if "step" in point:
             folders[name] = f"{point['of'][0]}/steps/{point['step']}"
         else:
@@ -325,13 +331,19 @@ def settings(config: dict) -> dict[str, dict]:
     }
     models, runs = config["models"], variants(config)
     further = points(config)
+    prompts = own_prompts(config)
+    # That of the base matters only beside others.
+    shown = {"shots": base_shots(config)} if any("shots" in point for point in further.values()) else {}
     names = [{"model": model, "variant": name} for model in models for name in runs]
     every_name = [{"model": model, "variant": name} for model in models for name in [*runs, *further]]
     swept = [
         run
         for model in models
         for run in [
-            *({"model": model, "settings": chosen, "variant": name} for name, chosen in runs.items()),
+            *(
+                {"model": model, "settings": chosen, "variant": name} | (shown if name == BASE else {})
+                for name, chosen in runs.items()
+            ),
             *(
                 {
                     "model": model,
@@ -346,7 +358,7 @@ def settings(config: dict) -> dict[str, dict]:
     ]
     defects = _pick(config, "known_defects", "accept_defect")
 
-    def predict(max_new_tokens: int) -> dict:
+    def predict(max_new_tokens: int, names: Iterable[str]) -> dict:
         return {
             model: {
                 name: {
@@ -355,7 +367,7 @@ def settings(config: dict) -> dict[str, dict]:
                     **_pick(inference, "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed"),
                     **({"strength": further[name]["strength"]} if "strength" in further.get(name, {}) else {}),
                 }
-                for name in [*runs, *further]
+                for name in names
             }
             for model, values in models.items()
         }
@@ -372,9 +384,9 @@ def settings(config: dict) -> dict[str, dict]:
             "train": render | target,
             "validation": render | target,
             "dev": render | dev,
-            # Rendered only if the study asks for it: see `base_prompts`.
-            DEV_BASE: render | dev | _pick(prompt, "base_shots"),
+            **dict.fromkeys(prompts.values(), render | dev),
         },
+        "extend_shots": _pick(spider, "seed"),
         "render_mmlu": {"system": prompt["mmlu_system"], "max_new_tokens": inference["mmlu_max_new_tokens"]},
         "audit_labels": _pick(config["training"], "max_length", "truncate") | target | _pick(config, "accept_defect"),
         "train": {
@@ -382,8 +394,8 @@ def settings(config: dict) -> dict[str, dict]:
             for model in models
         },
         "soup": {},
-        "predict_spider": predict(inference["spider_max_new_tokens"]),
-        "predict_mmlu": predict(inference["mmlu_max_new_tokens"]),
+        "predict_spider": predict(inference["spider_max_new_tokens"], [*runs, *further]),
+        "predict_mmlu": predict(inference["mmlu_max_new_tokens"], [*runs, *adapter_folders(config)]),
         "score_spider": _pick(config["scoring"], "timeout_s"),
         "score_mmlu": {},
         "tables": {
@@ -402,7 +414,7 @@ def settings(config: dict) -> dict[str, dict]:
         "figures": _pick(config["report"], "language"),
         "report": {
             "study": label(config),
-            "base_prompts": base_prompts(config),
+            "own_prompts": sorted(prompts),
             **_pick(config["tables"], "semantics"),
             **_pick(config["report"], "language"),
             **_pick(config, "face", "scale"),
@@ -454,9 +466,21 @@ def _training(config: dict, model: str, chosen: dict[str, Any]) -> dict:
     }
 
 
-def base_prompts(config: dict) -> str:
-    """Return which prompts the base model answers: those of its adapters, unless prompt.base_shots sets it apart."""
-    return "dev" if config["prompt"]["base_shots"] is None else DEV_BASE
+def base_shots(config: dict) -> int:
+    """Return how many solved examples the base model sees before each text-to-SQL question."""
+    own, shots = config["prompt"]["base_shots"], config["spider"]["shots"]
+    return own if own is not None else shots if isinstance(shots, int) else len(shots)
+
+
+def own_prompts(config: dict) -> dict[str, str]:
+    """Return the split of the text-to-SQL prompts that a variant answers, by variant; of all others it is dev.
+
+    The split dev_shots3 is dev with three solved examples before each question.
+    """
+    shots = {name: point["shots"] for name, point in points(config).items() if "shots" in point}
+    if config["prompt"]["base_shots"] is not None:
+        shots[BASE] = config["prompt"]["base_shots"]
+    return {name: f"dev_shots{number}" for name, number in shots.items()}
 
 
 def _plain(value: Any) -> str:

@@ -101,7 +101,8 @@ def _sample(database: str | Path | None, table: str, rows: int) -> str:
     connection = sqlite3.connect(f"file:{Path(database).absolute()}?mode=ro&immutable=1", uri=True)
     connection.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
     try:
-        cursor = connection.execute(f'SELECT * FROM "{table}" LIMIT {int(rows)}')
+        name = table.replace('"', '""')
+        cursor = connection.execute(f'SELECT * FROM "{name}" LIMIT {int(rows)}')
         lines = ["\t".join(column[0] for column in cursor.description)]
         # A long text would fill the prompt and teach nothing about the format of the column.
         lines += ["\t".join("NULL" if v is None else str(v)[:50] for v in row) for row in cursor]

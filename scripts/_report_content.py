@@ -17,7 +17,7 @@ import pandas as pd
 
 from _files import UserError
 from _report_text import Language, Spans, code, joined, text
-from _sheets import ALL, BASE, GAINS_LESS, HARDNESS, RECOMMENDED, SAME, SEED, SEMANTICS
+from _sheets import ALL, BASE, GAINS_LESS, HARDNESS, RECOMMENDED, SAME, SEED, SEMANTICS, is_prompted
 
 SPIDER, MMLU = "execution_accuracy", "mmlu"
 # What the tables call a verdict, and the name by which its words and sentences are found.
@@ -37,6 +37,7 @@ FIGURES = {
     "seeds": "seeds_figure_caption",
     "strength": "strength_caption",
     "trajectory": "trajectory_caption",
+    "shots": "shots_figure_caption",
 }
 
 Run = tuple[str, str]
@@ -49,11 +50,12 @@ class Facts:
     Attributes:
         study, face, scale, semantics, known_defects, accept_defect: as the study's configuration has them; `study` is
             the name with face and scale.
-        own_prompts: whether the base model has prompts of its own on Spider.
+        own_prompts: the variants whose Spider prompts are not those of the adapters.
         tables: the tables of `tables` and `cost` by name, text as text, numbers as numbers, an empty cell as NaN;
             base models and trained adapters alone.
         points: the rows of the regression table on what `evaluation` adds.
         recommendation: the table of `recommend`, None for a study without.
+        shots: how many examples the base model's prompts have, where it is evaluated with other numbers too.
         figures: the PDF of each figure by name.
         records: the Spider records of each run, in the order of the tables.
         spider, mmlu, splits, suite: manifests of the fetched releases, the splits and the MMLU questions.
@@ -69,10 +71,11 @@ class Facts:
     semantics: str
     known_defects: Sequence[str]
     accept_defect: Sequence[str]
-    own_prompts: bool
+    own_prompts: Sequence[str]
     tables: Mapping[str, pd.DataFrame]
     points: pd.DataFrame
     recommendation: pd.DataFrame | None
+    shots: int | None
     figures: Mapping[str, Path]
     records: Mapping[Run, pd.DataFrame]
     spider: Mapping
@@ -376,7 +379,7 @@ class _Report:
                     table=number,
                     shots=say.listed([code(shot) for shot in shots], most=8) if shots else say("none"),
                 ),
-                say("other_prompts" if facts.own_prompts else "same_prompts"),
+                say("other_prompts" if BASE in facts.own_prompts else "same_prompts"),
             ),
             *self.paragraph(
                 say(
@@ -544,6 +547,7 @@ class _Report:
             *self.part("errors", self.errors_part()),
             *self.part("seeds", self.seeds_part()),
             *self.part("points", self.points_part()),
+            *self.part("shots", self.shots_part()),
             *self.part("recommendation", self.recommendation_part()),
             *self.part("cost", self.cost_part()),
         ]
@@ -798,7 +802,7 @@ class _Report:
 
     def points_part(self) -> list[dict]:
         say, points = self.say, self.facts.points
-        frame = points[points["category"] == ALL]
+        frame = points[(points["category"] == ALL) & ~is_prompted(points)]
         if frame.empty:
             return []
         columns = {"h_run": "left", "h_measure": "left", "h_base_tuned": "right", "h_difference": "right"}
@@ -865,6 +869,52 @@ class _Report:
             )
         few = (frame["half"] == "report") & (frame["unit"] == "question")
         return [*blocks, *self.paragraph(say("recommend_few") if few.any() else [], say("recommend_where"))]
+
+    def shots_part(self) -> list[dict]:
+        say, points, own = self.say, self.facts.points, self.facts.shots
+        frame = points[is_prompted(points)]
+        if frame.empty:
+            return []
+        columns = {"h_run": "left", "h_base_prompted": "right", "h_difference": "right", "h_p": "right"}
+        columns |= {"h_verdict": "left"}
+        rows = [
+            (
+                rank,
+                [
+                    self.name((row.model, row.variant)),
+                    f"{say.number(row.base_accuracy_pct)} → {say.number(row.tuned_accuracy_pct)}",
+                    self.difference(row),
+                    say.p(row.p_holm),
+                    self.judged(row.verdict),
+                ],
+            )
+            for rank, row in enumerate(frame.itertuples())
+        ]
+        note = say("shots_note", n=len(frame), level=self.level, **self.data())
+        table = self.table(say("shots_caption"), columns, rows, note, file="tables/regression.csv", more="more_first")
+        figures = self.figures("shots")
+        sentences = [say("shots_text", table=table["label"] + self.seen(figures), own=say.count("n_example", own))]
+        for model in list(dict.fromkeys(frame["model"]))[:3]:
+            base = self.whole[model, BASE]
+            tried = {own: base.accuracy_pct}
+            tried |= {int(r.shots): r.tuned_accuracy_pct for r in frame[frame["model"] == model].itertuples()}
+            # Of equals, the fewest.
+            best = min(tried, key=lambda shots: (-tried[shots], shots))
+            values = {"model": code(model), "shots": say.count("n_example", best), "accuracy": say.number(tried[best])}
+            sentences.append(say("shots_best", **values))
+            adapters = [run for run in self.adapters if run[0] == model]
+            if adapters:
+                first = min(adapters, key=self.rank.__getitem__)
+                reached = self.whole[first].accuracy_pct
+                sentences.append(
+                    say(
+                        "shots_adapter",
+                        adapter=self.name(first),
+                        accuracy=say.number(reached),
+                        difference=say.signed(reached - tried[best]),
+                    )
+                )
+        return [*self.paragraph(*sentences), table, *figures]
 
     def cost_part(self) -> list[dict]:
         say, frame = self.say, self.tables["cost"]
@@ -1162,11 +1212,11 @@ class _Report:
             add(None, "w_model", model["sha256"], name=code(model["name"]))
         prompts = {}
         for (model, variant, task), report in facts.answers.items():
-            own = facts.own_prompts and variant == BASE and task == "predict_spider"
-            key = "w_base_prompts" if own else "w_spider_prompts" if task == "predict_spider" else "w_mmlu_prompts"
-            prompts[key, model] = report["prompts_sha256"]
-        for (key, model), sha256 in prompts.items():
-            add(None, key, sha256, model=code(model))
+            own = task == "predict_spider" and variant in facts.own_prompts
+            key = "w_own_prompts" if own else "w_spider_prompts" if task == "predict_spider" else "w_mmlu_prompts"
+            prompts[key, model, variant if own else ""] = report["prompts_sha256"]
+        for (key, model, variant), sha256 in prompts.items():
+            add(None, key, sha256, model=code(model), variant=code(variant))
         for run, report in facts.train.items():
             sha256 = report.get("adapter_sha256", {}).get("adapter_model.safetensors")
             add(self.rank.get(run), "w_adapter", sha256, name=self.name(run))

@@ -97,6 +97,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "errors": ("Classes of errors", "Classes de erros"),
     "seeds": ("Seeds", "Sementes"),
     "recommendation": ("Recommendation", "Recomendação"),
+    "shots": ("Prompting alone", "Só prompting"),
     "points": ("Adapter strength, trajectory and soups", "Intensidade do adaptador, trajetória e soups"),
     "cost": ("Training and cost", "Treino e custo"),
     "error_analysis": ("Error analysis", "Análise de erros"),
@@ -405,6 +406,22 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Todos os candidatos estão em `tables/recommendation.md`; o recomendado está em `recommended/`, pronto para "
         "carregar.",
     ),
+    "shots_text": (
+        "{table} gives the base model with other numbers of solved examples in its text-to-SQL prompts; its own have "
+        "{own}. Nothing is trained for this, so no general knowledge is lost.",
+        "A {table} mostra o modelo base com outros números de exemplos resolvidos nos prompts de text-to-SQL; os "
+        "próprios têm {own}. Nada é treinado para isso, e assim nenhum conhecimento geral se perde.",
+    ),
+    "shots_best": (
+        "The best number for {model}, of equal ones the least, is {shots}: {accuracy}%.",
+        "O melhor número para {model}, entre iguais o menor, é {shots}: {accuracy}%.",
+    ),
+    "shots_adapter": (
+        "Its adapter with the highest accuracy, {adapter}, has {accuracy}%, {difference} pp against that; this "
+        "difference is not tested.",
+        "Seu adaptador de maior acurácia, {adapter}, tem {accuracy}%, {difference} pp em relação a isso; essa "
+        "diferença não é testada.",
+    ),
     "cost_text": ("{table} gives what each job took.", "A {table} mostra o que cada job consumiu."),
     "cost_text_loss": (
         "{table} gives what each job took, {figure} how the loss fell in training.",
@@ -514,6 +531,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "nenhum ponto daqui muda. O melhor de vários pontos parece melhor do que é. n = {spider} perguntas do Spider "
         "({semantics}, `{spider_hash}`) e {mmlu} do MMLU (`{mmlu_hash}`), intervalos de {level}.",
     ),
+    "shots_caption": (
+        "Other numbers of solved examples in the base model's prompts",
+        "Outros números de exemplos resolvidos nos prompts do modelo base",
+    ),
+    "shots_note": (
+        "`base@shots`: the base model with so many examples. Exploratory: p (Holm) is adjusted for these {n} "
+        "comparisons, apart from all others. n = {spider} Spider questions ({semantics}, `{spider_hash}`), "
+        "{level} intervals.",
+        "`base@shots`: o modelo base com esse número de exemplos. Exploratório: p (Holm) é ajustado para estas {n} "
+        "comparações, à parte das outras. n = {spider} perguntas do Spider ({semantics}, `{spider_hash}`), "
+        "intervalos de {level}.",
+    ),
     "cost_caption": ("Cost of the jobs", "Custo dos jobs"),
     "cost_note": (
         "Time of the work itself, without loading. Devices: {devices}.",
@@ -556,6 +585,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Both accuracies by adapter strength, and in the plane of the two, with {level} intervals",
         "As duas acurácias por intensidade do adaptador, e no plano das duas, com intervalos de {level}",
     ),
+    "shots_figure_caption": (
+        "Execution accuracy of the base model by the number of solved examples in its prompts, with {level} "
+        "intervals, and that of adapters",
+        "Execution accuracy do modelo base pelo número de exemplos resolvidos nos prompts, com intervalos de {level}, "
+        "e a de adaptadores",
+    ),
     "trajectory_caption": (
         "Both accuracies by optimizer step, and in the plane of the two, with {level} intervals",
         "As duas acurácias por passo do otimizador, e no plano das duas, com intervalos de {level}",
@@ -580,6 +615,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "h_trainable": ("Trainable parameters", "Parâmetros treináveis"),
     "h_loss": ("Last loss", "Última perda"),
     "h_measure": ("Measure", "Medida"),
+    "h_base_prompted": ("Base, own → other prompts %", "Base, prompts próprios → outros %"),
     "h_base_tuned": ("Base → tuned %", "Base → ajustado %"),
     "h_difference": ("Difference pp", "Diferença pp"),
     "h_change": ("Change %", "Mudança %"),
@@ -632,6 +668,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "more": ("{n} more", "mais {n}"),
     "n_adapter": ("one adapter", "um adaptador"),
     "n_adapters": ("{n} adapters", "{n} adaptadores"),
+    "n_example": ("one example", "um exemplo"),
+    "n_examples": ("{n} examples", "{n} exemplos"),
     "n_base": ("one base model", "um modelo base"),
     "n_bases": ("{n} base models", "{n} modelos base"),
     "n_database": ("one database", "um banco de dados"),
@@ -929,7 +967,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "w_suite": ("MMLU suite", "Suíte do MMLU"),
     "w_spider_prompts": ("Spider prompts, {model}", "Prompts do Spider, {model}"),
     "w_mmlu_prompts": ("MMLU prompts, {model}", "Prompts do MMLU, {model}"),
-    "w_base_prompts": ("Spider prompts of the base, {model}", "Prompts do Spider da base, {model}"),
+    "w_own_prompts": ("Spider prompts of {variant}, {model}", "Prompts do Spider de {variant}, {model}"),
     "w_adapter": ("Adapter {name}", "Adaptador {name}"),
     "different_devices": (
         "Not all jobs ran with the same versions or on the same kind of device.",

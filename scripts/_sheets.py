@@ -93,7 +93,13 @@ def is_point(frame: pd.DataFrame) -> pd.Series:
 
 def trained(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a table that are about base models and trained adapters, as if there were no others."""
-    return frame[~is_point(frame)].drop(columns=["of", "strength", "step"], errors="ignore").reset_index(drop=True)
+    what = ["of", "strength", "step", "shots"]
+    return frame[~is_point(frame)].drop(columns=what, errors="ignore").reset_index(drop=True)
+
+
+def is_prompted(frame: pd.DataFrame) -> pd.Series:
+    """Return of each row whether it is about a base model with another number of examples in its prompts."""
+    return frame["of"] == BASE if "of" in frame else pd.Series(False, index=frame.index)
 
 
 class Notes:
@@ -128,12 +134,14 @@ def _regression(frame: pd.DataFrame, notes: Notes) -> Sheet:
     title = f"Adapters against their base model: {notes.study}"
     if frame.empty:
         return Sheet(title, [], [NO_ADAPTERS])
-    whole, point = frame["category"] == ALL, is_point(frame)
+    whole, point, prompted = frame["category"] == ALL, is_point(frame), is_prompted(frame)
     explored = ""
     if point.any():
         explored = (
-            f"{POINTS} They are exploratory: their p are adjusted apart from these, for {int((whole & point).sum())} "
-            f"and {int((~whole & point).sum())} comparisons, so that they change no verdict of an adapter. "
+            f"{POINTS} They are exploratory: their p are adjusted apart from these, for "
+            f"{int((whole & point & ~prompted).sum())} and {int((~whole & point).sum())} comparisons"
+            + (f", and for the {int(prompted.sum())} of base@shots" if prompted.any() else "")
+            + ", so that they change no verdict of an adapter. "
         )
     blocks = [
         Block(table, above, {"Difference pp (interval)": _bars(part, "difference_pp", "ci_low_pp", "ci_high_pp")})
@@ -170,7 +178,8 @@ def _regression(frame: pd.DataFrame, notes: Notes) -> Sheet:
 
 POINTS = (
     "A variant with @ is an adapter with what it adds to the weights multiplied by the number behind it, or as it was "
-    "after so many optimizer steps; soup: the mean of what several adapters add."
+    "after so many optimizer steps; soup: the mean of what several adapters add; base@shots: the base model with so "
+    "many solved examples in its text-to-SQL prompts, whose answers to MMLU are those that it has anyway."
 )
 NO_ADAPTERS = "This study has no adapters: there is nothing to compare with the base model."
 
@@ -370,12 +379,15 @@ def _mmlu(frame: pd.DataFrame, notes: Notes) -> Sheet:
         )
         table["Invalid % (interval)"] = _intervals(part, "invalid_pct", "invalid_ci_low", "invalid_ci_high")
         blocks.append(Block(table, above, {"Accuracy % (interval)": _bars(part, "accuracy_pct", "ci_low", "ci_high")}))
+    unasked = ""
+    if is_prompted(frame).any():
+        unasked = "Rows of base@shots repeat those of the base, which answered these prompts once. "
     return Sheet(
         f"MMLU: {notes.study}",
         blocks,
         [
             notes.mmlu,
-            f"{notes.wilson} Accuracy is that of the letter with the highest probability; chance is 25%. "
+            f"{unasked}{notes.wilson} Accuracy is that of the letter with the highest probability; chance is 25%. "
             '"Generated" reads a letter from generated text instead, where "invalid" texts, which give no plain '
             "letter, count as wrong.",
         ],

@@ -44,22 +44,24 @@ def cost(
         study: the study's name, for the heading.
         runs: as in `tables`.
         train: train.json of each adapter, in their order in `runs`.
-        predict_spider, predict_mmlu, answers: predict_spider.json, predict_mmlu.json and spider_answers.jsonl of each
-            run, in …/<study>/runs/<model>/<variant>/.
+        predict_spider, answers: predict_spider.json and spider_answers.jsonl of each run, in
+            …/<study>/runs/<model>/<variant>/.
+        predict_mmlu: predict_mmlu.json of each run but those with other shots, which have the base's answers.
         csv, md: files to write.
         known_defects, accept_defect: see `_stamp.stamp`.
     """
     _, heads = heads_of(runs)
-    trained = iter(train)
+    trained, knowledge = iter(train), iter(predict_mmlu)
     rows = []
-    for run, head, spider, mmlu, texts in zip(runs, heads, predict_spider, predict_mmlu, answers, strict=True):
+    for run, head, spider, texts in zip(runs, heads, predict_spider, answers, strict=True):
         found = {"train": trained_row(next(trained))} if run["variant"] != BASE and "point" not in run else {}
         found["predict_spider"] = answered_row(spider)
         # Tokens that were generated before a job was cut off were not generated in these seconds.
         if found["predict_spider"]["seconds"] and not found["predict_spider"]["resumed"]:
             tokens = sum(row["tokens"] for row in read_jsonl(texts))
             found["predict_spider"]["tokens_per_second"] = tokens / found["predict_spider"]["seconds"]
-        found["predict_mmlu"] = answered_row(mmlu)
+        if "shots" not in run.get("point", {}):
+            found["predict_mmlu"] = answered_row(next(knowledge))
         benchmarks = Path(spider).parents[3] / "benchmarks"
         for task, row in found.items():
             whole = benchmark(benchmarks / task / run["model"] / f"{run['variant']}.tsv", row["device"])

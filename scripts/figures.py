@@ -51,6 +51,8 @@ CHANCE = 25.0
 MOST_LABELS = 12
 # More adapters than this get the pictures that have less detail and room for all of them.
 MOST_PANELS, MOST_MATRICES = 6, 3
+# So many of a model's adapters stand beside its prompts.
+MOST_LINES = 4
 # Classes of errors that are rarer than this share of the questions are drawn as one.
 RARE = 0.01
 # What became of an answer, in the order of the picture, and the fewer groups of the small picture.
@@ -109,7 +111,7 @@ def figures(
         execution_accuracy, mmlu, regression, databases, confusion, seeds: CSV files of `tables`.
         train: reports of `train`, in …/<model>/<variant>/.
         outputs: paths named <picture>_svg and <picture>_pdf for each picture that is to be drawn, of tradeoff,
-            differences, hardness, databases, error_flow, loss, seeds, strength and trajectory.
+            differences, hardness, databases, error_flow, loss, seeds, strength, trajectory and shots.
         language: en or pt.
 
     Raises:
@@ -132,6 +134,7 @@ def figures(
         "seeds": lambda: seed_spread(comparisons, read_table(seeds), say),
         "strength": lambda: curves(every_point, "strength", dict.fromkeys(last, 1.0), say),
         "trajectory": lambda: curves(every_point, "step", last, say),
+        "shots": lambda: by_shots(every_point, say),
     }
     for name in dict.fromkeys(output.rpartition("_")[0] for output in outputs):
         save(pictures[name](), outputs[f"{name}_svg"], outputs[f"{name}_pdf"])
@@ -140,7 +143,7 @@ def figures(
 def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFrame:
     """Return a row a run: model, variant, x, x_low, x_high (execution accuracy), y, y_low, y_high (MMLU), all in
     percent, x_n, y_n (questions), semantics (of x) and level (of the intervals); where there are points of
-    `evaluation`, also what they are (of, strength, step).
+    `evaluation`, also what they are (of, strength, step, shots).
 
     Raises:
         UserError: a run is in one of the tables only.
@@ -152,7 +155,7 @@ def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFram
     if spider[keys].values.tolist() != knowledge[keys].values.tolist():
         raise UserError(f"{mmlu}: has other runs than {execution_accuracy}. Run `snakemake -R tables`.")
     columns = {"accuracy_pct": "", "ci_low": "_low", "ci_high": "_high", "n": "_n"}
-    what = [column for column in ("of", "strength", "step") if column in spider]
+    what = [column for column in ("of", "strength", "step", "shots") if column in spider]
     points = spider[[*keys, "semantics", *what]].reset_index(drop=True)
     points["level"] = spider["confidence_level"].to_numpy()
     for axis, frame in (("x", spider), ("y", knowledge)):
@@ -972,7 +975,7 @@ def curves(points: pd.DataFrame, axis: str, ends: Mapping[tuple[str, str], float
         axis: strength or step.
         ends: by model and variant, where on the axis each trained adapter is; its base model is at 0.
     """
-    runs = points.drop(columns=["of", "strength", "step"]).to_dict("records")
+    runs = points.drop(columns=["of", "strength", "step", "shots"]).to_dict("records")
     by_run = {(run["model"], run["variant"]): run for run in runs}
     found: dict[tuple[str, str], list[dict]] = {}
     for run, adapter, position in zip(runs, points["of"], points[axis], strict=True):
@@ -1064,6 +1067,88 @@ def curves(points: pd.DataFrame, axis: str, ends: Mapping[tuple[str, str], float
     title = {"strength": say("Adapter strength"), "step": say("Trajectory of training")}[axis]
     body = alt.vconcat(legend(entries, 620), alt.hconcat(*panels), drawn)
     return framed(body, title, [shown, counted, bars], say.decimal)
+
+
+def by_shots(points: pd.DataFrame, say: Words) -> alt.TopLevelMixin:
+    """Return the base model's execution accuracy by the number of examples in its prompts, beside its best adapters'.
+
+    Args:
+        points: as `read_points` returns them.
+    """
+    shown = points[points["shots"].notna()]
+    adapters = trained(points)
+    adapters = adapters[adapters["variant"] != BASE].sort_values("x", ascending=False, kind="stable")
+    best = {model: adapters[adapters["model"] == model].head(MOST_LINES) for model in dict.fromkeys(shown["model"])}
+    limits = domain(
+        [*shown["x_low"], *(x for frame in best.values() for x in frame["x"])],
+        [*shown["x_high"], *(x for frame in best.values() for x in frame["x"])],
+    )
+    first, longest = points.iloc[0], max(1, shown["shots"].max())
+    height, beside = 260, 2 if len(best) > 1 else 1
+    width, room = (470, 150) if beside == 1 else (170, 125)
+    y_scale, x_limits = alt.Scale(domain=limits, nice=False, zero=False), [-0.05 * longest, 1.05 * longest]
+    y = alt.Y(
+        "x:Q",
+        title=say("Spider execution accuracy (%, {semantics})", semantics=semantics_name(first["semantics"], say)),
+        scale=y_scale,
+        axis=alt.Axis(tickCount=6),
+    )
+    x = alt.X(
+        "shots:Q",
+        title=say("solved examples in the prompt"),
+        scale=alt.Scale(domain=x_limits, nice=False, zero=False),
+        axis=alt.Axis(values=sorted(set(shown["shots"])), format="d"),
+    )
+    panels = []
+    columns = ["variant", "shots", "x", "x_low", "x_high"]
+    for model, beside_it in best.items():
+        runs = shown.loc[shown["model"] == model, columns].sort_values("shots").to_dict("records")
+        runs = [run | mark(BLUE, hollow=run["variant"] == BASE) for run in runs]
+        lines = beside_it[["variant", "x"]].to_dict("records")
+        names = fitted([line["variant"] for line in lines], room)
+        # From the top; no label covers another.
+        unit, free = height / (limits[1] - limits[0]), 0.0
+        for line, name in zip(lines, names, strict=True):
+            free = max(free, (limits[1] - line["x"]) * unit)
+            line |= {"label": name, "at": limits[1] - free / unit}
+            free += FONT + 3
+        ends, data = chart(lines), chart(runs)
+        panels.append(
+            layered(
+                [
+                    ends.mark_rule(color=ORANGE, strokeDash=DASHED, strokeWidth=1.5).encode(y=y),
+                    ends.mark_text(align="left", dx=5, fontSize=FONT, color=darker(ORANGE)).encode(
+                        x=alt.value(width), y=alt.Y("at:Q", scale=y_scale), text="label:N"
+                    ),
+                    data.mark_rule(strokeWidth=1.5, opacity=0.45, color=BLUE).encode(
+                        x=x, y=alt.Y("x_low:Q", scale=y_scale), y2="x_high:Q"
+                    ),
+                    data.mark_line(strokeWidth=1.7, color=BLUE).encode(x=x, y=y),
+                    layer_points(runs, x, y),
+                ],
+                width=width,
+                height=height,
+                title=alt.TitleParams(model, fontSize=13, anchor="start", offset=6) if beside > 1 else "",
+            )
+        )
+    entries = [
+        (mark(BLUE, hollow=True), say("base model")),
+        (mark(BLUE), say("base model with another number of examples")),
+        ({"stroke": ORANGE, "dash": DASHED, "thick": 1.5}, say("adapter, with the examples of the study")),
+    ]
+    sentences = [
+        say("Prompting alone: nothing is trained, and no answer to MMLU changes."),
+        say(
+            "n = {n} Spider questions ({semantics}).",
+            n=int(first["x_n"]),
+            semantics=semantics_name(first["semantics"], say),
+        ),
+        say("Bars: {level} Wilson intervals.", level=percent(first["level"], say)),
+    ]
+    if len(adapters) > sum(map(len, best.values())):
+        sentences.append(say("Lines: the {n} adapters of the highest accuracy.", n=MOST_LINES))
+    rows = [alt.hconcat(*panels[i : i + beside]) for i in range(0, len(panels), beside)]
+    return framed(alt.vconcat(legend(entries, 620), *rows), say("Examples in the prompt"), sentences, say.decimal)
 
 
 def written(position: float, say: Words) -> str:
@@ -1199,6 +1284,15 @@ PORTUGUESE = {
     "a cada peso, multiplicado pela intensidade; sem mais treino.",
     "The adapter as it was after so many steps of its training.": "O adaptador como era depois de tantos passos do seu "
     "treino.",
+    "solved examples in the prompt": "exemplos resolvidos no prompt",
+    "base model with another number of examples": "modelo base com outro número de exemplos",
+    "adapter, with the examples of the study": "adaptador, com os exemplos do estudo",
+    "Prompting alone: nothing is trained, and no answer to MMLU changes.": "Só prompting: nada é treinado, e nenhuma "
+    "resposta ao MMLU muda.",
+    "n = {n} Spider questions ({semantics}).": "n = {n} perguntas do Spider ({semantics}).",
+    "Bars: {level} Wilson intervals.": "Barras: intervalos de Wilson de {level}.",
+    "Lines: the {n} adapters of the highest accuracy.": "Linhas: os {n} adaptadores de maior acurácia.",
+    "Examples in the prompt": "Exemplos no prompt",
     "Bars and crosses: {level} Wilson intervals.": "Barras e cruzes: intervalos de Wilson de {level}.",
 }
 

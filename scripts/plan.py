@@ -24,6 +24,7 @@ import os
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,10 @@ def count(path: Path, record: Path) -> Prompts | None:
 
 
 def estimate(config: dict, split: str) -> Prompts:
-    """Return the prompts of a split as the study's numbers and the mean lengths of the real data have them."""
+    """Return the prompts of a split as the study's numbers and the mean lengths of the real data have them.
+
+    The split dev_shots5 is dev with five examples.
+    """
     spider, mmlu = config["spider"], config["mmlu"]
     if split == "mmlu":
         subjects = sum(map(len, mmlu["categories"].values()))
@@ -152,7 +156,8 @@ def estimate(config: dict, split: str) -> Prompts:
         mean = MMLU_QUESTION * (1 + mmlu["shots"]) / CHARACTERS
         return Prompts(number, mean, round(2 * mean), 0, False)
     shots = spider["shots"] if isinstance(spider["shots"], int) else len(spider["shots"])
-    shared = SPIDER_SHOT * shots
+    split, _, other = split.partition("_shots")
+    shared = SPIDER_SHOT * int(other or shots)
     if split == "dev":
         number = spider["dev_questions"] or spider["counts"]["dev"]
         sql = 0
@@ -307,7 +312,12 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
         longest = max(each, key=lambda one: one[1])
         line("train", len(jobs), prompts, longest[1], max(one[0] for one in each), longest[2])
 
-        for task, split in (("spider", "dev"), ("mmlu", "mmlu")):
+        own = _config.own_prompts(config)
+        asked = Counter(own.get(variant, "dev") for variant in settings["predict_spider"][model])
+        for task, split, runs in (
+            *(("spider", *item) for item in asked.items()),
+            ("mmlu", "mmlu", len(settings["predict_mmlu"][model])),
+        ):
             prompts = count(results / "runs" / model / f"prompts/{split}.jsonl", record) or estimate(config, split)
             answer = settings[f"predict_{task}"][model][_config.BASE]
             new = answer["max_new_tokens"]
@@ -331,8 +341,8 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
             while device.cuda and number > 1 and memory(number) > device.memory:
                 number //= 2
             seconds = answering_seconds(device, shape, precision, prompts, number, new)
-            runs = len(settings[f"predict_{task}"][model])
-            line(f"predict_{task}", runs, prompts, prompts.count * prompts.mean, memory(number), seconds)
+            rule = f"predict_{task}" if split in ("dev", "mmlu") else f"predict_{task} ({split})"
+            line(rule, runs, prompts, prompts.count * prompts.mean, memory(number), seconds)
     return rows, refused
 
 

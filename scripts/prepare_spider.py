@@ -119,10 +119,13 @@ def check_apart(train: Sequence[dict], dev: Sequence[dict]) -> None:
             )
 
 
-def draw_shots(train: Sequence[dict], number: int, seed: int, schemas: dict[str, dict]) -> list[dict]:
+def draw_shots(
+    train: Sequence[dict], number: int, seed: int, schemas: dict[str, dict], first: Sequence[dict] = ()
+) -> list[dict]:
     """Draw few-shot rows, each from another database, one easy, one medium, one hard, one extra and so on.
 
     Only rows whose query can be parsed, with at most `MAX_SHOT_CHARACTERS`, on a schema of at most `MAX_SHOT_COLUMNS`.
+    The `number` rows begin with those of `first`; what is drawn does not depend on how many are drawn after it.
 
     Raises:
         UserError: there are fewer such databases than shots.
@@ -135,14 +138,15 @@ def draw_shots(train: Sequence[dict], number: int, seed: int, schemas: dict[str,
         and len(schemas[row["db_id"]]["column_names_original"]) <= MAX_SHOT_COLUMNS
         and parse(row["query"]) is not None
     ]
-    drawn: list[dict] = []
-    for position in range(number):
+    drawn = list(first)
+    for position in range(len(drawn), number):
         used = {row["db_id"] for row in drawn}
         unused = [row for row in candidates if row["db_id"] not in used]
         level = LEVELS[position % len(LEVELS)]
         if not unused:
             raise UserError(
-                f"spider, shots: found {len(drawn)} databases with a short query, expected {number}. Use fewer shots."
+                f"spider.shots or evaluation.shots: found {len(drawn)} databases with a short query, expected "
+                f"{number}. Use fewer shots."
             )
         drawn.append(generator.choice([row for row in unused if row["hardness"] == level] or unused))
     return drawn

@@ -33,19 +33,24 @@ class Schemas:
         if db_id not in self.texts:
             if db_id not in self.tables:
                 raise UserError(f"tables.json: no entry for database {db_id}. The Spider files do not belong together.")
-            entry = self.tables[db_id]
-            if self.schema == "none":
-                self.texts[db_id] = ""
-            elif self.schema == "compact":
-                self.texts[db_id] = compact_schema(entry)
-            elif self.schema == "pipe":
-                self.texts[db_id] = pipe_schema(entry)
-            elif self.schema == "ddl":
-                self.texts[db_id] = ddl_schema(entry)
-            else:
-                database = self.databases / db_id / f"{db_id}.sqlite"
-                self.texts[db_id] = ddl_schema(entry, database, self.sample_rows)
+            database = self.databases / db_id / f"{db_id}.sqlite"
+            self.texts[db_id] = schema_text(self.tables[db_id], database, self.schema, self.sample_rows)
         return self.texts[db_id]
+
+
+def schema_text(entry: dict, database: str | Path, schema: str, sample_rows: int) -> str:
+    """Return the schema text of one database, whose file is read for ddl_rows only; arguments as of `Schemas`."""
+    match schema:
+        case "none":
+            return ""
+        case "compact":
+            return compact_schema(entry)
+        case "pipe":
+            return pipe_schema(entry)
+        case "ddl":
+            return ddl_schema(entry)
+        case _:
+            return ddl_schema(entry, database, sample_rows)
 
 
 def select(rows: list[dict], questions: int | None, exclude_databases: Sequence[str]) -> list[dict]:
@@ -72,8 +77,12 @@ def prompt_row(
     max_new_tokens: int | None,
     style: str = "default",
     train_target: str = "sql",
+    number: str = "spider.shots",
 ) -> dict:
-    """Return the prompts row of one question; with the completion to train on where `max_new_tokens` is None."""
+    """Return the prompts row of one question; with the completion to train on where `max_new_tokens` is None.
+
+    `number` is the key of the study that says how many shots there are.
+    """
     user = spider_user(
         [{"schema": schemas[s["db_id"]], "question": s["question"], "query": s["query"].strip()} for s in shots],
         schemas[row["db_id"]],
@@ -90,7 +99,7 @@ def prompt_row(
         row["id"],
         len(prompt_ids),
         len(completion_ids) if max_new_tokens is None else max_new_tokens,
-        f"Choose a shorter prompt.schema, fewer spider.shots or a smaller inference.spider_max_new_tokens, exclude "
+        f"Choose a shorter prompt.schema, fewer {number} or a smaller inference.spider_max_new_tokens, exclude "
         f"database {row['db_id']}, or take a model with a longer context.",
     )
     if max_new_tokens is not None:
@@ -122,7 +131,6 @@ def render_spider(
     max_new_tokens: int | None = None,
     style: str = "default",
     train_target: str = "sql",
-    base_shots: int | None = None,
 ) -> None:
     """Render one split's prompts.
 
@@ -130,14 +138,13 @@ def render_spider(
         rows, shots: JSON-lines files of `prepare_spider`.
         tables, manifest: Spider's tables.json and the manifest of `fetch_spider`, beside which database/ lies.
         record: the model record.
-        split: train and validation get completions; dev, and dev_base where the base model has prompts of its own, get
-            none and are cut down by `questions` and `exclude_databases`, and `max_new_tokens` must fit behind each.
+        split: train and validation get completions; dev, and dev_shots<N> with other shots than those, get none and
+            are cut down by `questions` and `exclude_databases`, and `max_new_tokens` must fit behind each.
         prompts, report: the files to write.
         system, schema, sample_rows: see `Schemas`.
         style: see `spider_user`.
         train_target: sql; or prompt, which leaves the completions empty, so that the prompt itself is learnt. Studies
             have trained that way; the audit stops it unless the study says so.
-        base_shots: show only the first so many of the shots; None = all.
 
     Raises:
         UserError: a prompt does not fit the model's context, a template that cannot be used, a missing schema.
@@ -149,17 +156,24 @@ def render_spider(
     if train_target not in ("sql", "prompt"):
         raise UserError(f"prompt.train_target: found {train_target!r}, expected sql or prompt.")
     examples = read_jsonl(shots)
-    if base_shots is not None and base_shots > len(examples):
-        raise UserError(f"prompt.base_shots: found {base_shots}, expected at most {len(examples)}, the spider.shots.")
-    examples = examples[:base_shots]
     chosen = read_jsonl(rows)
-    asked = split in ("dev", "dev_base")
+    asked = split.startswith("dev")
     if asked:
         if max_new_tokens is None:
             raise ValueError(f"the {split} split needs max_new_tokens")
         chosen = select(chosen, questions, exclude_databases)
     rendered = [
-        prompt_row(chat, row, examples, schemas, system, max_new_tokens if asked else None, style, train_target)
+        prompt_row(
+            chat,
+            row,
+            examples,
+            schemas,
+            system,
+            max_new_tokens if asked else None,
+            style,
+            train_target,
+            "spider.shots" if split in ("train", "validation", "dev") else "evaluation.shots (or prompt.base_shots)",
+        )
         for row in tqdm(chosen, desc=f"prompts of {split}", mininterval=5)
     ]
     write_jsonl(prompts, rendered)

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from _files import UserError, atomic_write, read_json
 from _job import job
 from _records import SPIDER_COLUMNS, read_records
 from _report_content import Facts, content
 from _report_render import MOST_PAGES, to_markdown, to_pdf
-from _sheets import is_point, read_table, trained
+from _sheets import BASE, is_point, read_table, trained
 
 # The tables that the report tells of.
 TABLES = ("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost")
@@ -39,8 +41,8 @@ def report(
     scale: str = "full",
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
-    base_prompts: str = "dev",
     recommendation: str | Path | None = None,
+    own_prompts: Sequence[str] = (),
 ) -> None:
     """Write the report.
 
@@ -60,14 +62,14 @@ def report(
         language: en or pt.
         face, scale: which of the study's faces and scales was run.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
-        base_prompts: the prompts of the base model; "dev" if they are its adapters'.
         recommendation: what `recommend` wrote (CSV), of a study that has it.
+        own_prompts: the variants whose Spider prompts are not those of the adapters.
 
     Raises:
         UserError: two runs of a model were given different prompts, and the study does not say so.
     """
     answers = {(*run_of(path), Path(path).stem): read_json(path) for path in answers_reports}
-    check_prompts(answers, base_prompts == "dev")
+    check_prompts(answers, own_prompts)
     read = {name: read_table(path) for name, path in tables.items()}
     facts = Facts(
         study=study,
@@ -76,10 +78,11 @@ def report(
         semantics=semantics,
         known_defects=known_defects,
         accept_defect=accept_defect,
-        own_prompts=base_prompts != "dev",
+        own_prompts=own_prompts,
         tables={name: trained(frame) for name, frame in read.items()},
         points=read["regression"][is_point(read["regression"])],
         recommendation=read_table(recommendation) if recommendation else None,
+        shots=own_shots(read["execution_accuracy"]),
         figures={Path(path).stem: Path(path) for path in figures},
         records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in records},
         spider=read_json(spider),
@@ -111,15 +114,22 @@ def run_of(path: str | Path) -> tuple[str, str]:
     return Path(path).parts[-3], Path(path).parts[-2]
 
 
-def check_prompts(answers: Mapping[tuple[str, str, str], Mapping[str, Any]], base_too: bool) -> None:
+def own_shots(accuracy: pd.DataFrame) -> int | None:
+    """Return how many examples are in the base's own prompts, which a study has said where it evaluates others."""
+    found = accuracy.loc[accuracy["variant"] == BASE, "shots"].dropna() if "shots" in accuracy else ()
+    return int(found.iloc[0]) if len(found) else None
+
+
+def check_prompts(answers: Mapping[tuple[str, str, str], Mapping[str, Any]], own_prompts: Sequence[str]) -> None:
     """Check that all variants of a model answered the same prompts.
 
     Raises:
-        UserError: a variant was given other prompts than the others; the base's Spider prompts only if `base_too`.
+        UserError: a variant was given other prompts than the others; the Spider prompts of `own_prompts` are not
+            looked at.
     """
     found: dict[tuple[str, str], str] = {}
     for (model, variant, task), facts in answers.items():
-        if not base_too and (variant, task) == ("base", "predict_spider"):
+        if variant in own_prompts and task == "predict_spider":
             continue
         sha256 = facts["prompts_sha256"]
         if found.setdefault((model, task), sha256) != sha256:

@@ -26,6 +26,7 @@ from _sheets import (
     TABLES,
     Notes,
     is_point,
+    is_prompted,
     markdown,
     sheet,
 )
@@ -78,7 +79,8 @@ def tables(
         outputs: a path for each name in `_sheets.TABLES`, and for each with `_md`.
         study: the study's name, for the headings.
         runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base); of a
-            point that `evaluation` adds, also `point` (see `_config.points`).
+            point that `evaluation` adds, also `point` (see `_config.points`), and beside points of the base its own
+            number of `shots`.
         confidence_level: of all intervals and verdicts, such as 0.95.
         semantics: the headline's, one of `custom_metrics.judge.SEMANTICS`; the comparison with the base follows it.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with; they
@@ -153,6 +155,7 @@ def heads_of(runs: Sequence[Mapping]) -> tuple[list[str], list[dict]]:
         for run, head in zip(runs, heads, strict=True):
             point = run.get("point", {})
             head |= {"of": " ".join(point.get("of", [])), "strength": point.get("strength"), "step": point.get("step")}
+            head["shots"] = point.get("shots", run.get("shots"))
     return axes, heads
 
 
@@ -260,6 +263,11 @@ def base_of(heads: Sequence[Mapping]) -> dict[int, int]:
                 f"tables: {head['model']} has adapters and no run called {BASE}, which they are compared with."
             )
     return {number: bases[head["model"]] for number, head in enumerate(heads) if head["variant"] != BASE}
+
+
+def answered_apart(heads: Sequence[Mapping], bases: Mapping[int, int], measure: str) -> dict[int, int]:
+    """Return the part of `bases` whose answers are not the base's own: it answered MMLU with its one prompt each."""
+    return {number: base for number, base in bases.items() if measure != "mmlu" or heads[number].get("of") != BASE}
 
 
 def with_heads(heads: Sequence[dict], rows: Iterator[list[dict]]) -> pd.DataFrame:
@@ -385,17 +393,18 @@ def regression_rows(
 
     The p values are adjusted (Holm) within two families: the headline (execution accuracy and aggregate MMLU of all
     adapters) and the categories of MMLU of all adapters. The points that `evaluation` adds are exploratory and have two
-    such families of their own: one point more changes no verdict of an adapter. The verdict follows the adjusted p of
-    the clustered test, and of McNemar's where the unit is the question.
+    such families of their own, and one for the base with other prompts: one point more changes no verdict of an
+    adapter. The verdict follows the adjusted p of the clustered test, and of McNemar's where the unit is the question.
 
     Returns:
         The table, and the estimate behind each aggregate row, by the adapter's position and the measure.
     """
     rows, estimates = {}, {}
     for order, part in enumerate(part for part in parts if part.part in (ALL, "category")):
+        compared = answered_apart(heads, bases, part.measure)
         differences = {
             number: right[part.measure][number, part.chosen] - right[part.measure][base, part.chosen]
-            for number, base in bases.items()
+            for number, base in compared.items()
         }
         if not differences:
             continue
@@ -404,7 +413,7 @@ def regression_rows(
         drawn = np.full((2, len(sums)), np.nan)
         if clustered:
             drawn = np.array(cluster_bootstrap(sums, part.sizes, level, int(hashes[part.measure][:16], 16)))
-        for (number, base), of_units, (draw_low, draw_high) in zip(bases.items(), sums, drawn.T, strict=True):
+        for (number, base), of_units, (draw_low, draw_high) in zip(compared.items(), sums, drawn.T, strict=True):
             before, after = (right[part.measure][run, part.chosen] for run in (base, number))
             estimate = clustered_difference(of_units, part.sizes, level)
             if part.part == ALL:
@@ -437,8 +446,9 @@ def regression_rows(
                 "clusters": part.clusters,
             }
     frame = pd.DataFrame([rows[key] for key in sorted(rows)], columns=[*heads[0], *COMPARED, "p"])
-    headline, point = frame["category"] == ALL, is_point(frame)
-    for family in (headline & ~point, ~headline & ~point, headline & point, ~headline & point):
+    headline, point, prompted = frame["category"] == ALL, is_point(frame), is_prompted(frame)
+    own = point & ~prompted
+    for family in (headline & ~point, ~headline & ~point, headline & own, ~headline & own, prompted):
         adjust(frame, family, "p", "p_holm")
         adjust(frame, family, "p_mcnemar", "p_mcnemar_holm")
     frame["verdict"] = verdicts(frame, level, "better", "worse")
@@ -474,13 +484,15 @@ def exchange_rows(
 ) -> pd.DataFrame:
     """Return how many points of MMLU each adapter lost for one point of execution accuracy gained.
 
-    No rate where a gain is not shown (by the adjusted p of the regression table, and by Fieller's interval).
+    A base model with other prompts can lose none and is left out. No rate where a gain is not shown (by the adjusted p
+    of the regression table, and by Fieller's interval).
     """
     whole = comparisons[comparisons["category"] == ALL]
-    gain_rows = whole[whole["measure"] == "execution_accuracy"].to_dict("records")
+    gain_rows = dict(zip(bases, whole[whole["measure"] == "execution_accuracy"].to_dict("records"), strict=True))
     loss_rows = whole[whole["measure"] == "mmlu"].to_dict("records")
     rows = []
-    for number, gain, loss in zip(bases, gain_rows, loss_rows, strict=True):
+    for number, loss in zip(answered_apart(heads, bases, "mmlu"), loss_rows, strict=True):
+        gain = gain_rows[number]
         learned, changed = estimates[number, "execution_accuracy"], estimates[number, "mmlu"]
         forgotten = changed._replace(centre=-changed.centre)
         interval = fieller(forgotten, learned, level) if gain["verdict"] == "better" else None
@@ -637,7 +649,7 @@ def flip_rows(
     """Count, for each adapter and part of the questions, the answers that its base and it have right and wrong."""
     rows = []
     for number, base in bases.items():
-        for part in parts:
+        for part in (part for part in parts if number in answered_apart(heads, bases, part.measure)):
             before, after = (right[part.measure][run, part.chosen] for run in (base, number))
             both = int((before & after).sum())
             change = gains(before, after)

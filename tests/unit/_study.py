@@ -63,6 +63,20 @@ def draw(n: int, share: float, seed: int) -> list[int]:
     return [int(generator.random() < share) for _ in range(n)]
 
 
+def with_shots(arguments: dict, folder: Path, rights: dict[int, list[int]], own: int = 3) -> dict:
+    """Add to what `study` returned each base with other numbers of examples: of each number the 0/1 of its answers."""
+    for number, run in list(enumerate(arguments["runs"])):
+        if run["variant"] == "base":
+            run["shots"] = own
+            for shots, right in rights.items():
+                point = {"of": ["base"], "shots": shots}
+                name = f"base@shots{shots}"
+                arguments["runs"].append({"model": run["model"], "variant": name, "settings": {}, "point": point})
+                arguments["spider"].append(spider_records(folder / f"{run['model']}-{name}.csv", right))
+                arguments["mmlu"].append(arguments["mmlu"][number])
+    return arguments
+
+
 def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: int = 200) -> dict:
     """Write the records of a study; return the arguments of `tables` but for its outputs."""
     folder.mkdir(parents=True, exist_ok=True)

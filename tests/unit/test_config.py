@@ -369,11 +369,11 @@ def test_each_face_and_scale_has_its_own_results(face, scale, name):
 
 
 def test_the_base_model_has_prompts_of_its_own_only_where_a_study_says_so():
-    assert _config.base_prompts(study()) == "dev"
+    assert _config.own_prompts(study()) == {}
     config = study(prompt={"base_shots": 0})
-    assert _config.base_prompts(config) == "dev_base"
+    assert _config.own_prompts(config) == {"base": "dev_shots0"}
     rendered = _config.settings(config)["render_spider"]
-    assert rendered["dev_base"] == rendered["dev"] | {"base_shots": 0}
+    assert rendered["dev_shots0"] == rendered["dev"]
     assert "train_target" in rendered["train"]
     assert "train_target" not in rendered["dev"]
 
@@ -488,6 +488,30 @@ def test_a_base_with_prompts_of_its_own_does_not_stand_for_strength_0():
     assert list(_config.points(config)) == ["adapter@0"]
 
 
+def test_other_numbers_of_examples_are_points_of_the_base():
+    evaluation = EVALUATION | {"shots": [5, 0, 2]}
+    config = study(training=SWEPT, evaluation=evaluation, spider={"shots": 2})
+    assert dict(list(_config.points(config).items())[:2]) == {
+        "base@shots0": {"of": ["base"], "shots": 0},
+        "base@shots5": {"of": ["base"], "shots": 5},
+    }
+    assert _config.own_prompts(config) == {"base@shots0": "dev_shots0", "base@shots5": "dev_shots5"}
+    before = _config.settings(study(training=SWEPT, evaluation=EVALUATION, spider={"shots": 2}))
+    after = _config.settings(config)
+    # Nothing else is answered again, and nobody is asked the same multiple-choice questions twice.
+    assert after["predict_mmlu"] == before["predict_mmlu"]
+    asked = before["predict_spider"]["m"]
+    assert after["predict_spider"]["m"] == asked | dict.fromkeys(("base@shots0", "base@shots5"), asked["base"])
+    assert after["render_spider"].items() >= before["render_spider"].items()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"render_spider", "predict_spider", "tables", "cost", "answers", "report"}
+    # Only then the tables say what the base itself has.
+    assert [run.get("shots") for run in after["tables"]["runs"][:4]] == [2, None, None, None]
+    assert "shots" not in before["tables"]["runs"][0]
+    own = study(evaluation={"shots": [0, 2]}, prompt={"base_shots": 0}, spider={"shots": ["a", "b"]})
+    assert _config.own_prompts(own) == {"base@shots2": "dev_shots2", "base": "dev_shots0"}
+
+
 def test_a_point_more_changes_no_other_answer_and_no_training():
     before = _config.settings(study(training=SWEPT))
     after = _config.settings(study(training=SWEPT, evaluation=EVALUATION))
@@ -549,6 +573,7 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", 
         {"evaluation": {"strengths": [0.5]}},
         {"evaluation": {"steps": [5]}, "training": {"kept_steps": [5]}},
         {"recommend": {"max_loss_pp": 2}},
+        {"evaluation": {"shots": [0, 9]}},
     ],
 )
 def test_no_evaluation_setting_reaches_training(sections):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from _study import draw, mmlu_records, spider_records, study, table_paths
+from _study import draw, mmlu_records, spider_records, study, table_paths, with_shots
 
 import figures as module
 from _charts import COLOURS, fitted, meet, nearest, place, text_width, wrapped
@@ -18,6 +18,7 @@ from figures import (
     MOST_MATRICES,
     MOST_PANELS,
     Words,
+    by_shots,
     curves,
     domain,
     figures,
@@ -306,9 +307,33 @@ def test_the_curve_goes_through_the_tables_numbers(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("adapters", "models", "language"), [(0, ("demo",), "en"), (2, ("demo", "other"), "pt"), (9, ("demo",), "en")]
+)
+def test_examples_in_the_prompt(tmp_path, adapters, models, language):
+    arguments = with_shots(study(tmp_path, adapters, models), tmp_path, {0: [0, 1] * 100, 5: [1] * 200})
+    inputs, found = drawn(tmp_path / "drawn", arguments, ("shots",), language)
+    points = read_points(inputs["execution_accuracy"], inputs["mmlu"])
+    picture = by_shots(points, Words(language)).to_dict()
+    (panels,) = [row["hconcat"] for row in picture["vconcat"] if "hconcat" in row]
+    for model, panel in zip(models, panels, strict=True):
+        of_layers = [layer.get("data") or panel["data"] for layer in panel["layer"]]
+        of_layers = [json.loads(d["values"] if "values" in d else picture["datasets"][d["name"]]) for d in of_layers]
+        x = points[points["model"] == model].set_index("variant")["x"]
+        expected = [(0, x["base@shots0"]), (3, x["base"]), (5, x["base@shots5"])]
+        assert [(row["shots"], row["x"]) for row in of_layers[-1]] == expected
+        lines = {row["variant"]: row["x"] for row in of_layers[0]} if adapters else {}
+        best = sorted(x[[name for name in x.index if not name.startswith("base")]], reverse=True)[:4]
+        assert list(lines.values()) == best
+        assert all(any(name in text for text in found["shots"]) for name in lines)
+    few = {"en": "Lines: the 4 adapters of the highest", "pt": "Linhas: os 4 adaptadores de maior"}[language]
+    assert any(few in text for text in found["shots"]) == (adapters > 4)
+
+
 def test_points_are_in_no_other_picture(tmp_path):
     before, _ = drawn(tmp_path / "before", study(tmp_path / "a", 2))
-    after, _ = drawn(tmp_path / "after", with_points(tmp_path / "b", 2))
+    arguments = with_shots(with_points(tmp_path / "b", 2), tmp_path, {0: [0] * 200})
+    after, _ = drawn(tmp_path / "after", arguments)
     for name, path in before["outputs"].items():
         if name.endswith("_svg"):
             assert path.read_bytes() == after["outputs"][name].read_bytes(), name

@@ -94,6 +94,18 @@ def test_the_demo(capsys):
     assert "unknown" not in out
 
 
+def test_other_numbers_of_examples_have_lines_of_their_own(capsys):
+    file = study(evaluation={"shots": [0, 3, 5]})
+    assert plan.main(["--configfile", str(file)]) == 0
+    found = rows(capsys.readouterr().out)
+    spider = {name: line for name, line in found.items() if name.startswith("predict_spider")}
+    assert list(spider) == ["predict_spider", "predict_spider (dev_shots0)", "predict_spider (dev_shots5)"]
+    assert [line[2] for line in spider.values()] == ["3", "1", "1"]
+    own, none, five = (int(line[3].strip("~").replace(",", "")) for line in spider.values())
+    assert none < own < five
+    assert found["predict_mmlu"][2] == "3"
+
+
 def test_rendered_prompts_are_counted(capsys, tmp_path):
     model = {"path": str(REPO / "resources/demo/model"), "source": "x", "revision": None, "name": "demo"}
     results = tmp_path / "results/demo"

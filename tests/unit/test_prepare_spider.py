@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from _files import UserError, read_json, read_jsonl, sha256_json
+from extend_shots import extend_shots
 from fetch_spider import fetch_spider
 from prepare_spider import MAX_SHOT_CHARACTERS, prepare_spider
 
@@ -129,6 +130,26 @@ def test_drawn_shots_differ_in_database_and_hardness(files, tmp_path):
     assert [row["hardness"] for row in shots] == ["easy", "medium", "hard", "extra", "easy"]
     assert len({row["db_id"] for row in shots}) == 5
     assert not any("unclosed" in row["query"] for row in shots)
+
+
+def test_more_shots_go_on_with_the_list(files, tmp_path):
+    made = prepare(files, tmp_path / "out", shots=2)
+    paths = {"shots": tmp_path / "out/shots.jsonl", "train": tmp_path / "out/train.jsonl", "tables": files["tables"]}
+
+    def extended(number, **changed):
+        extend_shots(number=number, output=tmp_path / "more.jsonl", **{"seed": 42, **paths, **changed})
+        return read_jsonl(tmp_path / "more.jsonl")
+
+    five = extended(5)
+    assert five[:2] == made["shots"]
+    assert [extended(number) for number in range(5)] == [five[:number] for number in range(5)]
+    assert all(row in made["train"] for row in five[2:])
+    assert len({row["db_id"] for row in five}) == 5
+    assert [row["hardness"] for row in five[2:4]] == ["hard", "extra"]
+    assert extended(5, seed=43)[:2] == five[:2]
+    assert extended(5, seed=43) != five
+    with pytest.raises(UserError, match=r"evaluation\.shots: found .* databases with a short query, expected 50"):
+        extended(50)
 
 
 def test_long_queries_and_wide_schemas_are_not_drawn(files, tmp_path):

@@ -1,6 +1,5 @@
 """Prompts: templates of several kinds, one BOS, system text, completions, nothing cut off."""
 
-import shutil
 import sqlite3
 
 import pytest
@@ -271,21 +270,23 @@ def test_no_schema(tmp_path, records):
     assert "<|end_header_id|>\n\nQuestion: " in prompt
 
 
-def test_base_model_with_fewer_shots(tmp_path, records):
+def test_other_shots_for_the_base_model(tmp_path, records):
     write_splits(tmp_path)
-    shutil.copy(tmp_path / "splits/dev.jsonl", tmp_path / "splits/dev_base.jsonl")
     settings = {"max_new_tokens": 12, "questions": 4}
-    for shots in (0, 1, None):
-        prompts = render(tmp_path, records["llama3"], "dev_base", base_shots=shots, **settings)
-        rows = read_jsonl(prompts)
-        assert len(rows) == 4
-        assert rows[0]["prompt"].count("SQL: SELECT") == (2 if shots is None else shots)
-        assert "completion" not in rows[0]
-        shown = [row["id"] for row in read_jsonl(tmp_path / "splits/shots.jsonl")[:shots]]
-        assert read_json(prompts.with_suffix(".json"))["shots"] == shown
-    assert rows == read_jsonl(render(tmp_path, records["llama3"], "dev", **settings))
-    with pytest.raises(UserError, match="base_shots: found 3, expected at most 2"):
-        render(tmp_path, records["llama3"], "dev_base", base_shots=3, **settings)
+    (tmp_path / "splits/dev_shots1.jsonl").write_bytes((tmp_path / "splits/dev.jsonl").read_bytes())
+    own = read_jsonl(render(tmp_path, records["llama3"], "dev", **settings))
+    shots = read_jsonl(tmp_path / "splits/shots.jsonl")
+    write_jsonl(tmp_path / "splits/shots.jsonl", shots[:1])
+    prompts = render(tmp_path, records["llama3"], "dev_shots1", **settings)
+    rows = read_jsonl(prompts)
+    assert [row["id"] for row in rows] == [row["id"] for row in own]
+    assert [row["prompt"].count("SQL: SELECT") for row in (rows[0], own[0])] == [1, 2]
+    assert "completion" not in rows[0]
+    assert read_json(prompts.with_suffix(".json"))["shots"] == [shots[0]["id"]]
+    longest = max(row["prompt_tokens"] for row in rows)
+    small = make_model(tmp_path / "small", context=longest + 11)
+    with pytest.raises(UserError, match=r"at most \d+ in all.* fewer evaluation.shots \(or prompt.base_shots\)"):
+        render(tmp_path, small, "dev_shots1", **settings)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from string import Formatter
 import pandas as pd
 import pytest
 import typst
-from _study import mmlu_records, spider_records, study
+from _study import mmlu_records, spider_records, study, with_shots
 
 from _files import UserError, write_json
 from _records import SPIDER_COLUMNS, read_records
 from _report_content import FIGURES, NEAR_MISSES, choose_failures
 from _report_render import MOST_PAGES, ROOMS, code_span, drawable, fenced, fitted, markdown, spans_markdown, to_pdf
 from _report_text import LANGUAGES, TEXTS, Language, code, text
-from _sheets import SAME
+from _sheets import SAME, read_table
 from _sheets import TABLES as SHEETS
 from custom_metrics.judge import ERROR_CLASSES
 from report import TABLES, report
@@ -301,9 +301,9 @@ def test_prompts_of_its_own_for_the_base_are_said(tmp_path):
     arguments = results(tmp_path, 1)
     path = arguments["answers_reports"][0]
     write_json(path, json.loads(path.read_text()) | {"prompts_sha256": "ff" * 32})
-    page, _ = written(arguments, base_prompts="dev_base")
+    page, _ = written(arguments, own_prompts=["base"])
     assert "the base was given other prompts than its adapters" in page
-    assert "Spider prompts of the base" in page
+    assert "Spider prompts of `base`" in page
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -326,6 +326,39 @@ def test_points_have_a_part_of_their_own(tmp_path, language):
     assert "soup-all" not in rest
     for heading in ("change", "worth"):
         assert part(page, heading, language) == part(plain, heading, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "rights", "best", "accuracy"),
+    [
+        ("en", {0: [0] * 200, 5: [1] * 150 + [0] * 50}, 5, 75.0),
+        ("pt", {0: [0] * 200, 1: [0] * 199 + [1]}, 3, None),
+    ],
+)
+def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
+    made = with_shots(study(tmp_path / "made", 2), tmp_path, rights)
+    arguments = results(tmp_path / "shots", 2, made=made)
+    other = "0" * 64
+    for path in arguments["answers_reports"]:
+        if "@shots" in str(path) and path.name == "predict_spider.json":
+            write_json(path, json.loads(path.read_text()) | {"prompts_sha256": other})
+    page, _ = written(arguments, language=language, own_prompts=[f"base@shots{shots}" for shots in rights])
+    own = part(page, "shots", language)
+    assert all(f"`base@shots{shots}`" in own for shots in rights)
+    assert "shots.svg" in own
+    counts = read_table(arguments["tables"]["execution_accuracy"])
+    whole = counts[counts["questions"] == "aggregate"].set_index("variant")["accuracy_pct"]
+    say = Language(language)
+    reached = accuracy or whole["base"]
+    best_of = say("shots_best", model=code("demo"), shots=say.count("n_example", best), accuracy=say.number(reached))
+    top = whole[[name for name in whole.index if name.startswith("lr")]].idxmax()
+    difference = say.signed(whole[top] - reached)
+    against = say("shots_adapter", adapter=code(top), accuracy=say.number(whole[top]), difference=difference)
+    assert f"{spans_markdown(best_of)} {spans_markdown(against)}" in own
+    # The base was given the adapters' prompts; what has others is named, with their hash.
+    assert spans_markdown(say("same_prompts")) in page
+    assert f"`{other[:16]}`" in page
+    assert "base@shots" not in part(page, "change", language)
 
 
 def test_both_languages_say_the_same():

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths
+from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths, with_shots
 
 from _files import UserError
-from _sheets import SAME, TABLES, is_point, read_table, trained
+from _sheets import SAME, TABLES, is_point, is_prompted, read_table, trained
 from cost import cost
 from custom_metrics.judge import ERROR_CLASSES
 from tables import tables
@@ -395,6 +395,37 @@ def test_points_change_no_row_of_an_adapter(tmp_path):
     page = paths["regression_md"].read_text(encoding="utf-8")
     assert "adjusted for the 4 comparisons of execution accuracy and aggregate MMLU" in page
     assert "They are exploratory: their p are adjusted apart from these, for 8 and 12 comparisons" in page
+
+
+def test_a_base_with_other_prompts_is_compared_where_it_was_asked(tmp_path):
+    def written(arguments):
+        paths = table_paths(tmp_path)
+        tables(outputs=paths, **arguments)
+        return paths, {name: read_table(paths[name]) for name in TABLES}
+
+    _, before = written(with_points(study(tmp_path / "a", 2), tmp_path))
+    arguments = with_points(study(tmp_path / "b", 2), tmp_path)
+    rights = {0: [0] * 200, 5: draw(200, 0.6, 5)}
+    paths, after = written(with_shots(arguments, tmp_path, rights))
+    for name, frame in after.items():
+        if "of" not in frame:  # factors and seeds
+            assert frame.equals(before[name])
+            continue
+        others = frame[~is_prompted(frame)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(others.drop(columns="shots"), before[name].drop(columns="shots"))
+        assert set(others.loc[others["variant"] == "base", "shots"]) <= {3}
+        assert set(frame.loc[is_prompted(frame), "shots"]) == ({0, 5} if name != "exchange" else set())
+    for name in ("regression", "flips"):
+        assert set(after[name].loc[is_prompted(after[name]), "measure"]) == {"execution_accuracy"}
+    own = after["regression"][is_prompted(after["regression"])]
+    assert own["tuned_correct"].tolist() == [0, sum(rights[5])]
+    # A family of their own: two numbers of examples.
+    assert own["p_mcnemar_holm"].min() == pytest.approx(2 * own["p_mcnemar"].min())
+    page = paths["regression_md"].read_text(encoding="utf-8")
+    assert "for 8 and 12 comparisons, and for the 2 of base@shots, so that" in page
+    assert "Rows of base@shots repeat those of the base" in paths["mmlu_md"].read_text(encoding="utf-8")
+    knowledge = after["mmlu"].set_index("variant")
+    assert knowledge.loc["base@shots0", "correct"].tolist() == knowledge.loc["base", "correct"].tolist()
 
 
 def test_of_many_levels_each_is_compared_with_the_first(tmp_path):

@@ -1,4 +1,4 @@
-"""Strengths, steps and soups: what a whole run makes of them, and that one more of them is one more evaluation."""
+"""Strengths, steps, soups, prompts: what a whole run makes of them, and that one more is one more evaluation."""
 
 import copy
 from pathlib import Path
@@ -14,11 +14,12 @@ pytestmark = pytest.mark.long
 
 ANSWERS = EVERY_RULE[1:]
 MADE = ["lr0.001@0.5", "lr0.001@step4", "soup-both"]
+PROMPTED = ("predict_spider", "score_spider", "score_mmlu")
 
 
 @pytest.fixture(scope="module")
 def study(tiny_study) -> dict:
-    """The tiny study with two adapters, and with a strength and a step of the first, and a soup."""
+    """The tiny study with two adapters, a strength and a step of the first, a soup, and a base without examples."""
     study = copy.deepcopy(tiny_study)
     study["study"] = "points"
     study["training"] |= {"learning_rate": [0.001, 0.004], "kept_steps": [4, 8]}
@@ -27,6 +28,7 @@ def study(tiny_study) -> dict:
         "strengths": [0, 0.5, 1],
         "steps": [4],
         "soups": {"both": ["lr0.001", "lr0.004"]},
+        "shots": [0, 3],
     }
     return study
 
@@ -43,18 +45,20 @@ def points_run(copy_repo, snakemake, study) -> Path:
 
 def test_points_are_rows_of_the_tables_and_have_their_figures(points_run):
     results = points_run / "results/points"
-    runs = ["base", "lr0.001", "lr0.004", *MADE]
+    asked = ["base", "lr0.001", "lr0.004", *MADE]
+    runs = [*asked[:3], "base@shots0", *MADE]
     for name in ("execution_accuracy", "mmlu", "errors", "cost"):
         assert list(dict.fromkeys(read_table(results / f"tables/{name}.csv")["variant"])) == runs
     frame = read_table(results / "tables/regression.csv").drop_duplicates("variant").set_index("variant")
+    assert frame.loc["base@shots0", ["of", "shots"]].tolist() == ["base", 0]
     assert frame.loc[MADE, "of"].tolist() == ["lr0.001", "lr0.001", "lr0.001 lr0.004"]
     assert (frame.loc[MADE[0], "strength"], frame.loc[MADE[1], "step"]) == (0.5, 4)
-    for name in ("strength", "trajectory"):
+    for name in ("strength", "trajectory", "shots"):
         assert (results / f"figures/{name}.svg").stat().st_size > 0
         assert f"figures/{name}.svg" in (results / "report.md").read_text(encoding="utf-8")
     assert read_json(results / f"runs/demo/{MADE[0]}/predict_mmlu.json")["settings"]["strength"] == 0.5
     answers = [
-        [row["logprobs"] for row in read_jsonl(results / f"runs/demo/{name}/mmlu_answers.jsonl")] for name in runs
+        [row["logprobs"] for row in read_jsonl(results / f"runs/demo/{name}/mmlu_answers.jsonl")] for name in asked
     ]
     assert all(one != other for i, one in enumerate(answers) for other in answers[:i])
 
@@ -96,6 +100,18 @@ def _another_adapter(study: dict) -> set[str]:
     return chain(["lr0.004@0.5", "lr0.004@step4"], *ANSWERS) | ANSWERED
 
 
+def _shots(study: dict) -> set[str]:
+    # One that is set aside, and more than are.
+    study["evaluation"]["shots"] += [1, 5]
+    new = {f"{job}{shots}" for job in ("extend_shots ", "render_spider demo/dev_shots") for shots in (1, 5)}
+    return new | chain(["base@shots1", "base@shots5"], *PROMPTED) | ANSWERED
+
+
+def _shots_dropped(study: dict) -> set[str]:
+    del study["evaluation"]["shots"]
+    return ANSWERED
+
+
 def _soup(study: dict) -> set[str]:
     study["evaluation"]["soups"]["again"] = ["lr0.004", "lr0.001"]
     return {"soup demo/soup-again"} | chain(["soup-again"], *ANSWERS) | ANSWERED
@@ -122,6 +138,8 @@ def _table(study: dict) -> set[str]:
         _kept_and_not_evaluated,
         _another_adapter,
         _soup,
+        _shots,
+        _shots_dropped,
         _without_points,
         _table,
     ],

@@ -130,6 +130,15 @@ def _mmlu_shots(config: dict) -> set[str]:
     )
 
 
+def _shots_evaluated(config: dict) -> set[str]:
+    config["evaluation"]["shots"] = [0]
+    return (
+        {"extend_shots 0", "render_spider demo/dev_shots0"}
+        | chain(["base@shots0"], "predict_spider", "score_spider", "score_mmlu")
+        | ANSWERED
+    )
+
+
 def _one_more_rate(config: dict) -> set[str]:
     config["training"]["learning_rate"].append(0.00005)
     return chain(["lr0.00005"], *EVERY_RULE) | ANSWERED
@@ -181,6 +190,7 @@ def _rank_swept(config: dict) -> set[str]:
         _batch_size,
         _merged,
         _mmlu_shots,
+        _shots_evaluated,
         _one_more_rate,
         _cap,
         _merge,

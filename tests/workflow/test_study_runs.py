@@ -190,10 +190,10 @@ def test_ribeiro_as_reported_shows_the_first_subjects_examples_and_none_to_the_b
     assert len({row["subject"] for row in rows}) == 3
     assert all([shot["question"] for shot in row["shots"]] == first for row in rows)
     prompts = {
-        split: read_jsonl(results / f"runs/mistral/prompts/{split}.jsonl") for split in ("dev", "dev_base", "train")
+        split: read_jsonl(results / f"runs/mistral/prompts/{split}.jsonl") for split in ("dev", "dev_shots0", "train")
     }
     counts = {split: {row["prompt"].count("Question:") for row in rows} for split, rows in prompts.items()}
-    assert counts == {"dev": {4}, "dev_base": {1}, "train": {4}}
+    assert counts == {"dev": {4}, "dev_shots0": {1}, "train": {4}}
     assert {row["completion"] for row in prompts["train"]} == {""}
 
 

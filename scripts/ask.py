@@ -1,0 +1,348 @@
+"""Ask a database in plain words: a model of a study writes the SQL, and its rows are shown.
+
+The model sees the very prompt of its study, with the schema that FILE itself has; a file that is one of the study's own
+databases has the schema that the study showed. The file is opened read-only, and the query runs in a process of its own
+that can be killed and cannot write. Nothing but SQL and rows goes to standard output. Run this in the folder in which
+the study was run; no network is needed. Exit code 1 if a query did not run, or nothing could be asked.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+# `custom_metrics` stands beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tabulate import tabulate
+
+from _config import ADAPTER_FILES
+from _files import UserError, read_json, read_jsonl, sha256_file
+from _sqlite_schema import read_schema
+from custom_metrics.extract import extract_sql
+from custom_metrics.query import Result, query
+
+RECOMMENDED = "recommended"
+RESULTS = Path("results")
+# Of a value in the table of rows; JSON has all of it.
+CHARACTERS = 100
+EXAMPLES = """\
+examples:
+  python scripts/ask.py --study demo --model lr0.003 --database shop.sqlite "How many toys are there?"
+  python scripts/ask.py --study demo-full --model recommended --database shop.sqlite        # asks for questions
+  python scripts/ask.py --study demo --model base --database shop.sqlite --json < questions.txt
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What answers, and how its study asked it.
+
+    folder: of the study.
+    record: the model record.
+    adapter: folder of the adapter, None without one.
+    prompts: the report of the prompts that it answered.
+    settings: those with which it answered them.
+    """
+
+    folder: Path
+    record: dict
+    adapter: Path | None
+    prompts: dict
+    settings: dict[str, Any]
+
+
+def find(folder: Path, model: str) -> Source:
+    """Return a model of the study whose results are in `folder`, by its name (see --help).
+
+    Raises:
+        UserError: no such study or model, one that has not answered yet, or a name that two models have.
+    """
+    records = {path.stem: read_json(path) for path in sorted((folder / "data/models").glob("*.json"))}
+    if not records:
+        found = sorted({path.parents[2].name for path in folder.parent.glob("*/data/models/*.json")})
+        raise UserError(
+            f"{folder}: no results of a study called {folder.name}. Run it first, or name one of those in "
+            f"{folder.parent}/: {', '.join(found) or 'none so far'}."
+        )
+    ran = {
+        name: sorted(path.parent.name for path in (folder / "runs" / name).glob("*/predict_spider.json"))
+        for name in records
+    }
+    named, _, variant = model.rpartition("/")
+    if variant == RECOMMENDED and (named in records or (not named and len(records) == 1)):
+        return _recommended(folder, records, named or next(iter(records)), ran)
+    having = [name for name in records if variant in ran[name] and named in ("", name)]
+    if len(having) != 1:
+        problem = "several models have it" if having else "no such model, or it has not answered the study's questions"
+        raise UserError(f"--model {model}: {problem}. Name one of: {', '.join(_names(folder, ran)) or 'none so far'}.")
+    return _source(folder, records[having[0]], having[0], variant)
+
+
+def _names(folder: Path, ran: dict[str, list[str]]) -> list[str]:
+    recommended = [name for name in ran if _place(folder, ran, name).is_dir()]
+    names = [(name, one) for name in ran for one in [*([RECOMMENDED] if name in recommended else []), *ran[name]]]
+    return [f"{name}/{one}" if len(ran) > 1 else one for name, one in names]
+
+
+def _place(folder: Path, models: Collection[str], name: str) -> Path:
+    """Return where a study recommends an adapter on a model: a study of several models has a folder for each."""
+    return folder / RECOMMENDED / name if len(models) > 1 else folder / RECOMMENDED
+
+
+def _source(folder: Path, record: dict, name: str, variant: str) -> Source:
+    run = folder / "runs" / name
+    answered = read_json(run / variant / "predict_spider.json")
+    sha256 = answered["adapter_sha256"]
+    adapter = None if sha256 is None else _adapter(run, variant, sha256)
+    return Source(folder, record, adapter, _prompts(run, answered), answered["settings"])
+
+
+def _adapter(run: Path, variant: str, sha256: dict[str, str]) -> Path:
+    """Return the folder of the adapter with which a variant answered; a point of `evaluation` has another's."""
+    of, _, step = variant.partition("@step")
+    folder = run / of / "steps" / step if step else run / variant.partition("@")[0] / "adapter"
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file. Run the study again: the adapter is then made anew.")
+        if sha256_file(folder / name) != sha256[name]:
+            raise UserError(
+                f"{folder / name}: has changed since {variant} answered its study's questions. Run the study again."
+            )
+    return folder
+
+
+def _prompts(run: Path, answered: dict) -> dict:
+    """Return the report of the prompts that a run answered."""
+    for path in sorted((run / "prompts").glob("*.json")):
+        report = read_json(path)
+        if report["sha256"] == answered["prompts_sha256"]:
+            return report
+    raise UserError(f"{run}/prompts: rendered anew since the questions were answered. Run the study again.")
+
+
+def _recommended(folder: Path, records: dict[str, dict], name: str, ran: dict[str, list[str]]) -> Source:
+    """Return what the study recommends: a variant, whose adapter lies there with its strength in the weights."""
+    place = _place(folder, records, name)
+    if not (place / "recommendation.json").is_file():
+        raise UserError(
+            f"{place}/recommendation.json: no such file: this study recommends nothing, or not yet. Add a section "
+            f"`recommend:` to the study and run it, or name one of: {', '.join(_names(folder, ran)) or 'none so far'}."
+        )
+    chosen = read_json(place / "recommendation.json")
+    variant = chosen["variant"]
+    if variant not in ran[name]:
+        raise UserError(f"{place}: recommends {variant}, which has not answered the study's questions. Run it again.")
+    found = _source(folder, records[name], name, variant)
+    missing = [file for file in ADAPTER_FILES if not (place / file).is_file()]
+    # A whole model lies there, or nothing but the advice to use the base: the study has what it was made of.
+    if len(missing) == len(ADAPTER_FILES) and (chosen["merged"] or found.adapter is None):
+        return found
+    if missing or found.adapter is None:
+        raise UserError(f"{place}: does not hold the adapter of {variant}, which it recommends. Run the study again.")
+    return replace(found, adapter=place, settings=found.settings | {"strength": 1.0})
+
+
+def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
+    """Return what renders a question on a database as the source's study rendered its own.
+
+    Raises:
+        UserError: `database` is no SQLite database with tables. The function: a prompt too long for the model.
+    """
+    entry = read_schema(database)
+    # Seconds to import: after what can be said at once.
+    from _chat import load_chat
+    from render_spider import Schemas, prompt_row, schema_text
+
+    spider, settings = source.folder / "data/spider", source.prompts["settings"]
+    chat = load_chat(source.record)
+    tables = read_json(spider / "tables.json")
+    schemas = Schemas(tables, spider / "database", settings["schema"], settings["sample_rows"])
+    own = spider / "database" / entry["db_id"] / f"{entry['db_id']}.sqlite"
+    if own.is_file() and sha256_file(own) == sha256_file(database):
+        entry = schemas.tables.get(entry["db_id"], entry)
+    # By its path, which no database of the study is called.
+    schemas.texts[str(database)] = schema_text(entry, database, settings["schema"], settings["sample_rows"])
+    # The split dev_shots5 has examples of its own.
+    file = source.folder / f"data/splits/shots{source.prompts['split'].partition('_shots')[2]}.jsonl"
+    rows = {row["id"]: row for row in read_jsonl(file)}
+    if missing := [shot for shot in source.prompts["shots"] if shot not in rows]:
+        raise UserError(f"{file}: lacks {', '.join(missing)}. Run the study again.")
+    shots = [rows[shot] for shot in source.prompts["shots"]]
+
+    def render(question: str) -> str:
+        row = {"id": repr(question), "db_id": str(database), "question": question, "query": ""}
+        new_tokens = source.settings["max_new_tokens"]
+        return prompt_row(chat, row, shots, schemas, settings["system"], new_tokens, settings["style"])["prompt"]
+
+    return render
+
+
+def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
+    """Load the model, and return what answers a prompt as the study did: the answer, and whether it came to its end.
+
+    A study that draws its answers at random has its random numbers from the ids of its questions; here the prompt takes
+    their place, so that a question has one answer.
+    """
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from _chat import load_chat
+    from _model import load_adapter, load_model, set_greedy
+    from _predict import Decoder, decode_new, sampling
+
+    disable_progress_bar()
+    # As the study's jobs: what a CPU adds up depends on it.
+    torch.set_num_threads(2)
+    settings, chat = source.settings, load_chat(source.record)
+    model = load_model(source.record, settings["precision"])
+    if source.adapter is not None:
+        merge, strength = settings.get("merge_adapters", False), settings.get("strength", 1.0)
+        model = load_adapter(model, source.adapter, merge, strength)
+    new_tokens = settings["max_new_tokens"]
+    set_greedy(model, chat, new_tokens)
+    drawn = {key: settings[key] for key in ("temperature", "top_p", "seed")} if settings.get("do_sample") else None
+
+    def answer(prompt: str) -> tuple[str, bool]:
+        ids, _ = chat.encode(prompt)
+        draw = (lambda names: sampling(names, new_tokens, **drawn)) if drawn else None
+        decoder = Decoder(model, chat, [ids], new_tokens, False, draw)
+        try:
+            with torch.inference_mode():
+                _, (new,) = decoder([ids], [prompt], 1)
+        finally:
+            decoder.close()
+        text, _, finished = decode_new(chat, new)
+        return text, finished
+
+    return answer
+
+
+def shown(text: str) -> str:
+    """Return text with control characters written out: neither a model nor a database steers the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def table(result: Result) -> str:
+    """Return the rows of a query that ran, as a table with the number of rows below."""
+    rows = [[_cell(cell) for cell in row] for row in result.rows]
+    # Names may be equal or empty, and no text is to be read as a number.
+    numbers = [
+        all(isinstance(cell, int | float | None) or (isinstance(cell, dict) and "number" in cell) for cell in column)
+        for column in zip(*result.rows, strict=True)
+    ]
+    text = tabulate(
+        rows,
+        [_cell(name) for name in result.columns],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["right" if number else "left" for number in numbers] or None,
+    )
+    if result.more:
+        return f"{text}\n(the first {len(rows)} rows; there are more)"
+    return f"{text}\n({len(rows)} row{'' if len(rows) == 1 else 's'})"
+
+
+def _cell(cell: object) -> str:
+    match cell:
+        case None:
+            return "NULL"
+        case {"blob": digits, "length": length}:
+            cut = digits[:CHARACTERS]
+            return f"x'{cut}'" if cut == digits else f"x'{cut}'… ({length} bytes)"
+        case {"number": number}:
+            return number
+        case str() if len(cell) > CHARACTERS:
+            cell = f"{cell[:CHARACTERS]}… ({len(cell)} characters)"
+    return shown(str(cell)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def ask(source: Source, database: Path, questions: Iterable[str], rows: int, as_json: bool) -> bool:
+    """Print the SQL of each question and its first `rows` rows (0: the SQL is not run); return whether all ran.
+
+    Raises:
+        UserError: as `prompts_of`, a model that cannot be loaded, no question.
+    """
+    render, answer, good, asked = prompts_of(source, database), None, True, 0
+    log = Path(f"{database}-wal")
+    if log.is_file() and log.stat().st_size:
+        print(
+            f"WARNING: {log}: changes that are not in {database.name} yet are not seen. Close the program that writes "
+            f"them, or run: sqlite3 {database} 'PRAGMA wal_checkpoint'",
+            file=sys.stderr,
+        )
+    for question in questions:
+        prompt = render(question)
+        answer = answer or answers_of(source)
+        text, finished = answer(prompt)
+        sql = extract_sql(text)
+        if not finished:
+            length = source.settings["max_new_tokens"]
+            print(f"WARNING: the answer was cut after {length} tokens, as in the study.", file=sys.stderr)
+        result = query(database, sql, first_rows=rows) if rows else None
+        if as_json:
+            found = {} if result is None else vars(result)
+            print(json.dumps({"question": question, "sql": sql, **found}), flush=True)
+        else:
+            if asked:
+                print()
+            print(shown(sql), flush=True)
+        if result is not None and result.rows is None:
+            good = False
+            print(f"ERROR: the query does not run ({result.error_class}: {shown(result.error)}).", file=sys.stderr)
+        elif result is not None and not as_json:
+            print(f"\n{table(result)}", flush=True)
+        asked += 1
+    if not asked:
+        raise UserError("found no question. Write one in quotes, or one a line on standard input.")
+    return good
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number from 1.")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return 1 if a query did not run or something is to be mended, and say what on stderr."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("question", nargs="?", help="in quotes; without it, one a line from standard input")
+    parser.add_argument("--study", required=True, help="its folder in results/, such as demo-full")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="recommended, base, or another variant of the study's tables, such as lr0.012 or lr0.012@0.75; "
+        "<model>/<variant> where the study has several models",
+    )
+    parser.add_argument("--database", required=True, type=Path, metavar="FILE", help="any SQLite file")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--max-rows", type=positive, default=50, metavar="N", help="rows shown, at most [50]")
+    shape.add_argument("--no-rows", action="store_true", help="write the SQL alone; it is not run")
+    parser.add_argument("--json", action="store_true", help="one JSON object a question and line, values in full")
+    given = parser.parse_args(arguments)
+    questions: Iterable[str] = [given.question]
+    if given.question is None:
+        if sys.stdin.isatty():
+            print("One question a line; Ctrl-D ends.", file=sys.stderr)
+        questions = sys.stdin
+    questions = (text for text in map(str.strip, questions) if text)
+    rows = 0 if given.no_rows else given.max_rows
+    try:
+        return 0 if ask(find(RESULTS / given.study, given.model), given.database, questions, rows, given.json) else 1
+    except UserError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
