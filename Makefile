@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo demo-full studies plan test faults lint format dag demo-data demo-model clean
+.PHONY: help demo demo-full studies plan test harness faults lint format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,13 @@ plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan ST
 test: .venv/.stamp ## all tests but those that take minutes
 	$(OFFLINE) $(BIN)/python -m pytest
 
-faults: .venv/.stamp ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
+.venv/.harness: requirements-harness.txt .venv/.stamp
+	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
+	touch $@
+
+harness: .venv/.harness ## add lm-evaluation-harness to the environment, for evaluation.harness
+
+faults: .venv/.harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
 	$(OFFLINE) $(BIN)/python -m pytest -m "faults or long" tests/workflow
 
 lint: .venv/.stamp ## check style: ruff, snakefmt, snakemake --lint

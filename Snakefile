@@ -43,6 +43,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/harness.smk"
 
 
 if config["recommend"]:
@@ -54,6 +55,7 @@ onstart:
     # Not in a dry run. A licence that has not been accepted must not show after hours of downloads.
     require_access(config["models"])
     require_cards()
+    require_harness(config["evaluation"]["harness"]["tasks"])
 
 
 rule all:
@@ -68,3 +70,4 @@ rule all:
         [f"<results>/figures/{name}.svg" for name in FIGURES],
         ["<results>/tables/published.csv"] if PUBLISHED else [],
         ["<results>/recommended"] if config["recommend"] else [],
+        [f"<results>/tables/harness.{suffix}" for suffix in ("csv", "md")] if HARNESS else [],

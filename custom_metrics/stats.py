@@ -41,6 +41,20 @@ def wilson_interval(k: int, n: int, level: float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def mean_of_proportions(right: Sequence[int], sizes: Sequence[int], level: float) -> tuple[float, float, float]:
+    """Return the unweighted mean of the proportions right/sizes of several groups, and its interval.
+
+    The questions of each group are what is drawn, not the groups. Each proportion's own Wilson limits give its variance
+    near the mean's lower and upper limit (MOVER: Zou, Huang & Zhang 2009, Computational Statistics & Data Analysis
+    53(4), 1080-1085, equation 5); of one group it is the Wilson interval.
+    """
+    shares = np.asarray(right, float) / np.asarray(sizes, float)
+    low, high = np.array([wilson_interval(int(k), int(n), level) for k, n in zip(right, sizes, strict=True)]).T
+    mean, groups = shares.mean(), len(shares)
+    below, above = (math.sqrt(((limits - shares) ** 2).sum()) / groups for limits in (low, high))
+    return float(mean), float(mean - below), float(mean + above)
+
+
 @cache
 def mcnemar(gained: int, lost: int) -> float:
     """Return the two-sided p of the exact McNemar test: is a changed answer as often gained as lost? 1.0 if none is."""

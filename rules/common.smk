@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 import _config
-from _access import check_access
+from _access import check_access, check_harness
 from _files import UserError
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
@@ -31,6 +31,7 @@ RUNS = SETTINGS["tables"]["runs"]
 OWN_PROMPTS = _config.own_prompts(config)
 EVALUATED = config["training"]["eval_strategy"] != "no"
 PUBLISHED = bool(config["published"]["tables"])
+HARNESS = bool(config["evaluation"]["harness"]["tasks"])
 # The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
 ADAPTERS = [run for run in TRAINED if run["variant"] != _config.BASE]
@@ -118,6 +119,14 @@ def require_access(models):
     """Stop before the first job if a gated model cannot be had."""
     try:
         check_access(models)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def require_harness(tasks):
+    """Stop before the first job if tasks need lm-evaluation-harness and it is not there; conda brings it along."""
+    try:
+        check_harness([] if workflow.deployment_settings.deployment_method else tasks)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

@@ -38,7 +38,9 @@ rule export_recommended:
         ],
         records=collect("<results>/data/models/{model}.json", model=config["models"]),
         prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
-        base_prompts=collect(f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(_config.BASE, 'dev')}.json", model=config["models"]),
+        base_prompts=collect(
+            f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(_config.BASE, 'dev')}.json", model=config["models"]
+        ),
         spider="<results>/data/spider/manifest.json",
     output:
         # What is in it depends on what is recommended, and nothing of an earlier choice may stay.

@@ -55,7 +55,12 @@ rule tables_page:
     input:
         **{
             name: f"<results>/tables/{name}.csv"
-            for name in [*TABLES, "cost", *(["recommendation"] if config["recommend"] else [])]
+            for name in [
+                *TABLES,
+                "cost",
+                *(["recommendation"] if config["recommend"] else []),
+                *(["harness"] if HARNESS else []),
+            ]
         },
     output:
         page="<results>/tables.html",

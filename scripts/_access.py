@@ -1,10 +1,24 @@
-"""Whether gated models can be had, asked before any job runs: no network and no model library is needed."""
+"""Whether what a study needs can be had, asked before any job runs: no network and no model library is needed."""
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from _files import UserError
+
+
+def check_harness(tasks: Sequence[str]) -> None:
+    """Check that lm-evaluation-harness is installed if a study has tasks of it.
+
+    Raises:
+        UserError: it is not; the message says how to install it.
+    """
+    if tasks and importlib.util.find_spec("lm_eval") is None:
+        raise UserError(
+            "evaluation.harness.tasks: lm-evaluation-harness is not installed. Run `make harness`, or in this "
+            "environment `pip install -r requirements-harness.txt`. Nothing was started."
+        )
 
 
 def check_access(models: Mapping[str, Mapping[str, Any]]) -> None:

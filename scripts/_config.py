@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from _files import UserError
+from _published import OFFICIAL
 
 BASE = "base"
 # What an adapter is in a folder.
@@ -160,6 +161,9 @@ def check(config: dict, schema: dict, source: str = "config.yaml") -> dict:
     messages = messages or list(_contradictions(config))
     if messages:
         raise UserError("\n".join(f"{source}, {message}" for message in messages))
+    if config["mmlu"]["categories"] == "official":
+        official = {name: subjects.split() for name, subjects in sorted(OFFICIAL.items())}
+        config["mmlu"] = config["mmlu"] | {"categories": official}
     return config
 
 
@@ -205,6 +209,11 @@ def _contradictions(config: dict) -> Iterator[str]:
                 f"recommend.merge: found true, but models.{name}.precision is nf4, and 4-bit weights cannot hold what "
                 "an adapter adds. Write false."
             )
+    if mmlu["categories"] == "official" and mmlu["subjects"] != (all_of := len(" ".join(OFFICIAL.values()).split())):
+        yield (
+            f"mmlu.categories: found official, all {all_of} subjects of the release, but mmlu.subjects says that the "
+            f"source holds {mmlu['subjects']}. Name the subjects, or use the release."
+        )
     if mmlu["shots_from"] == "fixed" and len(mmlu["fixed_shots"]) != mmlu["shots"]:
         yield f"mmlu.fixed_shots: found {len(mmlu['fixed_shots'])} rows, expected mmlu.shots = {mmlu['shots']}."
     if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
@@ -396,6 +405,25 @@ def settings(config: dict) -> dict[str, dict]:
         "soup": {},
         "predict_spider": predict(inference["spider_max_new_tokens"], [*runs, *further]),
         "predict_mmlu": predict(inference["mmlu_max_new_tokens"], [*runs, *adapter_folders(config)]),
+        "fetch_harness": _pick(config["evaluation"]["harness"], "tasks", "include_path"),
+        "harness": {
+            model: {
+                name: {
+                    **config["evaluation"]["harness"],
+                    "precision": values["precision"],
+                    **_pick(inference, "batch_size", "merge_adapters"),
+                    **({"strength": further[name]["strength"]} if "strength" in further.get(name, {}) else {}),
+                }
+                for name in [*runs, *adapter_folders(config)]
+            }
+            for model, values in models.items()
+        },
+        "harness_table": {
+            # Other examples before questions on databases change nothing here.
+            "runs": [run for run in swept if "shots" not in run.get("point", {})],
+            **_pick(config["tables"], "confidence_level"),
+            **defects,
+        },
         "score_spider": _pick(config["scoring"], "timeout_s"),
         "score_mmlu": {},
         "tables": {

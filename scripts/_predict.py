@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from _chat import Chat, load_chat
-from _engine import Engine, common_prefix, fitting_rows, supports
+from _engine import Engine, alike, common_prefix, fitting_rows, supports
 from _files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from _job import Sigterm, versions
 from _model import load_adapter, load_model, machine, set_greedy
@@ -95,7 +96,8 @@ class Decoder:
 
     Args:
         model, chat: the model, set to greedy decoding, and its tokenizer.
-        encoded: the ids of all prompts of the run; what they have in common is computed once.
+        encoded: the ids of all prompts of the run; what those of a group (`_engine.alike`) have in common is computed
+            once. `groups` has the number of each one's group.
         max_new_tokens: tokens to generate, at most.
         first_logits: whether the logits of the first new token are wanted.
         draw: given the ids of the questions of a batch, what draws their tokens; None for greedy decoding.
@@ -112,32 +114,41 @@ class Decoder:
     ):
         self.model, self.chat, self.max_new_tokens, self.draw = model, chat, max_new_tokens, draw
         self.first_logits = first_logits
-        self.prefix = common_prefix(encoded)
-        self.longest = max(map(len, encoded)) - len(self.prefix)
-        self.engine: Engine | None = None
         # Why `generate` is used; "" if it is not.
-        self.plain = (
-            "answers are drawn at random"
-            if draw
-            else supports(model) or ("" if self.prefix else "prompts begin unlike")
-        )
+        self.plain = "answers are drawn at random" if draw else supports(model)
+        members = [list(range(len(encoded)))] if self.plain else alike(encoded, max_new_tokens)
+        alikes = [[encoded[i] for i in group] for group in members]
+        self.prefixes = [common_prefix(group) for group in alikes]
+        # Of each group, the longest prompt's tokens without the beginning.
+        self.rests = [max(map(len, group)) - len(prefix) for group, prefix in zip(alikes, self.prefixes, strict=True)]
+        self.groups = numbers(members)
+        self.engine: Engine | None = None
+        self.engine_is_for: tuple[int, int] | None = None
+        if not self.plain and not all(self.prefixes):
+            self.plain = "prompts begin unlike"
 
     def __call__(
-        self, batch: list[list[int]], names: list[str], rows: int
+        self, batch: list[list[int]], names: list[str], group: int, rows: int
     ) -> tuple[torch.Tensor | None, list[list[int]]]:
         """Return the logits of each prompt's first new token (prompts, vocabulary), if wanted, and its new ids.
 
-        `rows` is the size of a full batch. The last batch of a run is smaller but is computed in as many rows, so that
-        an answer does not depend on where a run was interrupted.
+        `rows` is the size of a full batch of the group. The last one is smaller but is computed in as many rows, so
+        that an answer does not depend on where a run was interrupted.
         """
         if self.plain:
             return self._generate(batch, names)
         try:
-            if self.engine is None or self.engine.rows != rows:
+            if self.engine_is_for != (group, rows):
                 self.close()
                 self.engine = Engine(
-                    self.model, self.prefix, list(self.chat.stop_ids), rows, self.longest, self.max_new_tokens
+                    self.model,
+                    self.prefixes[group],
+                    list(self.chat.stop_ids),
+                    rows,
+                    self.rests[group],
+                    self.max_new_tokens,
                 )
+                self.engine_is_for = group, rows
             return self.engine.generate(batch)
         except torch.cuda.OutOfMemoryError:
             self.close()
@@ -158,20 +169,26 @@ class Decoder:
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
         # `generate` keeps the shared beginning in every row.
-        shared = len(self.prefix) if self.plain else 0
-        return fitting_rows(self.model, shared + self.longest + self.max_new_tokens, free)
+        whole = zip(self.prefixes, self.rests, strict=True)
+        longest = max(rest + (len(prefix) if self.plain else 0) for prefix, rest in whole)
+        return fitting_rows(self.model, longest + self.max_new_tokens, free)
 
     def close(self) -> None:
         """Give the engine's memory back."""
         if self.engine is not None:
             self.engine.close()
-            self.engine = None
+            self.engine = self.engine_is_for = None
 
     def facts(self) -> dict[str, Any]:
         """Return how prompts are continued, for the report."""
         if self.plain:
             return {"decoder": f"generate ({self.plain})"}
-        return {"decoder": "shared beginning computed once", "shared_tokens": len(self.prefix)}
+        shared = [len(self.prefixes[group]) for group in self.groups]
+        return {
+            "decoder": "shared beginning computed once",
+            "shared_beginnings": len(self.prefixes),
+            "shared_tokens": round(sum(shared) / len(shared), 1),  # of a prompt, on average
+        }
 
 
 def decode_new(chat: Chat, new: list[int]) -> tuple[str, int, bool]:
@@ -255,21 +272,29 @@ class Partial:
             self.path.unlink()
 
 
-def longest_first(encoded: list[list[int]]) -> list[int]:
-    """Return the places of the prompts in the order in which they are answered."""
-    return sorted(range(len(encoded)), key=lambda i: (-len(encoded[i]), i))
+def numbers(groups: list[list[int]]) -> list[int]:
+    """Return the number of each prompt's group."""
+    of = {place: number for number, group in enumerate(groups) for place in group}
+    return [of[place] for place in range(len(of))]
+
+
+def in_order(encoded: list[list[int]], groups: list[int]) -> list[int]:
+    """Return the places of the prompts in the order in which they are answered: group by group, the longest first."""
+    return sorted(range(len(encoded)), key=lambda i: (groups[i], -len(encoded[i]), i))
 
 
 def answer_all(
     rows: list[dict],
     encoded: list[list[int]],
-    answer: Callable[[list[list[int]], list[str], int], list[dict[str, Any]]],
+    groups: list[int],
+    answer: Callable[[list[list[int]], list[str], int, int], list[dict[str, Any]]],
     partial: Partial,
     batch_size: int,
 ) -> int:
-    """Answer all prompts that `partial` does not hold yet, the longest first, and return the batch size at the end.
+    """Answer all prompts that `partial` does not hold yet, and return the batch size at the end.
 
-    `answer` is given the token ids of a batch of prompts, the ids of their rows, and the size of a full batch.
+    A batch is of one group; `groups` has the number of each prompt's. `answer` is given the token ids of a batch of
+    prompts, the ids of their rows, their group, and the size of a full batch of that.
 
     Sorted by length, a batch has little padding; longest first, a batch too large for the memory shows at once. On
     CUDA out of memory the batch is halved and tried again, and stays so.
@@ -279,14 +304,15 @@ def answer_all(
     """
     if partial.batch_size is not None:
         batch_size = min(batch_size, partial.batch_size)
-    left = [i for i in longest_first(encoded) if rows[i]["id"] not in partial.rows]
-    total = len(rows)
+    left = [i for i in in_order(encoded, groups) if rows[i]["id"] not in partial.rows]
+    total, sizes = len(rows), Counter(groups)
     with tqdm(total=total, initial=total - len(left), desc="answers", mininterval=2) as progress, Sigterm() as sigterm:
         while left:
-            chunk = left[:batch_size]
-            answers = None
+            group = groups[left[0]]
+            chunk = [i for i in left[:batch_size] if groups[i] == group]
+            answers, full = None, min(batch_size, sizes[group])
             try:
-                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk], batch_size)
+                answers = answer([encoded[i] for i in chunk], [rows[i]["id"] for i in chunk], group, full)
             except torch.cuda.OutOfMemoryError:
                 if batch_size == 1:
                     raise UserError(
@@ -299,7 +325,7 @@ def answer_all(
                 print(f"Out of GPU memory: going on with batches of {batch_size}.", flush=True)
                 continue
             partial.add([{"id": rows[i]["id"], **a} for i, a in zip(chunk, answers, strict=True)], batch_size)
-            left = left[batch_size:]
+            left = left[len(chunk) :]
             progress.update(len(chunk))
             if sigterm.came and left:
                 raise UserError(
@@ -373,6 +399,7 @@ def answer_here(
         batch_size = answer_all(
             [rows[i] for i in mine],
             [encoded[i] for i in mine],
+            [decoder.groups[i] for i in mine],
             lambda *batch: read(chat, *decoder(*batch)),
             partial,
             min(batch_size, len(rows)),
@@ -474,7 +501,7 @@ def predict(
         for path in partial_paths(answers):
             partial.collect(path)
         done_before = len(partial.rows)
-        left = [rows[i]["id"] for i in longest_first(encoded) if rows[i]["id"] not in partial.rows]
+        left = [row["id"] for row in rows if row["id"] not in partial.rows]
         job = {
             "task": task,
             "merge": merge_adapters,
@@ -488,7 +515,12 @@ def predict(
         how: dict[str, Any] = {"cards": []}
         if left and len(cards) > 1:
             size = batch_size if partial.batch_size is None or batch_size == "auto" else partial.batch_size
-            shares, size = deal(left, len(cards), size)
+            groups = numbers([list(range(len(rows)))] if drawn else alike(encoded, max_new_tokens))
+            ordered: list[list[str]] = [[] for _ in range(max(groups) + 1)]
+            for i in in_order(encoded, groups):
+                if rows[i]["id"] not in partial.rows:
+                    ordered[groups[i]].append(rows[i]["id"])
+            shares, size = deal(ordered, len(cards), size)
             shared = {"prompts": prompts, "record": record, "bound_to": bound_to, "threads": torch.get_num_threads()}
             paths = [partial_path(answers, number) for number in range(len(shares))]
             run(
@@ -503,8 +535,8 @@ def predict(
         elif left:
             names = [row["id"] for row in rows]
             how = answer_here(base, rows, chat, encoded, partial, names, batch_size=batch_size, **job)
-        in_order = [partial.rows[row["id"]] for row in rows]
-        write_jsonl(answers, in_order)
+        answered = [partial.rows[row["id"]] for row in rows]
+        write_jsonl(answers, answered)
         here, used = machine(), how["cards"]
         seconds = max((card["seconds"] for card in used), default=0.0)
         write_json(
@@ -517,7 +549,7 @@ def predict(
                 "answers_sha256": sha256_file(answers),
                 "questions": len(rows),
                 # A model that never ends its turn shows here; answers by letter have no such count.
-                "finished": sum(row["finished"] for row in in_order) if "finished" in in_order[0] else None,
+                "finished": sum(row["finished"] for row in answered) if "finished" in answered[0] else None,
                 "batch_size_used": partial.batch_size,
                 "device": here["device"],
                 "peak_memory_mib": max([card["peak_memory_mib"] for card in used] or [here["peak_memory_mib"]]),

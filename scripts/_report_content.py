@@ -717,7 +717,9 @@ class _Report:
         cells = {(row.model, row.variant, row.category): row for row in frame.itertuples()}
         categories = [name for name in dict.fromkeys(frame["category"]) if name != ALL]
         categories = categories if 1 < len(categories) <= MOST_CATEGORIES else []
-        columns = {"h_run": "left", "h_all": "right"}
+        # Where all subjects have as many questions the two averages are one.
+        uneven = any(abs(row.macro_accuracy_pct - row.accuracy_pct) > 1e-6 for row in self.knowledge.values())
+        columns = {"h_run": "left", "h_all": "right"} | ({"h_macro": "right"} if uneven else {})
         rows = []
         for run in self.runs:
             whole = self.knowledge[run]
@@ -727,13 +729,15 @@ class _Report:
                     [
                         self.name(run),
                         self.accuracy(whole),
+                        *([say.number(whole.macro_accuracy_pct)] if uneven else []),
                         *(self.accuracy(cells[*run, name]) for name in categories),
                         say.number(whole.accuracy_generated_pct),
                         say.number(whole.invalid_pct),
                     ],
                 )
             )
-        table = self.table(say("mmlu_caption"), columns, rows, self.note(MMLU), file="tables/mmlu.csv")
+        note = [*self.note(MMLU), *say("macro_note")] if uneven else self.note(MMLU)
+        table = self.table(say("mmlu_caption"), columns, rows, note, file="tables/mmlu.csv")
         table["columns"] += [
             *({"title": f"{name} (n = {int(cells[*self.runs[0], name].n)})", "align": "right"} for name in categories),
             *({"title": say.plain(key), "align": "right"} for key in ("h_generated", "h_invalid")),

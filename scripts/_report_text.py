@@ -477,6 +477,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "MMLU accuracy (%) by letter with interval; by generation, with the share of invalid answers",
         "Acurácia no MMLU (%) por letra com intervalo; por geração, com a parcela de respostas inválidas",
     ),
+    "macro_note": (
+        " Macro: the mean over subjects, each of the same weight.",
+        " Macro: a média entre disciplinas, todas com o mesmo peso.",
+    ),
     "mmlu_note": (
         "n = {n} questions, the same for all rows; sha256 `{sha256}`. Intervals: {level}, Wilson. Chance is 25%.",
         "n = {n} perguntas, as mesmas em todas as linhas; sha256 `{sha256}`. Intervalos: {level}, Wilson. O acaso é "
@@ -626,6 +630,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "h_right": ("Right", "Certas"),
     "h_accuracy": ("Accuracy", "Acurácia"),
     "h_all": ("All", "Todas"),
+    "h_macro": ("Macro", "Macro"),
     "h_generated": ("Generated", "Gerada"),
     "h_invalid": ("Invalid", "Inválidas"),
     "h_gain": ("Gain pp", "Ganho pp"),

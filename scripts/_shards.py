@@ -22,12 +22,15 @@ from typing import Any
 from _files import UserError
 
 
-def deal(ordered: Sequence[str], cards: int, batch_size: int | str) -> tuple[list[list[str]], int | str]:
-    """Return each card's share of the questions, given longest first, and the size of a batch."""
+def deal(groups: Sequence[Sequence[str]], cards: int, batch_size: int | str) -> tuple[list[list[str]], int | str]:
+    """Return each card's share of the questions, given group by group and longest first, and the size of a batch.
+
+    A batch is of one group.
+    """
     if batch_size != "auto":
-        batch_size = min(batch_size, -(-len(ordered) // cards))
+        batch_size = min(batch_size, -(-sum(map(len, groups)) // cards))
     unit = 1 if batch_size == "auto" else batch_size
-    batches = [ordered[start : start + unit] for start in range(0, len(ordered), unit)]
+    batches = [group[start : start + unit] for group in groups for start in range(0, len(group), unit)]
     shares = [[one for batch in batches[card::cards] for one in batch] for card in range(cards)]
     return [share for share in shares if share], batch_size
 

@@ -45,7 +45,7 @@ TASKS = {"train": "Training", "predict_spider": "Spider answers", "predict_mmlu"
 TEXT = (
     "model", "variant", "questions", "semantics", "category", "db_id", "error_class", "measure", "part", "value",
     "base_class", "tuned_class", "verdict", "unit", "note", "axis", "low", "high", "setting", "task", "device",
-    "data_sha256", "of", "half", "choice", "divided",
+    "data_sha256", "of", "half", "choice", "divided", "metric", "filter", "lm_eval",
 )  # fmt: skip
 WORDS = (
     "Model", "Variant", "Category", "Measure", "Verdict", "Setting", "Levels", "Rate (interval)", "Database",
@@ -126,7 +126,7 @@ class Notes:
 
 
 def sheet(name: str, frame: pd.DataFrame, notes: Notes | None) -> Sheet:
-    """Return how a table of `TABLES`, or `cost`, which needs no notes, is read."""
+    """Return how a table of `TABLES`, or `cost` or `harness`, which need no notes, is read."""
     return SHEETS[name](frame, notes)
 
 
@@ -367,6 +367,14 @@ def _databases(frame: pd.DataFrame, notes: Notes) -> Sheet:
 
 def _mmlu(frame: pd.DataFrame, notes: Notes) -> Sheet:
     whole = frame["category"] == ALL
+    # Where all subjects have as many questions the two averages are one.
+    uneven = (frame["macro_accuracy_pct"] - frame["accuracy_pct"]).abs().max() > 1e-6
+    averages = (
+        f"Accuracy is the share of all questions (micro average, as the benchmark's authors report it); macro is the "
+        f"mean over the {int(frame['subjects'].max())} subjects, each of the same weight. Its interval takes the "
+        "questions of each subject as drawn at random (Zou, Huang & Zhang 2009), that of its difference to the base "
+        "model what the comparison with the base takes."
+    )
     blocks = []
     for part, above in ((frame[whole], ""), (frame[~whole], "By category:")):
         table = _heads(part)
@@ -374,6 +382,10 @@ def _mmlu(frame: pd.DataFrame, notes: Notes) -> Sheet:
             table["Category"] = part["category"]
         table["Right"] = _counts(part["correct"], part["n"])
         table["Accuracy % (interval)"] = _intervals(part)
+        if uneven:
+            table["Macro % (interval)"] = _intervals(part, "macro_accuracy_pct", "macro_ci_low", "macro_ci_high")
+            limits = ("macro_difference_ci_low_pp", "macro_difference_ci_high_pp")
+            table["Macro, tuned minus base pp (interval)"] = _signed_intervals(part, "macro_difference_pp", *limits)
         table["Generated % (interval)"] = _intervals(
             part, "accuracy_generated_pct", "generated_ci_low", "generated_ci_high"
         )
@@ -390,6 +402,7 @@ def _mmlu(frame: pd.DataFrame, notes: Notes) -> Sheet:
             f"{unasked}{notes.wilson} Accuracy is that of the letter with the highest probability; chance is 25%. "
             '"Generated" reads a letter from generated text instead, where "invalid" texts, which give no plain '
             "letter, count as wrong.",
+            *([averages] if uneven else []),
         ],
     )
 
@@ -587,6 +600,32 @@ def _recommendation(frame: pd.DataFrame, notes: Notes) -> Sheet:
     )
 
 
+def _harness(frame: pd.DataFrame, notes: Notes | None = None) -> Sheet:
+    table = _heads(frame)
+    table["Measure"] = [
+        f"{row.task}, {row.metric}" + ("" if row.filter == "none" else f" ({row.filter})") for row in frame.itertuples()
+    ]
+    table["n"] = frame["n"].map("{:.0f}".format)
+    table["Value"] = frame["score"].map("{:.4g}".format)
+    table["Standard error"] = [NOTHING if pd.isna(value) else f"{value:.2g}" for value in frame["stderr"]]
+    percent = {name: 100 * frame[name] for name in ("difference", "ci_low", "ci_high")}
+    table["Difference pp (interval)"] = _signed_intervals(frame.assign(**percent), *percent)
+    table["Verdict"] = frame["verdict"].fillna("")
+    table["p (Holm)"] = frame["p_holm"].map(p_value)
+    shots = ", ".join(f"{row.task} {row.shots:.0f}" for row in frame.drop_duplicates("task").itertuples())
+    return Sheet(
+        "Tasks of lm-evaluation-harness",
+        [Block(table)],
+        [
+            f"lm-evaluation-harness {frame['lm_eval'].iloc[0]} with its own prompts and no chat template; solved "
+            f"examples: {shots}. Value: as the harness gives it. Difference: tuned minus base on the same questions, "
+            f"with its {100 * frame['confidence_level'].iloc[0]:g}% interval; the questions are taken as drawn at "
+            "random. p (Holm): adjusted for the comparisons of all adapters with all tasks and metrics; those of other "
+            "points apart.",
+        ],
+    )
+
+
 def _changes(frame: pd.DataFrame) -> list[str]:
     """Return differences with their intervals; n/a for the base itself."""
     texts = _signed_intervals(frame, "difference_pp", "ci_low_pp", "ci_high_pp")
@@ -647,7 +686,7 @@ def _intervals(
 def _signed_intervals(frame: pd.DataFrame, middle: str, low: str, high: str) -> list[str]:
     """Return "+3.0 (-1.8 to +7.8)" for each row."""
     return [
-        f"{signed(value)} ({signed(below)} to {signed(above)})"
+        NOTHING if pd.isna(value) else f"{signed(value)} ({signed(below)} to {signed(above)})"
         for below, value, above in _bars(frame, middle, low, high)
     ]
 
@@ -706,4 +745,5 @@ SHEETS = {
     "flips": _flips,
     "confusion": _confusion,
     "cost": _cost,
+    "harness": _harness,
 }

@@ -55,9 +55,15 @@ def prepare_mmlu(
         )
     examples, pool = read_table(dev), read_table(test)
     named = [subject for subjects in categories.values() for subject in subjects]
+    unknown = [subject for subject in named if subject not in pool]
+    if len(unknown) == 1:
+        raise UserError(_unknown(unknown[0], pool))
+    if unknown:
+        raise UserError(
+            f"mmlu, categories: the data lack {len(unknown)} of the {len(named)} subjects named: {', '.join(unknown)}. "
+            f"They have {len(pool)}: {', '.join(pool)}. Name some of these, or get other data (mmlu.source)."
+        )
     for subject in named:
-        if subject not in pool:
-            raise UserError(_unknown(subject, pool))
         if named.count(subject) > 1:
             raise UserError(f"mmlu, categories: {subject} is named twice. Name each subject once.")
     if shots_from == "fixed":

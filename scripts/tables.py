@@ -40,6 +40,7 @@ from custom_metrics.stats import (
     fieller,
     holm,
     mcnemar,
+    mean_of_proportions,
     minimum_detectable_difference,
     percent_change,
     replicates,
@@ -123,7 +124,9 @@ def tables(
         "seeds": seed_rows(heads, axes, trained, parts, right, level),
         "execution_accuracy": with_heads(heads, (spider_rows(f, level, semantics) for f in spider_frames)),
         "databases": database_rows(heads, bases, parts, right, level),
-        "mmlu": with_heads(heads, (mmlu_rows(frame, level) for frame in mmlu_frames)),
+        "mmlu": with_macro_differences(
+            with_heads(heads, (mmlu_rows(frame, level) for frame in mmlu_frames)), heads, bases, parts, right, level
+        ),
         "errors": with_heads(heads, map(error_rows, spider_frames)),
         "flips": flip_rows(heads, bases, parts, right),
         "confusion": confusion_rows(heads, bases, spider_frames),
@@ -220,15 +223,16 @@ class Part(NamedTuple):
     unit: str  # database, subject or question: what a conclusion takes as drawn
     codes: np.ndarray  # of each question the number of its unit, from 0
     sizes: np.ndarray  # of each unit its number of questions
+    subjects: np.ndarray  # of each question the number of its database or subject, from 0
 
 
 def part_of(measure: str, part: str, value: str, chosen: np.ndarray, names: pd.Series) -> Part:
     """Return a part; its units are its databases or subjects if it has at least `FEWEST_CLUSTERS`, or its questions."""
     codes, found = pd.factorize(names.to_numpy()[chosen])
-    unit = names.name.removesuffix("_id").replace("db", "database")
+    subjects, unit = codes, names.name.removesuffix("_id").replace("db", "database")
     if len(found) < FEWEST_CLUSTERS:
         unit, codes = "question", np.arange(len(chosen))
-    return Part(measure, part, value, chosen, len(found), unit, codes, np.bincount(codes))
+    return Part(measure, part, value, chosen, len(found), unit, codes, np.bincount(codes), subjects)
 
 
 def spider_parts(frame: pd.DataFrame) -> Iterator[Part]:
@@ -365,12 +369,50 @@ def mmlu_rows(frame: pd.DataFrame, level: float) -> list[dict]:
         rows.append(
             {"category": category}
             | proportion(int(part["correct"].sum()), n, level)
+            | macro(part, level)
             | {"correct_generated": generated, "accuracy_generated_pct": 100.0 * generated / n}
             | bounds(*wilson_interval(generated, n, level), "generated_")
             | {"invalid": invalid, "invalid_pct": 100.0 * invalid / n}
             | bounds(*wilson_interval(invalid, n, level), "invalid_")
         )
     return rows
+
+
+def macro(frame: pd.DataFrame, level: float) -> dict:
+    """Return the mean of the subjects' accuracies in percent (macro average), with its interval."""
+    by_subject = frame.groupby("subject", sort=False)["correct"].agg(["sum", "size"])
+    mean, low, high = mean_of_proportions(by_subject["sum"].tolist(), by_subject["size"].tolist(), level)
+    return {"subjects": len(by_subject), "macro_accuracy_pct": 100 * mean} | bounds(low, high, "macro_")
+
+
+def with_macro_differences(
+    frame: pd.DataFrame,
+    heads: Sequence[dict],
+    bases: Mapping[int, int],
+    parts: Sequence[Part],
+    right: Mapping[str, np.ndarray],
+    level: float,
+) -> pd.DataFrame:
+    """Return the MMLU table with the difference of each macro average to the base's.
+
+    Each question weighs so much that all subjects of a part weigh alike; what is drawn at random is as in the
+    comparison of all questions.
+    """
+    found = {}
+    for number, part in itertools.product(bases, [part for part in parts if part.part in (ALL, "category")]):
+        if part.measure != "mmlu":
+            continue
+        change = (right["mmlu"][number] - right["mmlu"][bases[number]])[part.chosen]
+        sizes = np.bincount(part.subjects)
+        weights = len(change) / len(sizes) / sizes[part.subjects]
+        sums, units = np.bincount(part.codes, weights * change), np.bincount(part.codes, weights)
+        estimate = clustered_difference(sums, units, level)
+        found[heads[number]["model"], heads[number]["variant"], part.value] = {
+            "macro_difference_pp": 100 * (weights * change).mean()
+        } | bounds(estimate.low, estimate.high, "macro_difference_", "_pp")
+    rows = [found.get(key, {}) for key in zip(frame["model"], frame["variant"], frame["category"], strict=True)]
+    columns = ("macro_difference_pp", "macro_difference_ci_low_pp", "macro_difference_ci_high_pp")
+    return frame.join(pd.DataFrame(rows, index=frame.index, columns=columns, dtype=float))
 
 
 COMPARED = (

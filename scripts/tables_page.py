@@ -29,6 +29,7 @@ CHAPTERS = {
     "errors": "Errors",
     "flips": "Gained and lost",
     "confusion": "Change of classes",
+    "harness": "Other tasks",
     "cost": "Cost",
 }
 # Chapters with more tables than this are folded.
@@ -43,7 +44,7 @@ def tables_page(
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
 ) -> None:
-    """Write `page` from the CSV files of `tables` and `cost`, and of `recommend` if there is one, by name.
+    """Write `page` from the CSV files of `tables` and `cost`, and of `recommend` and `harness` if there are, by name.
 
     `style` is its style sheet.
     """

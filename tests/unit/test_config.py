@@ -504,7 +504,8 @@ def test_other_numbers_of_examples_are_points_of_the_base():
     assert after["predict_spider"]["m"] == asked | dict.fromkeys(("base@shots0", "base@shots5"), asked["base"])
     assert after["render_spider"].items() >= before["render_spider"].items()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"render_spider", "predict_spider", "tables", "cost", "answers", "report"}
+    # `harness_table`: only where there is one, seconds.
+    assert changed == {"render_spider", "predict_spider", "tables", "cost", "answers", "report", "harness_table"}
     # Only then the tables say what the base itself has.
     assert [run.get("shots") for run in after["tables"]["runs"][:4]] == [2, None, None, None]
     assert "shots" not in before["tables"]["runs"][0]
@@ -534,6 +535,21 @@ def test_a_smoke_run_has_the_strengths_alone():
     config = unfold(training=SWEPT, evaluation=EVALUATION | {"adapters": ["lr0.2"]}, scale="smoke")
     assert config["evaluation"] == {"strengths": EVALUATION["strengths"]}
     assert "kept_steps" not in config["training"]
+
+
+def test_the_official_categories_have_a_name():
+    config = study(mmlu={"source": "folder", "categories": "official"})
+    categories = config["mmlu"]["categories"]
+    assert {name: len(subjects) for name, subjects in categories.items()} == {
+        "humanities": 13, "other": 14, "social_sciences": 12, "stem": 18
+    }  # fmt: skip
+    assert len({subject for subjects in categories.values() for subject in subjects}) == 57
+    # Named or written out, it is the same study.
+    assert config == study(mmlu={"source": "folder", "categories": categories})
+    assert "found official, all 57 subjects" in refusal(
+        mmlu={"source": "folder", "categories": "official", "subjects": 3}
+    )
+    assert "mmlu.categories: found 'oficial', expected" in refusal(mmlu={"source": "folder", "categories": "oficial"})
 
 
 def test_settings_are_plain_sorted_values():
@@ -569,8 +585,10 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", 
         {"prompt": {"mmlu_system": "other", "base_shots": 0}},
         {"inference": {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "seed": 1}},
         {"mmlu": {"source": "folder", "shots_from": "first_subject", "questions_per_category": None}},
+        {"mmlu": {"source": "folder", "categories": "official"}},
         {"known_defects": ["x"], "published": {"report": "x"}},
         {"evaluation": {"strengths": [0.5]}},
+        {"evaluation": {"harness": {"tasks": ["arc_easy"]}}},
         {"evaluation": {"steps": [5]}, "training": {"kept_steps": [5]}},
         {"recommend": {"max_loss_pp": 2}},
         {"evaluation": {"shots": [0, 9]}},

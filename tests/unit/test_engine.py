@@ -1,5 +1,7 @@
 """The fast decoder against transformers' own, token by token, on several architectures."""
 
+import random
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -15,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from _engine import ROUND, Engine, common_prefix, fitting_rows, row_bytes, supports
+from _engine import ROUND, STEP_TOKENS, Engine, alike, common_prefix, fitting_rows, row_bytes, supports
 
 SHAPE = {
     "vocab_size": 60,
@@ -126,6 +128,49 @@ def test_one_token_is_enough_of_a_prefix():
 )
 def test_common_prefix_leaves_every_prompt_a_token(prompts, prefix):
     assert common_prefix(prompts) == prefix
+
+
+def saved(prompts, groups, new):
+    """How many tokens need not be computed, by the price of the groups."""
+    each = [(len(g) - 1) * len(common_prefix([prompts[i] for i in g])) - new * STEP_TOKENS for g in groups]
+    return sum(each)
+
+
+def partitions(places):
+    """All ways of dividing places into groups."""
+    if not places:
+        yield []
+        return
+    first, *rest = places
+    for smaller in partitions(rest):
+        yield [[first], *smaller]
+        for i, group in enumerate(smaller):
+            yield [*smaller[:i], [first, *group], *smaller[i + 1 :]]
+
+
+@pytest.mark.parametrize("tokens", [2, 7, 30])
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_save_as_much_as_any_others(seed, tokens, monkeypatch):
+    """Against all 877 ways of dividing seven questions of three subjects."""
+    monkeypatch.setattr("_engine.STEP_TOKENS", tokens)
+    monkeypatch.setitem(globals(), "STEP_TOKENS", tokens)
+    generator = random.Random(seed)
+    shots = [[1, 2, subject, *[9] * generator.randint(0, 20)] for subject in (3, 4, 5)]
+    prompts = [[*generator.choice(shots), 10 + i] for i in range(7)]
+    groups = alike(prompts, 1)
+    assert sorted(place for group in groups for place in group) == list(range(7))
+    assert saved(prompts, groups, 1) == max(saved(prompts, other, 1) for other in partitions(list(range(7))))
+    longest = [max(len(prompts[i]) for i in group) for group in groups]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_groups_of_subjects():
+    """Many questions on the examples of a subject are a group; few are not worth a batch of their own."""
+    shots = {subject: [1, 2, subject] + [subject + 10] * 400 for subject in (3, 4, 5)}
+    many = [[*shots[i % 3 + 3], 50 + i] for i in range(90)]
+    assert alike(many, 8) == [list(range(start, 90, 3)) for start in range(3)]
+    assert alike(many[:6], 8) == [[0, 3, 1, 4, 2, 5]]
+    assert sorted(map(len, alike([*many[::3], *many[1:9:3], *many[2:9:3]], 8))) == [6, 30]
 
 
 def test_models_it_does_not_compute_are_named():

@@ -20,8 +20,9 @@ NOT_IN_JOBS = {
 
 
 def required(repo: Path) -> dict[str, str]:
-    lines = (repo / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if line.strip() and not line.startswith("#")]
+    names = ("requirements.txt", "requirements-harness.txt")
+    lines = "\n".join((repo / name).read_text(encoding="utf-8") for name in names).splitlines()
+    pins = [line for line in lines if line.strip() and not line.startswith(("#", "--constraint"))]
     assert all(line.count("==") == 1 for line in pins), "every requirement has one exact version"
     return dict(line.split("==") for line in pins)
 

@@ -332,7 +332,8 @@ def test_answers_of_other_settings_are_not_reused(llama, tmp_path, capsys):
 
 
 def fake(limit, calls):
-    def answer(batch, names, full):
+    def answer(batch, names, group, full):
+        assert len(batch) <= full
         calls.append(len(batch))
         if len(batch) > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
@@ -345,7 +346,7 @@ def test_out_of_memory_halves_the_batch(tmp_path, capsys):
     rows = [{"id": str(i)} for i in range(11)]
     encoded = [[0] * (i + 1) for i in range(11)]
     partial, calls = Partial(tmp_path / "p", "x"), []
-    assert answer_all(rows, encoded, fake(2, calls), partial, 8) == 2
+    assert answer_all(rows, encoded, [0] * 11, fake(2, calls), partial, 8) == 2
     assert calls == [8, 4, 2, 2, 2, 2, 2, 1]
     assert {i: row["answer"] for i, row in partial.rows.items()} == {str(i): str(i + 1) for i in range(11)}
     assert "batches of 2" in capsys.readouterr().out
@@ -382,7 +383,50 @@ def test_out_of_memory_while_the_cache_is_made(llama, tmp_path, monkeypatch):
 
 def test_one_prompt_too_large_for_the_gpu(tmp_path):
     with pytest.raises(UserError, match="prompt of b: its 3 tokens do not fit"):
-        answer_all([{"id": "a"}, {"id": "b"}], [[0], [0] * 3], fake(0, []), Partial(tmp_path / "p", "x"), 4)
+        answer_all([{"id": "a"}, {"id": "b"}], [[0], [0] * 3], [0, 0], fake(0, []), Partial(tmp_path / "p", "x"), 4)
+
+
+def test_a_batch_is_of_one_group(tmp_path):
+    """And is the same batch after a kill."""
+    rows = [{"id": str(i)} for i in range(7)]
+    encoded, groups = [[0] * (i + 1) for i in range(7)], [1, 0, 1, 0, 1, 1, 0]
+    seen = []
+
+    def answer(batch, names, group, full):
+        seen.append(("".join(names), group, full))
+        return [{"answer": ""}] * len(batch)
+
+    partial = Partial(tmp_path / "p", "x")
+    answer_all(rows, encoded, groups, answer, partial, 3)
+    assert seen == [("631", 0, 3), ("542", 1, 3), ("0", 1, 3)]
+    for lost in ("54210", "0"):
+        rest, before = Partial(tmp_path / lost, "x"), len(seen)
+        rest.add([{"id": name} for name in "631" + "542" * (lost == "0")], 3)
+        answer_all(rows, encoded, groups, answer, rest, 3)
+        assert seen[before:] == seen[1 + (lost == "0") : 3]
+
+
+@pytest.mark.parametrize("predict", [predict_spider, predict_mmlu])
+def test_groups_change_no_answer(llama, tmp_path, predict, monkeypatch):
+    """Prompts about three subjects in turn, as one group and as three."""
+    shutil.copytree(llama / "prompts", tmp_path / "prompts")
+    shutil.copy(llama / "model.json", tmp_path)
+    rows, chat = read_jsonl(tmp_path / "prompts/dev.jsonl"), load_chat(read_json(llama / "model.json"))
+    subjects = ["singer " * 30, "concert " * 20, "stadium " * 40]
+    for i, row in enumerate(rows):
+        row["prompt"] = chat.prompt("", subjects[i % 3] + "year " * (i % 4) + f"{i}?")
+    write_jsonl(tmp_path / "prompts/dev.jsonl", rows)
+    found, reports = {}, {}
+    for tokens in (0, 10**6):  # what a group costs
+        monkeypatch.setattr("_engine.STEP_TOKENS", tokens)
+        found[tokens] = run(tmp_path, tmp_path / str(tokens), predict)
+        reports[tokens] = read_json(tmp_path / str(tokens) / "report.json")
+    assert reports[0]["shared_beginnings"] >= 3
+    assert reports[10**6]["shared_beginnings"] == 1
+    assert reports[0]["shared_tokens"] > reports[10**6]["shared_tokens"] + 20
+    for one, other in zip(*found.values(), strict=True):
+        assert one.pop("logprobs", {}) == pytest.approx(other.pop("logprobs", {}), abs=1e-4)
+        assert one == other
 
 
 def test_prompt_with_two_bos(llama, tmp_path):

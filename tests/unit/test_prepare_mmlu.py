@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from _files import UserError, read_json, read_jsonl, sha256_json
+from _published import OFFICIAL
 from fetch_mmlu import COLUMNS, fetch_mmlu
 from prepare_mmlu import prepare_mmlu
 
@@ -116,6 +117,12 @@ def test_unknown_subject(tables, tmp_path, subject, message):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_several_unknown_subjects(tables, tmp_path):
+    found = r"lack 2 of the 3 subjects named: alchemy, astrology\. They have 5: astronomy, .*mmlu.source"
+    with pytest.raises(UserError, match=found):
+        prepare(tables, tmp_path / "out", {"stem": ["alchemy", "anatomy"], "other": ["astrology"]})
+
+
 def test_subject_named_twice(tables, tmp_path):
     with pytest.raises(UserError, match="anatomy is named twice"):
         prepare(tables, tmp_path / "out", {"stem": ["anatomy"], "humanities": ["anatomy"]})
@@ -210,5 +217,11 @@ def test_real_mmlu(shared_data, tmp_path):
     assert manifest["by_category"] == {"stem": 50, "humanities": 50, "social_sciences": 50}
     assert len({row["id"] for row in rows}) == 150
     assert {len(row["shots"]) for row in rows} == {4}
-    everything = sorted({row["subject"] for row in csv.DictReader(tables["test"].open(newline=""))})
-    assert prepare(tables, tmp_path / "out", {"all": everything}, None)[1]["rows"] == 14042
+    official = {name: subjects.split() for name, subjects in OFFICIAL.items()}
+    everything = {row["subject"] for row in csv.DictReader(tables["test"].open(newline=""))}
+    assert {name for subjects in official.values() for name in subjects} == everything
+    rows, manifest = prepare(tables, tmp_path / "out", official, None, shots=5)
+    assert manifest["by_category"] == {"stem": 3018, "humanities": 4705, "social_sciences": 3077, "other": 3242}
+    assert len(manifest["by_subject"]) == 57
+    assert manifest["rows"] == len({row["id"] for row in rows}) == 14042
+    assert {len(row["shots"]) for row in rows} == {5}

@@ -25,7 +25,7 @@ def test_every_rule_on_a_card_has_its_time_and_memory(profiles, repo):
     text = "".join(path.read_text(encoding="utf-8") for path in (repo / "rules").glob("*.smk"))
     rules = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)*)", text, re.MULTILINE))
     on_a_card = {name for name, body in rules.items() if "gpu=1" in body}
-    assert on_a_card == {"train", "predict_spider", "predict_mmlu"}
+    assert on_a_card == {"train", "predict_spider", "predict_mmlu", "harness"}
     assert set(profiles["slurm"]["set-resources"]) == on_a_card
     for values in profiles["slurm"]["set-resources"].values():
         assert set(values) == {"mem_mb", "runtime"}

@@ -135,6 +135,17 @@ def made_of(folder, right, mmlu):
     }
 
 
+@pytest.mark.parametrize("language", ["en", "pt"])
+def test_the_macro_average_stands_where_it_is_another(tmp_path, language):
+    made = study(tmp_path / "made", 1)
+    one = results(tmp_path / "one", 1, made=made)
+    for path, right in zip(made["mmlu"], ([1] * 150, [0] * 30 + [1] * 120), strict=True):
+        mmlu_records(path, right, subjects=["a", "b", "c", "a"])
+    other = results(tmp_path / "other", 1, made=made)
+    for arguments, there in ((one, False), (other, True)):
+        assert ("Macro" in written(arguments, language=language)[0]) == there
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("adapters", "models"), [(0, ("demo",)), (1, ("demo",)), (30, ("demo",)), (2, ("llama", "gemma"))]

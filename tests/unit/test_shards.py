@@ -42,15 +42,16 @@ def study(tmp_path_factory):
 @pytest.mark.parametrize(
     ("questions", "cards", "batch_size", "shares", "size"),
     [
-        (10, 2, 4, ["abcdij", "efgh"], 4),
-        (10, 2, 32, ["abcde", "fghij"], 5),
-        (10, 3, "auto", ["adgj", "beh", "cfi"], "auto"),
-        (3, 2, 1, ["ac", "b"], 1),
-        (1, 4, 8, ["a"], 1),
+        (["abcdefghij"], 2, 4, ["abcdij", "efgh"], 4),
+        (["abcdefghij"], 2, 32, ["abcde", "fghij"], 5),
+        (["abcdefghij"], 3, "auto", ["adgj", "beh", "cfi"], "auto"),
+        (["abc"], 2, 1, ["ac", "b"], 1),
+        (["a"], 4, 8, ["a"], 1),
+        (["abcdef", "", "ghij"], 2, 4, ["abcdghij", "ef"], 4),
     ],
 )
 def test_questions_are_dealt_by_batches(questions, cards, batch_size, shares, size):
-    found, used = _shards.deal("abcdefghij"[:questions], cards, batch_size)
+    found, used = _shards.deal(questions, cards, batch_size)
     assert (["".join(share) for share in found], used) == (shares, size)
 
 

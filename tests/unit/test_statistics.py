@@ -18,6 +18,7 @@ from custom_metrics.stats import (
     fieller,
     holm,
     mcnemar,
+    mean_of_proportions,
     minimum_detectable_difference,
     percent_change,
     replicates,
@@ -37,6 +38,26 @@ def test_wilson_interval_as_published():
         assert wilson_interval(k, n, 0.95) == pytest.approx((low, high), abs=5e-5)
     assert wilson_interval(20, 20, 0.95)[1] == 1.0
     assert wilson_interval(0, 0, 0.95) == (0.0, 1.0)
+
+
+def test_mean_of_proportions_of_one_group_is_wilson():
+    mean, low, high = mean_of_proportions([7], [20], 0.9)
+    assert (mean, low, high) == pytest.approx((0.35, *wilson_interval(7, 20, 0.9)))
+    # The mean of the shares, not of the answers; two equal groups are sqrt(2) narrower on each side.
+    assert mean_of_proportions([1, 90], [1, 100], 0.95)[0] == pytest.approx(0.95)
+    _, low, high = mean_of_proportions([7, 7], [20, 20], 0.9)
+    one = wilson_interval(7, 20, 0.9)
+    assert (0.35 - low, high - 0.35) == pytest.approx(((0.35 - one[0]) / math.sqrt(2), (one[1] - 0.35) / math.sqrt(2)))
+
+
+def test_mean_of_proportions_covers_what_it_says():
+    """57 subjects as uneven as MMLU's, from chance to nearly all right."""
+    generator = np.random.default_rng(5)
+    sizes, truth = np.geomspace(100, 1534, 57).astype(int), np.linspace(0.25, 0.98, 57)
+    found = [mean_of_proportions(generator.binomial(sizes, truth), sizes, 0.95) for _ in range(400)]
+    covered = np.mean([low <= truth.mean() <= high for _, low, high in found])
+    # Within three standard errors of a share of 400.
+    assert abs(covered - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 400)
 
 
 def test_mcnemar_is_the_exact_binomial_test():

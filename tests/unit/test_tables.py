@@ -1,12 +1,15 @@
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths, with_shots
+from scipy.stats import t as student
 
 from _files import UserError
 from _sheets import SAME, TABLES, is_point, is_prompted, read_table, trained
@@ -46,6 +49,41 @@ def two(folder, base, tuned, base_mmlu, tuned_mmlu):
         "confidence_level": 0.95,
         "semantics": "bag",
     }
+
+
+def test_macro_averages_weigh_all_subjects_alike(tmp_path):
+    """Six subjects of 10, 20, …, 60 questions; the tuned model loses five of the smallest and of the largest."""
+    sizes = [10, 20, 30, 40, 50, 60]
+    subjects = [f"s{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    base = [1] * 210
+    tuned = [0] * 5 + [1] * 145 + [0] * 5 + [1] * 55
+    arguments = two(tmp_path, [0, 1] * 20, [1, 1] * 20, base, tuned)
+    for path, right in zip(arguments["mmlu"], (base, tuned), strict=True):
+        mmlu_records(path, right, ("all",), subjects)
+    (_, mmlu, regression), (_, page, _) = run(tmp_path, **arguments)
+    row = mmlu[(mmlu["variant"] != "base") & (mmlu["category"] == "aggregate")].iloc[0]
+    changes = np.array([-0.5, 0, 0, 0, 0, -1 / 12])
+    assert row["subjects"] == 6
+    assert row["accuracy_pct"] == pytest.approx(100 * 200 / 210)
+    assert row["macro_accuracy_pct"] == pytest.approx(100 * (1 + changes.mean()))
+    assert row["macro_difference_pp"] == pytest.approx(100 * changes.mean())
+    low, high = row["macro_difference_ci_low_pp"], row["macro_difference_ci_high_pp"]
+    # Student's t over the six subjects, but for the two questions that are added, which draw it a little towards 0.
+    half = student.ppf(0.975, 5) * changes.std(ddof=1) / math.sqrt(6)
+    assert (high - low) / 2 == pytest.approx(100 * half, rel=0.02)
+    assert (high + low) / 2 == pytest.approx(100 * changes.mean() * 210 / 212)
+    assert mmlu.loc[mmlu["variant"] == "base", "macro_difference_pp"].isna().all()
+    assert regression.loc[regression["measure"] == "mmlu", "difference_pp"].iloc[0] == pytest.approx(-1000 / 210)
+    assert "Macro % (interval)" in page
+    assert f"{row['macro_accuracy_pct']:.1f} (" in page
+    assert "mean over the 6 subjects" in page
+
+
+def test_one_average_where_micro_and_macro_are_one(tmp_path):
+    (_, mmlu, _), (_, page, _) = run(tmp_path, **two(tmp_path, [0, 1] * 20, [1, 1] * 20, [1, 0] * 30, [1, 1] * 30))
+    assert mmlu["macro_accuracy_pct"].tolist() == mmlu["accuracy_pct"].tolist()
+    assert mmlu["macro_ci_low"].tolist() == pytest.approx(mmlu["ci_low"].tolist())
+    assert "Macro" not in page
 
 
 def test_the_numbers_are_those_of_the_records(tmp_path):

@@ -1,0 +1,63 @@
+localrules:
+    fetch_harness,
+
+
+rule fetch_harness:
+    """Get the data sets of lm-evaluation-harness's tasks into the cache of the hub."""
+    output:
+        manifest="<results>/data/harness.json",
+    log:
+        "<logs>/fetch_harness.log",
+    conda:
+        "../envs/harness.yaml"
+    params:
+        settings=SETTINGS["fetch_harness"],
+    script:
+        "../scripts/fetch_harness.py"
+
+
+rule harness:
+    """Run tasks of lm-evaluation-harness on the base model or one adapter."""
+    input:
+        tasks="<results>/data/harness.json",
+        record="<results>/data/models/{model}.json",
+        adapter=adapter_files,
+    output:
+        scores="<results>/runs/{model}/{variant}/harness.json",
+    log:
+        "<logs>/harness/{model}/{variant}.log",
+    benchmark:
+        "<benchmarks>/harness/{model}/{variant}.tsv"
+    conda:
+        "../envs/harness.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=720,
+    params:
+        settings=lambda wildcards: SETTINGS["harness"][wildcards.model][wildcards.variant],
+    script:
+        "../scripts/harness.py"
+
+
+rule harness_table:
+    """Put what lm-evaluation-harness measured into one table, with every adapter against its base model."""
+    input:
+        scores=collect("<results>/runs/{run[model]}/{run[variant]}/harness.json", run=ASKED_MMLU),
+    output:
+        csv=report(
+            "<results>/tables/harness.csv",
+            caption="captions/harness.rst",
+            category="Tables",
+            labels={"table": "Tasks of lm-evaluation-harness"},
+        ),
+        md="<results>/tables/harness.md",
+    log:
+        "<logs>/harness_table.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=SETTINGS["harness_table"],
+    script:
+        "../scripts/harness_table.py"

@@ -1,0 +1,181 @@
+"""Our letters against those of lm-evaluation-harness: same model, prompts and questions, in fp32.
+
+`make faults` installs the harness (requirements-harness.txt); nothing else needs it, so the tests are marked `long`.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, get_peft_model
+
+import _config
+from _chat import load_chat
+from _files import read_json, read_jsonl, write_jsonl
+from _model import load_adapter, load_model
+from _sheets import read_table
+from fetch_mmlu import fetch_mmlu
+from fetch_model import fetch_model
+from predict_mmlu import predict_mmlu
+from prepare_mmlu import prepare_mmlu
+from render_mmlu import render_mmlu
+
+pytestmark = pytest.mark.long
+LETTERS = "ABCD"
+# What stands between prompt and letter: both are tokens of the demo's vocabulary, and ours adds up their probabilities.
+SPACES = ("", " ")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, repo) -> Path:
+    """The demo's model, its 150 questions as its prompts have them, and an adapter that was not trained."""
+    folder, demo = tmp_path_factory.mktemp("harness"), repo / "resources" / "demo"
+    config = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
+    settings = _config.settings(_config.check(config, _config.read_schema(repo / "rules" / "config.schema.yaml")))
+    fetch_model("demo", str(demo / "model"), None, str(folder / "model.json"))
+    fetch_mmlu(**settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, out_dir=folder)
+    questions, prompts = folder / "questions.jsonl", folder / "prompts.jsonl"
+    prepare_mmlu(
+        folder / "dev.csv",
+        folder / "test.csv",
+        **settings["prepare_mmlu"],
+        questions=questions,
+        manifest=folder / "manifest.json",
+    )
+    render_mmlu(
+        str(questions), str(folder / "model.json"), str(prompts), str(folder / "p.json"), **settings["render_mmlu"]
+    )
+    torch.manual_seed(0)
+    lora = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(load_model(read_json(folder / "model.json"), "fp32"), lora)
+    adapted.save_pretrained(folder / "adapter")
+    answers = {row["id"]: row["answer"] for row in read_jsonl(questions)}
+    rows = [
+        {"id": row["id"], "prompt": row["prompt"], "gold": LETTERS.index(answers[row["id"]])}
+        for row in read_jsonl(prompts)
+    ]
+    assert len(rows) == 150
+    write_jsonl(folder / "documents.jsonl", rows)
+    for number, space in enumerate(SPACES):
+        task = {
+            "task": f"letters_{number}",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(folder / "documents.jsonl")}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "prompt",
+            "doc_to_choice": list(LETTERS),
+            "doc_to_target": "gold",
+            "target_delimiter": space,
+        }
+        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("strength", [None, 0.1], ids=["base", "adapter"])
+def test_letters_are_those_of_lm_evaluation_harness(study, tmp_path, monkeypatch, strength):
+    """The same letter to each question, and the same log probabilities."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    import lm_eval  # missing? make faults installs it
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    record = read_json(study / "model.json")
+    adapter = None if strength is None else study / "adapter"
+    more = {} if strength is None else {"strength": strength}
+    predict_mmlu(
+        prompts=str(study / "prompts.jsonl"),
+        record=str(study / "model.json"),
+        adapter_dir=adapter,
+        answers=str(tmp_path / "answers.jsonl"),
+        report=str(tmp_path / "report.json"),
+        precision="fp32",
+        batch_size=32,
+        max_new_tokens=8,
+        **more,
+    )
+    ours = {row["id"]: row for row in read_jsonl(tmp_path / "answers.jsonl")}
+    model = load_model(record, "fp32")
+    if adapter is not None:
+        model = load_adapter(model, adapter, **more)
+    # The prompts hold their BOS already.
+    lm = HFLM(pretrained=model, tokenizer=load_chat(record).tokenizer, batch_size=8, add_bos_token=False)
+    found = lm_eval.simple_evaluate(
+        model=lm,
+        tasks=["letters_0", "letters_1"],
+        task_manager=TaskManager(include_path=str(study), include_defaults=False),
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    theirs: dict[str, dict[str, list[float]]] = {}
+    for number, _ in enumerate(SPACES):
+        samples = found["samples"][f"letters_{number}"]
+        assert len(samples) == 150
+        for sample in samples:
+            values = theirs.setdefault(sample["doc"]["id"], {letter: [] for letter in LETTERS})
+            for letter, response in zip(LETTERS, sample["filtered_resps"], strict=True):
+                values[letter].append(float(response[0]))
+    assert theirs.keys() == ours.keys()
+    right = 0
+    for name, values in theirs.items():
+        plain = {letter: both[0] for letter, both in values.items()}
+        added = {letter: math.log(sum(map(math.exp, both))) for letter, both in values.items()}
+        assert ours[name]["logprobs"] == pytest.approx(added, abs=1e-4)
+        assert ours[name]["prediction"] == max(added, key=added.get)
+        # The model writes its letter without a space: the harness alone, as its tasks are written, chooses the same.
+        assert ours[name]["prediction"] == max(plain, key=plain.get)
+        right += ours[name]["prediction"] == LETTERS[next(s for s in samples if s["doc"]["id"] == name)["doc"]["gold"]]
+    assert found["results"]["letters_0"]["acc,none"] == pytest.approx(right / 150)
+    assert 0 < right < 150
+    assert len({row["prediction"] for row in ours.values()}) == 4
+
+
+def test_tasks_of_the_harness_are_a_yardstick_of_every_run(copy_repo, snakemake, tiny_study, tmp_path):
+    """A task over local questions in a whole run, and that turning it on makes nothing stale."""
+    folder = copy_repo("harness")
+    questions = [{"q": f"Is {n} even?", "gold": n % 2} for n in range(40)]
+    write_jsonl(folder / "questions.jsonl", questions)
+    task = {
+        "task": "even",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "questions.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "q",
+        "doc_to_choice": ["yes", "no"],
+        "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (folder / "tasks").mkdir()
+    (folder / "tasks/even.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    study = tiny_study | {"study": "yardstick"}
+    (folder / "off.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "off.yaml")
+    assert run.returncode == 0, run.stdout[-8000:]
+    study["evaluation"] = {"strengths": [0.5], "harness": {"tasks": ["even"], "limit": 30, "include_path": "tasks"}}
+    (folder / "on.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "on.yaml")
+    assert run.returncode == 0, run.stdout[-8000:]
+    results = folder / "results/yardstick"
+    rows = {row["variant"]: row for row in read_table(results / "tables/harness.csv").to_dict("records")}
+    adapter = next(name for name in rows if name != "base" and "@" not in name)
+    assert list(rows) == ["base", adapter, f"{adapter}@0.5"]
+    for row in rows.values():
+        found = read_json(results / f"runs/demo/{row['variant']}/harness.json")
+        assert (row["n"], row["lm_eval"]) == (30, found["lm_eval"])
+        assert row["score"] == pytest.approx(sum(sample["acc"] for sample in found["samples"]) / 30)
+    assert rows[adapter]["difference"] == pytest.approx(rows[adapter]["score"] - rows["base"]["score"])
+    assert "even, acc" in (results / "tables/harness.md").read_text(encoding="utf-8")
+    assert "Tasks of lm-evaluation-harness" in (results / "tables.html").read_text(encoding="utf-8")
+    # No training, and no answer of base and adapter.
+    log = run.stdout
+    assert not re.search(r"rule (train|audit_labels):", log)
+    assert log.count("rule predict_mmlu:") == 1
+    study["evaluation"]["harness"]["tasks"] = ["odd"]
+    (folder / "on.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "on.yaml")
+    assert run.returncode != 0
+    assert "evaluation.harness.tasks: lm-evaluation-harness cannot make odd" in run.stdout
