@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo demo-full studies plan test harness faults lint format dag demo-data demo-model clean
+.PHONY: help demo demo-full demo-replay studies plan test harness faults lint format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ demo-full: .venv/.stamp ## the demo with strengths, trajectory and a soup: withi
 	@echo "Figures: results/demo-full/figures/strength.svg and trajectory.svg   Report: results/demo-full/report.pdf"
 	@echo "The point to use: results/demo-full/recommended/README.md"
 
+demo-replay: .venv/.stamp ## the demo's adapter that forgets, with replay and a KL term: within 20 minutes on two cores
+	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-replay.yaml
+	@echo
+	@cat results/demo-replay/tables/factors.md
+
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/list_studies.py
 
@@ -56,7 +61,7 @@ test: .venv/.stamp ## all tests but those that take minutes
 harness: .venv/.harness ## add lm-evaluation-harness to the environment, for evaluation.harness
 
 faults: .venv/.harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
-	$(OFFLINE) $(BIN)/python -m pytest -m "faults or long" tests/workflow
+	$(OFFLINE) $(BIN)/python -m pytest -m "faults or long" tests
 
 lint: .venv/.stamp ## check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

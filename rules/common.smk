@@ -35,6 +35,7 @@ HARNESS = bool(config["evaluation"]["harness"]["tasks"])
 # The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
 ADAPTERS = [run for run in TRAINED if run["variant"] != _config.BASE]
+REPLAYED = any("replay" in settings for found in SETTINGS["train"].values() for settings in found.values())
 FOLDERS = _config.adapter_folders(config)
 # With other examples in its text-to-SQL prompts, the base model has the answers to MMLU that it has anyway.
 SHOTS = {run["variant"] for run in RUNS if "shots" in run.get("point", {})}
@@ -113,6 +114,12 @@ def soup_files(wildcards):
     """Return the adapters that a soup is made of."""
     folder = f"<results>/runs/{wildcards.model}"
     return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in _config.ADAPTER_FILES]
+
+
+def replay_file(wildcards, name):
+    """Return a model's file about the rows to replay; nothing for an adapter that replays none."""
+    replayed = "replay" in SETTINGS["train"][wildcards.model][wildcards.variant]
+    return f"<results>/runs/{wildcards.model}/{name}" if replayed else []
 
 
 def require_access(models):

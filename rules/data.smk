@@ -2,6 +2,7 @@ localrules:
     fetch_spider,
     fetch_mmlu,
     fetch_model,
+    fetch_replay,
 
 
 rule fetch_spider:
@@ -40,6 +41,26 @@ rule fetch_mmlu:
         settings=SETTINGS["fetch_mmlu"],
     script:
         "../scripts/fetch_mmlu.py"
+
+
+rule fetch_replay:
+    """Get rows of general knowledge to mix into the training: MMLU's auxiliary_train, or a local file."""
+    input:
+        # Of a local file, an edit is seen.
+        file=[] if config["replay"]["source"] in (None, _config.AUXILIARY) else config["replay"]["source"],
+    output:
+        rows="<results>/data/replay_source/rows.jsonl",
+        manifest="<results>/data/replay_source/manifest.json",
+    log:
+        "<logs>/fetch_replay.log",
+    benchmark:
+        "<benchmarks>/fetch_replay.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["fetch_replay"],
+    script:
+        "../scripts/fetch_replay.py"
 
 
 rule fetch_model:
@@ -120,6 +141,25 @@ rule extend_shots:
         "../scripts/extend_shots.py"
 
 
+rule prepare_replay:
+    """Draw the rows to replay, and prove that none of them is a row of MMLU's test or dev files."""
+    input:
+        rows="<results>/data/replay_source/rows.jsonl",
+        dev="<results>/data/mmlu/dev.csv",
+        test="<results>/data/mmlu/test.csv",
+    output:
+        rows="<results>/data/replay/rows.jsonl",
+        manifest="<results>/data/replay/manifest.json",
+    log:
+        "<logs>/prepare_replay.log",
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=SETTINGS["prepare_replay"],
+    script:
+        "../scripts/prepare_replay.py"
+
+
 rule render_spider:
     """Write the text-to-SQL prompts of one split as the model's chat template wraps them."""
     input:
@@ -156,3 +196,21 @@ rule render_mmlu:
         settings=SETTINGS["render_mmlu"],
     script:
         "../scripts/render_mmlu.py"
+
+
+rule render_replay:
+    """Write the rows to replay, with what is to be answered, as the model's chat template wraps them."""
+    input:
+        rows="<results>/data/replay/rows.jsonl",
+        record="<results>/data/models/{model}.json",
+    output:
+        prompts="<results>/runs/{model}/prompts/replay.jsonl",
+        report="<results>/runs/{model}/prompts/replay.json",
+    log:
+        "<logs>/render_replay/{model}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=SETTINGS["render_replay"],
+    script:
+        "../scripts/render_replay.py"

@@ -157,6 +157,8 @@ rule report:
             *collect("<results>/runs/{run[model]}/{run[variant]}/predict_spider.json", run=RUNS),
             *collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=ASKED_MMLU),
         ],
+        replay="<results>/data/replay/manifest.json" if REPLAYED else [],
+        replay_source="<results>/data/replay_source/manifest.json" if REPLAYED else [],
     output:
         report="<results>/report.md",
         pdf=report("<results>/report.pdf", caption="captions/report.rst", category="Report", labels={"report": "PDF"}),

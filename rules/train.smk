@@ -26,6 +26,24 @@ rule audit_labels:
         "../scripts/audit_labels.py"
 
 
+rule audit_replay:
+    """Prove, before any training, that the loss of every row to replay covers its answer and nothing else."""
+    input:
+        prompts="<results>/runs/{model}/prompts/replay.jsonl",
+        rows="<results>/data/replay/rows.jsonl",
+        record="<results>/data/models/{model}.json",
+    output:
+        report="<results>/runs/{model}/audit_replay.json",
+    log:
+        "<logs>/audit_replay/{model}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=SETTINGS["audit_replay"],
+    script:
+        "../scripts/audit_replay.py"
+
+
 rule train:
     """Train one adapter; a killed job goes on from its last checkpoint."""
     input:
@@ -33,6 +51,9 @@ rule train:
         validation="<results>/runs/{model}/prompts/validation.jsonl" if EVALUATED else [],
         audit="<results>/runs/{model}/audit_labels.json",
         record="<results>/data/models/{model}.json",
+        # Only of an adapter with replay.
+        replay=lambda wildcards: replay_file(wildcards, "prompts/replay.jsonl"),
+        replay_audit=lambda wildcards: replay_file(wildcards, "audit_replay.json"),
     output:
         weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
         config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",

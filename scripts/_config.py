@@ -18,6 +18,8 @@ from _files import UserError
 from _published import OFFICIAL
 
 BASE = "base"
+# The replay.source that stands for MMLU's own training rows.
+AUXILIARY = "auxiliary_train"
 # What an adapter is in a folder.
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
@@ -31,6 +33,9 @@ AXES = {
     "epochs": ("training", "num_train_epochs"),
     "steps": ("training", "max_steps"),
     "seed": ("training", "seed"),
+    "decay": ("training", "weight_decay"),
+    "replay": ("replay", "fraction"),
+    "kl": ("replay", "kl"),
 }
 FACES = ("corrected", "as_reported")
 TYPES = {
@@ -127,7 +132,8 @@ def _first_values(config: dict) -> dict:
     for short, (section, key) in AXES.items():
         values = config.get(section, {}).get(key)
         if isinstance(values, list) and values and (short != "modules" or _nested(values)):
-            config[section][key] = values[:1]
+            # The first fraction is mostly 0, with which nothing is replayed.
+            config[section][key] = values[-1:] if short == "replay" else values[:1]
     # What is left names no adapter and no step that a smoke run may not have.
     config["training"] = {key: value for key, value in config.get("training", {}).items() if key != "kept_steps"}
     config["evaluation"] = {"strengths": config.get("evaluation", {}).get("strengths", [])}
@@ -218,8 +224,30 @@ def _contradictions(config: dict) -> Iterator[str]:
         yield f"mmlu.fixed_shots: found {len(mmlu['fixed_shots'])} rows, expected mmlu.shots = {mmlu['shots']}."
     if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
         yield f"mmlu.fixed_shots: not used, since shots_from is {mmlu['shots_from']}. Write fixed, or remove the rows."
+    yield from _unused_replay(config)
     yield from _misprinted(config)
     yield from _missing_points(config)
+
+
+def _unused_replay(config: dict) -> Iterator[str]:
+    """Yield what `replay` asks for and cannot have."""
+    replay = config["replay"]
+    fractions, weights = (value if isinstance(value, list) else [value] for value in (replay["fraction"], replay["kl"]))
+    if any(fractions) and replay["source"] is None:
+        yield (
+            f"replay.source: missing, but replay.fraction is {replay['fraction']}. Write auxiliary_train, or the path "
+            "of a CSV or JSONL file."
+        )
+    if any(weights) and not any(fractions):
+        yield (
+            f"replay.kl: found {replay['kl']}, but replay.fraction is {replay['fraction']}: there are no rows to "
+            "compute it on. Set a fraction, or kl: 0.0."
+        )
+    elif 0 in fractions and 0 not in weights and isinstance(replay["kl"], list):
+        yield (
+            f"replay.kl: found {replay['kl']}, but a replay.fraction is 0: that adapter has no such term. Add 0.0 to "
+            "the list, or take 0.0 out of fraction."
+        )
 
 
 def _missing_points(config: dict) -> Iterator[str]:
@@ -271,6 +299,8 @@ def variants(config: dict) -> dict[str, dict[str, Any]]:
     A list in the configuration is a swept axis, even with one element; a scalar is fixed. The adapters are all
     combinations, the last axis varying fastest: `lr0.0001-r8-seed42`. Without any swept axis there is one adapter,
     called `adapter`. The values are keyed by their place in the configuration, `training.learning_rate`.
+
+    A weight of the KL term says nothing where no row is replayed: of these combinations there is the one with 0 alone.
     """
     found: dict[str, dict[str, Any]] = {"": {}}
     for short, (section, key) in AXES.items():
@@ -281,8 +311,13 @@ def variants(config: dict) -> dict[str, dict[str, Any]]:
             f"{name}-{short}{_plain(item)}".lstrip("-"): {**chosen, f"{section}.{key}": item}
             for name, chosen in found.items()
             for item in value
+            if not (short == "kl" and item and not _fraction(config, chosen))
         }
     return {BASE: {}} | ({"adapter": {}} if "" in found else found)
+
+
+def _fraction(config: dict, chosen: dict[str, Any]) -> float:
+    return chosen.get("replay.fraction", config["replay"]["fraction"])
 
 
 def points(config: dict) -> dict[str, dict[str, Any]]:
@@ -366,6 +401,7 @@ def settings(config: dict) -> dict[str, dict]:
         ]
     ]
     defects = _pick(config, "known_defects", "accept_defect")
+    replay = config["replay"]
 
     def predict(max_new_tokens: int, names: Iterable[str]) -> dict:
         return {
@@ -398,6 +434,12 @@ def settings(config: dict) -> dict[str, dict]:
         "extend_shots": _pick(spider, "seed"),
         "render_mmlu": {"system": prompt["mmlu_system"], "max_new_tokens": inference["mmlu_max_new_tokens"]},
         "audit_labels": _pick(config["training"], "max_length", "truncate") | target | _pick(config, "accept_defect"),
+        # Of MMLU, what leads to its training rows alone.
+        "fetch_replay": _pick(replay, "source")
+        | ({"mmlu": _pick(mmlu, "source", "revision", "sha256")} if replay["source"] == AUXILIARY else {}),
+        "prepare_replay": _pick(replay, "questions", "seed"),
+        "render_replay": {"system": prompt["mmlu_system"]} | _pick(config["training"], "max_length"),
+        "audit_replay": _pick(config["training"], "max_length"),
         "train": {
             model: {name: _training(config, model, chosen) for name, chosen in runs.items() if name != BASE}
             for model in models
@@ -480,12 +522,16 @@ def settings(config: dict) -> dict[str, dict]:
 
 def _training(config: dict, model: str, chosen: dict[str, Any]) -> dict:
     """Return one adapter's settings: the study's, with its own value for each swept axis."""
-    values = {section: dict(config[section]) for section in ("lora", "training")}
+    values = {section: dict(config[section]) for section in ("lora", "training", "replay")}
     for place, value in chosen.items():
         section, key = place.split(".")
         values[section][key] = value
     # The job sees them as its outputs: a step that is no longer kept must not train the adapter again.
     del values["training"]["kept_steps"]
+    # The settings of a training without replay are those of a study without it.
+    replay = values.pop("replay")
+    if replay["fraction"]:
+        values["replay"] = _pick(replay, "fraction", "kl")
     return {
         "precision": config["models"][model]["precision"],
         **values,

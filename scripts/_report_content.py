@@ -63,6 +63,7 @@ class Facts:
         audits, dev_prompts, mmlu_prompts: reports of each model.
         train: reports of `train` of each adapter.
         answers: reports of `predict_*` by model, variant and file name.
+        replay, replay_source: manifests of `prepare_replay` and `fetch_replay`; None without replay.
     """
 
     study: str
@@ -88,6 +89,8 @@ class Facts:
     mmlu_prompts: Mapping[str, Mapping]
     train: Mapping[Run, Mapping]
     answers: Mapping[tuple[str, str, str], Mapping]
+    replay: Mapping | None = None
+    replay_source: Mapping | None = None
 
 
 def content(facts: Facts, language: str) -> dict[str, Any]:
@@ -392,6 +395,7 @@ class _Report:
                     shots_from=say.plain(settings["shots_from"]),
                 )
             ),
+            *self.replayed(),
             self.table(
                 say("splits_caption"),
                 columns,
@@ -406,6 +410,25 @@ class _Report:
                 number=number,
             ),
         ]
+
+    def replayed(self) -> list[dict]:
+        """Return which rows were replayed, nothing where none were."""
+        facts, say = self.facts, self.say
+        adapters = [run for run, trained in facts.train.items() if "replay" in trained]
+        if not adapters:
+            return []
+        return self.paragraph(
+            say(
+                "replay_source",
+                adapters=say.count("n_adapter", len(adapters)),
+                source=facts.replay_source["source"],
+                n=say.whole(facts.replay["rows"]),
+                seed=facts.replay["settings"]["seed"],
+                dropped=say.whole(len(facts.replay["of_mmlu_dropped"])),
+                repeated=say.whole(facts.replay["repeated_dropped"]),
+                known=say.whole(facts.replay["checked_against"]),
+            )
+        )
 
     def models_part(self) -> list[dict]:
         say = self.say
@@ -440,6 +463,8 @@ class _Report:
         values = {
             name: list(dict.fromkeys(chosen[name] for chosen in settings.values() if name in chosen)) for name in names
         }
+        if any("replay.fraction" not in chosen for chosen in settings.values()) and "replay.fraction" in values:
+            values["replay.fraction"].insert(0, "0.0")
         hyper, trained = self.number("table"), self.number("table")
         columns = {"h_adapter": "left", "h_rows": "right", "h_steps": "right", "h_trainable": "right"}
         columns |= {"h_loss": "right"}
@@ -1122,7 +1147,27 @@ class _Report:
         table = self.table(
             say("factors_caption"), columns, rows, note, file="tables/factors.csv", more="more_contrasts"
         )
-        return [*blocks, table, *seed_text]
+        return [*blocks, table, *self.mitigation(), *seed_text]
+
+    def mitigation(self) -> list[dict]:
+        """Return whether what is meant to soften forgetting did, a sentence for each contrast in MMLU."""
+        say, frame = self.say, self.tables["factors"]
+        names = ("replay.fraction", "replay.kl", "training.weight_decay")
+        items = [
+            say(
+                f"mitigation_{self.verdict(row.verdict)}",
+                what=say.plain(f"mitigation_{row.axis}"),
+                low=row.low,
+                high=row.high,
+                difference=self.changed(row),
+                p=say.p_is(row.p_holm),
+                detectable=say.number(row.minimum_detectable_pp),
+                model=say("factor_of_model", model=code(row.model)) if self.several else "",
+            )
+            for row in frame[(frame["measure"] == MMLU) & frame["axis"].isin(names)].itertuples()
+            if float(row.low) < float(row.high)
+        ]
+        return [{"kind": "list", "items": items, "most": True}] if items else []
 
     def factor_sentence(self, row: Any) -> Spans:
         say = self.say

@@ -438,6 +438,34 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The other is not distinguishable at this n ({names}); that does not show that it is nil.",
         "O outro não é distinguível com este n ({names}); isso não mostra que seja nulo.",
     ),
+    "replay_source": (
+        "In the training of {adapters}, rows of general knowledge were replayed beside the text-to-SQL rows. Of "
+        "`{source}`, {n} rows were drawn with seed {seed}, and each adapter took as many of them as its fraction says. "
+        "{dropped} rows of MMLU's test or dev files and {repeated} repeated ones were left out; each row was compared "
+        "with all {known} of these files.",
+        "No treino de {adapters}, linhas de conhecimento geral foram repetidas além das linhas de texto para SQL. De "
+        "`{source}` foram sorteadas {n} linhas com a semente {seed}, e cada adaptador usou tantas quantas sua fração "
+        "diz. Ficaram de fora {dropped} linhas dos arquivos test e dev do MMLU e {repeated} duplicadas; cada linha foi "
+        "comparada com todas as {known} desses arquivos.",
+    ),
+    "mitigation_replay.fraction": ("Replay", "A repetição de conhecimento geral"),
+    "mitigation_replay.kl": ("The KL term on replayed rows", "O termo KL nas linhas repetidas"),
+    "mitigation_training.weight_decay": ("Weight decay", "O decaimento dos pesos"),
+    "mitigation_higher": (
+        "**{what}** reduced forgetting: at {high} against {low}, MMLU changed by {difference} ({p}){model}.",
+        "**{what}** reduziu o esquecimento: com {high} em vez de {low}, o MMLU mudou em {difference} ({p}){model}.",
+    ),
+    "mitigation_lower": (
+        "**{what}** increased forgetting: at {high} against {low}, MMLU changed by {difference} ({p}){model}.",
+        "**{what}** aumentou o esquecimento: com {high} em vez de {low}, o MMLU mudou em {difference} ({p}){model}.",
+    ),
+    "mitigation_same": (
+        "**{what}** did not distinguishably reduce forgetting: at {high} against {low}, MMLU changed by {difference} "
+        "({p}){model}, where this n would find a true difference of {detectable} pp four times in five.",
+        "**{what}** não reduziu o esquecimento de modo distinguível: com {high} em vez de {low}, o MMLU mudou em "
+        "{difference} ({p}){model}, e este n encontraria uma diferença real de {detectable} pp em quatro de cinco "
+        "vezes.",
+    ),
     "factors_one_none": (
         "The one contrast between adapters that differ in one factor is not distinguishable at this n. That does not "
         "show that the factor does not matter.",

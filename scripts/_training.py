@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate.data_loader import BatchSamplerShard
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
@@ -29,6 +30,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.trainer_pt_utils import LengthGroupedSampler, safe_globals
 from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from _chat import load_chat
 from _config import ADAPTER_FILES
@@ -292,15 +294,38 @@ class EpochLengths(LengthGroupedSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
+class Marking:
+    """Makes a batch by another collator, and says of each of its rows whether it is replayed, where examples do."""
+
+    def __init__(self, collator):
+        self.collator = collator
+
+    def __call__(self, examples: Sequence[dict]) -> dict:
+        """Return the batch, with `replay`, bool (rows), if the examples have it."""
+        batch = self.collator([{key: example[key] for key in ("input_ids", "labels")} for example in examples])
+        marks = [example["replay"] for example in examples if "replay" in example]
+        return batch | ({"replay": torch.tensor(marks)} if marks else {})
+
+
 class Trainer(SFTTrainer):
-    """TRL's trainer, but for the sampler that groups by length, and for the passes of a step.
+    """TRL's trainer, but for the sampler that groups by length, for the passes of a step, and for replayed rows.
 
     With `tokens_per_pass`, a batch is all the rows of an optimizer step, in each process. They are divided into passes
     of at most so many tokens, which changes the gradient by rounding only: the loss is the sum over the step's labels
     divided by their number.
+
+    With `kl`, the loss at each label of a replayed row is its cross entropy and `kl` times KL(base || tuned) there; the
+    sum is divided by the same number, that of all the step's labels. The term is computed in passes of its own, of
+    these rows alone and of logits at their labels alone; the base is the model with its adapter switched off.
     """
 
     tokens_per_pass: int | None = None
+    kl: float = 0.0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Of this process, since the last log: sums over the labels of replayed rows, and how many these were.
+        self._replayed = {"kl": 0.0, "loss": 0.0, "labels": 0}
 
     def get_train_dataloader(self):
         """Return the loader; each process sees every row of a step, since `training_step` divides them."""
@@ -311,13 +336,16 @@ class Trainer(SFTTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Compute the gradient of one step, in passes; out of GPU memory, in smaller ones from then on."""
+        marks = inputs.pop("replay", None)
+        rows = rows_of(inputs) if self.tokens_per_pass or marks is not None else []
+        replayed = [] if marks is None else list(itertools.compress(rows, marks.tolist()))
         if not self.tokens_per_pass:
-            return super().training_step(model, inputs, num_items_in_batch)
-        rows = rows_of(inputs)
+            term = self._diverge(model, [[row] for row in replayed], num_items_in_batch)
+            return term + super().training_step(model, inputs, num_items_in_batch)
         labels = sum(label != IGNORED for _, row in rows for label in row)
         while True:
             try:
-                return self._step(model, rows, torch.tensor(labels, device=self.args.device))
+                return self._step(model, rows, replayed, torch.tensor(labels, device=self.args.device))
             except torch.cuda.OutOfMemoryError:
                 longest = max(len(ids) for ids, _ in rows)
                 if self.args.world_size > 1 or self.tokens_per_pass <= longest:
@@ -327,15 +355,70 @@ class Trainer(SFTTrainer):
             model.zero_grad()
             torch.cuda.empty_cache()
 
-    def _step(self, model, rows, labels):
-        divided = passes(rows, self.tokens_per_pass, self.args.world_size)[self.args.process_index]
-        loss = torch.zeros((), device=self.args.device)
+    def _step(self, model, rows, replayed, labels):
+        def divide(rows):
+            return passes(rows, self.tokens_per_pass, self.args.world_size)[self.args.process_index]
+
+        loss = self._diverge(model, divide(replayed) if replayed else [], labels)
+        divided = divide(rows)
         for number, part in enumerate(divided, 1):
             # The processes add up their gradients once.
             waiting = self.accelerator.no_sync(model) if number < len(divided) else nullcontext()
             with waiting:
                 loss += super().training_step(model, pack(part, self.args.device), labels)
         return loss
+
+    def _diverge(self, model, parts, labels):
+        """Add the gradient of the KL term to the model's, and return the term.
+
+        Args:
+            model: as accelerate has wrapped it.
+            parts: passes of replayed rows, those of this process.
+            labels: how many the step has, in all rows and processes.
+        """
+        inner, device = self.accelerator.unwrap_model(model), self.args.device
+        term = torch.zeros((), device=device)
+        for part in parts:
+            batch = pack(part, device)
+            targets = batch.pop("labels")[0]
+            at = (targets != IGNORED).nonzero()[:, 0]
+            if not len(at):
+                continue
+            if not self.tokens_per_pass:  # attention that knows nothing of rows in one pass
+                batch = {"input_ids": batch["input_ids"]}
+            given = batch | {"logits_to_keep": at - 1, "use_cache": False}
+            # By the model without its wrapper: processes with other numbers of passes do not wait for each other here,
+            # and add these gradients up with those of their last pass.
+            with self.accelerator.no_sync(model), self.compute_loss_context_manager():
+                inner.eval()
+                with torch.no_grad(), inner.disable_adapter():
+                    base = inner(**given).logits[0].float().log_softmax(-1)
+                inner.train()
+                tuned = inner(**given).logits[0].float().log_softmax(-1)
+                divergence = F.kl_div(tuned, base, reduction="sum", log_target=True)
+                # Gradients are averaged over the processes.
+                loss = self.kl * divergence / labels * self.args.world_size
+                self.accelerator.backward(loss)
+            term += loss.detach()
+            self._replayed["kl"] += divergence.item()
+            self._replayed["loss"] += F.nll_loss(tuned.detach(), targets[at], reduction="sum").item()
+            self._replayed["labels"] += len(at)
+        return term
+
+    def log(self, logs, start_time=None):
+        """Log the means over the labels of the rows replayed since the last log beside the loss: KL, cross entropy."""
+        if self.kl and "loss" in logs:
+            sums = torch.tensor([*self._replayed.values()], dtype=torch.float64, device=self.args.device)
+            kl, loss, labels = self.accelerator.reduce(sums, "sum").tolist()
+            if labels:
+                logs |= {"replay_kl": kl / labels, "replay_loss": loss / labels}
+            self._replayed = dict.fromkeys(self._replayed, 0)
+        super().log(logs, start_time)
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if "replay" not in self._signature_columns:
+            self._signature_columns.append("replay")
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
@@ -471,6 +554,9 @@ def train(
     validation: str | None = None,
     tensorboard_dir: str | Path | None = None,
     kept_steps: Sequence[int] = (),
+    replay: dict[str, float] | None = None,
+    replay_prompts: str | None = None,
+    replay_audit: str | None = None,
 ) -> None:
     """Train one adapter, or finish what a killed job began.
 
@@ -494,6 +580,10 @@ def train(
         validation: rendered validation prompts to evaluate on; needed unless eval_strategy is no.
         tensorboard_dir: where TensorBoard's logs go.
         kept_steps: optimizer steps after which the adapter is kept, in steps/<step>/ beside the report.
+        replay: `fraction`, rows to replay for each row of `prompts`, rounded up and added to them, drawn among them by
+            the sampler; and `kl`, the weight of the KL term (see `Trainer`). None: no replay.
+        replay_prompts: prompts of `render_replay`, of which the first ones are replayed.
+        replay_audit: the report of `audit_replay` on them.
 
     Raises:
         UserError: settings that TRL or PEFT refuse, a kept step that the training does not reach, labels that are not
@@ -519,7 +609,8 @@ def train(
         if audited["sha256"].get("validation_prompts") != held_out_data:
             raise UserError(f"{audit}: made for other prompts than {validation}. Run `snakemake -R audit_labels`.")
         check_target(held_out, train_target)
-    settings = {"precision": precision, "lora": lora, "training": training}
+    settings = {"precision": precision, "lora": lora, "training": training} | ({"replay": replay} if replay else {})
+    replayed = rows_to_replay(replay_prompts, replay_audit, replay["fraction"], len(rows)) if replay else []
     arguments = training_arguments(training, precision, checkpoints)
     # Before the model: PEFT draws the adapter's weights at random (the trainer seeds once more, right before that).
     set_seed(arguments.seed)
@@ -537,6 +628,14 @@ def train(
         arguments.gradient_checkpointing = False  # unless memory needs it: see `fit`
     cut_at = arguments.max_length if truncate else None
     dataset = build_dataset(chat, rows, cut_at)
+    meant = with_labels(dataset, rows) + replayed
+    kl = replay["kl"] if replay else 0.0
+    if replayed:
+        dataset = concatenate_datasets([dataset, build_dataset(chat, replayed)])
+    collator = None if padded else Collator()
+    if kl:
+        dataset = dataset.add_column("replay", [False] * len(rows) + [True] * len(replayed))
+        collator = Marking(collator or DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id))
     held_out_dataset = build_dataset(chat, held_out, cut_at) if held_out else None
     sigterm = Sigterm()
     keep = KeepSteps(checkpoints / "kept", kept_steps, base["source"])
@@ -546,21 +645,25 @@ def train(
         train_dataset=dataset,
         eval_dataset=held_out_dataset,
         processing_class=chat.tokenizer,
-        data_collator=None if padded else Collator(),
+        data_collator=collator,
         peft_config=lora_config(lora, model),
         callbacks=[SaveOnSigterm(sigterm), keep, LogWithSave()]
         + ([EarlyStoppingCallback(patience)] if patience is not None else []),
     )
 
+    trainer.kl = kl
+
     # Proof on what really enters the loss: the trainer's own rows through the trainer's own collator.
     def check(found: Dataset, meant: list[dict]) -> dict[str, Any]:
         return check_labels(chat, found, trainer.data_collator, meant, arguments.max_length, truncate, accept_defect)
 
-    checked = check(trainer.train_dataset, with_labels(dataset, rows))
+    checked = check(trainer.train_dataset, meant)
     if held_out:
         check(trainer.eval_dataset, with_labels(held_out_dataset, held_out))
 
     identity = {"settings": settings, "data": data, "model": base["sha256"], "versions": versions()}
+    if replay:
+        identity["replay"] = sha256_file(replay_prompts)
     bound_to = sha256_json({**identity, "validation": held_out_data, "on": machine()["device"]})
     with arguments.main_process_first(local=False):
         resumed = last_checkpoint(checkpoints, bound_to)
@@ -630,6 +733,11 @@ def train(
             "data_sha256": data,
             "validation_sha256": held_out_data,
             "rows": checked["rows"],
+            **(
+                {"replay": {"rows": len(replayed), "prompts_sha256": identity["replay"], "of": replay}}
+                if replay
+                else {}
+            ),
             "adapter_sha256": files,
             "trainable_parameters": sum(p.numel() for p in trained),
             "all_parameters": trainer.model.get_nb_trainable_parameters()[1],
@@ -685,8 +793,27 @@ def _set_passes(trainer: Trainer, training: dict[str, Any], file: Path, rows_per
     return found
 
 
+def rows_to_replay(prompts: str, audit: str, fraction: float, rows: int) -> list[dict]:
+    """Return the rendered rows that are replayed beside so many text-to-SQL rows: the first ones of the file.
+
+    Raises:
+        UserError: there are too few, or the audit is of other prompts.
+    """
+    if read_json(audit)["sha256"]["prompts"] != sha256_file(prompts):
+        raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R audit_replay`.")
+    found, needed = read_jsonl(prompts), math.ceil(fraction * rows)
+    if len(found) < needed:
+        raise UserError(
+            f"replay.fraction: {fraction} of {rows} text-to-SQL rows are {needed}, but {prompts} has {len(found)}. "
+            "Lower the fraction, raise replay.questions, or use a larger replay.source."
+        )
+    return found[:needed]
+
+
 def _entry(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry.get(key) for key in ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")}
+    replayed = {key: entry[key] for key in ("replay_kl", "replay_loss") if key in entry}
+    keys = ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
+    return {key: entry.get(key) for key in keys} | replayed
 
 
 def _evaluation(entry: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ With --memory-gb the study is planned for a GPU of that size which is not here; 
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -44,6 +45,8 @@ CALIBRATION = Path("results/calibration.json")
 # longest), of its SQL; of an MMLU question. And characters a token: 3,100 of Spider are about 900 tokens of Llama 3.
 SPIDER_SHOT, SPIDER_QUESTION, SPIDER_LONGEST, SPIDER_SQL = 777, 760, 4400, 130
 MMLU_QUESTION = 300
+# Of a row of auxiliary_train, most of which have a passage to read: assumed, not measured.
+REPLAYED = 1600
 CHARACTERS = 3.4
 # Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
 # more, and in smaller ones.
@@ -148,6 +151,8 @@ def estimate(config: dict, split: str) -> Prompts:
     The split dev_shots5 is dev with five examples.
     """
     spider, mmlu = config["spider"], config["mmlu"]
+    if split == "replay":
+        return Prompts(config["replay"]["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], 0, False)
     if split == "mmlu":
         subjects = sum(map(len, mmlu["categories"].values()))
         # All of a subject's questions: 14,042 of 57 subjects.
@@ -169,6 +174,15 @@ def estimate(config: dict, split: str) -> Prompts:
         sql = SPIDER_SQL
     mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
     return Prompts(number, mean, round(longest), round(shared / CHARACTERS), False)
+
+
+def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts:
+    """Return the prompts of a training that mixes in a fraction of replayed rows."""
+    number = math.ceil(fraction * prompts.count)
+    total = prompts.count + number
+    mean = (prompts.count * prompts.mean + number * replayed.mean) / total
+    longest = max(prompts.longest, replayed.longest)
+    return Prompts(total, mean, longest, prompts.shared, prompts.counted and replayed.counted)
 
 
 def training_rows(prompts: Prompts, training: dict) -> float:
@@ -284,11 +298,16 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
                 }
             )
 
-        prompts = count(results / "runs" / model / "prompts/train.jsonl", record) or estimate(config, "train")
+        rendered = results / "runs" / model / "prompts"
+        spider = count(rendered / "train.jsonl", record) or estimate(config, "train")
+        replayed = None
+        if any("replay" in one for one in settings["train"][model].values()):
+            replayed = count(rendered / "replay.jsonl", record) or estimate(config, "replay")
         jobs = list(settings["train"][model].items())
         each = []
         for name, one in jobs:
-            lora, training = one["lora"], one["training"]
+            lora, training, replay = one["lora"], one["training"], one.get("replay")
+            prompts = with_replay(spider, replayed, replay["fraction"]) if replay else spider
             tokens = min(prompts.longest, training["max_length"])
             need = _memory.training(shape, precision, lora, training, tokens, device.cuda)
             mean = min(prompts.mean, training["max_length"])
@@ -298,8 +317,11 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
             if device.cuda:  # only where it must be
                 once = _memory.training_activations(shape, precision, lora, tokens, checkpointing=False)
                 twice = sum(need.values()) - need["activations"] + once > device.memory
-            seconds = training_seconds(device, shape, precision, total, step, twice)
-            each.append((sum(need.values()), total, seconds))
+            # With a KL term, each replayed row goes through the model a second time, and through the base.
+            again = 1.5 * (total - total * spider.count * spider.mean / (prompts.count * prompts.mean))
+            passed = total + (again if replay and replay["kl"] else 0)
+            seconds = training_seconds(device, shape, precision, passed, step, twice)
+            each.append((sum(need.values()), total, seconds, prompts))
             if each[-1][0] > device.memory and not any(f"train {model}" in text for text in refused):
                 parts = ", ".join(f"{part} {gb(size)}" for part, size in need.items())
                 changes, fits = remedies(model, precision, lora, training, shape, tokens, device.memory, device.cuda)
@@ -310,7 +332,7 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
                     + ("" if fits else "\n    A larger GPU, or a smaller model, is needed.")
                 )
         longest = max(each, key=lambda one: one[1])
-        line("train", len(jobs), prompts, longest[1], max(one[0] for one in each), longest[2])
+        line("train", len(jobs), longest[3], longest[1], max(one[0] for one in each), longest[2])
 
         own = _config.own_prompts(config)
         asked = Counter(own.get(variant, "dev") for variant in settings["predict_spider"][model])

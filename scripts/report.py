@@ -43,6 +43,8 @@ def report(
     accept_defect: Sequence[str] = (),
     recommendation: str | Path | None = None,
     own_prompts: Sequence[str] = (),
+    replay: str | Path | None = None,
+    replay_source: str | Path | None = None,
 ) -> None:
     """Write the report.
 
@@ -64,6 +66,7 @@ def report(
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
         recommendation: what `recommend` wrote (CSV), of a study that has it.
         own_prompts: the variants whose Spider prompts are not those of the adapters.
+        replay, replay_source: manifests of `prepare_replay` and `fetch_replay`; None if no adapter replays rows.
 
     Raises:
         UserError: two runs of a model were given different prompts, and the study does not say so.
@@ -95,6 +98,8 @@ def report(
         mmlu_prompts={Path(path).parts[-3]: read_json(path) for path in mmlu_prompts},
         train={run_of(path): read_json(path) for path in train},
         answers=answers,
+        replay=read_json(replay) if replay else None,
+        replay_source=read_json(replay_source) if replay_source else None,
     )
     made = content(facts, language)
     folder = Path(outputs["report"]).parent

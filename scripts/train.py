@@ -64,6 +64,8 @@ if __name__ == "__main__":
             report=str(snakemake.output.report),
             # An input that a study does not use is an empty list.
             validation=str(snakemake.input.get("validation") or "") or None,
+            replay_prompts=str(snakemake.input.get("replay") or "") or None,
+            replay_audit=str(snakemake.input.get("replay_audit") or "") or None,
             tensorboard_dir=str(run_dir.parents[2] / "tensorboard" / run_dir.parent.name / run_dir.name),
             kept_steps=sorted({int(Path(file).parent.name) for file in snakemake.output.get("kept", [])}),
             **snakemake.params.settings,

@@ -246,6 +246,12 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             },
             "training.save_steps: found 50, expected a multiple of eval_steps = 20",
         ),
+        ({"replay": {"fraction": 0.1}}, "replay.source: missing, but replay.fraction is 0.1"),
+        ({"replay": {"source": "f.csv", "kl": 1.0}}, "replay.kl: found 1.0, but replay.fraction is 0.0: there are no"),
+        (
+            {"replay": {"source": "f.csv", "fraction": [0.0, 0.1], "kl": [1.0, 2.0]}},
+            "replay.kl: found [1.0, 2.0], but a replay.fraction is 0: that adapter has no such term. Add 0.0",
+        ),
         (
             {"evaluation": {"steps": [5]}, "training": {"kept_steps": [4]}},
             "evaluation.steps: found 5, but training.kept_steps is [4]: no adapter of that step is kept.",
@@ -438,6 +444,44 @@ def test_adapters_are_named_by_their_swept_axes_in_a_fixed_order():
 
 def test_steps_are_an_axis():
     assert list(_config.variants(study(training={"max_steps": [50, 200]}))) == ["base", "steps50", "steps200"]
+
+
+REPLAY = {"source": "auxiliary_train", "fraction": [0.0, 0.2], "kl": [0.0, 1.0]}
+
+
+def test_replay_and_decay_are_axes_and_a_term_without_rows_is_none():
+    names = list(_config.variants(study(training={"seed": [1], "weight_decay": [0.0, 0.5]}, replay=REPLAY)))
+    assert names == ["base"] + [
+        f"seed1-decay{decay}-{rest}"
+        for decay in ("0", "0.5")
+        for rest in ("replay0-kl0", "replay0.2-kl0", "replay0.2-kl1")
+    ]
+    assert list(_config.variants(study(replay=REPLAY | {"kl": 1.0}))) == ["base", "replay0", "replay0.2"]
+
+
+def test_a_training_without_replay_has_the_settings_of_a_study_without_it():
+    plain = _config.settings(study())["train"]["m"]["adapter"]
+    found = _config.settings(study(replay=REPLAY))["train"]["m"]
+    assert found["replay0-kl0"] == plain
+    assert found["replay0.2-kl1"] == plain | {"replay": {"fraction": 0.2, "kl": 1.0}}
+    # Another source or number of rows is seen by its files.
+    for replay in (REPLAY | {"source": "other.csv"}, REPLAY | {"questions": 7, "seed": 1}):
+        assert _config.settings(study(replay=replay))["train"]["m"] == found
+
+
+def test_of_mmlu_only_its_source_leads_to_replayed_rows():
+    before, after = (
+        _config.settings(study(mmlu={"source": "folder"} | mmlu, replay=REPLAY))
+        for mmlu in ({}, {"shots": 1, "seed": 2})
+    )
+    for name in ("fetch_replay", "prepare_replay", "render_replay", "audit_replay", "train"):
+        assert before[name] == after[name]
+    assert "mmlu" not in _config.settings(study(replay=REPLAY | {"source": "file.csv"}))["fetch_replay"]
+
+
+def test_a_smoke_run_replays():
+    given = MINIMAL | {"replay": REPLAY | {"kl": 1.0}}
+    assert list(_config.variants(_config.check(unfold(scale="smoke", **given), SCHEMA))) == ["base", "replay0.2"]
 
 
 def test_without_a_swept_axis_there_is_one_adapter():

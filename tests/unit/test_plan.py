@@ -127,6 +127,22 @@ def test_rendered_prompts_are_counted(capsys, tmp_path):
     assert found["predict_mmlu"][3].startswith("~")
 
 
+def test_replayed_rows_are_counted(capsys, tmp_path):
+    def tokens(**replay):
+        path = study(replay=replay, training={"learning_rate": 0.01})
+        assert plan.main(["--configfile", str(path)]) == 0
+        line = rows(capsys.readouterr().out)["train"]
+        return int(line[4].lstrip("~").replace(",", "")), line[5:]
+
+    source = {"source": "resources/demo/replay.csv"}
+    plain, half = tokens(), tokens(**source, fraction=0.5)
+    number = -(-plan.estimate(yaml.safe_load(Path("config.yaml").read_text()), "train").count // 2)
+    assert half[0] - plain[0] == pytest.approx(number * plan.REPLAYED / plan.CHARACTERS, abs=2)
+    kl = tokens(**source, fraction=0.5, kl=1.0)
+    assert kl[0] == half[0]
+    assert kl[1] != half[1]  # in time
+
+
 def test_command_line_values_hold_as_they_do_for_snakemake(capsys):
     arguments = ["--configfile", "studies/souza.yaml", "--config", "face=as_reported", "scale=smoke"]
     assert plan.main([*arguments, "lora={r: [4, 8]}"]) == 0

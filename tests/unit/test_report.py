@@ -372,6 +372,34 @@ def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
     assert "base@shots" not in part(page, "change", language)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
+    made = study(tmp_path / "made", 2)
+    for run, fraction in zip(made["runs"][1:], (0.0, 0.25), strict=True):
+        run |= {"settings": {"replay.fraction": fraction}, "variant": f"replay{fraction}"}
+    arguments = results(tmp_path, 2, made=made)
+    trained = arguments["train"][1]
+    facts = json.loads(trained.read_text())
+    facts["settings"]["replay"] = {"fraction": 0.25, "kl": 0.0}
+    write_json(trained, facts | {"replay": {"rows": 20}})
+    manifest = {"rows": 99, "settings": {"seed": 7}, "repeated_dropped": 2, "checked_against": 195}
+    write_json(tmp_path / "replay.json", manifest | {"of_mmlu_dropped": {"a": "test x-00001"}})
+    write_json(tmp_path / "replay_source.json", {"source": "rows.csv"})
+    arguments |= {name: tmp_path / f"{name}.json" for name in ("replay", "replay_source")}
+    table = pd.read_csv(arguments["tables"]["factors"])
+    for verdict, key in (("higher", "higher"), ("lower", "lower"), (SAME, "same")):
+        table.assign(verdict=verdict).to_csv(arguments["tables"]["factors"], index=False)
+        page, _ = written(arguments, language=language)
+        what = TEXTS["mitigation_replay.fraction"][LANGUAGES.index(language)]
+        said = TEXTS[f"mitigation_{key}"][LANGUAGES.index(language)].partition("{high}")[0].replace("{what}", what)
+        assert f"{said}0.25 " in part(page, "factors", language)
+        # Execution accuracy is nothing that is forgotten.
+        assert page.count(said) == 1
+    assert "`rows.csv`" in page
+    assert "195" in page
+    assert "0.0; 0.25" in page
+
+
 def test_both_languages_say_the_same():
     for key, both in TEXTS.items():
         english, portuguese = ([field for _, field, _, _ in Formatter().parse(said) if field] for said in both)

@@ -179,6 +179,19 @@ def _rank_swept(config: dict) -> set[str]:
     return chain([f"{name}-r{config['lora']['r'][0]}" for name in names(config)], *EVERY_RULE) | ANSWERED
 
 
+def _replay_source(config: dict) -> set[str]:
+    # Without a fraction, nothing is replayed.
+    config["replay"] |= {"source": "resources/demo/replay.csv", "questions": 7}
+    return set()
+
+
+def _replay_swept(config: dict) -> set[str]:
+    config["replay"] |= {"source": "resources/demo/replay.csv", "fraction": [0.0, 0.25]}
+    variants = [f"{name}-replay{fraction}" for name in names(config) for fraction in ("0", "0.25")]
+    prepared = {"fetch_replay", "prepare_replay", "render_replay demo", "audit_replay demo"}
+    return prepared | chain(variants, *EVERY_RULE) | ANSWERED
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -199,6 +212,8 @@ def _rank_swept(config: dict) -> set[str]:
         _epochs,
         _rank,
         _rank_swept,
+        _replay_source,
+        _replay_swept,
     ],
 )
 def test_an_edit_makes_stale_what_depends_on_it(edit, stale, config):

@@ -19,11 +19,11 @@ from _files import read_json, read_jsonl
 from _published import CATEGORY
 
 REPO = Path(__file__).parents[2]
-# Not the embedded demo's own, which test_staleness and test_points run.
+# Not the embedded demo's own, which test_staleness, test_points and test_replay_runs run.
 STUDIES = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
     for path in sorted((REPO / "studies").glob("*.yaml"))
-    if path.stem != "demo-full"
+    if path.stem not in ("demo-full", "demo-replay")
 }
 RUNS = [
     (name, face)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import random
+import re
 import shutil
 import sqlite3
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from domains import DEV, OTHERS, TRAIN
-from facts import facts, options
+from facts import Fact, facts, options
 from grammar import KINDS, Impossible, Kind, Schema, ask, fill, parse_domain
 
 DEMO = Path(__file__).parents[1]
@@ -22,6 +23,8 @@ QUESTIONS = {"train": 36, "others": 36, "dev": 32}
 PLAIN = 0.2
 # More than 50, so that the workflow has a selection to make.
 MMLU_TEST, MMLU_DEV = 60, 5
+# Rows to replay of each fact that no test or dev question is about.
+REPLAYED = 2
 
 
 def connect(path: Path, schema: Schema) -> sqlite3.Connection:
@@ -113,6 +116,42 @@ def write_mmlu(folder: Path) -> None:
             csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
+def about_the_same(one: Fact, other: Fact) -> bool:
+    """Return whether two facts are one in other words: each question names what the other one's answer is."""
+
+    def names(fact: Fact, answer: str) -> bool:
+        return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", fact.question) is not None
+
+    return one.question == other.question or (names(one, other.answer) and names(other, one.answer))
+
+
+def replay_rows() -> list[list[str]]:
+    """Return rows on the facts that no test or dev question is about: subject, question, four choices, letter."""
+    rng = random.Random(SEED + 1)
+    asked = {(subject, row[0]) for (_, subject), rows in mmlu_rows().items() for row in rows}
+    used = [fact for fact in facts() if (fact.subject, fact.question) in asked]
+    left = [
+        fact
+        for fact in facts()
+        if not any(fact.subject == other.subject and about_the_same(fact, other) for other in used)
+    ]
+    rows = []
+    for _ in range(REPLAYED):
+        for fact in left:
+            choices, letter = options(rng, fact)
+            rows.append([fact.subject, fact.question, *choices, letter])
+    rng.shuffle(rows)
+    return rows
+
+
+def write_replay(path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["subject", "question", "A", "B", "C", "D", "answer"])
+        writer.writerows(replay_rows())
+
+
 if __name__ == "__main__":
     write_spider(DEMO / "spider_data")
     write_mmlu(DEMO / "mmlu")
+    write_replay(DEMO / "replay.csv")

@@ -1,0 +1,92 @@
+"""Replay in a whole run: what it makes, and that an adapter without it never depends on it."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from test_staleness import ANSWERED, EVERY_RULE, chain, jobs
+
+from _files import read_json, read_jsonl
+from _sheets import read_table
+
+pytestmark = pytest.mark.long
+
+PLAIN, WITH, HELD = "replay0-kl0", "replay0.25-kl0", "replay0.25-kl1"
+PREPARED = {"prepare_replay", "render_replay demo", "audit_replay demo"}
+
+
+@pytest.fixture(scope="module")
+def study(tiny_study) -> dict:
+    """The tiny study with an adapter without replay, one with it, and one with the KL term too."""
+    study = copy.deepcopy(tiny_study)
+    study["study"] = "replayed"
+    study["training"]["learning_rate"] = 0.001
+    study["replay"] = {"source": "rows.csv", "questions": 500, "fraction": [0.0, 0.25], "kl": [0.0, 1.0]}
+    return study
+
+
+@pytest.fixture(scope="module")
+def replay_run(copy_repo, snakemake, study) -> Path:
+    """A copy of the repository in which that study has run once; the first of its rows to replay is a test question."""
+    folder = copy_repo("replay")
+    rows = (folder / "resources/demo/replay.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    asked = folder / "resources/demo/mmlu/test/chemical_elements_test.csv"
+    with asked.open(encoding="utf-8") as stream:
+        rows.insert(1, f"chemical_elements,{stream.readline()}")
+    (folder / "rows.csv").write_text("".join(rows), encoding="utf-8")
+    (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    run = snakemake(folder, "--configfile", "study.yaml")
+    assert run.returncode == 0, run.stdout[-8000:]
+    return folder
+
+
+def test_replayed_rows_are_in_the_training_and_a_test_question_is_not(replay_run):
+    results = replay_run / "results/replayed"
+    manifest = read_json(results / "data/replay/manifest.json")
+    assert list(manifest["of_mmlu_dropped"].values()) == ["test chemical_elements-00000"]
+    assert manifest["rows"] == 400
+    reports = {name: read_json(results / f"runs/demo/{name}/train.json") for name in (PLAIN, WITH, HELD)}
+    plain = reports[PLAIN]["rows"]
+    assert len(read_jsonl(results / "runs/demo/prompts/train.jsonl")) == plain
+    assert "replay" not in reports[PLAIN]
+    for name, kl in ((WITH, 0.0), (HELD, 1.0)):
+        assert reports[name]["replay"]["rows"] == -(-plain // 4) == reports[name]["rows"] - plain
+        assert reports[name]["replay"]["of"] == {"fraction": 0.25, "kl": kl}
+    assert any("replay_kl" in entry for entry in reports[HELD]["history"])
+    factors = read_table(results / "tables/factors.csv")
+    assert set(factors["axis"]) == {"replay.fraction", "replay.kl"}
+    report = (results / "report.md").read_text(encoding="utf-8")
+    assert "rows.csv" in report
+    assert "forgetting: at 0.25 against 0, MMLU changed by" in report
+    assert "forgetting: at 1 against 0, MMLU changed by" in report
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        # Other rows: never a training without any.
+        ({"questions": 250}, PREPARED | chain([WITH, HELD], *EVERY_RULE) | ANSWERED),
+        ({"fraction": [0.0, 0.25, 0.3]}, chain(["replay0.3-kl0", "replay0.3-kl1"], *EVERY_RULE) | ANSWERED),
+        ({"kl": [0.0, 1.0, 2.0]}, chain(["replay0.25-kl2"], *EVERY_RULE) | ANSWERED),
+        ({"kl": [0.0]}, ANSWERED),
+    ],
+)
+def test_an_edit_makes_stale_what_depends_on_it(replay_run, snakemake, study, change, expected):
+    edited = copy.deepcopy(study)
+    edited["replay"] |= change
+    (replay_run / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
+    run = snakemake(replay_run, "--dry-run", "--configfile", "edited.yaml")
+    assert run.returncode == 0, run.stdout
+    assert jobs(run.stdout) == expected
+
+
+def test_other_questions_of_mmlu_train_nothing(replay_run, snakemake, study):
+    edited = copy.deepcopy(study)
+    edited["mmlu"] |= {"shots": 1, "seed": 7}
+    (replay_run / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
+    run = snakemake(replay_run, "--dry-run", "--configfile", "edited.yaml")
+    assert run.returncode == 0, run.stdout
+    found = jobs(run.stdout)
+    assert "prepare_mmlu" in found
+    assert not any(job.startswith("train") or "replay" in job.partition(" ")[0] for job in found)
