@@ -212,7 +212,7 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
         decoder = Decoder(model, chat, [ids], new_tokens, False, draw)
         try:
             with torch.inference_mode():
-                _, (new,) = decoder([ids], [prompt], 1)
+                _, (new,) = decoder([ids], [prompt], 0, 1)
         finally:
             decoder.close()
         text, _, finished = decode_new(chat, new)
