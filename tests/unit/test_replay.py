@@ -338,6 +338,20 @@ def test_padded_batches_have_the_same_losses_and_gradients(study, packed, monkey
     close(history(study, "padded", *KEYS), packed, rel=2e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+def test_on_a_gpu_padded_batches_have_the_same_losses(study, precision, monkeypatch):
+    training = PLAIN | {"learning_rate": 0.02}
+    train(**given(study, f"{precision}-packed", training=training) | {"precision": precision})
+    monkeypatch.setattr(module, "keep_apart", lambda model: "a test says so")
+    train(**given(study, f"{precision}-padded", training=training) | {"precision": precision})
+    ours, theirs = (history(study, f"{precision}-{how}", *KEYS) for how in ("packed", "padded"))
+    assert [row[0] for row in ours] == pytest.approx([row[0] for row in theirs], rel=0.01)
+    assert ours[-1][1] > 0.01
+    assert ours[-1][1] == pytest.approx(theirs[-1][1], rel=0.2)
+
+
 def test_the_number_of_passes_changes_nothing(study, packed, monkeypatch):
     found = {"tokens_per_pass": 1, "gradient_checkpointing": True}  # a row a pass, computed twice
     monkeypatch.setattr(module, "fit", lambda trainer: found)
