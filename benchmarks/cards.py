@@ -23,10 +23,11 @@ import _shards
 import train
 from _cards import take
 
-PROMPTS = 240
+# As many as Spider's dev set has; no batch of more than `_engine.fitting_rows` allows.
+PROMPTS, BATCH = 1034, 512
 
 
-def share(out: str, repeats: int) -> None:
+def share(out: str, repeats: int, work: list[str]) -> None:
     """Measure this process's part, as the variables of its environment say which, and write it to `out`.<rank>."""
     import torch
     import training
@@ -35,18 +36,23 @@ def share(out: str, repeats: int) -> None:
     from _engine import Engine
 
     def answers(model, prompts: list[list[int]]) -> list[float]:
-        engine = Engine(model, prompts[0][:PREFIX], STOP, len(prompts), max(map(len, prompts)) - PREFIX, NEW)
-        timed(lambda: engine.generate(prompts), 1)
-        seconds = timed(lambda: engine.generate(prompts), repeats)
+        # As many batches as must be, of one size, as in `_predict.answer_here`.
+        rows = -(-len(prompts) // -(-len(prompts) // BATCH))
+        batches = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
+        engine = Engine(model, prompts[0][:PREFIX], STOP, rows, max(map(len, prompts)) - PREFIX, NEW)
+        engine.generate(batches[0])
+        seconds = timed(lambda: [engine.generate(batch) for batch in batches], repeats)
         engine.close()
         return seconds
 
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     found = {"device": torch.cuda.get_device_name(0)}
     model = make_model()
-    found["answers"] = answers(model, make_prompts(PROMPTS)[rank::world])
-    torch.cuda.empty_cache()
-    for name, rows in (("faithful, 16 rows a step", 16), ("faithful, 64 rows a step", 64)):
+    if "answers" in work:
+        found["answers"] = answers(model, make_prompts(PROMPTS)[rank::world])
+        torch.cuda.empty_cache()
+    steps = {"faithful, 16 rows a step": 16, "faithful, 64 rows a step": 64}
+    for name, rows in steps.items() if "training" in work else ():
         found[name], model = training.measure(model, "bf16", name, rows, 1, repeats + 2, "faithful")
     Path(f"{out}.{rank}").write_text(json.dumps(found))
 
@@ -55,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cards", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--work", choices=("answers", "training"), nargs="+", default=("answers", "training"))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     cards = take(given.cards)
@@ -62,7 +69,7 @@ def main() -> None:
     folder, results = Path(tempfile.mkdtemp()), {}
     for count in (1, given.cards):
         start = time.perf_counter()
-        job = {"out": str(folder / str(count)), "repeats": given.repeats}
+        job = {"out": str(folder / str(count)), "repeats": given.repeats, "work": list(given.work)}
         _shards.run(cards[:count], [job] * count, "cards.share", train.ranks(count))
         results[count] = [json.loads((folder / f"{count}.{rank}").read_text()) for rank in range(count)]
         print(f"{count}: {time.perf_counter() - start:.0f} s in all", flush=True)
