@@ -12,6 +12,7 @@ NOT_IN_JOBS = {
     "snakemake",
     "snakemake-executor-plugin-slurm",
     "pytest",
+    "pytest-xdist",
     "hypothesis",
     "playwright",
     "ruff",
