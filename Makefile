@@ -52,7 +52,7 @@ plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan ST
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
 
 test: .venv/.stamp ## all tests but those that take minutes
-	$(OFFLINE) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(OFFLINE) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .venv/.harness: requirements-harness.txt .venv/.stamp
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt

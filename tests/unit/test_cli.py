@@ -323,6 +323,8 @@ def test_ctrl_c_ends_cleanly_and_leaves_no_file_and_no_process(folder):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell has its background jobs ignore it, and what they start too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # As a terminal does it: to the whole group, once a worker is there.
     deadline = time.monotonic() + 60
