@@ -17,7 +17,7 @@ import pandas as pd
 
 from _files import UserError
 from _report_text import Language, Spans, code, joined, text
-from _sheets import ALL, BASE, GAINS_LESS, HARDNESS, RECOMMENDED, SAME, SEED, SEMANTICS, is_prompted
+from _sheets import ALL, BASE, GAINS_LESS, HARDNESS, RECOMMENDED, SAME, SEED, SEMANTICS, is_prompted, setting_name
 
 SPIDER, MMLU = "execution_accuracy", "mmlu"
 # What the tables call a verdict, and the name by which its words and sentences are found.
@@ -498,7 +498,7 @@ class _Report:
             self.table(
                 say("hyper_caption"),
                 {"h_parameter": "left", "h_value": "left"},
-                [(None, [code(short(name)), code("; ".join(values[name]))]) for name in names],
+                [(None, [code(setting_name(name)), code("; ".join(values[name]))]) for name in names],
                 wide=False,
                 number=hyper,
             ),
@@ -1106,7 +1106,7 @@ class _Report:
         def name(row: Any) -> Spans:
             return say(
                 "factor_name",
-                axis=code(f"{row.model} {short(row.axis)}" if self.several else short(row.axis)),
+                axis=code(f"{row.model} {setting_name(row.axis)}" if self.several else setting_name(row.axis)),
                 low=row.low,
                 high=row.high,
                 measure=say.plain(f"in_{row.measure}"),
@@ -1131,7 +1131,7 @@ class _Report:
             (
                 rank,
                 [
-                    code(f"{row.model} {short(row.axis)}" if self.several else short(row.axis)),
+                    code(f"{row.model} {setting_name(row.axis)}" if self.several else setting_name(row.axis)),
                     f"{row.low} → {row.high}",
                     say.plain(f"of_{row.measure}"),
                     f"{say.number(row.low_accuracy_pct)} → {say.number(row.high_accuracy_pct)}",
@@ -1173,7 +1173,7 @@ class _Report:
         say = self.say
         return say(
             "factor_found",
-            axis=code(short(row.axis)),
+            axis=code(setting_name(row.axis)),
             low=row.low,
             high=row.high,
             measure=say.plain(f"in_{row.measure}"),
@@ -1339,11 +1339,6 @@ def choose_failures(frame: pd.DataFrame, base: pd.DataFrame | None, semantics: s
             if len(chosen) > before:
                 break
     return chosen
-
-
-def short(setting: str) -> str:
-    """Return the name of a setting as PEFT or TRL has it, without its section."""
-    return setting.rpartition(".")[2]
 
 
 def wrong_ones(frame: pd.DataFrame, semantics: str) -> pd.Series:

@@ -422,10 +422,13 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Seu adaptador de maior acurácia, {adapter}, tem {accuracy}%, {difference} pp em relação a isso; essa "
         "diferença não é testada.",
     ),
-    "cost_text": ("{table} gives what each job took.", "A {table} mostra o que cada job consumiu."),
+    "cost_text": (
+        "{table} gives what each job of base and adapters took.",
+        "A {table} mostra o que cada job da base e dos adaptadores consumiu.",
+    ),
     "cost_text_loss": (
-        "{table} gives what each job took, {figure} how the loss fell in training.",
-        "A {table} mostra o que cada job consumiu; a {figure}, como a perda caiu no treino.",
+        "{table} gives what each job of base and adapters took, {figure} how the loss fell in training.",
+        "A {table} mostra o que cada job da base e dos adaptadores consumiu; a {figure}, como a perda caiu no treino.",
     ),
     "short_interval": ("{value} pp, {low} to {high}", "{value} pp, {low} a {high}"),
     "short_range": ("{low} to {high} pp", "{low} a {high} pp"),

@@ -237,7 +237,7 @@ def _factors(frame: pd.DataFrame, notes: Notes) -> Sheet:
         return Sheet(
             title, [], ["This study sweeps no setting, the seed aside: no two settings can be set side by side."]
         )
-    table = pd.DataFrame({"Model": frame["model"], "Setting": frame["axis"].str.rsplit(".", n=1).str[-1]})
+    table = pd.DataFrame({"Model": frame["model"], "Setting": frame["axis"].map(setting_name)})
     table["Levels"] = [f"{row.low} → {row.high}" for row in frame.itertuples()]
     table["Measure"] = frame["measure"].map(MEASURES)
     table["Pairs"] = frame["pairs"].map("{:.0f}".format)
@@ -700,6 +700,11 @@ def signed(value: float) -> str:
     """Return a number with one digit and its sign; zero has none."""
     text = f"{value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def setting_name(axis: str) -> str:
+    """Return the name of a setting as PEFT or TRL has it, without its section; those of replay keep theirs."""
+    return axis.removeprefix("lora.").removeprefix("training.")
 
 
 def p_value(p: float) -> str:

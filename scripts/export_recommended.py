@@ -89,7 +89,11 @@ def export_recommended(
             }
             write_json(place / "recommendation.json", chosen | facts)
             defects = stamp(known_defects, accept_defect)
-            (place / "README.md").write_text(card(chosen | facts, data, merge_adapters, defects), encoding="utf-8")
+            local = record["source"]
+            if not Path(local).is_absolute():
+                local = os.path.relpath(Path(local).resolve(), (folder / place.relative_to(staging)).resolve())
+            page = card(chosen | facts, data, merge_adapters, defects, local)
+            (place / "README.md").write_text(page, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         staging.replace(folder)
@@ -149,8 +153,11 @@ def merge_into(record: Mapping, precision: str, place: Path) -> None:
             shutil.copyfile(path / name, place / name)
 
 
-def card(facts: Mapping[str, Any], spider: Mapping, merge_adapters: bool, defects: str) -> str:
-    """Return the model card, in the hub's format: what it is, its measured trade-off, how it was chosen, its limits."""
+def card(facts: Mapping[str, Any], spider: Mapping, merge_adapters: bool, defects: str, local: str) -> str:
+    """Return the model card, in the hub's format: what it is, its measured trade-off, how it was chosen, its limits.
+
+    `local` is where the base model, if it is a folder, lies as seen from the card.
+    """
     from huggingface_hub import ModelCardData
 
     base, variant, own = facts["base"], facts["variant"], facts["variant"] != BASE
@@ -173,7 +180,7 @@ def card(facts: Mapping[str, Any], spider: Mapping, merge_adapters: bool, defect
         what(facts, name),
         "## Measured trade-off\n\n" + tradeoff(facts),
         "## How it was chosen\n\n" + chosen_how(facts),
-        "## How to load it\n\n" + loading(facts, merge_adapters),
+        "## How to load it\n\n" + loading(facts, merge_adapters, local),
         "## The prompt that it needs\n\n" + prompting(facts),
         "## Limits\n\n" + limits(facts) + ("\n" + defects.rstrip() if defects else ""),
         "## Licences and data\n\n" + licences(facts, spider, official, on_hub),
@@ -195,7 +202,8 @@ def what(facts: Mapping, name: str) -> str:
     kind = f"the LoRA adapter `{variant}`"
     if "strength" in point:
         kind = f"the LoRA adapter `{point['of'][0]}` at strength {point['strength']:g}"
-        kind += " (what it adds to each weight is multiplied by that; it is in the weights or in `lora_alpha` already)"
+        kind += " (what it adds to each weight is multiplied by that; "
+        kind += f"{'the weights have' if facts['merged'] else 'the `lora_alpha` in this folder has'} it already)"
     elif "step" in point:
         kind = f"the LoRA adapter `{point['of'][0]}` as it was after {point['step']} optimizer steps"
     elif "soup" in point:
@@ -272,7 +280,7 @@ def interval(found: Mapping) -> str:
     return f"{value} ({low} to {high})"
 
 
-def loading(facts: Mapping, merge_adapters: bool) -> str:
+def loading(facts: Mapping, merge_adapters: bool, local: str) -> str:
     """Return Python code that loads it and answers prompt.txt as the study did."""
     base, precision, own = facts["base"], facts["precision"], facts["variant"] != BASE
     prompts = facts["prompts"]
@@ -306,11 +314,12 @@ def loading(facts: Mapping, merge_adapters: bool) -> str:
         ")",
         'print(tokenizer.decode(answer[0, given["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
-    where = "In this folder" + ("" if base["commit"] or facts["merged"] else ", `base` being where the base model lies")
+    where = "In this folder"
     if not base["commit"] and not facts["merged"]:
+        where += ", `base` being where the base model lies, as seen from here"
         lines = [line.replace(at_base, "base") for line in lines]
         place = next(i for i, line in enumerate(lines) if line.startswith(("quantization =", "model =")))
-        lines.insert(place, f'base = "{base["source"]}"')
+        lines.insert(place, f'base = "{local}"')
     text = f"{where}:\n\n```python\n" + "\n".join(lines) + "\n```\n\n"
     text += f"The study computed in {precision}; in another precision the figures above do not hold exactly."
     if facts["merged"] != merge_adapters and own:

@@ -158,13 +158,20 @@ def table_html(block: Block, title: str, above: bool = True) -> str:
     spans = {column: span(block.bars[column]) for column in columns if column in block.bars}
     label = "Run" if "Variant" in table else heading[0]
     cells = [f"<th scope=col>{inline(label)}</th>"]
-    cells += [f"<th scope=col{words(column)}>{inline(column)}</th>" for column in columns]
+    # The number of questions stays in one piece.
+    titles = [
+        inline(re.sub(r"\(n = \d+\) %", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), column))
+        for column in columns
+    ]
+    cells += [f"<th scope=col{words(column)}>{title}</th>" for column, title in zip(columns, titles, strict=True)]
     rows, last = [], None
     records = table.to_dict("records")
     for number, row in enumerate(records):
         if heading[0] == "Model":
             model = "" if one_model else f"<span class=model>{escape(row['Model'])}</span> "
-            run = model + f"<span class=variant>{escape(row.get('Variant', ''))}</span>"
+            # A name may break before its sign for a point, as it may after a hyphen.
+            variant = escape(row.get("Variant", "")).replace("@", "<wbr>@")
+            run = model + f"<span class=variant>{variant}</span>"
             if "Variant" not in row:
                 run = escape(row["Model"])
         else:

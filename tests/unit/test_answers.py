@@ -656,6 +656,17 @@ def test_thirty_adapters_are_folded(tmp_path, show):
     assert page.locator(".body").count() == 1
 
 
+def test_a_base_with_other_examples_has_no_answers_of_its_own_on_mmlu(tmp_path, show):
+    given = {run: ["SELECT 1"] * 2 for run in ("m/base", "m/base@shots0", "m/lr1")}
+    page = show(Study(tmp_path, SOME[:2], given, [choice(0)]).build())
+    assert page.locator("[data-run]").count() == 3
+    assert page.get_by_label("Model").locator("option").count() == 4
+    page.get_by_role("tab", name="MMLU 1").click()
+    expect(page.locator("[data-run]")).to_have_count(2)
+    assert page.get_by_label("Model").locator("option").count() == 3
+    assert page.locator("[data-run='m/base@shots0']").count() == 0
+
+
 def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
     with zipfile.ZipFile(shared_data / "spider/spider_data.zip") as archive:
         dev = json.loads(archive.read("spider_data/dev.json"))

@@ -430,6 +430,15 @@ def test_the_code_of_the_card_gives_the_answer_of_the_study(made, tmp_path, vari
     assert printed.getvalue() == answer["answer"] + "\n"
 
 
+def test_the_code_of_the_card_finds_a_base_model_that_the_study_names_from_its_own_folder(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made)
+    write_json(tmp_path / "tiny.json", read_json(made / "tiny.json") | {"source": "tiny"})
+    folder = export(made, tmp_path, "lr0.1", records=[tmp_path / "tiny.json"])
+    base = re.search(r'^base = "(.*)"$', (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert not Path(base).is_absolute()
+    assert (folder / base).resolve() == (made / "tiny").resolve()
+
+
 def test_the_code_of_the_card_of_a_4_bit_model_computes_what_was_evaluated(made, tmp_path, monkeypatch, repo):
     # bitsandbytes also computes on a CPU, with matrices larger than the tiny model's; the workflow itself wants a card.
     model, adapter = repo / "resources/demo/model", tmp_path / "made/runs/tiny/lr0.1/adapter"

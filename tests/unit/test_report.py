@@ -300,6 +300,18 @@ def test_a_pdf_of_hostile_text_in_every_kind_of_block():
     assert pdf == to_pdf(made, "en", TEMPLATE)[0]
 
 
+@pytest.mark.parametrize(("rows", "pages"), [(50, 1), (66, 2)])
+def test_a_table_goes_on_to_the_next_page_where_floats_leave_less_than_its_height(rows, pages):
+    def table(name, rows, wide):
+        made = {"kind": "table", "label": name, "caption": text("c"), "note": [], "wide": wide, "more": "more_rows"}
+        made |= {"columns": [{"title": "a", "align": "left"}]}
+        return made | {"rows": [{"rank": None, "cells": [code(f"{name}{row}")]} for row in range(rows)]}
+
+    made = {"title": "t", "study": "s", "byline": text("b"), "abstract": {"label": "a", "body": text("b")}}
+    made |= {"body": [table("floating", rows, True), table("in the text", 13, False)], "stamp": None}
+    assert to_pdf(made, "en", TEMPLATE)[1] == pages
+
+
 def test_other_prompts_for_one_run_are_refused(tmp_path):
     arguments = results(tmp_path, 1)
     path = arguments["answers_reports"][-1]
@@ -398,6 +410,7 @@ def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
     assert "`rows.csv`" in page
     assert "195" in page
     assert "0.0; 0.25" in page
+    assert "`replay.fraction`" in page
 
 
 def test_both_languages_say_the_same():
