@@ -51,8 +51,10 @@ studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, 
 plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
 
+# Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
 test: .venv/.stamp ## all tests but those that take minutes
-	$(OFFLINE) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit
+	$(OFFLINE) $(BIN)/python -m pytest tests/workflow
 
 .venv/.harness: requirements-harness.txt .venv/.stamp
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
