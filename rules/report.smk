@@ -103,6 +103,7 @@ rule figures:
         databases="<results>/tables/databases.csv",
         confusion="<results>/tables/confusion.csv",
         seeds="<results>/tables/seeds.csv",
+        recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
     output:
         **{
@@ -142,6 +143,7 @@ rule report:
             ]
         },
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
+        harness="<results>/tables/harness.csv" if HARNESS else [],
         figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
         records=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
         spider="<results>/data/spider/manifest.json",

@@ -186,7 +186,7 @@ def legend(entries: Sequence[tuple[dict, str]], width: float = MOST_WIDTH) -> al
             )
             layers.append(rule.encode(x=x("from"), x2="to:Q", y=y))
         if "shape" in row:
-            layers.append(layer_points([row], x("x"), y))
+            layers.append(layer_points([row], x("x"), y, row.get("size", 60)))
     return layered(layers, width=width, height=height, view=BARE)
 
 

@@ -27,6 +27,8 @@ NEAR_MISSES = ("wrong_order_only", "duplicate_only", "wrong_columns", "extra_or_
 DIGITS = 16
 # Categories of MMLU that have a column each; with more, the table shows the whole alone.
 MOST_CATEGORIES = 4
+# Rows on the tasks of lm-evaluation-harness: a second yardstick, whose table is a file beside the report.
+MOST_TASKS = 6
 FIGURES = {
     "tradeoff": "tradeoff_caption",
     "differences": "differences_caption",
@@ -55,6 +57,7 @@ class Facts:
             base models and trained adapters alone.
         points: the rows of the regression table on what `evaluation` adds.
         recommendation: the table of `recommend`, None for a study without.
+        harness: that of `harness_table`, base models and trained adapters alone; None for a study without.
         shots: how many examples the base model's prompts have, where it is evaluated with other numbers too.
         figures: the PDF of each figure by name.
         records: the Spider records of each run, in the order of the tables.
@@ -76,6 +79,7 @@ class Facts:
     tables: Mapping[str, pd.DataFrame]
     points: pd.DataFrame
     recommendation: pd.DataFrame | None
+    harness: pd.DataFrame | None
     shots: int | None
     figures: Mapping[str, Path]
     records: Mapping[Run, pd.DataFrame]
@@ -570,6 +574,7 @@ class _Report:
             *self.part(SPIDER, self.accuracy_part()),
             *self.part(MMLU, self.mmlu_part()),
             *self.part("errors", self.errors_part()),
+            *self.part("harness", self.harness_part()),
             *self.part("seeds", self.seeds_part()),
             *self.part("points", self.points_part()),
             *self.part("shots", self.shots_part()),
@@ -801,6 +806,72 @@ class _Report:
         # Spaces, so that a head may break.
         table["columns"] += [{"title": name.replace("_", " "), "align": "right"} for name in occurring]
         return table
+
+    def harness_part(self) -> list[dict]:
+        """Return what each verdict was found for on the tasks of lm-evaluation-harness, and the rows of the least p."""
+        say, frame = self.say, self.facts.harness
+        if frame is None:
+            return []
+        key = ["model", "task", "metric", "filter"]
+        base = frame[frame["variant"] == BASE].set_index(key)["score"]
+        frame = frame.sort_values("p_holm", kind="stable")
+        compared = list(frame[frame["p"].notna()].itertuples())
+        version = frame["lm_eval"].iloc[0]
+
+        def measure(row: Any) -> Spans:
+            chosen = "" if row.filter == "none" else f" ({row.filter})"
+            return [*code(row.task), *text(f" {row.metric}{chosen}")]
+
+        if not compared:
+            values = [
+                say("harness_value", measure=measure(r), value=say.number(r.score, 3), n=say.whole(r.n))
+                for r in frame[frame["variant"] == BASE].itertuples()
+            ]
+            return self.paragraph(say("harness_base", version=version, values=say.listed(values)))
+        found: dict[str, list] = {}
+        for row in compared:
+            found.setdefault(self.verdict(row.verdict), []).append(row)
+        sentences = []
+        for verdict in ("worse", "better"):
+            names = [
+                say(
+                    "harness_change",
+                    name=self.name((r.model, r.variant)),
+                    measure=measure(r),
+                    difference=say.change(100 * r.difference, 100 * r.ci_low, 100 * r.ci_high),
+                )
+                for r in found.get(verdict, [])
+            ]
+            if names:
+                sentences.append(say(f"harness_{verdict}", k=len(names), n=len(compared), names=say.listed(names)))
+        if same := found.get("same"):
+            ends = {"low": min(r.ci_low for r in same), "high": max(r.ci_high for r in same)}
+            ends = {end: say.signed(100 * value) for end, value in ends.items()}
+            sentences.append(say("harness_same", k=len(same), n=len(compared), **ends))
+        columns = {"h_adapter": "left", "h_measure": "left", "h_n": "right", "h_base_tuned": "right"}
+        columns |= {"h_difference": "right", "h_p": "right", "h_verdict": "left"}
+        rows = [
+            (
+                None,
+                [
+                    self.name((row.model, row.variant)),
+                    measure(row),
+                    say.whole(row.n),
+                    " → ".join(say.number(100 * x) for x in (base[tuple(getattr(row, k) for k in key)], row.score)),
+                    say.interval(*(100 * x for x in (row.difference, row.ci_low, row.ci_high)), sign=True),
+                    say.p(row.p_holm),
+                    self.judged(row.verdict),
+                ],
+            )
+            for row in compared[:MOST_TASKS]
+        ]
+        note = say("harness_note", n=len(compared), level=self.level)
+        if len(compared) > MOST_TASKS:
+            rest = say("more_contrasts", shown=MOST_TASKS, all=len(compared), file="tables/harness.csv")
+            note = joined(note, rest)
+        table = self.table(say("harness_caption"), columns, rows, note, file="tables/harness.csv")
+        lead = say("harness_text", table=table["label"], version=version)
+        return [*self.paragraph(lead, *sentences), table]
 
     def seeds_part(self) -> list[dict]:
         say, frame = self.say, self.tables["seeds"]

@@ -95,6 +95,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "execution_accuracy": ("Execution accuracy on Spider", "Execution accuracy no Spider"),
     "mmlu": ("MMLU", "MMLU"),
     "errors": ("Classes of errors", "Classes de erros"),
+    "harness": ("Other tasks", "Outras tarefas"),
     "seeds": ("Seeds", "Sementes"),
     "recommendation": ("Recommendation", "Recomendação"),
     "shots": ("Prompting alone", "Só prompting"),
@@ -406,6 +407,31 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Todos os candidatos estão em `tables/recommendation.md`; o recomendado está em `recommended/`, pronto para "
         "carregar.",
     ),
+    "harness_text": (
+        "{table} compares the adapters with their base on tasks of lm-evaluation-harness {version}, asked with its own "
+        "prompts and without a chat template.",
+        "A {table} compara os adaptadores com sua base em tarefas do lm-evaluation-harness {version}, com os prompts "
+        "dele e sem template de chat.",
+    ),
+    "harness_base": (
+        "On tasks of lm-evaluation-harness {version}, with its own prompts and without a chat template: {values}.",
+        "Em tarefas do lm-evaluation-harness {version}, com os prompts dele e sem template de chat: {values}.",
+    ),
+    "harness_value": ("{measure} {value} (n = {n})", "{measure} {value} (n = {n})"),
+    "harness_change": ("{name} in {measure} ({difference})", "{name} em {measure} ({difference})"),
+    "harness_worse": (
+        "**Worse** than the base in {k} of {n} comparisons: {names}.",
+        "**Pior** que a base em {k} de {n} comparações: {names}.",
+    ),
+    "harness_better": (
+        "**Better** than the base in {k} of {n} comparisons: {names}.",
+        "**Melhor** que a base em {k} de {n} comparações: {names}.",
+    ),
+    "harness_same": (
+        "**Not distinguishable** from the base at this n: {k} of {n}, with intervals that reach from {low} to {high} "
+        "pp.",
+        "**Não distinguível** da base com este n: {k} de {n}, com intervalos que vão de {low} a {high} pp.",
+    ),
     "shots_text": (
         "{table} gives the base model with other numbers of solved examples in its text-to-SQL prompts; its own have "
         "{own}. Nothing is trained for this, so no general knowledge is lost.",
@@ -566,6 +592,16 @@ TEXTS: dict[str, tuple[str, str]] = {
         "nenhum ponto daqui muda. O melhor de vários pontos parece melhor do que é. n = {spider} perguntas do Spider "
         "({semantics}, `{spider_hash}`) e {mmlu} do MMLU (`{mmlu_hash}`), intervalos de {level}.",
     ),
+    "harness_caption": (
+        "Tasks of lm-evaluation-harness against the base model",
+        "Tarefas do lm-evaluation-harness contra a base",
+    ),
+    "harness_note": (
+        "Differences are paired by question, with {level} intervals for questions drawn at random. p (Holm) is "
+        "adjusted for these {n} comparisons, apart from all others. Every run and metric: `tables/harness.md`.",
+        "As diferenças são pareadas por pergunta, com intervalos de {level} para perguntas sorteadas. p (Holm) é "
+        "ajustado para estas {n} comparações, à parte das outras. Cada execução e métrica: `tables/harness.md`.",
+    ),
     "shots_caption": (
         "Other numbers of solved examples in the base model's prompts",
         "Outros números de exemplos resolvidos nos prompts do modelo base",
@@ -649,6 +685,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "h_steps": ("Steps", "Passos"),
     "h_trainable": ("Trainable parameters", "Parâmetros treináveis"),
     "h_loss": ("Last loss", "Última perda"),
+    "h_n": ("n", "n"),
     "h_measure": ("Measure", "Medida"),
     "h_base_prompted": ("Base, own → other prompts %", "Base, prompts próprios → outros %"),
     "h_base_tuned": ("Base → tuned %", "Base → ajustado %"),

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from _charts import (
 )
 from _files import UserError, read_json
 from _job import job
-from _sheets import ALL, BASE, HARDNESS, MEASURES, SAME, SEED, read_table, trained
+from _sheets import ALL, BASE, HARDNESS, MEASURES, RECOMMENDED, SAME, SEED, is_point, read_table, trained
 
 CHANCE = 25.0
 # More runs than this get a number at the point and a key below the picture; only the Pareto front keeps its crosses.
@@ -71,6 +71,8 @@ ERROR_GROUPS = {
     ),
     "no SQL": ("no_sql", "missing"),
 }
+# Around the recommended run.
+RING = mark(INK) | {"fill": "transparent", "size": 200}
 # The width of a cell of the matrix of errors.
 CELL = 34
 # Dark to light, so that a print in grey keeps their order; and the ink on each.
@@ -104,6 +106,7 @@ def figures(
     train: Sequence[str | Path],
     outputs: Mapping[str, str | Path],
     language: str = "en",
+    recommendation: str | Path | None = None,
 ) -> None:
     """Draw the pictures, each as SVG and as PDF.
 
@@ -113,6 +116,7 @@ def figures(
         outputs: paths named <picture>_svg and <picture>_pdf for each picture that is to be drawn, of tradeoff,
             differences, hardness, databases, error_flow, loss, seeds, strength, trajectory and shots.
         language: en or pt.
+        recommendation: what `recommend` wrote (CSV), of a study that has it.
 
     Raises:
         UserError: the tables are not about the same runs.
@@ -120,12 +124,22 @@ def figures(
     say = Words(language)
     every_point = read_points(execution_accuracy, mmlu)
     points = trained(every_point)
+    best: set[tuple[str, str]] = set()
+    shown = points
+    if recommendation:
+        found = read_table(recommendation)
+        found = found[found["choice"] == RECOMMENDED]
+        best = set(zip(found["model"], found["variant"], strict=True))
+        names = zip(every_point["model"], every_point["variant"], strict=True)
+        # A strength, step or soup is a point of its own there.
+        added = pd.Series([name in best for name in names], index=every_point.index) & is_point(every_point)
+        shown = pd.concat([points, every_point.loc[added, points.columns]], ignore_index=True)
     accuracy, comparisons = (trained(read_table(path)) for path in (execution_accuracy, regression))
     reports = [(*Path(path).parts[-3:-1], read_json(path)) for path in train]
     # The step whose weights are the adapter's.
     last = {(model, variant): report["best_step"] or report["steps"] for model, variant, report in reports}
     pictures = {
-        "tradeoff": lambda: tradeoff(points, say),
+        "tradeoff": lambda: tradeoff(shown, say, best),
         "differences": lambda: differences(comparisons, points, say),
         "hardness": lambda: hardness(accuracy, say),
         "databases": lambda: by_database(trained(read_table(databases)), say),
@@ -189,8 +203,11 @@ def named(runs: Sequence[tuple[str, str]]) -> list[str]:
 # Learning against forgetting
 
 
-def tradeoff(points: pd.DataFrame, say: Words) -> alt.TopLevelMixin:
-    """Return the plane: a point a run with its interval cross, the base model hollow, the Pareto front, and labels."""
+def tradeoff(points: pd.DataFrame, say: Words, best: Container[tuple[str, str]] = ()) -> alt.TopLevelMixin:
+    """Return the plane: a point a run with its interval cross, the base model hollow, the Pareto front, and labels.
+
+    The runs `best`, as (model, variant), have a ring.
+    """
     models = list(dict.fromkeys(points["model"]))
     runs = points.to_dict("records")
     numbered = len(adapters_of(points)) > MOST_LABELS
@@ -200,11 +217,12 @@ def tradeoff(points: pd.DataFrame, say: Words) -> alt.TopLevelMixin:
     for number, run in enumerate(runs):
         look = models.index(run["model"])
         run["base"], run["front"] = run["variant"] == BASE, number in front
+        run["best"] = (run["model"], run["variant"]) in best
         variant = run["variant"]
         run["label"] = str(variants.index(variant) + 1) if numbered and not run["base"] else names[variant]
         run |= mark(COLOURS[look % len(COLOURS)], SHAPES[look % len(SHAPES)], hollow=run["base"])
         run["colour"] = run["stroke"]
-        if numbered and not (run["base"] or run["front"]):
+        if numbered and not (run["base"] or run["front"] or run["best"]):
             run |= {"x_low": None, "x_high": None, "y_low": None, "y_high": None}
     first = runs[0]
     titles = (
@@ -225,6 +243,8 @@ def tradeoff(points: pd.DataFrame, say: Words) -> alt.TopLevelMixin:
     if len({(runs[i]["model"], runs[i]["x"], runs[i]["y"]) for i in front}) > len(models):
         look = {"stroke": GREY if len(models) > 1 else BLUE, "dash": DASHED, "thick": 1.5}
         entries.append((look, say("Pareto front: no run has more of both")))
+    if any(run["best"] for run in runs):
+        entries.append((RING, say("recommended")))
     body = [legend(entries, max(size[0], 500)), *(alt.hconcat(*planes[i : i + 2]) for i in range(0, len(planes), 2))]
     if numbered:
         dominated = {run["variant"] for run in runs if len(models) == 1 and not run["front"]}
@@ -235,7 +255,10 @@ def tradeoff(points: pd.DataFrame, say: Words) -> alt.TopLevelMixin:
     crosses = say("Crosses: {level} Wilson intervals.", level=percent(first["level"], say))
     if numbered:
         crosses = say(
-            "Crosses, of base and front only: {level} Wilson intervals.", level=percent(first["level"], say)
+            "Crosses, of base and front only: {level} Wilson intervals."
+            if all(run["front"] for run in runs if run["best"])
+            else "Crosses, of base, front and recommended only: {level} Wilson intervals.",
+            level=percent(first["level"], say),
         ) + (say(" In the key, runs on the front are black.") if len(models) == 1 else "")
     counted = say(
         "n = {n} Spider questions ({semantics}) and {m} MMLU questions.",
@@ -351,6 +374,7 @@ def plane(
         chart([run for run in runs if run["far"]])
         .mark_rule(color=GREY, strokeWidth=0.7)
         .encode(x=x, y=y, x2="lead_x:Q", y2="lead_y:Q"),
+        layer_points([run | RING for run in runs if run.get("best")], x, y, RING["size"]),
         layer_points(dull, x, y, 80),
         # A label stands out from the lines that it cannot help but cross.
         chart(runs)
@@ -1171,6 +1195,9 @@ PORTUGUESE = {
     "Spider execution accuracy (%, {semantics})": "Execution accuracy no Spider (%, {semantics})",
     "MMLU accuracy (%)": "Acurácia no MMLU (%)",
     "Pareto front: no run has more of both": "Fronteira de Pareto: nenhum tem mais de ambos",
+    "Crosses, of base, front and recommended only: {level} Wilson intervals.": "Cruzes, só da base, da fronteira e do "
+    "recomendado: intervalos de Wilson de {level}.",
+    "recommended": "recomendado",
     "base model": "modelo base",
     "adapter": "adaptador",
     "chance (25%)": "acaso (25%)",

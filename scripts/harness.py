@@ -7,7 +7,7 @@ import torch
 
 from _cards import take
 from _chat import load_chat
-from _files import read_json, sha256_file, write_json
+from _files import read_json, sha256_file, sha256_json, write_json
 from _job import job, versions
 from _model import load_adapter, load_model, machine
 from fetch_harness import load_tasks
@@ -30,6 +30,9 @@ def harness(
 
     The model is loaded as for the other answers. Prompts are the harness's own, without a chat template.
 
+    Responses so far lie in the harness's own cache, `<output>.partial.<hash>_rank0.db`, so that an attempt after a kill
+    does not ask for them again. It batches what is left by itself: a figure may differ in the last digits then.
+
     Args:
         record: the model record.
         adapter_dir: folder of the LoRA adapter, None for the base model.
@@ -46,7 +49,23 @@ def harness(
     from lm_eval.models.huggingface import HFLM
 
     manager = load_tasks(tasks, include_path)
-    base = read_json(record)
+    base, output = read_json(record), Path(output)
+    identity = {
+        "lm_eval": lm_eval.__version__,
+        "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
+        "adapter_sha256": None if adapter_dir is None else sha256_file(Path(adapter_dir) / "adapter_model.safetensors"),
+        "settings": {"precision": precision, "merge_adapters": merge_adapters, "strength": strength},
+        "versions": versions(),
+    }
+    # The cache knows a response by its request alone.
+    bound_to = sha256_json({**identity, "batch_size": batch_size, "on": machine()["device"]})
+    cache = f"{output.name}.partial.{bound_to[:16]}"
+    for path in output.parent.glob(f"{output.name}.partial.*"):
+        if path.name.startswith(cache):
+            print(f"{path}: going on from the responses in it.", flush=True)
+        else:
+            print(f"{path}: responses of another model or settings found; starting over.", flush=True)
+            path.unlink()
     model = load_model(base, precision)
     if adapter_dir is not None:
         model = load_adapter(model, adapter_dir, merge_adapters, strength)
@@ -58,6 +77,7 @@ def harness(
         task_manager=manager,
         log_samples=True,
         bootstrap_iters=0,  # standard errors are made from the samples, in the table
+        use_cache=str(output.with_name(cache)),
     )
     results, samples = [], []
     for task, rows in found["samples"].items():
@@ -72,20 +92,16 @@ def harness(
     write_json(
         output,
         {
-            "lm_eval": lm_eval.__version__,
+            **identity,
             "task_versions": {task: found["versions"][task] for task in found["samples"]},
             "shots": {task: found["n-shot"][task] for task in found["samples"]},
-            "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
-            "adapter_sha256": None
-            if adapter_dir is None
-            else sha256_file(Path(adapter_dir) / "adapter_model.safetensors"),
-            "settings": {"precision": precision, "merge_adapters": merge_adapters, "strength": strength},
-            "versions": versions(),
             **machine(),
             "results": results,
             "samples": samples,
         },
     )
+    for path in output.parent.glob(f"{output.name}.partial.*"):
+        path.unlink()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ CHARACTERS = 3.4
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
 LARGE_STEP = 7000
 CPU_ROWS = 32
-# Tokens in one forward pass of the prompts (`_engine.PREFILL_TOKENS`; importing that takes seconds).
-AT_ONCE = 16384
+# Tokens in one forward pass of the prompts, and those that take the time of one step: `_engine.PREFILL_TOKENS` and
+# `STEP_TOKENS` (importing these takes seconds).
+AT_ONCE, STEP = 16384, 256
 ROUND = 64
 
 
@@ -71,13 +72,18 @@ class Device:
 
 @dataclass
 class Prompts:
-    """How many prompts, and their tokens: in the mean, of the longest, and those that all begin with."""
+    """How many prompts, and their tokens: in the mean and of the longest.
+
+    Of those to be answered also `groups`, the number of prompts of each group that is answered together and with how
+    many tokens all of it begin, and `rest`, the tokens of the longest prompt without its beginning.
+    """
 
     count: int
     mean: float
     longest: int
-    shared: int
     counted: bool
+    groups: list[tuple[int, int]] = field(default_factory=list)
+    rest: int = 0
 
 
 def rate(function: Callable[[], Any], wait: Callable[[], None], work: float) -> float:
@@ -131,18 +137,26 @@ def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
     return Shape.like(values["parameters"] * 1e9, values["vocabulary"]), False
 
 
-def count(path: Path, record: Path) -> Prompts | None:
-    """Return the exact tokens of a rendered prompts file, completions included; None where there is none."""
+def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
+    """Return the exact tokens of a rendered prompts file, completions included; None where there is none.
+
+    With `new`, the tokens of an answer at most, the groups in which the prompts are answered are found too.
+    """
     if not (path.exists() and record.exists()):
         return None
     from _chat import load_chat  # seconds to import
-    from _engine import common_prefix
+    from _engine import alike, common_prefix
 
     chat = load_chat(read_json(record))
     pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))
     encoded = [[*prompt, *completion] for prompt, completion in pairs]
     lengths = [len(ids) for ids in encoded]
-    return Prompts(len(lengths), statistics.mean(lengths), max(lengths), len(common_prefix(encoded)), True)
+    found = Prompts(len(lengths), statistics.mean(lengths), max(lengths), True)
+    for group in alike(encoded, new) if new else ():
+        shared = len(common_prefix([encoded[i] for i in group]))
+        found.groups.append((len(group), shared))
+        found.rest = max(found.rest, *(lengths[i] - shared for i in group))
+    return found
 
 
 def estimate(config: dict, split: str) -> Prompts:
@@ -152,14 +166,19 @@ def estimate(config: dict, split: str) -> Prompts:
     """
     spider, mmlu = config["spider"], config["mmlu"]
     if split == "replay":
-        return Prompts(config["replay"]["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], 0, False)
+        return Prompts(config["replay"]["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], False)
     if split == "mmlu":
         subjects = sum(map(len, mmlu["categories"].values()))
         # All of a subject's questions: 14,042 of 57 subjects.
         each = mmlu["questions_per_category"]
         number = round(14_042 / 57 * subjects) if each is None else each * len(mmlu["categories"])
-        mean = MMLU_QUESTION * (1 + mmlu["shots"]) / CHARACTERS
-        return Prompts(number, mean, round(2 * mean), 0, False)
+        mean, shared = (round(MMLU_QUESTION * shown / CHARACTERS) for shown in (1 + mmlu["shots"], mmlu["shots"]))
+        groups = [(number, shared)]
+        if mmlu["shots_from"] == "own_dev":  # a subject's questions share its examples
+            subject = round(number / subjects)
+            apart = (subject - 1) * shared > STEP * config["inference"]["mmlu_max_new_tokens"]
+            groups = [(subject, shared)] * subjects if apart else [(number, 0)]
+        return Prompts(number, mean, 2 * mean, False, groups, 2 * mean - groups[0][1])
     shots = spider["shots"] if isinstance(spider["shots"], int) else len(spider["shots"])
     split, _, other = split.partition("_shots")
     shared = SPIDER_SHOT * int(other or shots)
@@ -173,7 +192,8 @@ def estimate(config: dict, split: str) -> Prompts:
         number = min(number, spider["train_questions"] or number)
         sql = SPIDER_SQL
     mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
-    return Prompts(number, mean, round(longest), round(shared / CHARACTERS), False)
+    begun = round(shared / CHARACTERS)
+    return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun)
 
 
 def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts:
@@ -182,7 +202,7 @@ def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts
     total = prompts.count + number
     mean = (prompts.count * prompts.mean + number * replayed.mean) / total
     longest = max(prompts.longest, replayed.longest)
-    return Prompts(total, mean, longest, prompts.shared, prompts.counted and replayed.counted)
+    return Prompts(total, mean, longest, prompts.counted and replayed.counted)
 
 
 def training_rows(prompts: Prompts, training: dict) -> float:
@@ -216,10 +236,13 @@ def answering_seconds(device: Device, shape: Shape, precision: str, prompts: Pro
     flops = device.flops.get("fp32" if precision == "fp32" else "bf16")
     if flops is None or not device.bandwidth:
         return None
-    own, e = prompts.mean - prompts.shared, _memory.element(precision)
-    prefill = 2 * shape.block_parameters * own / flops
-    read = _memory.weights(shape, precision) / min(rows, prompts.count) + _memory.row(shape, round(own + new), e)
-    return ANSWERING * prompts.count * (prefill + new * read / device.bandwidth)
+    shared, e = sum(number * beginning for number, beginning in prompts.groups), _memory.element(precision)
+    own = prompts.count * prompts.mean - shared
+    prefill = 2 * shape.block_parameters * (own + sum(beginning for _, beginning in prompts.groups)) / flops
+    batches = sum(math.ceil(number / rows) for number, _ in prompts.groups)  # none has prompts of two groups
+    cache = prompts.count * _memory.row(shape, round(own / prompts.count + new), e)
+    read = batches * _memory.weights(shape, precision) + cache
+    return ANSWERING * (prefill + new * read / device.bandwidth)
 
 
 def remedies(
@@ -340,13 +363,14 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
             *(("spider", *item) for item in asked.items()),
             ("mmlu", "mmlu", len(settings["predict_mmlu"][model])),
         ):
-            prompts = count(results / "runs" / model / f"prompts/{split}.jsonl", record) or estimate(config, split)
             answer = settings[f"predict_{task}"][model][_config.BASE]
             new = answer["max_new_tokens"]
-            tokens = -(-(prompts.longest - prompts.shared + new) // ROUND) * ROUND
+            prompts = count(rendered / f"{split}.jsonl", record, new) or estimate(config, split)
+            tokens = -(-(prompts.rest + new) // ROUND) * ROUND
+            shared = max(beginning for _, beginning in prompts.groups)
 
-            def memory(number: int, shape=shape, tokens=tokens, prompts=prompts, precision=precision) -> float:
-                return _memory.answering(shape, precision, number, tokens, AT_ONCE, prompts.shared)
+            def memory(number: int, shape=shape, tokens=tokens, shared=shared, precision=precision) -> float:
+                return _memory.answering(shape, precision, number, tokens, AT_ONCE, shared)
 
             number = answer["batch_size"]
             if number == "auto" and not device.cuda:

@@ -42,6 +42,7 @@ def report(
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
     recommendation: str | Path | None = None,
+    harness: str | Path | None = None,
     own_prompts: Sequence[str] = (),
     replay: str | Path | None = None,
     replay_source: str | Path | None = None,
@@ -64,7 +65,7 @@ def report(
         language: en or pt.
         face, scale: which of the study's faces and scales was run.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
-        recommendation: what `recommend` wrote (CSV), of a study that has it.
+        recommendation, harness: what `recommend` and `harness_table` wrote (CSV), of a study that has it.
         own_prompts: the variants whose Spider prompts are not those of the adapters.
         replay, replay_source: manifests of `prepare_replay` and `fetch_replay`; None if no adapter replays rows.
 
@@ -85,6 +86,7 @@ def report(
         tables={name: trained(frame) for name, frame in read.items()},
         points=read["regression"][is_point(read["regression"])],
         recommendation=read_table(recommendation) if recommendation else None,
+        harness=trained(read_table(harness)) if harness else None,
         shots=own_shots(read["execution_accuracy"]),
         figures={Path(path).stem: Path(path) for path in figures},
         records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in records},

@@ -339,6 +339,35 @@ def test_points_are_in_no_other_picture(tmp_path):
             assert path.read_bytes() == after["outputs"][name].read_bytes(), name
 
 
+def rings(path):
+    """Return the places of the rings in a picture: all that are round, larger than a point and black."""
+    return re.findall(r'translate\(([^)]*)\)" d="M7\.[^"]*" stroke="#222222"', path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("adapters", "chosen", "language", "word"),
+    [(2, "first", "pt", "recomendado"), (13, "first@0.5", "en", "recommended"), (1, "base", "en", "recommended")],
+)
+def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, word):
+    arguments = with_points(tmp_path, adapters)
+    chosen = chosen.replace("first", arguments["runs"][1]["variant"])
+    inputs, found = drawn(tmp_path, arguments, ("tradeoff",), language)
+    picture = tmp_path / "tradeoff.svg"
+    assert word not in found["tradeoff"]
+    assert not rings(picture)
+    table = pd.DataFrame({"model": "demo", "variant": [chosen, "soup-all"], "choice": ["recommended", "gains less"]})
+    table.to_csv(tmp_path / "recommendation.csv", index=False)
+    figures(**inputs, language=language, recommendation=tmp_path / "recommendation.csv")
+    after = texts(picture)
+    assert word in after
+    # In the legend, and around a run's own mark.
+    _, place = rings(picture)
+    assert re.findall(r'translate\(([^)]*)\)" d="M[^7]', picture.read_text()).count(place) == 1
+    # A point of `evaluation` is there if it is the one, and no other is; what was trained is there anyway.
+    assert chosen in after
+    assert [text for text in after if "@" in text or "soup" in text] == [chosen] * ("@" in chosen)
+
+
 def test_only_the_pictures_that_are_asked_for_are_drawn(tmp_path):
     drawn(tmp_path, swept_seeds(tmp_path, [20]), ("tradeoff",))
     assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["tradeoff.svg"]

@@ -31,7 +31,8 @@ def here(tmp_path, monkeypatch):
 
 
 def test_constants_are_those_of_the_engine():
-    assert (plan.AT_ONCE, plan.ROUND, plan.CPU_ROWS) == (_engine.PREFILL_TOKENS, _engine.ROUND, _predict.CPU_ROWS)
+    assert (plan.AT_ONCE, plan.STEP, plan.ROUND) == (_engine.PREFILL_TOKENS, _engine.STEP_TOKENS, _engine.ROUND)
+    assert plan.CPU_ROWS == _predict.CPU_ROWS
 
 
 def test_answering_needs_so_many_times_the_limit():
@@ -127,6 +128,40 @@ def test_rendered_prompts_are_counted(capsys, tmp_path):
     assert found["predict_mmlu"][3].startswith("~")
 
 
+def test_prompts_that_begin_alike_are_answered_together(tmp_path):
+    """Two subjects with examples of their own, whose prompts are rendered; and what is estimated before."""
+    record, file = tmp_path / "demo.json", tmp_path / "mmlu.jsonl"
+    model = {"path": str(REPO / "resources/demo/model"), "source": "x", "revision": None, "name": "demo"}
+    record.write_text(json.dumps(model))
+    chat = _predict.load_chat(model)
+    examples = [f"{word} " * 900 for word in ("SELECT", "name")]
+    texts = [chat.prompt("", text + "id " * n) for text in examples for n in range(1, 9)]
+    file.write_text("".join(json.dumps({"id": str(i), "prompt": p}) + "\n" for i, p in enumerate(texts)))
+    found = plan.count(file, record, 4)
+    encoded = [chat.encode(text)[0] for text in texts]
+    halves = [encoded[:8], encoded[8:]]
+    beginnings = [len(_engine.common_prefix(half)) for half in halves]
+    assert min(beginnings) > 900
+    assert sorted(found.groups) == sorted((8, beginning) for beginning in beginnings)
+    assert found.rest == max(len(ids) - n for half, n in zip(halves, beginnings, strict=True) for ids in half) < 20
+    assert plan.count(file, record).groups == []
+    # An answer so long that a batch costs more than what is shared.
+    assert plan.count(file, record, 64).groups == [(16, len(_engine.common_prefix(encoded)))]
+    schema = plan._config.read_schema(REPO / "rules/config.schema.yaml")
+    config = plan._config.check(yaml.safe_load(Path("config.yaml").read_text()), schema)
+    subjects = sum(map(len, config["mmlu"]["categories"].values()))
+    shared = round(plan.MMLU_QUESTION * config["mmlu"]["shots"] / plan.CHARACTERS)
+    config["mmlu"] |= {"questions_per_category": None, "shots_from": "own_dev"}
+    full = plan.estimate(config, "mmlu")
+    assert full.groups == [(round(full.count / subjects), shared)] * subjects
+    assert full.rest == full.longest - shared
+    config["mmlu"]["shots_from"] = "fixed"
+    assert plan.estimate(config, "mmlu").groups == [(full.count, shared)]
+    config["mmlu"] |= {"questions_per_category": 2, "shots_from": "own_dev"}
+    few = plan.estimate(config, "mmlu")
+    assert few.groups == [(few.count, 0)]
+
+
 def test_replayed_rows_are_counted(capsys, tmp_path):
     def tokens(**replay):
         path = study(replay=replay, training={"learning_rate": 0.01})
@@ -212,11 +247,19 @@ def test_times_follow_from_the_rates():
     assert fast == pytest.approx(plan.TRAINING * 4 * 7.0e9 * 1e6 / 7e14, rel=0.01)
     assert plan.training_seconds(device, shape, "bf16", 1e6, 16000, True) == pytest.approx(1.5 * fast)
     assert plan.training_seconds(device, shape, "bf16", 1e6, 2000, False) > 2 * fast
-    prompts = plan.Prompts(1000, 890, 1400, 512, True)
+    prompts = plan.Prompts(1000, 890, 1400, True, [(1000, 512)])
     one, many = (plan.answering_seconds(device, shape, "bf16", prompts, rows, 64) for rows in (1, 500))
     assert one > 10 * many
     # The benchmark's measured seconds a prompt at these shapes.
     assert many / 1000 == pytest.approx(0.02, rel=0.25)
+    # The same prompts, ten kinds of them that begin alike: none are computed twice, but batches are smaller.
+    tens = plan.Prompts(1000, 890, 1400, True, [(100, 512)] * 10)
+    alike, unlike = (
+        plan.answering_seconds(device, shape, "bf16", p, 500, 1)
+        for p in (tens, plan.Prompts(1000, 890, 1400, True, [(1000, 0)]))
+    )
+    assert alike < 0.5 * unlike
+    assert plan.answering_seconds(device, shape, "bf16", tens, 500, 64) > many
 
 
 def test_list_of_studies_has_the_memory_of_each(capsys, tmp_path):

@@ -16,6 +16,7 @@ from _report_text import LANGUAGES, TEXTS, Language, code, text
 from _sheets import SAME, read_table
 from _sheets import TABLES as SHEETS
 from custom_metrics.judge import ERROR_CLASSES
+from harness_table import harness_table
 from report import TABLES, report
 from tables import heads_of, tables
 
@@ -349,6 +350,77 @@ def test_points_have_a_part_of_their_own(tmp_path, language):
     assert "soup-all" not in rest
     for heading in ("change", "worth"):
         assert part(page, heading, language) == part(plain, heading, language)
+
+
+def harness_csv(path, adapters, scores):
+    """Write what `harness_table` makes of 0/1 scores, by task, of the base and each adapter; return the path."""
+    runs = [{"model": "demo", "variant": name, "settings": {}} for name in ["base", *adapters]]
+    files = []
+    for number, run in enumerate(runs):
+        samples = [
+            {"task": task, "filter": "none", "doc_id": i, "doc_hash": str(i), "acc": float(value)}
+            for task, values in scores.items()
+            for i, value in enumerate(values[number])
+        ]
+        results = [
+            {"task": task, "metric": "acc", "filter": "none", "value": sum(v[number]) / len(v[number])}
+            | {"n": len(v[number])}
+            for task, v in scores.items()
+        ]
+        results.append({"task": "t0", "metric": "perplexity", "filter": "none", "value": 9.5, "n": 40})
+        files.append(path.with_name(f"{run['variant']}.json"))
+        found = {"lm_eval": "0.4.13", "shots": dict.fromkeys(scores, 0), "results": results, "samples": samples}
+        write_json(files[-1], found)
+    harness_table(files, path, path.with_suffix(".md"), runs, 0.95)
+    return path
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_other_tasks_have_a_sentence_for_each_verdict(tmp_path, language):
+    arguments = results(tmp_path, 2)
+    adapters = [path.parts[-2] for path in arguments["train"]]
+    half, better, worse = [1, 0] * 20, [1] * 38 + [0] * 2, [0] * 39 + [1]
+    # Of 2 x 5 comparisons, one better, one worse, eight the same; more than the table shows.
+    scores = {"t0": [half, better, half], "t1": [half, half, worse], **{f"t{i}": [half] * 3 for i in (2, 3, 4)}}
+    path = harness_csv(tmp_path / "harness.csv", adapters, scores)
+    page, _ = written(arguments, harness=path, language=language)
+    own, say = part(page, "harness", language), Language(language)
+    table = read_table(path).set_index(["variant", "task", "metric"])
+
+    def change(verdict, name, task):
+        row = table.loc[name, task, "acc"]
+        difference = say.change(*(100 * row[column] for column in ("difference", "ci_low", "ci_high")))
+        name = say("harness_change", name=code(name), measure=[*code(task), *text(" acc")], difference=difference)
+        return spans_markdown(say(f"harness_{verdict}", k=1, n=10, names=name))
+
+    equal = table[table["verdict"] == SAME]
+    ends = {
+        end: say.signed(100 * value)
+        for end, value in (("low", equal["ci_low"].min()), ("high", equal["ci_high"].max()))
+    }
+    same = say("harness_same", k=8, n=10, **ends)
+    expected = (change("worse", adapters[1], "t1"), change("better", adapters[0], "t0"), spans_markdown(same))
+    assert " ".join(expected) in own
+    assert spans_markdown(say("more_contrasts", shown=6, all=10, file="tables/harness.csv")) in own
+    assert spans_markdown(say("harness_note", n=10, level=say.percent(0.95))) in own
+    lines = [line for line in own.splitlines() if line.startswith("| `lr")]
+    assert len(lines) == 6
+    row = table.loc[adapters[0], "t0", "acc"]
+    first = next(line for line in lines if "`t0`" in line and adapters[0] in line)
+    assert f"{say.number(50)} → {say.number(95)}" in first
+    assert first.split("|")[3].strip() == "40"
+    assert say.p(row["p_holm"]) in first
+    assert "perplexity" not in own
+    # Nothing else of the report is about them.
+    without, _ = written(arguments, language=language)
+    assert TEXTS["harness"][LANGUAGES.index(language)] not in without
+    assert part(page, "change", language) == part(without, "change", language)
+
+
+def test_other_tasks_of_a_base_alone(tmp_path):
+    path = harness_csv(tmp_path / "harness.csv", [], {"t0": [[1, 0] * 20]})
+    page, _ = written(results(tmp_path / "r", 0), harness=path)
+    assert "`t0` acc 0.500 (n = 40) and `t0` perplexity 9.500 (n = 40)" in part(page, "harness")
 
 
 @pytest.mark.parametrize(

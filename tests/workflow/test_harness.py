@@ -4,7 +4,11 @@
 """
 
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,7 @@ from _model import load_adapter, load_model
 from _sheets import read_table
 from fetch_mmlu import fetch_mmlu
 from fetch_model import fetch_model
+from harness import harness
 from predict_mmlu import predict_mmlu
 from prepare_mmlu import prepare_mmlu
 from render_mmlu import render_mmlu
@@ -133,6 +138,65 @@ def test_letters_are_those_of_lm_evaluation_harness(study, tmp_path, monkeypatch
     assert len({row["prediction"] for row in ours.values()}) == 4
 
 
+KILLED = """
+import os, signal, sys, time
+from lm_eval.models.huggingface import HFLM
+from harness import harness
+
+calls, call = 0, HFLM._model_call
+
+def counted(self, *given, **more):
+    global calls
+    calls += 1
+    if calls == 4:
+        time.sleep(1)  # the cache is written by a thread
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call(self, *given, **more)
+
+HFLM._model_call = counted
+harness(sys.argv[1], None, sys.argv[2], "fp32", 5, ["letters_0"], None, 40, sys.argv[3])
+"""
+
+
+def test_a_killed_job_does_not_ask_again(study, tmp_path, monkeypatch, repo):
+    """40 questions in batches of 5, the fourth of which is killed; the second attempt asks the other 25."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    from lm_eval.models.huggingface import HFLM
+
+    given = {"record": study / "model.json", "adapter_dir": None, "precision": "fp32", "batch_size": 5}
+    given |= {"tasks": ["letters_0"], "num_fewshot": None, "limit": 40, "include_path": str(study)}
+    asked, call = [], HFLM._model_call
+
+    def counted(self, ids, *rest, **more):
+        asked.append(len(ids))
+        return call(self, ids, *rest, **more)
+
+    monkeypatch.setattr(HFLM, "_model_call", counted)
+    whole, output = tmp_path / "whole.json", tmp_path / "harness.json"
+    harness(**given, output=whole)
+    assert sum(asked) == 40
+
+    def killed():
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(repo / "scripts"), str(repo)])}
+        arguments = [sys.executable, "-c", KILLED, study / "model.json", output, study]
+        assert subprocess.run(arguments, env=environment).returncode == -signal.SIGKILL
+        assert list(tmp_path.glob("harness.json.partial.*_rank0.db"))
+        asked.clear()
+
+    killed()
+    harness(**given, output=output)
+    assert sum(asked) == 25
+    one, two = (read_json(path) for path in (whole, output))
+    assert one["results"] == two["results"]
+    assert one["samples"] == two["samples"]
+    assert not list(tmp_path.glob("*.partial.*"))
+    # What another model answered is of no use.
+    killed()
+    harness(**given | {"adapter_dir": study / "adapter", "strength": 0.1}, output=output)
+    assert sum(asked) == 40
+    assert not list(tmp_path.glob("*.partial.*"))
+
+
 def test_tasks_of_the_harness_are_a_yardstick_of_every_run(copy_repo, snakemake, tiny_study, tmp_path):
     """A task over local questions in a whole run, and that turning it on makes nothing stale."""
     folder = copy_repo("harness")
@@ -170,6 +234,7 @@ def test_tasks_of_the_harness_are_a_yardstick_of_every_run(copy_repo, snakemake,
     assert rows[adapter]["difference"] == pytest.approx(rows[adapter]["score"] - rows["base"]["score"])
     assert "even, acc" in (results / "tables/harness.md").read_text(encoding="utf-8")
     assert "Tasks of lm-evaluation-harness" in (results / "tables.html").read_text(encoding="utf-8")
+    assert "### Other tasks" in (results / "report.md").read_text(encoding="utf-8")
     # No training, and no answer of base and adapter.
     log = run.stdout
     assert not re.search(r"rule (train|audit_labels):", log)

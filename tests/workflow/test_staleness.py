@@ -139,6 +139,11 @@ def _shots_evaluated(config: dict) -> set[str]:
     )
 
 
+def _harness(config: dict) -> set[str]:
+    config["evaluation"]["harness"] = {"tasks": ["arc_easy"]}
+    return chain(["base", *names(config)], "harness") | {"fetch_harness", "harness_table", "tables_page", "report"}
+
+
 def _one_more_rate(config: dict) -> set[str]:
     config["training"]["learning_rate"].append(0.00005)
     return chain(["lr0.00005"], *EVERY_RULE) | ANSWERED
@@ -146,7 +151,7 @@ def _one_more_rate(config: dict) -> set[str]:
 
 def _cap(config: dict) -> set[str]:
     config["recommend"]["max_loss_pp"] = 2
-    return {"recommend", "export_recommended", "tables_page", "report"}
+    return {"recommend", "export_recommended", "tables_page", "figures", "report"}
 
 
 def _merge(config: dict) -> set[str]:
@@ -156,7 +161,7 @@ def _merge(config: dict) -> set[str]:
 
 def _not_recommended(config: dict) -> set[str]:
     del config["recommend"]
-    return {"tables_page", "report"}
+    return {"tables_page", "figures", "report"}
 
 
 def _one_rate_dropped(config: dict) -> set[str]:
@@ -204,6 +209,7 @@ def _replay_swept(config: dict) -> set[str]:
         _merged,
         _mmlu_shots,
         _shots_evaluated,
+        _harness,
         _one_more_rate,
         _cap,
         _merge,
