@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --spider spider_data --mmlu mmlu_data.tar.gz [--part study ...] [--out results.json]
 
-One CUDA GPU with 80 GB, about ten minutes. The weights are random; prompts and rows are real ones, made by the
+One CUDA GPU with 80 GB, about twelve minutes. The weights are random; prompts and rows are real ones, made by the
 functions of scripts/ for studies/assignment.yaml, with a byte-level BPE tokenizer trained on the spot. Its parts, each
 a process of its own, whose results are kept in the file as each ends:
 
