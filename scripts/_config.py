@@ -5,7 +5,7 @@ import a model library or touch the network.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -357,6 +357,11 @@ def adapter_folders(config: dict) -> dict[str, str]:
         else:
             folders[name] = f"{point['of'][0] if 'strength' in point else name}/adapter"
     return folders
+
+
+def recommended_folder(folder: Path, models: Collection[str], model: str) -> Path:
+    """Return where, in `folder`, what is recommended of a model lies: of several models each has a folder."""
+    return folder / model if len(models) > 1 else folder
 
 
 def settings(config: dict) -> dict[str, dict]:

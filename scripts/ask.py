@@ -9,7 +9,7 @@ the study was run; no network is needed. Exit code 1 if a query did not run, or 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from _config import ADAPTER_FILES
+from _config import ADAPTER_FILES, recommended_folder
 from _files import UserError, read_json, read_jsonl, sha256_file
 from _sqlite_schema import read_schema
 from custom_metrics.extract import extract_sql
@@ -83,14 +83,9 @@ def find(folder: Path, model: str) -> Source:
 
 
 def _names(folder: Path, ran: dict[str, list[str]]) -> list[str]:
-    recommended = [name for name in ran if _place(folder, ran, name).is_dir()]
+    recommended = [name for name in ran if recommended_folder(folder / RECOMMENDED, ran, name).is_dir()]
     names = [(name, one) for name in ran for one in [*([RECOMMENDED] if name in recommended else []), *ran[name]]]
     return [f"{name}/{one}" if len(ran) > 1 else one for name, one in names]
-
-
-def _place(folder: Path, models: Collection[str], name: str) -> Path:
-    """Return where a study recommends an adapter on a model: a study of several models has a folder for each."""
-    return folder / RECOMMENDED / name if len(models) > 1 else folder / RECOMMENDED
 
 
 def _source(folder: Path, record: dict, name: str, variant: str) -> Source:
@@ -126,7 +121,7 @@ def _prompts(run: Path, answered: dict) -> dict:
 
 def _recommended(folder: Path, records: dict[str, dict], name: str, ran: dict[str, list[str]]) -> Source:
     """Return what the study recommends: a variant, whose adapter lies there with its strength in the weights."""
-    place = _place(folder, records, name)
+    place = recommended_folder(folder / RECOMMENDED, records, name)
     if not (place / "recommendation.json").is_file():
         raise UserError(
             f"{place}/recommendation.json: no such file: this study recommends nothing, or not yet. Add a section "

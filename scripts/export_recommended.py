@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _config import ADAPTER_FILES, BASE
+from _config import ADAPTER_FILES, BASE, recommended_folder
 from _files import UserError, read_json, sha256_file, write_json
 from _job import job, versions
 from _stamp import stamp
@@ -67,7 +67,7 @@ def export_recommended(
     try:
         for chosen in decided:
             model, variant = chosen["model"], chosen["variant"]
-            place = staging / model if len(decided) > 1 else staging
+            place = recommended_folder(staging, models, model)
             place.mkdir(parents=True)
             record, report = models[model], reports[variant == BASE][model]
             if variant != BASE:

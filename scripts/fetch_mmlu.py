@@ -102,18 +102,18 @@ def read_folder(folder: Path, source: str) -> dict[str, dict[str, list[list[str]
         if is_parquet:
             for path in sorted(root.glob(f"*/{split}-*.parquet")):
                 if path.parent.name not in NO_SUBJECT:
-                    tables[split].setdefault(path.parent.name, []).extend(_parquet_rows(path))
+                    tables[split].setdefault(path.parent.name, []).extend(parquet_rows(path))
         else:
             for path in sorted((root / split).glob(f"*_{split}.csv")):
                 if not path.name.startswith("."):
-                    tables[split][path.name.removesuffix(f"_{split}.csv")] = list(_csv_rows(path))
+                    tables[split][path.name.removesuffix(f"_{split}.csv")] = list(csv_rows(path))
     for subject in sorted(set(tables["dev"]) ^ set(tables["test"])):
         lacking = "dev" if subject in tables["test"] else "test"
         raise UserError(f"{source}: {subject} has no {lacking} file, which is needed. Get the data again.")
     return tables
 
 
-def _csv_rows(path: Path) -> Iterator[list[str]]:
+def csv_rows(path: Path) -> Iterator[list[str]]:
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8")
@@ -140,7 +140,7 @@ def _csv_rows(path: Path) -> Iterator[list[str]]:
         raise UserError(f"{_short(path)}: empty, expected one question a row. Get the file again.")
 
 
-def _parquet_rows(path: Path) -> Iterator[list[str]]:
+def parquet_rows(path: Path) -> Iterator[list[str]]:
     try:
         rows = pyarrow.parquet.read_table(path, columns=["question", "choices", "answer"]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

@@ -11,9 +11,8 @@ from _config import AUXILIARY
 from _download import CACHE, find_root, hub_snapshot, opened
 from _files import UserError, sha256_file, write_json, write_jsonl
 from _job import job
-from fetch_mmlu import _csv_rows, _parquet_rows
+from fetch_mmlu import LETTERS, csv_rows, parquet_rows
 
-LETTERS = "ABCD"
 CHOICE, INSTRUCTION = "multiple_choice", "instruction"
 # Of the release's archive and of the hub's copy, whose configuration `all` has it in the form of the other splits.
 PATTERNS = ("auxiliary_train/*.csv", "all/auxiliary_train-*.parquet")
@@ -80,7 +79,7 @@ def _auxiliary_rows(folder: Path, source: str) -> list[dict]:
             f"replay.source: auxiliary_train is not in {source} (looked for {' and '.join(PATTERNS)}). Some copies of "
             "MMLU lack it: set mmlu.source to the release's archive or to hub:cais/mmlu, or replay.source to a file."
         )
-    read = _csv_rows if pattern.endswith(".csv") else _parquet_rows
+    read = csv_rows if pattern.endswith(".csv") else parquet_rows
     return [
         _choice(f"{path.name.partition('.')[0]}-{number:05d}", "", cells[0], cells[1:5], cells[5])
         for path in sorted(find_root(folder, pattern, source).glob(pattern))

@@ -40,6 +40,7 @@ from tables import (
     Part,
     base_of,
     bounds,
+    cluster_of,
     gains,
     heads_of,
     mmlu_rows,
@@ -194,7 +195,7 @@ def divide(spider: pd.DataFrame, mmlu: pd.DataFrame, seed: int) -> dict[str, Hal
         whole = names.nunique() >= FEWEST[measure]
         stratum = {} if strata is None else dict(zip(names, strata, strict=True))
         first[measure] = draw(names.tolist(), stratum, whole, generator)
-        divided[measure] = names.name.removesuffix("_id").replace("db", "database") if whole else "question"
+        divided[measure] = cluster_of(names) if whole else "question"
     halves = {}
     for half in HALVES:
         parts, hashes, clusters = {}, {}, {}

@@ -226,10 +226,15 @@ class Part(NamedTuple):
     subjects: np.ndarray  # of each question the number of its database or subject, from 0
 
 
+def cluster_of(names: pd.Series) -> str:
+    """Return what a column of records names: database or subject."""
+    return names.name.removesuffix("_id").replace("db", "database")
+
+
 def part_of(measure: str, part: str, value: str, chosen: np.ndarray, names: pd.Series) -> Part:
     """Return a part; its units are its databases or subjects if it has at least `FEWEST_CLUSTERS`, or its questions."""
     codes, found = pd.factorize(names.to_numpy()[chosen])
-    subjects, unit = codes, names.name.removesuffix("_id").replace("db", "database")
+    subjects, unit = codes, cluster_of(names)
     if len(found) < FEWEST_CLUSTERS:
         unit, codes = "question", np.arange(len(chosen))
     return Part(measure, part, value, chosen, len(found), unit, codes, np.bincount(codes), subjects)
@@ -399,9 +404,8 @@ def with_macro_differences(
     comparison of all questions.
     """
     found = {}
-    for number, part in itertools.product(bases, [part for part in parts if part.part in (ALL, "category")]):
-        if part.measure != "mmlu":
-            continue
+    averaged = [part for part in parts if part.measure == "mmlu" and part.part in (ALL, "category")]
+    for number, part in itertools.product(bases, averaged):
         change = (right["mmlu"][number] - right["mmlu"][bases[number]])[part.chosen]
         sizes = np.bincount(part.subjects)
         weights = len(change) / len(sizes) / sizes[part.subjects]

@@ -22,16 +22,10 @@ from predict_spider import predict_spider
 from prepare_spider import prepare_spider
 from render_spider import render_spider
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 32}
 HALF = "lr0.1@0.5"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

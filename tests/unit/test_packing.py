@@ -15,6 +15,8 @@ from _packing import Collator, keep_apart, obstacle, pack, passes
 from _training import train
 from train import train_on
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 PLAIN = TRAINING | {"logging_steps": 1}
 SHAPES = {
     "vocab_size": 64,
@@ -26,14 +28,6 @@ SHAPES = {
     "initializer_range": 0.3,
 }
 NO_DROPOUT = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["v_proj", "q_proj"]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,9 @@ from _predict import Draw, Partial, answer_all, decode_new, sampling
 from predict_mmlu import letter_tokens, predict_mmlu
 from predict_spider import predict_spider
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 12}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_study(folder, kind):

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from test_predict import make_study
 from test_predict import run as predict
 from test_train import TRAINING, adapter, arguments, make_evaluated
@@ -18,15 +17,9 @@ import _training as train_module
 from _files import UserError, read_json
 from _training import train
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 EVALUATED_EPOCHS = TRAINING | {"max_steps": 8, "eval_strategy": "epoch", "train_sampling_strategy": "group_by_length"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

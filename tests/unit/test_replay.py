@@ -23,6 +23,8 @@ from prepare_replay import fingerprint, prepare_replay
 from render_replay import render_replay
 from train import train_on
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 NO_DROPOUT = LORA | {"lora_dropout": 0.0}
 # 12 rows of SQL and 4 of replay.
 PLAIN = TRAINING | {"logging_steps": 1, "max_steps": 3}
@@ -205,14 +207,6 @@ def test_the_demos_rows_are_on_facts_that_are_not_asked():
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from test_predict import SAMPLED, SETTINGS, make_study, run
 
 import _predict
@@ -23,15 +22,9 @@ from _files import UserError, read_json
 from predict_mmlu import predict_mmlu
 from predict_spider import predict_spider
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 CARDS = ["GPU-a", "GPU-b"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

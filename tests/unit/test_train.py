@@ -19,6 +19,8 @@ from _labels import build_dataset
 from _model import load_adapter, load_model
 from _training import EpochLengths, best_checkpoint, last_checkpoint, lora_config, train, training_arguments
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["v_proj", "q_proj"]}
 # 12 rows: 3 steps an epoch, so that step 5 lies within the second one and step 7 within the third.
 TRAINING = {
@@ -38,14 +40,6 @@ TRAINING = {
     "seed": 42,
 }
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
