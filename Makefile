@@ -53,7 +53,7 @@ plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan ST
 
 # Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
 test: .venv/.stamp ## all tests but those that take minutes
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/workflow tests
 	$(OFFLINE) $(BIN)/python -m pytest tests/workflow
 
 .venv/.harness: requirements-harness.txt .venv/.stamp

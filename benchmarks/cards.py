@@ -19,11 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import _shards
 import train
-from _cards import take
+from common.gpus import take
+from llm import shards as _shards
 
-# As many as Spider's dev set has; no batch of more than `_engine.fitting_rows` allows.
+# As many as Spider's dev set has; no batch of more than `llm.prefix_engine.fitting_rows` allows.
 PROMPTS, BATCH = 1034, 512
 
 
@@ -33,10 +33,10 @@ def share(out: str, repeats: int, work: list[str]) -> None:
     import training
     from inference import NEW, PREFIX, STOP, make_model, make_prompts, timed
 
-    from _engine import Engine
+    from llm.prefix_engine import Engine
 
     def answers(model, prompts: list[list[int]]) -> list[float]:
-        # As many batches as must be, of one size, as in `_predict.answer_here`.
+        # As many batches as must be, of one size, as in `llm.answering.answer_here`.
         rows = -(-len(prompts) // -(-len(prompts) // BATCH))
         batches = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
         engine = Engine(model, prompts[0][:PREFIX], STOP, rows, max(map(len, prompts)) - PREFIX, NEW)

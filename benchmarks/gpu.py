@@ -36,8 +36,8 @@ sys.path[:0] = [str(REPO), str(REPO / "scripts"), str(REPO / "benchmarks")]
 import torch  # noqa: E402
 
 import studies  # noqa: E402
-from _chat import load_chat  # noqa: E402
-from _files import read_json, read_jsonl, write_json  # noqa: E402
+from common.files import read_json, read_jsonl, write_json  # noqa: E402
+from llm.chat import load_chat  # noqa: E402
 
 PARTS = ("inference", "training", "study")
 STUDY = "assignment"
@@ -78,7 +78,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     from inference import make_model, plain, quantise, timed
     from peft import get_peft_model
 
-    from _training import fuse_kernels
+    from llm.training import fuse_kernels
     from predict_mmlu import predict_mmlu
     from predict_spider import predict_spider
 

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from _engine import Engine, common_prefix, fitting_rows, row_bytes
+from llm.prefix_engine import Engine, common_prefix, fitting_rows, row_bytes
 
 LLAMA3_8B = {
     "hidden_size": 4096,

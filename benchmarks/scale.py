@@ -80,7 +80,16 @@ def measure(adapters: int, folder: Path, repeats: int) -> dict[str, Any]:
     study = make_study(folder, adapters)
     snakemake = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", study]
     records = folder / f"records-{adapters}"
-    tables = [sys.executable, "-c", TABLES, ROOT / "scripts", ROOT / "tests/unit", records, adapters, QUESTIONS]
+    tables = [
+        sys.executable,
+        "-c",
+        TABLES,
+        ROOT / "scripts/steps",
+        ROOT / "tests/support",
+        records,
+        adapters,
+        QUESTIONS,
+    ]
     found: dict[str, Any] = {"adapters": adapters}
     for name, command in (("parse", [*snakemake, "--list-rules"]), ("plan", [*snakemake, "--dry-run"])):
         runs = [timed(command, folder) for _ in range(repeats)]

@@ -2,7 +2,7 @@
 
     python benchmarks/studies.py --spider spider_data --mmlu mmlu_data.tar.gz [--study souza ...] [--out results.json]
 
-One CUDA GPU with 30 GB. PyTorch gets no more of it than `scripts/list_studies.py` states for the study: what needs
+One CUDA GPU with 30 GB. PyTorch gets no more of it than `scripts/studies.py` states for the study: what needs
 more fails, and what adapts to the memory adapts to that. Only the model is not real: each tensor is drawn at random
 when it is loaded, in place of being read, and the tokenizer is a byte-level BPE trained on Spider's training rows, with
 the real one's special tokens and chat template. All else is what a study does: its own splits, prompts, audit,
@@ -30,12 +30,11 @@ from typing import Any
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import torch
 import yaml
-from tiny_model import KINDS
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -46,23 +45,24 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import _config
-import _model
-import _training
-from _files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
-from _job import versions
-from _prompts import compact_schema
-from _training import train
 from audit_labels import audit_labels
 from benchmarks.inference import LLAMA3_8B
+from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
+from common.job import versions
 from fetch_mmlu import fetch_mmlu
-from list_studies import memory_gb
+from llm import load as _model
+from llm import training as _training
+from llm.training import train
 from predict_mmlu import predict_mmlu
 from predict_spider import predict_spider
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
 from render_spider import render_spider
+from studies import memory_gb
+from study import config as _config
+from tasks.prompts import compact_schema
+from tiny_model import KINDS
 
 REPO = Path(__file__).resolve().parents[1]
 STEPS, ANSWERS, ACCUMULATION, VALIDATION = 20, 32, 2, 8

@@ -32,8 +32,8 @@ from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTTrainer
 
-from _labels import IGNORED
-from _packing import Collator, keep_apart
+from llm.labels import IGNORED
+from llm.packing import Collator, keep_apart
 
 MEAN, SPREAD, TARGET = 500, 150, 40
 LORA = {

@@ -1,4 +1,4 @@
-# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/_config.py, where tests
+# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/config.py, where tests
 # can reach it.
 
 import re
@@ -9,9 +9,9 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
-import _config
-from _access import check_access, check_harness
-from _files import UserError
+from study import config as _config
+from common.access import check_access, check_harness
+from common.files import UserError
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
 overrides = _config.retype(workflow.config_settings.config)

@@ -22,7 +22,7 @@ rule fetch_spider:
     params:
         settings=SETTINGS["fetch_spider"],
     script:
-        "../scripts/fetch_spider.py"
+        "../scripts/steps/fetch_spider.py"
 
 
 rule fetch_mmlu:
@@ -40,7 +40,7 @@ rule fetch_mmlu:
     params:
         settings=SETTINGS["fetch_mmlu"],
     script:
-        "../scripts/fetch_mmlu.py"
+        "../scripts/steps/fetch_mmlu.py"
 
 
 rule fetch_replay:
@@ -60,7 +60,7 @@ rule fetch_replay:
     params:
         settings=SETTINGS["fetch_replay"],
     script:
-        "../scripts/fetch_replay.py"
+        "../scripts/steps/fetch_replay.py"
 
 
 rule fetch_model:
@@ -78,7 +78,7 @@ rule fetch_model:
     params:
         settings=lookup("{model}", within=SETTINGS["fetch_model"]),
     script:
-        "../scripts/fetch_model.py"
+        "../scripts/steps/fetch_model.py"
 
 
 rule prepare_spider:
@@ -102,7 +102,7 @@ rule prepare_spider:
     params:
         settings=SETTINGS["prepare_spider"],
     script:
-        "../scripts/prepare_spider.py"
+        "../scripts/steps/prepare_spider.py"
 
 
 rule prepare_mmlu:
@@ -120,7 +120,7 @@ rule prepare_mmlu:
     params:
         settings=SETTINGS["prepare_mmlu"],
     script:
-        "../scripts/prepare_mmlu.py"
+        "../scripts/steps/prepare_mmlu.py"
 
 
 rule extend_shots:
@@ -138,7 +138,7 @@ rule extend_shots:
     params:
         settings=SETTINGS["extend_shots"],
     script:
-        "../scripts/extend_shots.py"
+        "../scripts/steps/extend_shots.py"
 
 
 rule prepare_replay:
@@ -157,7 +157,7 @@ rule prepare_replay:
     params:
         settings=SETTINGS["prepare_replay"],
     script:
-        "../scripts/prepare_replay.py"
+        "../scripts/steps/prepare_replay.py"
 
 
 rule render_spider:
@@ -177,7 +177,7 @@ rule render_spider:
     params:
         settings=lookup("{split}", within=SETTINGS["render_spider"]),
     script:
-        "../scripts/render_spider.py"
+        "../scripts/steps/render_spider.py"
 
 
 rule render_mmlu:
@@ -195,7 +195,7 @@ rule render_mmlu:
     params:
         settings=SETTINGS["render_mmlu"],
     script:
-        "../scripts/render_mmlu.py"
+        "../scripts/steps/render_mmlu.py"
 
 
 rule render_replay:
@@ -213,4 +213,4 @@ rule render_replay:
     params:
         settings=SETTINGS["render_replay"],
     script:
-        "../scripts/render_replay.py"
+        "../scripts/steps/render_replay.py"

@@ -21,7 +21,7 @@ rule predict_spider:
     params:
         settings=lambda wildcards: SETTINGS["predict_spider"][wildcards.model][wildcards.variant],
     script:
-        "../scripts/predict_spider.py"
+        "../scripts/steps/predict_spider.py"
 
 
 rule predict_mmlu:
@@ -47,7 +47,7 @@ rule predict_mmlu:
     params:
         settings=lambda wildcards: SETTINGS["predict_mmlu"][wildcards.model][wildcards.variant],
     script:
-        "../scripts/predict_mmlu.py"
+        "../scripts/steps/predict_mmlu.py"
 
 
 rule score_spider:
@@ -70,7 +70,7 @@ rule score_spider:
     params:
         settings=SETTINGS["score_spider"],
     script:
-        "../scripts/score_spider.py"
+        "../scripts/steps/score_spider.py"
 
 
 rule score_mmlu:
@@ -87,4 +87,4 @@ rule score_mmlu:
     params:
         settings=SETTINGS["score_mmlu"],
     script:
-        "../scripts/score_mmlu.py"
+        "../scripts/steps/score_mmlu.py"

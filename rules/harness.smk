@@ -13,7 +13,7 @@ rule fetch_harness:
     params:
         settings=SETTINGS["fetch_harness"],
     script:
-        "../scripts/fetch_harness.py"
+        "../scripts/steps/fetch_harness.py"
 
 
 rule harness:
@@ -38,7 +38,7 @@ rule harness:
     params:
         settings=lambda wildcards: SETTINGS["harness"][wildcards.model][wildcards.variant],
     script:
-        "../scripts/harness.py"
+        "../scripts/steps/harness.py"
 
 
 rule harness_table:
@@ -60,4 +60,4 @@ rule harness_table:
     params:
         settings=SETTINGS["harness_table"],
     script:
-        "../scripts/harness_table.py"
+        "../scripts/steps/harness_table.py"

@@ -22,7 +22,7 @@ rule recommend:
     params:
         settings=SETTINGS["recommend"],
     script:
-        "../scripts/recommend.py"
+        "../scripts/steps/recommend.py"
 
 
 rule export_recommended:
@@ -54,4 +54,4 @@ rule export_recommended:
     params:
         settings=SETTINGS["export_recommended"],
     script:
-        "../scripts/export_recommended.py"
+        "../scripts/steps/export_recommended.py"

@@ -21,7 +21,7 @@ rule tables:
     params:
         settings=SETTINGS["tables"],
     script:
-        "../scripts/tables.py"
+        "../scripts/steps/tables.py"
 
 
 # Apart from `tables`: what a run cost may change without what it answered.
@@ -47,7 +47,7 @@ rule cost:
     params:
         settings=SETTINGS["cost"],
     script:
-        "../scripts/cost.py"
+        "../scripts/steps/cost.py"
 
 
 rule tables_page:
@@ -71,7 +71,7 @@ rule tables_page:
     params:
         settings=SETTINGS["tables_page"],
     script:
-        "../scripts/tables_page.py"
+        "../scripts/steps/tables_page.py"
 
 
 rule answers:
@@ -91,7 +91,7 @@ rule answers:
     params:
         settings=SETTINGS["answers"],
     script:
-        "../scripts/answers.py"
+        "../scripts/steps/answers.py"
 
 
 rule figures:
@@ -123,7 +123,7 @@ rule figures:
     params:
         settings=SETTINGS["figures"],
     script:
-        "../scripts/figures.py"
+        "../scripts/steps/figures.py"
 
 
 rule report:
@@ -171,7 +171,7 @@ rule report:
     params:
         settings=SETTINGS["report"],
     script:
-        "../scripts/report.py"
+        "../scripts/steps/report.py"
 
 
 rule compare_published:
@@ -194,4 +194,4 @@ rule compare_published:
     params:
         settings=SETTINGS["compare_published"],
     script:
-        "../scripts/compare_published.py"
+        "../scripts/steps/compare_published.py"

@@ -23,7 +23,7 @@ rule audit_labels:
     params:
         settings=SETTINGS["audit_labels"],
     script:
-        "../scripts/audit_labels.py"
+        "../scripts/steps/audit_labels.py"
 
 
 rule audit_replay:
@@ -41,7 +41,7 @@ rule audit_replay:
     params:
         settings=SETTINGS["audit_replay"],
     script:
-        "../scripts/audit_replay.py"
+        "../scripts/steps/audit_replay.py"
 
 
 rule train:
@@ -81,7 +81,7 @@ rule train:
         # Not `lookup`: it walks through all settings of all adapters, for each adapter.
         settings=lambda wildcards: SETTINGS["train"][wildcards.model][wildcards.variant],
     script:
-        "../scripts/train.py"
+        "../scripts/steps/train.py"
 
 
 rule soup:
@@ -101,4 +101,4 @@ rule soup:
     params:
         settings=SETTINGS["soup"],
     script:
-        "../scripts/soup.py"
+        "../scripts/steps/soup.py"

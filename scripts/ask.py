@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from _config import ADAPTER_FILES, recommended_folder
-from _files import UserError, read_json, read_jsonl, sha256_file
-from _sqlite_schema import read_schema
+from common.files import UserError, read_json, read_jsonl, sha256_file
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
+from study.config import ADAPTER_FILES, recommended_folder
+from tasks.sql_schema import read_schema
 
 RECOMMENDED = "recommended"
 RESULTS = Path("results")
@@ -149,7 +149,7 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     """
     entry = read_schema(database)
     # Seconds to import: after what can be said at once.
-    from _chat import load_chat
+    from llm.chat import load_chat
     from render_spider import Schemas, prompt_row, schema_text
 
     spider, settings = source.folder / "data/spider", source.prompts["settings"]
@@ -185,9 +185,9 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from _chat import load_chat
-    from _model import load_adapter, load_model, set_greedy
-    from _predict import Decoder, decode_new, sampling
+    from llm.answering import Decoder, decode_new, sampling
+    from llm.chat import load_chat
+    from llm.load import load_adapter, load_model, set_greedy
 
     disable_progress_bar()
     # As the study's jobs: what a CPU adds up depends on it.

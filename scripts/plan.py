@@ -4,7 +4,7 @@
 
 The study is read as `snakemake` reads it. Sizes are those of the model's config.json where the model has been fetched
 or is a local folder, else those of a model of so many `parameters` that is proportioned like Llama 3 8B ("~"). Memory
-is estimated as scripts/_memory.py says. Tokens are counted where the prompts have been rendered
+is estimated as scripts/llm/memory.py says. Tokens are counted where the prompts have been rendered
 
     snakemake --cores all --configfile ... --until render_spider render_mmlu
 
@@ -34,10 +34,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-import _config
-import _memory
-from _files import UserError, read_json, read_jsonl, write_json
-from _memory import Shape, gb
+from common.files import UserError, read_json, read_jsonl, write_json
+from llm import memory as _memory
+from llm.memory import Shape, gb
+from study import config as _config
 
 ROOT = Path(__file__).parents[1]
 CALIBRATION = Path("results/calibration.json")
@@ -53,8 +53,8 @@ CHARACTERS = 3.4
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
 LARGE_STEP = 7000
 CPU_ROWS = 32
-# Tokens in one forward pass of the prompts, and those that take the time of one step: `_engine.PREFILL_TOKENS` and
-# `STEP_TOKENS` (importing these takes seconds).
+# Tokens in one forward pass of the prompts, and those that take the time of one step:
+# `llm.prefix_engine.PREFILL_TOKENS` and `STEP_TOKENS` (importing these takes seconds).
 AT_ONCE, STEP = 16384, 256
 ROUND = 64
 
@@ -144,8 +144,8 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
     """
     if not (path.exists() and record.exists()):
         return None
-    from _chat import load_chat  # seconds to import
-    from _engine import alike, common_prefix
+    from llm.chat import load_chat  # seconds to import
+    from llm.prefix_engine import alike, common_prefix
 
     chat = load_chat(read_json(record))
     pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))

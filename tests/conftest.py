@@ -17,6 +17,10 @@ NOT_COPIED = (".*", "results", "data", "__pycache__", "tests")
 # The same examples in every run, none too slow for a busy machine, none kept.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
+# For Python that a test starts: what pytest has by `pythonpath`.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    str(REPO / folder) for folder in (".", "scripts", "scripts/steps", "tests/support")
+)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 

@@ -18,8 +18,9 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd()))
+sys.path.insert(0, str(Path.cwd() / "scripts/steps"))
 sys.path.insert(0, str(Path.cwd() / "scripts"))
+sys.path.insert(0, str(Path.cwd()))
 
 # What the scripts import, and the parts that transformers and its kin import late.
 import datasets  # noqa: F401
@@ -31,10 +32,10 @@ from snakemake.benchmark import benchmarked
 from snakemake.script import PythonScript
 from torch.utils import tensorboard  # noqa: F401
 
-import _predict  # noqa: F401
-import _training  # noqa: F401
 import compare_published  # noqa: F401
 import figures  # noqa: F401
+import llm.answering
+import llm.training  # noqa: F401
 import prepare_spider  # noqa: F401
 import score_spider  # noqa: F401
 

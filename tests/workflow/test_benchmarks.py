@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from _files import read_json
+from common.files import read_json
 
 pytestmark = pytest.mark.long
 PARTS = ("train_spider.json", "train_others.json", "dev.json", "tables.json")

@@ -16,17 +16,17 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 
-import _config
-from _chat import load_chat
-from _files import read_json, read_jsonl, write_jsonl
-from _model import load_adapter, load_model
-from _sheets import read_table
+from common.files import read_json, read_jsonl, write_jsonl
 from fetch_mmlu import fetch_mmlu
 from fetch_model import fetch_model
 from harness import harness
+from llm.chat import load_chat
+from llm.load import load_adapter, load_model
 from predict_mmlu import predict_mmlu
 from prepare_mmlu import prepare_mmlu
+from present.sheets import read_table
 from render_mmlu import render_mmlu
+from study import config as _config
 
 pytestmark = pytest.mark.long
 LETTERS = "ABCD"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_staleness import ANSWERED, EVERY_RULE, TABLES, chain, jobs
 
-from _files import read_json, read_jsonl
-from _sheets import read_table
+from common.files import read_json, read_jsonl
+from present.sheets import read_table
+from tests.workflow.test_staleness import ANSWERED, EVERY_RULE, TABLES, chain, jobs
 
 pytestmark = pytest.mark.long
 

@@ -1,0 +1,342 @@
+"""Data from elsewhere: resumable downloads, archives opened safely, snapshots of a model hub."""
+
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256 as new_sha256
+from pathlib import Path, PureWindowsPath
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+import requests
+from filelock import FileLock
+from tqdm import tqdm
+
+from common.files import UserError, read_json, sha256_file, write_json
+
+# Shared by all studies, so that five of them download Spider once.
+CACHE = Path("results/downloads")
+GOOGLE_DRIVE = "https://drive.usercontent.google.com"
+ATTEMPTS = 6
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+class _TryAgain(Exception):
+    """A failure that may pass: the line broke, or the server was busy."""
+
+    def __init__(self, reason: str, wait: float | None = None):
+        super().__init__(reason)
+        self.wait = wait
+
+
+def is_remote(source: str) -> bool:
+    """Tell whether a source is downloaded (an http(s) URL or `gdrive:<id>`) and not a local path."""
+    return source.startswith(("http://", "https://", "gdrive:"))
+
+
+def cached_download(
+    source: str,
+    sha256: str | None = None,
+    cache_dir: str | Path = CACHE,
+    google_drive: str = GOOGLE_DRIVE,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Path:
+    """Download an http(s) URL or a Google Drive file (`gdrive:<id>`) into `cache_dir`; return the file's path.
+
+    A finished download is used again, if its SHA-256 is the given one. A broken one goes on where it stopped.
+
+    Raises:
+        UserError: the server refuses, keeps failing or answers with a web page, or the SHA-256 differs.
+    """
+    url, name = source, unquote(urlsplit(source).path).rsplit("/", 1)[-1] or "download"
+    if source.startswith("gdrive:"):
+        name = source.removeprefix("gdrive:")
+        # confirm=t answers the "too large to scan for viruses" page that large files have.
+        url = f"{google_drive}/download?id={name}&export=download&confirm=t"
+    # Two servers may use one file name.
+    name = f"{new_sha256(source.encode()).hexdigest()[:8]}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
+    target = Path(cache_dir) / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_file() or (sha256 and sha256_file(target) != sha256.lower()):
+            download(url, target, sha256, sleep)
+    return target
+
+
+def download(
+    url: str, target: str | Path, sha256: str | None = None, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Download `url` to `target`, which appears only when it is whole and, if `sha256` is given, right.
+
+    Until then the bytes are in `<target>.part`, from where a later call goes on if the server still has the same file
+    (HTTP Range with If-Range). Transient failures are tried again after 1, 2, 4 … seconds, or what Retry-After says;
+    `ATTEMPTS` of them without a new byte end the job.
+
+    Raises:
+        UserError: as for `cached_download`.
+    """
+    target = Path(target)
+    part = target.with_name(target.name + ".part")
+    failures, farthest = 0, _size(part)
+    while True:
+        try:
+            _receive(url, part)
+            break
+        except _TryAgain as error:
+            failures = 1 if _size(part) > farthest else failures + 1
+            farthest = max(farthest, _size(part))
+            if failures >= ATTEMPTS:
+                raise UserError(
+                    f"{url}: {error}; tried {ATTEMPTS} times. The {_size(part):,} bytes that came are kept in {part}. "
+                    "Run again to go on from there, or download the file yourself and give its path as source."
+                ) from None
+            print(f"{url}: {error}; trying again.", flush=True)
+            sleep(min(60, 2 ** (failures - 1) if error.wait is None else error.wait))
+        except requests.RequestException as error:
+            raise UserError(f"{url}: cannot be downloaded ({error}). Check the address.") from None
+    if sha256 and (found := sha256_file(part)) != sha256.lower():
+        size = _size(part)
+        _discard(part)
+        raise UserError(
+            f"{url}: sha256 of the {size:,} bytes downloaded is {found}, expected {sha256}. They were deleted. "
+            "If the publisher has changed the file, put the new sha256 in the config; if not, run again."
+        )
+    part.replace(target)
+    _discard(part)
+
+
+def _receive(url: str, part: Path) -> None:
+    """Make one request, for what `part` lacks; return when `part` is whole."""
+    record = part.with_name(part.name + ".json")
+    headers = {"Accept-Encoding": "identity"}  # the bytes as they are stored: ranges and hashes are of those
+    if part.is_file() and record.is_file() and (validator := read_json(record)["validator"]):
+        headers |= {"Range": f"bytes={_size(part)}-", "If-Range": validator}
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as answer:
+            _check(url, answer)
+            have = _size(part) if answer.status_code == 206 else 0
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+            if answer.status_code == 416 or (have and (span is None or int(span[1]) != have)):
+                # Complete already, or of another file: either way asking for all of it is sure to end well.
+                _discard(part)
+                raise _TryAgain("the server cannot go on from where the download stopped", wait=0)
+            if not have:
+                # A weak ETag does not promise equal bytes.
+                etag = answer.headers.get("ETag", "")
+                validator = answer.headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag
+                write_json(record, {"url": url, "validator": validator})
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            with (
+                part.open("ab" if have else "wb") as stream,
+                tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, mininterval=1) as bar,
+            ):
+                for block in answer.iter_content(1 << 16):
+                    stream.write(block)
+                    bar.update(len(block))
+                stream.flush()
+                os.fsync(stream.fileno())
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise _TryAgain(f"the connection failed ({error})") from None
+    if total is not None and _size(part) != total:
+        raise _TryAgain(f"the server closed after {_size(part):,} of {total:,} bytes")
+
+
+def _check(url: str, answer: requests.Response) -> None:
+    """Refuse an answer that is not (a part of) the file."""
+    if answer.status_code in TRANSIENT:
+        wait = answer.headers.get("Retry-After", "")
+        raise _TryAgain(f"the server answered {answer.status_code}", float(wait) if wait.isdigit() else None)
+    page = answer.headers.get("Content-Type", "").startswith("text/html")
+    if page and "/download?id=" in url:
+        title = re.search(r"<title>(.*?)</title>", answer.text, re.DOTALL | re.IGNORECASE)
+        raise UserError(
+            f"{url}: Google Drive answered with a page ({title[1].strip() if title else answer.status_code}), not with "
+            "the file: its download quota is used up for today, or it is not public. Try again tomorrow, or download "
+            "it in a browser and give the path of the file as source."
+        )
+    if answer.status_code >= 400 and answer.status_code != 416:
+        raise UserError(f"{url}: the server answered {answer.status_code} {answer.reason}. Check the address.")
+    if page:
+        raise UserError(f"{url}: the server answered with a web page, expected an archive. Check the address.")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + ".json").unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(
+    source: str,
+    sha256: str | None,
+    scratch: str | Path,
+    keep: Callable[[str], bool],
+    cache_dir: str | Path = CACHE,
+) -> Iterator[tuple[Path, str | None]]:
+    """Yield the folder that holds the files of `source`, and the SHA-256 of its archive (None if it is a folder).
+
+    An archive is downloaded if need be and unpacked into the folder `scratch`, only the entries whose name `keep`
+    accepts; `scratch` is deleted when the block ends. A local folder is yielded as it is.
+
+    Raises:
+        UserError: there is no such source, its archive is damaged or unsafe, or its SHA-256 differs.
+    """
+    scratch = Path(scratch)
+    archive = cached_download(source, sha256, cache_dir) if is_remote(source) else Path(source).expanduser()
+    if archive.is_dir():
+        if sha256:
+            raise UserError(f"{source}: is a folder, and sha256 is of an archive. Set sha256 to null.")
+        yield archive, None
+        return
+    if not archive.is_file():
+        raise UserError(f"{source}: no such file or folder. Give an http(s) URL, gdrive:<id>, or a local path.")
+    found = sha256_file(archive)
+    if sha256 and found != sha256.lower():
+        raise UserError(f"{archive}: sha256 is {found}, expected {sha256}. Correct the config, or get the file again.")
+    try:
+        extract(archive, scratch, keep)
+        yield scratch, found
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def extract(archive: str | Path, target: str | Path, keep: Callable[[str], bool] = lambda name: True) -> None:
+    """Unpack a zip or tar archive into a new folder `target`, which appears only when all is unpacked.
+
+    Only entries whose name `keep` accepts are written; the metadata that macOS adds is left out. Entries are written as
+    plain files by this function, never by the archive's own word on links, owners or modes.
+
+    Raises:
+        UserError: the archive is damaged, or has an entry that is a link, a device, or leaves the folder.
+    """
+    archive, target = Path(archive), Path(target)
+    temporary = target.with_name(f".{target.name}.tmp")
+    for folder in (temporary, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        entries = _zip_entries if zipfile.is_zipfile(archive) else _tar_entries
+        for name, plain, open_entry in entries(archive):
+            path = PureWindowsPath(name)  # knows both separators and drive letters
+            if path.drive or path.root or ".." in path.parts:
+                raise UserError(f"{archive}: the entry {name!r} leaves the folder. Do not use this archive.")
+            if not plain:
+                raise UserError(f"{archive}: the entry {name!r} is a link or device. Do not use this archive.")
+            if open_entry is None or "__MACOSX" in path.parts or path.name.startswith("._") or not keep(name):
+                continue
+            file = temporary.joinpath(*path.parts)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open_entry() as source, file.open("wb") as stream:
+                shutil.copyfileobj(source, stream, 1 << 20)
+        temporary.rename(target)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the archive's
+        raise UserError(
+            f"{archive}: not a whole zip or tar archive ({str(error).splitlines()[0]}). Delete it and get it again."
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+Entry = tuple[str, bool, Callable[[], IO[bytes]] | None]
+
+
+def _zip_entries(archive: Path) -> Iterator[Entry]:
+    """Yield name, whether it is a plain file or folder, and how to open it (None for a folder)."""
+    with zipfile.ZipFile(archive) as stream:
+        for entry in stream.infolist():
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+            yield entry.filename, plain, None if entry.is_dir() else partial(stream.open, entry)
+
+
+def _tar_entries(archive: Path) -> Iterator[Entry]:
+    with tarfile.open(archive) as stream:
+        for entry in stream:
+            plain = entry.isreg() or entry.isdir()
+            yield entry.name, plain, None if entry.isdir() else partial(stream.extractfile, entry)
+        # The checksum of gzip comes last, after the end of the tar archive, where tarfile stops reading.
+        while stream.fileobj.read(1 << 20):
+            pass
+
+
+def find_root(folder: str | Path, pattern: str, source: str) -> Path:
+    """Return the outermost folder, at or below `folder`, in which the glob `pattern` finds something.
+
+    `source` is what messages call the data: the folder may be a temporary one.
+
+    Raises:
+        UserError: there is none, or several at one depth.
+    """
+    level = [Path(folder)]
+    while level:
+        found = [place for place in level if any(place.glob(pattern))]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(f"{source}: {found[0].name} and {found[1].name} both hold {pattern}. Give the path of one.")
+        level = [child for place in level for child in sorted(place.iterdir()) if child.is_dir()]
+    raise UserError(f"{source}: holds no {pattern}. It is not the data expected here, or not all of it.")
+
+
+def hub_snapshot(repo: str, revision: str | None, kind: str, allow: list[str], ignore: list[str]) -> Path:
+    """Download the files of a hub repository at a pinned commit; return their folder, named by the commit.
+
+    Args:
+        repo: `owner/name`.
+        revision: the commit, 40 hexadecimal digits.
+        kind: "model" or "dataset".
+        allow, ignore: glob patterns of file names.
+
+    Raises:
+        UserError: the revision is not a commit, the repository is gated or missing, or the hub cannot be reached.
+    """
+    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise UserError(
+            f"{repo}, revision: found {revision!r}, expected the 40 hexadecimal digits of a commit. A branch name "
+            f"moves with time: pin a commit of {page}/commits/main."
+        )
+    import httpx  # a dependency of huggingface_hub; both take half a second to import
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        path = snapshot_download(
+            repo, repo_type=kind, revision=revision, allow_patterns=allow, ignore_patterns=ignore, etag_timeout=10
+        )
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{repo}: this {kind} is gated. Accept its licence at {page}, then set the environment variable HF_TOKEN "
+            "to a token of the account that accepted it (https://huggingface.co/settings/tokens)."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{repo}: has no commit {revision}. Pin one of {page}/commits/main.") from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"{repo}: no such {kind} on the hub, or it is private. Check the name; for a private one set the "
+            "environment variable HF_TOKEN."
+        ) from None
+    # RuntimeError: a thread of huggingface_hub asks with a client that another, its connection broken, has closed.
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx.HTTPError, RuntimeError) as error:
+        raise UserError(
+            f"{repo}: the hub cannot be reached, and this revision is not in the local cache "
+            f"({str(error).splitlines()[0]}). Go online and run again, or give a local folder as source."
+        ) from None
+    except errors.HFValidationError as error:
+        raise UserError(f"{repo}: not a name of a hub repository ({error}).") from None
+    return Path(path)

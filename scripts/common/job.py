@@ -1,0 +1,149 @@
+"""What every rule's script does around its one call: log everything, say what to do, leave nothing running."""
+
+import ctypes
+import errno
+import os
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+
+from common.files import UserError
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "liger-kernel",
+    "datasets",
+    "tokenizers",
+    "deepeval",
+    "pandas",
+)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@contextmanager
+def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
+    """Send all this process and its children print to `log`; end with a sentence on what a user can mend.
+
+    File descriptors are redirected, so what C libraries and child processes print is caught too. If Snakemake is
+    killed, this process gets SIGTERM, so that the next Snakemake does not find it at work on the same files.
+
+    Args:
+        log: the file; it is replaced.
+        lock: a lock file, for a job that goes on from files of an earlier attempt: there must be no two at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    with Path(log).open("w", buffering=1) as stream, os.fdopen(os.dup(2), "w") as terminal:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            with _alone(lock):
+                yield
+        except Exception as error:
+            sentence = str(error) if isinstance(error, UserError) else _remedy(error)
+            if not sentence:
+                raise
+            shown = "" if isinstance(error, UserError) else traceback.format_exc()
+            try:
+                print(f"{shown}ERROR: {sentence}", file=sys.stderr, flush=True)
+            except OSError:  # the log lies on the full disk
+                print(f"{shown}ERROR: {sentence}", file=terminal, flush=True)
+            sys.exit(1)
+
+
+@contextmanager
+def _alone(lock: str | Path | None) -> Iterator[None]:
+    """Wait until no other process is in this block: an attempt on a node that its scheduler lost may still run."""
+    if lock is None:
+        yield
+        return
+    from filelock import FileLock, Timeout  # only the environments of jobs that lock have it
+
+    Path(lock).parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        print(f"{lock}: another attempt of this job still runs; waiting for its end.", flush=True)
+        held.acquire()
+    except NotImplementedError:
+        print(f"{lock}: this file system has no locks. End other attempts of this job, if there are any.", flush=True)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _remedy(error: BaseException) -> str:
+    """Return what to do about a disk or a memory that is too small, "" for an error that is about neither.
+
+    Only Python's own errors have a number; those of safetensors and of torch's file writer have a text.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        number, text = getattr(found, "errno", None), str(found)
+        where = getattr(found, "filename", None) or "the results"
+        if (
+            number in (errno.ENOSPC, errno.EDQUOT)
+            or any(part in text for part in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
+            or "PytorchStreamWriter failed" in text
+            or "unexpected pos" in text  # how torch's writer ends after a failed write
+        ):
+            return (
+                f"{where}: the disk is full, or a quota is used up. Free some space and run snakemake again: it goes "
+                "on from what is there."
+            )
+        if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"{where}: cannot be written ({found.strerror}). Make it writable and run snakemake again."
+        if isinstance(found, MemoryError) or number == errno.ENOMEM or "can't allocate memory" in text:
+            return (
+                "out of main memory. Give the job more (mem_mb in the profile), or have it need less "
+                "(training.per_device_train_batch_size, inference.batch_size), and run snakemake again."
+            )
+        found = found.__cause__ or found.__context__
+    return ""
+
+
+class Sigterm:
+    """Notes SIGTERM within a `with` block in place of dying of it; `came` says whether it has.
+
+    A scheduler sends it before it kills a job: for one of higher priority, or at the end of its time. A job that can
+    keep what it has done finishes its step or batch, keeps it, and fails; its next attempt goes on from there. Nothing
+    depends on it: after SIGKILL the next attempt goes on from the last regular checkpoint or batch.
+    """
+
+    def __init__(self):
+        self.came = False
+
+    def __enter__(self) -> "Sigterm":
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that can change a result."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,289 @@
+"""A model's tokenizer and chat template: prompts as text, completions, the tokens that begin, end and pad a sequence.
+
+Everything that chat models disagree on is found out here once, by rendering probes, and recorded in reports.
+"""
+
+import os
+
+# Nothing here may reach a network: models come from folders. To be set before huggingface_hub is imported.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from common.files import UserError
+
+# Templates of the Llama 3 family print today's date unless they are given one: the prompts would change overnight.
+DATE = "26 Jul 2024"
+
+# How models name the tokens they keep for padding or in reserve, in order of preference.
+PAD_NAMES = ("pad", "reserved", "unused", "unk")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer and what its chat template does.
+
+    source: the model's name, for messages.
+    system_role: "own" if the template renders a system turn, "folded" if the system text goes into the user turn.
+    bos: number of BOS tokens a prompt must hold, 1, or 0 for a model without one; None where the template begins every
+        turn with that token (SmolLM2).
+    bos_text: what to put before the rendered text: the BOS token where the template leaves it to the tokenizer.
+    end_of_turn: text and id of the token that ends the assistant's turn.
+    stop_ids: ids at which generation stops: those of the model's generation config and the end of turn.
+    max_tokens: context length of the model in tokens, None if its config names none.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    system_role: str
+    bos: int | None
+    bos_text: str
+    end_of_turn: str
+    end_of_turn_id: int
+    stop_ids: tuple[int, ...]
+    max_tokens: int | None
+
+    def prompt(self, system: str, user: str) -> str:
+        """Return the text of a prompt: BOS, system text and user turn, up to where the answer begins."""
+        return self.bos_text + _render(self.tokenizer, _messages(system, user, self.system_role))
+
+    def completion(self, system: str, user: str, answer: str) -> str:
+        """Return the text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
+
+        Raises:
+            UserError: the template renders the prompt or the answer differently in a conversation.
+        """
+        prompt = self.prompt(system, user)
+        messages = [*_messages(system, user, self.system_role), {"role": "assistant", "content": answer}]
+        whole = self.bos_text + _render(self.tokenizer, messages, answer_follows=False)
+        return _completion(self.source, prompt, whole, answer, self.end_of_turn)
+
+    def encode(self, prompt: str, completion: str = "") -> tuple[list[int], list[int]]:
+        """Return the token ids of a prompt and of the completion that follows it.
+
+        The prompt's ids are those that inference sees. Both texts are tokenised as one where that leaves the prompt's
+        ids as they are (SentencePiece would put a space before a text on its own), else each by itself.
+        """
+        prompt_ids = self.tokenizer.encode(prompt, add_special_tokens=False)
+        if not completion:
+            return prompt_ids, []
+        both = self.tokenizer.encode(prompt + completion, add_special_tokens=False)
+        if both[: len(prompt_ids)] == prompt_ids:
+            return prompt_ids, both[len(prompt_ids) :]
+        return prompt_ids, self.tokenizer.encode(completion, add_special_tokens=False)
+
+    def check_bos(self, row: str, ids: Sequence[int]) -> None:
+        """Raise a UserError that names `row` unless its prompt `ids` begin with as many BOS as they must, no more."""
+        bos_id = self.tokenizer.bos_token_id
+        found = 0 if bos_id is None else ids.count(bos_id)
+        if self.bos is None:  # it stands at the start of later turns too
+            leading = next((i for i, token_id in enumerate(ids) if token_id != bos_id), len(ids))
+            if leading != 1:
+                raise UserError(
+                    f"prompt of {row}: found {leading} BOS tokens ({self.tokenizer.bos_token!r}) at its start, "
+                    f"expected 1. Look for the token in the chat template of {self.source}."
+                )
+        elif found != self.bos or (self.bos and ids[0] != bos_id):
+            raise UserError(
+                f"prompt of {row}: found {found} BOS tokens ({self.tokenizer.bos_token!r}), expected {self.bos} at "
+                f"its start. Look for the token in the row's text and in the chat template of {self.source}."
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was found out about the template and the tokenizer, for a report."""
+        return {
+            "system_role": self.system_role,
+            "bos_token": self.tokenizer.bos_token,
+            "bos_per_prompt": self.bos,
+            "bos_added_to_template": bool(self.bos_text),
+            "end_of_turn_token": self.end_of_turn,
+            "end_of_turn_id": self.end_of_turn_id,
+            "eos_token": self.tokenizer.eos_token,
+            "pad_token": self.tokenizer.pad_token,
+            "pad_id": self.tokenizer.pad_token_id,
+            "stop_ids": list(self.stop_ids),
+            "max_tokens": self.max_tokens,
+        }
+
+
+def load_chat(record: dict) -> Chat:
+    """Load the tokenizer of a model record and find out what its chat template does.
+
+    The tokenizer that comes back pads with a token that is no stop token, so that a model still learns to stop.
+
+    Raises:
+        UserError: no tokenizer, no chat template, a template that renders no end-of-turn token, no token to pad with.
+    """
+    path = Path(record["path"])
+    if not path.is_dir():
+        raise UserError(f"model {record['name']}: {path} is no folder. Run `snakemake -R fetch_model`.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot load config and tokenizer ({error}). Check models.{record['name']}.") from None
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{path}: the tokenizer has no chat template, expected an instruction-tuned model. Set "
+            f"models.{record['name']}.source to one, or add a chat_template.jinja to the folder."
+        )
+    source = record["source"]
+    system_role = _system_role(tokenizer, source)
+    bos, bos_text = _bos(tokenizer, source)
+    end_of_turn, end_of_turn_id = _end_of_turn(tokenizer, source)
+    stop_ids = tuple(sorted({*_configured_stop_ids(path, config), end_of_turn_id}))
+    _set_pad(tokenizer, source, stop_ids)
+    text_config = config.get_text_config()
+    return Chat(
+        tokenizer=tokenizer,
+        source=source,
+        system_role=system_role,
+        bos=bos,
+        bos_text=bos_text,
+        end_of_turn=end_of_turn,
+        end_of_turn_id=end_of_turn_id,
+        stop_ids=stop_ids,
+        max_tokens=getattr(text_config, "max_position_embeddings", None),
+    )
+
+
+def check_context(chat: Chat, row: str, tokens: int, new_tokens: int, remedy: str) -> None:
+    """Raise a UserError that names `row` if its prompt and what follows do not fit the model's context."""
+    if chat.max_tokens is not None and tokens + new_tokens > chat.max_tokens:
+        raise UserError(
+            f"prompt of {row}: found {tokens} tokens and {new_tokens} to follow, expected at most {chat.max_tokens} "
+            f"in all, the context of {chat.source}. Nothing is cut off silently. {remedy}"
+        )
+
+
+def token_counts(counts: Sequence[int]) -> dict[str, float] | None:
+    """Return minimum, median, 95th percentile (nearest rank) and maximum of token counts; None if there are none."""
+    if not counts:
+        return None
+    ranked = sorted(counts)
+    return {
+        "min": ranked[0],
+        "median": statistics.median(ranked),
+        "p95": ranked[max(0, -(-95 * len(ranked) // 100) - 1)],
+        "max": ranked[-1],
+    }
+
+
+def _messages(system: str, user: str, system_role: str) -> list[dict[str, str]]:
+    if not system:
+        return [{"role": "user", "content": user}]
+    if system_role == "folded":
+        return [{"role": "user", "content": f"{system}\n\n{user}"}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answer_follows: bool = True) -> str:
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=answer_follows, date_string=DATE
+    )
+
+
+def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
+    """Return "own" if the template has a system turn, "folded" if it refuses, drops or folds a system text."""
+    system, user = "Speak in rhymes.", "What is rain?"
+    try:
+        folded = _render(tokenizer, _messages(system, user, "folded"))
+    except TemplateError as error:
+        raise UserError(f"{source}: its chat template cannot render a user turn ({error}).") from None
+    if user not in folded:
+        raise UserError(f"{source}: its chat template leaves the user's text out. It rendered {folded!r}.")
+    try:
+        own = _render(tokenizer, _messages(system, user, "own"))
+    except TemplateError:  # Gemma: "System role not supported"; early Mistral: "Conversation roles must alternate"
+        return "folded"
+    return "own" if own != folded and own.count(system) == 1 and user in own else "folded"
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int | None, str]:
+    """Return how many BOS tokens a prompt must hold and the text to put before the rendered one to have them.
+
+    None for the number if the token begins every turn: then it is one of the template, which knows where it belongs.
+    """
+    if tokenizer.bos_token_id is None:
+        return 0, ""
+    rendered = tokenizer.encode(_render(tokenizer, _messages("", "x", "own")), add_special_tokens=False)
+    found = rendered.count(tokenizer.bos_token_id)
+    adds = tokenizer.bos_token_id in tokenizer.encode("x")
+    if found > 1 and not adds and rendered[0] == tokenizer.bos_token_id != rendered[1]:
+        return None, ""
+    if found > 1:
+        raise UserError(f"{source}: its chat template renders {found} BOS tokens, expected 1 or none.")
+    if found == 1:
+        return 1, ""
+    return (1, tokenizer.bos_token) if adds else (0, "")
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, int]:
+    """Return text and id of the first special token that the template puts after an answer."""
+    answer = "SELECT 1"
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
+    rendered = _render(tokenizer, messages, answer_follows=False)
+    after = rendered[rendered.rindex(answer) + len(answer) :] if answer in rendered else ""
+    special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+    for token_id in tokenizer.encode(after, add_special_tokens=False):
+        if token_id in special:
+            return tokenizer.convert_ids_to_tokens(token_id), token_id
+    raise UserError(
+        f"{source}: its chat template renders no end-of-turn token after an answer, found {after!r}. A model trained "
+        "on it would never stop. Mend the template."
+    )
+
+
+def _completion(source: str, prompt: str, whole: str, answer: str, end_of_turn: str) -> str:
+    if not whole.startswith(prompt):
+        raise UserError(
+            f"{source}: its chat template renders a prompt differently once it is answered. The prompt ends in "
+            f"{prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
+        )
+    tail = whole[len(prompt) :]
+    start = tail.find(answer)
+    end = tail.find(end_of_turn, start + len(answer))
+    if start < 0 or end < 0 or tail[:start].strip() or tail[start + len(answer) : end].strip():
+        raise UserError(
+            f"{source}: its chat template changes an answer. Found {tail!r}, expected {answer!r} and {end_of_turn!r}."
+        )
+    # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
+    return tail[: end + len(end_of_turn)]
+
+
+def _configured_stop_ids(path: Path, config: Any) -> set[int]:
+    """Return the EOS ids of generation_config.json, or of config.json where there is none."""
+    try:
+        stop = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
+    except OSError:
+        stop = None
+    if stop is None:
+        stop = config.get_text_config().eos_token_id
+    return set() if stop is None else {stop} if isinstance(stop, int) else set(stop)
+
+
+def _set_pad(tokenizer: PreTrainedTokenizerBase, source: str, stop_ids: Sequence[int]) -> None:
+    """Give the tokenizer a pad token that is neither a stop token nor BOS. The embeddings are not resized."""
+    taken = {*stop_ids, tokenizer.bos_token_id}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in taken:
+        return
+    special = {i: str(token) for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special}
+    for name in PAD_NAMES:
+        for token_id, token in special.items():
+            if name in token.lower() and token_id not in taken:
+                tokenizer.pad_token = token
+                return
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in taken:  # whatever its name: SmolLM2
+        tokenizer.pad_token = tokenizer.unk_token
+        return
+    raise UserError(
+        f"{source}: its tokenizer has no token to pad with that is not a stop token (found pad token "
+        f"{tokenizer.pad_token!r}, stop ids {list(stop_ids)}). Set pad_token in its tokenizer_config.json."
+    )

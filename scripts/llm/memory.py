@@ -1,0 +1,217 @@
+"""How much memory a job needs, from the shape of its model; the one place where that is estimated.
+
+Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP, k that of the keys, V the vocabulary:
+
+    weights      e a parameter. In nf4, 0.516 for those of the blocks' linear layers: 4 bits, an 8-bit constant for each
+                 64 of them, and 32 bits for each 256 constants (Dettmers et al. 2023, arXiv:2305.14314, section 3).
+                 Embeddings and head stay in bf16, and the largest layer is held in bf16 while it is computed with.
+    keys, values 2 k layers e a token
+    adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4: bf16), as many for the gradient,
+                 and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
+    activations  of a block and token, kept for the backward pass: e times 2 h (the inputs of both normalisations), two
+                 of the queries and of the keys (queries, keys, values, the attention's output; its scores are never
+                 kept, Dao et al. 2022, arXiv:2205.14135) and 2 I (gate and up; Liger's kernels compute the rest again,
+                 without them it is I more, and 4 h for the normalisations). A frozen layer needs no input, one with an
+                 adapter does: e a number, once for layers of the same input; with dropout e + 1 for each layer, a copy
+                 and a mask. With gradient checkpointing, h e a block and token, and one block's activations (Chen et
+                 al. 2016, arXiv:1604.06174). On top, while gradients flow, (I + h) e a token.
+    logits       none worth counting in training: the head and its loss are computed in pieces. 12 V a row in answering
+    other        1e9, for CUDA's context, the allocator's gaps, and what is not counted here
+    spare        6% of the whole in training, which `llm.training.fit` leaves unused
+
+A training on a GPU takes the memory that is there: it makes its passes larger, and uses gradient checkpointing only
+where it must. What it *needs* is one pass of its longest row with checkpointing, whatever a study's batch is. A model
+whose rows cannot be packed into passes (`llm.packing.obstacle`) needs more than is said here.
+
+tests/llm/test_memory.py holds both parts to peaks in benchmarks/results.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+OTHER = 1e9
+SPARE = 0.06
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+# What a study does not say.
+VOCABULARY = 128_000
+
+
+def element(precision: str) -> int:
+    """Return the bytes of a number that is computed with."""
+    return 4 if precision == "fp32" else 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the memory of a decoder depends on."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    queries: int  # heads x head size
+    keys: int  # heads of keys (and of values) x head size
+    vocabulary: int
+    tied: bool  # embeddings and head are the same
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Shape":
+        """Read a model's config.json."""
+        heads = config["num_attention_heads"]
+        size = config.get("head_dim") or config["hidden_size"] // heads
+        return cls(
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            queries=heads * size,
+            keys=(config.get("num_key_value_heads") or heads) * size,
+            vocabulary=config["vocab_size"],
+            tied=config.get("tie_word_embeddings", False),
+        )
+
+    @classmethod
+    def like(cls, parameters: float, vocabulary: int | None = None) -> "Shape":
+        """Return the shape that a model of so many parameters has if it is proportioned like Llama 3 8B.
+
+        That is h / 128 blocks of 13 h^2 parameters, and two matrices of the vocabulary. Small models tie the two, which
+        leaves more for the blocks, and are deeper.
+        """
+        vocabulary = vocabulary or VOCABULARY
+
+        def total(hidden: int) -> float:
+            return 13 * hidden**2 * (hidden / 128) + 2 * vocabulary * hidden
+
+        hidden = min(range(128, 1 << 15, 128), key=lambda h: abs(total(h) - parameters))
+        return cls(hidden, 7 * hidden // 2, hidden // 128, hidden, hidden // 4, vocabulary, False)
+
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of a block's linear layers."""
+        h, i = self.hidden, self.intermediate
+        return {
+            "q_proj": (h, self.queries),
+            "k_proj": (h, self.keys),
+            "v_proj": (h, self.keys),
+            "o_proj": (self.queries, h),
+            "gate_proj": (h, i),
+            "up_proj": (h, i),
+            "down_proj": (i, h),
+        }
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of all blocks' linear layers."""
+        return self.layers * sum(a * b for a, b in self.linear.values())
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, but for those of normalisations and biases."""
+        return self.block_parameters + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def adapter_parameters(self, r: int, modules: Sequence[str]) -> int:
+        """Parameters of a LoRA adapter on these layers."""
+        return self.layers * r * sum(sum(self.linear[module]) for module in modules if module in self.linear)
+
+
+def weights(shape: Shape, precision: str) -> float:
+    """Return the bytes of the model."""
+    if precision != "nf4":
+        return shape.parameters * element(precision)
+    largest = max(a * b for a, b in shape.linear.values())
+    return shape.block_parameters * NF4 + 2 * (shape.parameters - shape.block_parameters + largest)
+
+
+def row(shape: Shape, tokens: int, bytes_each: int) -> int:
+    """Return the bytes of the keys and values of `tokens` tokens."""
+    return 2 * shape.layers * shape.keys * tokens * bytes_each
+
+
+def prompt_activations(shape: Shape, tokens: int, bytes_each: int) -> int:
+    """Return the most bytes of activations that exist at once while `tokens` tokens go through a block."""
+    return tokens * (3 * shape.intermediate + 8 * shape.hidden) * bytes_each
+
+
+def logits(shape: Shape) -> int:
+    """Return the bytes of a row's logits in fp32, three times: they are compared and kept."""
+    return 3 * 4 * shape.vocabulary
+
+
+def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int, shared: int = 0) -> float:
+    """Return the bytes that answering needs.
+
+    Args:
+        shape, precision: of the model.
+        rows: prompts a batch.
+        tokens: of the longest prompt and its answer, without what is shared.
+        at_once: tokens in one forward pass of the prompts, at most.
+        shared: tokens with which all prompts begin, whose keys and values exist once.
+    """
+    e = element(precision)
+    activations = prompt_activations(shape, min(at_once, rows * tokens), e)
+    cache = rows * (row(shape, tokens, e) + logits(shape)) + row(shape, shared, e)
+    return weights(shape, precision) + cache + activations + OTHER
+
+
+def training_activations(
+    shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
+) -> float:
+    """Return the bytes of activations of one forward and backward pass of `tokens` tokens.
+
+    Args:
+        shape, precision: of the model.
+        lora: lora_dropout, target_modules.
+        tokens: in the pass.
+        checkpointing: whether activations are computed twice.
+    """
+    e, h, i = element(precision), shape.hidden, shape.intermediate
+    block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
+    if precision == "fp32":  # without Liger's kernels
+        block += (4 * h + i) * e
+    adapted = [module for module in lora["target_modules"] if module in shape.linear]
+    if lora["lora_dropout"]:
+        block += sum(shape.linear[module][0] for module in adapted) * (e + 1)
+    else:
+        # o_proj's is the attention's output, which is kept anyway.
+        same = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
+        inputs = {same.get(module, module): shape.linear[module][0] for module in adapted if module != "o_proj"}
+        block += sum(inputs.values()) * e
+    kept = shape.layers * h * e + block if checkpointing else shape.layers * block
+    return tokens * (kept + (i + h) * e)
+
+
+def training(
+    shape: Shape, precision: str, lora: Mapping[str, Any], options: Mapping[str, Any], tokens: int, cuda: bool = True
+) -> dict[str, float]:
+    """Return the bytes that training needs at least, by what needs them.
+
+    Args:
+        shape, precision: of the model.
+        lora: r, lora_dropout, target_modules.
+        options: optim; if eval_strategy is not "no", per_device_eval_batch_size; on a CPU also
+            per_device_train_batch_size and gradient_checkpointing.
+        tokens: of the longest row.
+        cuda: whether it is on a GPU, where a pass may be that one row and checkpointing is used where it must be.
+    """
+    adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
+    number = 2 if precision == "nf4" else 4
+    state = 2 * (1 if "8bit" in options["optim"] else number)
+    rows = 1 if cuda else options["per_device_train_batch_size"]
+    activations = training_activations(
+        shape, precision, lora, rows * tokens, checkpointing=cuda or options["gradient_checkpointing"]
+    )
+    if options["eval_strategy"] != "no":
+        evaluated = options["per_device_eval_batch_size"] * tokens
+        activations = max(activations, prompt_activations(shape, evaluated, element(precision)))
+    needed = {
+        "weights": weights(shape, precision),
+        "adapter": adapter * (2 * number + state),
+        "activations": activations,
+        "other": OTHER,
+    }
+    return needed | {"spare": sum(needed.values()) * SPARE / (1 - SPARE)}
+
+
+def gb(size: float) -> str:
+    """Write bytes as GB of 10^9, rounded up to one digit after the point."""
+    return f"{math.ceil(size / 1e8) / 10:.1f}"

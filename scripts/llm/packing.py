@@ -1,0 +1,174 @@
+"""Training rows one behind another in one pass: no padding, and each row attends to itself alone.
+
+On a GPU in half precision, attention is PyTorch's variable-length FlashAttention (`torch.nn.attention.varlen`), which
+is told where each row ends; elsewhere it is computed row by row. Anything else in a decoder works on single tokens and
+takes positions, which begin at 0 with each row.
+"""
+
+import inspect
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from llm.labels import IGNORED
+
+NAME = "rows_apart"
+# PyTorch before 2.12 takes fewer heads of keys than of queries without being told.
+GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+Row = tuple[list[int], list[int]]  # ids and labels
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **_,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each row of a pass; the signature is that of transformers' attention functions.
+
+    Args:
+        query: (1, query heads, tokens, head size).
+        key, value: (1, key heads, tokens, head size).
+        sliding_window: tokens that a token sees, itself included; None = all before it.
+        cu_seq_lens_q: where each row begins, and the number of tokens; int32, (rows + 1).
+        max_length_q: tokens of the longest row.
+
+    Returns:
+        (1, tokens, query heads, head size), and no weights.
+    """
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    window = (sliding_window - 1 if sliding_window else -1, 0)
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        out = varlen_attn(
+            query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
+            scale=scaling, window_size=window, **GROUPED,
+        )  # fmt: skip
+        return out[None], None
+    bounds = cu_seq_lens_q.tolist()
+    rows = []
+    for start, end in pairwise(bounds):
+        q, k, v = (x[start:end].transpose(0, 1)[None] for x in (query, key, value))
+        mask = None
+        if sliding_window and end - start > sliding_window:
+            mask = torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).tril().triu(window[0] * -1)
+        row = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+        )
+        rows.append(row[0].transpose(0, 1))
+    return torch.cat(rows)[None], None
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+
+
+def obstacle(model: PreTrainedModel) -> str:
+    """Return why rows of this model cannot be kept apart in one pass, "" if they can."""
+    config = model.config.get_text_config()
+    if not model._supports_flash_attn or not model._can_set_attn_implementation():
+        return "its attention cannot be replaced"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "it caps attention scores, which the kernel does not"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds:
+        return f"it has layers of {', '.join(sorted(kinds))}"
+    return ""
+
+
+def keep_apart(model: PreTrainedModel) -> str:
+    """Make the model attend within rows only; return why it cannot, "" if it does.
+
+    It is tried on the model itself: what stands in another row of a pass must change no bit of a row.
+    """
+    if found := obstacle(model):
+        return found
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    first, second = [5, 6, 7, 8], [9, 10, 11]
+    with torch.no_grad():
+        alone, beside, beside_other = (
+            model.base_model(**_inputs(rows, model.device), use_cache=False)
+            .last_hidden_state[0, -len(second) :]
+            .float()
+            for rows in ([second], [first, second], [first[::-1], second])
+        )
+    # In a pass of another length a matrix product may be rounded otherwise.
+    if torch.equal(beside, beside_other) and (alone - beside).norm() <= 0.05 * alone.norm():
+        return ""
+    model.set_attn_implementation(before)
+    return "its rows see each other in one pass"
+
+
+def _inputs(rows: Sequence[Sequence[int]], device: torch.device) -> dict:
+    return {key: value for key, value in pack([(row, row) for row in rows], device).items() if key != "labels"}
+
+
+def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict:
+    """Return one pass as a model takes it: all tensors (1, tokens), with where each row begins."""
+    lengths = torch.tensor([len(ids) for ids, _ in rows])
+    ends = lengths.cumsum(0)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)])
+    positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - lengths, lengths)
+    # Without the first label of each row, which nothing before it may predict.
+    labels = [label for _, row in rows for label in (IGNORED, *row[1:])]
+    found = {
+        "input_ids": torch.tensor([[token for ids, _ in rows for token in ids]]),
+        "labels": torch.tensor([labels]),
+        "position_ids": positions[None],
+        "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts,
+    }
+    longest = int(lengths.max())
+    return {key: value.to(device) for key, value in found.items()} | {"max_length_q": longest, "max_length_k": longest}
+
+
+class Collator:
+    """Makes one pass of the rows of a batch; `llm.labels.rows_of` gives them back."""
+
+    def __call__(self, examples: Sequence[dict]) -> dict:
+        """Return the pass; examples have `input_ids` and `labels`."""
+        return pack([(list(example["input_ids"]), list(example["labels"])) for example in examples])
+
+
+def passes(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[list[Row]]]:
+    """Divide the rows of a step among processes, and each process's rows into passes of at most `tokens` tokens.
+
+    The longest row goes first, each to where the fewest tokens are: passes are then about equally full. Every process
+    gets the same number of passes, since they meet in each; one without rows gets a row without labels. A row longer
+    than `tokens` is a pass of its own.
+    """
+    order = sorted(rows, key=lambda row: -len(row[0]))
+    shares: list[list[Row]] = [[] for _ in range(processes)]
+    for row in order:
+        min(shares, key=_tokens).append(row)
+    count = 1
+    while True:
+        divided = [_divide(share, count) for share in shares]
+        if all(_tokens(part) <= tokens or len(part) == 1 for parts in divided for part in parts):
+            break
+        count += 1
+    ids = order[-1][0]
+    return [[part or [(ids, [IGNORED] * len(ids))] for part in parts] for parts in divided]
+
+
+def _divide(rows: Sequence[Row], count: int) -> list[list[Row]]:
+    parts: list[list[Row]] = [[] for _ in range(count)]
+    for row in rows:
+        min(parts, key=_tokens).append(row)
+    return parts
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum(len(ids) for ids, _ in rows)

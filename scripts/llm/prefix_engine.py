@@ -1,0 +1,385 @@
+"""Greedy decoding many prompts at a time that share their beginning, as fast as the card allows.
+
+What is done once instead of once a prompt or once a step:
+
+* The shared beginning (system text and few-shot examples) is computed once. Its keys and values stay apart: all rows'
+  queries meet them in one matrix product, and the cache holds only what differs between rows.
+* Rows are padded on the right, so that causal attention needs no mask and the flash kernels apply. The two parts of an
+  attention (shared beginning, own rest) are joined by their log-sum-exp, which is exact (Dao et al. 2022,
+  arXiv:2205.14135, section 3.1).
+* One step of decoding is captured as a CUDA graph: the host launches one graph, not a thousand kernels.
+
+On the CPU, and in fp32, the same steps run with plain matrix products and without graphs.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from transformers import AttentionInterface, Cache, PreTrainedModel
+
+from llm import memory as _memory
+from llm.memory import Shape
+
+NAME = "shared_prefix"
+# Tokens in one forward pass of the prompts: enough to fill the card, small enough for its activations.
+PREFILL_TOKENS = 16384
+# Cache lengths are rounded up to this, so that a run captures few graphs.
+ROUND = 64
+# Steps between two looks at whether all rows have stopped; a look waits for the card.
+LOOK = 8
+# Tokens of prompts that take the time of one step, which reads all weights for one token a row: the card's operations
+# a second by its bytes a second, 295 for an H100 in bf16.
+STEP_TOKENS = 256
+
+
+@dataclass
+class State:
+    """What the attention of the running forward pass reads and writes: keys and values, layer by layer."""
+
+    phase: str = "prefix"  # prefix, prompts or step
+    prefix: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # (heads, prefix, head size) each
+    keys: list[torch.Tensor] = field(default_factory=list)  # (rows, heads, length, head size)
+    values: list[torch.Tensor] = field(default_factory=list)
+    rows: slice | None = None  # of the prompts in this pass
+    length: int = 0  # of the cache that a step looks at
+    place: torch.Tensor | None = None  # (rows,) where a step writes
+    visible: torch.Tensor | None = None  # (rows, 1, 1, length) what a step sees, as 0 or -inf
+
+
+_state = State()
+
+
+class _Cache(Cache):
+    """Hands new keys and values to the state; the model sees an ordinary cache."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def get_seq_length(self, *_, **__) -> int:
+        return 0
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_, **__):
+        if _state.phase == "prefix":
+            _state.prefix.append((keys[0].clone(), values[0].clone()))
+        elif _state.phase == "prompts":
+            _state.keys[layer][_state.rows, :, : keys.shape[2]] = keys
+            _state.values[layer][_state.rows, :, : keys.shape[2]] = values
+        else:
+            every = torch.arange(keys.shape[0], device=keys.device)
+            _state.keys[layer][every, :, _state.place] = keys[:, :, 0]
+            _state.values[layer][every, :, _state.place] = values[:, :, 0]
+            return _state.keys[layer][:, :, : _state.length], _state.values[layer][:, :, : _state.length]
+        return keys, values
+
+
+def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, **_):
+    """Attention as transformers calls it: query (rows, heads, tokens, size), fewer heads in key and value."""
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    if _state.phase == "step":
+        out = _step(query, key, value, *_state.prefix[module.layer_idx], scaling)
+    elif _state.phase == "prefix" or not _state.prefix:
+        out, _ = _causal(query, key, value, scaling)
+    else:
+        own, own_lse = _causal(query, key, value, scaling)
+        shared, shared_lse = _shared(query, *_state.prefix[module.layer_idx], scaling)
+        weight = torch.sigmoid(own_lse - shared_lse)[..., None]
+        out = (own * weight + shared * (1 - weight)).to(query.dtype)
+    return out.transpose(1, 2), None
+
+
+def _flash(query: torch.Tensor) -> bool:
+    """Tell whether PyTorch's flash attention takes this: half precision, heads of up to 256, Ampere or later."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] <= 256
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """Repeat the heads of keys or values, (rows, few heads, ...) to (rows, heads, ...)."""
+    return tensor.repeat_interleave(heads // tensor.shape[1], dim=1) if tensor.shape[1] != heads else tensor
+
+
+def _causal(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return causal attention among the tokens of each row, and the log-sum-exp (rows, heads, tokens)."""
+    key, value = _grow(key, query.shape[1]), _grow(value, query.shape[1])
+    if _flash(query):
+        out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True, False, scale=scaling)
+        return out[0], out[1]
+    scores = (query @ key.transpose(-1, -2)).float() * scaling
+    future = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).triu(1)
+    return _weigh(scores.masked_fill(future, -torch.inf), value)
+
+
+def _shared(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return attention of all rows' tokens to the shared beginning; key and value are (few heads, prefix, size)."""
+    rows, heads, tokens, size = query.shape
+    key, value = _grow(key[None], heads), _grow(value[None], heads)
+    if _flash(query):
+        flat = query.transpose(1, 2).reshape(1, rows * tokens, heads, size).transpose(1, 2)
+        out = torch.ops.aten._scaled_dot_product_flash_attention(flat, key, value, 0.0, False, False, scale=scaling)
+        joint = out[0].transpose(1, 2).reshape(rows, tokens, heads, size).transpose(1, 2)
+        return joint, out[1].view(heads, rows, tokens).transpose(0, 1)
+    return _weigh((query @ key.transpose(-1, -2)).float() * scaling, value)
+
+
+def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return scores.softmax(dim=-1).to(value.dtype) @ value, scores.logsumexp(dim=-1)
+
+
+def _step(query, key, value, shared_key, shared_value, scaling) -> torch.Tensor:
+    """Attention of one new token a row: to the shared beginning in one product, to its own rest row by row."""
+    rows, heads, _, size = query.shape
+    few = key.shape[1]
+    grouped = query.view(rows, few, heads // few, size)
+    shared = grouped.transpose(0, 1).reshape(few, -1, size) @ shared_key.transpose(-1, -2)
+    shared = shared.view(few, rows, heads // few, -1).transpose(0, 1)
+    own = grouped @ key.transpose(-1, -2)
+    scores = torch.cat((shared.float() * scaling, own.float() * scaling + _state.visible), dim=-1)
+    weights = scores.softmax(dim=-1).to(value.dtype)
+    length = shared_key.shape[1]
+    first = weights[..., :length].transpose(0, 1).reshape(few, -1, length) @ shared_value
+    out = first.view(few, rows, heads // few, size).transpose(0, 1) + weights[..., length:] @ value
+    return out.reshape(rows, heads, 1, size)
+
+
+AttentionInterface.register(NAME, _attention)
+
+
+def supports(model: PreTrainedModel) -> str:
+    """Return "" if this engine computes what the model means, else the reason why not."""
+    config = core(model).config
+    if not core(model)._supports_attention_backend:
+        return "its attention cannot be replaced"
+    kinds = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if any(kind != "full_attention" for kind in kinds) or (window is not None and not kinds):
+        return "it has sliding windows"
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if getattr(config, key, None) is not None:
+            return f"it has {key}"
+    return ""
+
+
+def core(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the causal language model inside an adapter's wrapper; the adapter's layers stay in it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def row_bytes(model: PreTrainedModel, tokens: int) -> int:
+    """Return the bytes that the keys and values of `tokens` tokens of one row take."""
+    return _memory.row(Shape.of(core(model).config.to_dict()), tokens, core(model).dtype.itemsize)
+
+
+def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
+    """Return how many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
+
+    Counted are keys and values, logits, and the widest activations of `PREFILL_TOKENS` tokens (see
+    `llm.memory`); a tenth is left for what is not. At most 512: beyond that nothing gets faster.
+    """
+    shape = Shape.of(core(model).config.to_dict())
+    activations = _memory.prompt_activations(shape, PREFILL_TOKENS, core(model).dtype.itemsize)
+    row = row_bytes(model, -(-tokens // ROUND) * ROUND) + _memory.logits(shape)
+    return max(1, min(512, int((0.9 * free - activations) // row)))
+
+
+def common_prefix(prompts: list[list[int]]) -> list[int]:
+    """Return the longest common beginning that leaves each prompt at least one token."""
+    first, last = min(prompts), max(prompts)
+    limit = min(map(len, prompts)) - 1
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
+    return first[: min(length, limit)]
+
+
+def alike(prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    """Return the prompts, by their places, in groups of a common beginning, so that all take little time together.
+
+    The questions of one subject share its solved examples, those of all subjects only their first words. A group
+    computes its beginning once; but its prompts are in no batch with others, so that it costs about a batch of steps.
+    Where the beginnings branch, a branch is a group of its own if that saves more than to be one with the others. The
+    group of the longest prompt comes first: what does not fit the memory should show at once.
+    """
+    order = sorted(range(len(prompts)), key=prompts.__getitem__)
+    shared = [len(common_prefix([prompts[a], prompts[b]])) for a, b in pairwise(order)]
+    price = max_new_tokens * STEP_TOKENS
+
+    def best(start: int, end: int) -> tuple[int, list[list[int]]]:
+        """Return how many tokens need not be computed, by the price of the groups, and the groups."""
+        inner = shared[start : end - 1]
+        least = min(inner, default=0)
+        whole = len(inner) * least - price, [order[start:end]]
+        if sum(inner) - least - 2 * price <= whole[0]:
+            return whole  # no two groups can save more
+        cuts = [start, *(start + i + 1 for i, length in enumerate(inner) if length == least), end]
+        saved, joined, groups = -price - least, [], []
+        for first, last in pairwise(cuts):
+            own, found = best(first, last)
+            apart = own > (last - first) * least
+            saved += own if apart else (last - first) * least
+            groups += found if apart else []
+            joined += [] if apart else order[first:last]
+        return (saved, [joined, *groups]) if joined else (saved + price + least, groups)
+
+    groups = best(0, len(order))[1]
+    return sorted(groups, key=lambda group: (-max(len(prompts[i]) for i in group), min(group)))
+
+
+class Engine:
+    """Greedy decoding of prompts that begin alike.
+
+    Args:
+        model: in evaluation mode, with or without a LoRA adapter.
+        prefix: the ids with which every prompt begins; at least one.
+        stop_ids: a row is finished after any of these.
+        rows: prompts a batch, at most.
+        longest: tokens of the longest prompt without the prefix.
+        max_new_tokens: tokens to generate, at most.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prefix: list[int],
+        stop_ids: list[int],
+        rows: int,
+        longest: int,
+        max_new_tokens: int,
+    ):
+        global _state
+        self.model, self.rows, self.max_new_tokens = core(model), rows, max_new_tokens
+        self.decoder = getattr(self.model, self.model.base_model_prefix)
+        self.head = self.model.get_output_embeddings()
+        self.device = self.model.device
+        self.stop = torch.tensor(sorted(stop_ids), device=self.device)
+        self.attention = self.model.config._attn_implementation
+        self.model.config._attn_implementation = NAME
+        self.prefix_length = len(prefix)
+        self.length = -(-(longest + max_new_tokens) // ROUND) * ROUND
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+        self.cache = _Cache()
+        _state = self.state = State()
+        try:
+            self._allocate(prefix)
+        except torch.cuda.OutOfMemoryError:
+            self.close()
+            raise
+
+    @torch.inference_mode()
+    def _allocate(self, prefix: list[int]) -> None:
+        """Compute the shared beginning, and make the tensors that every batch uses."""
+        ids = torch.tensor([prefix], device=self.device)
+        self._forward(ids, torch.arange(len(prefix), device=self.device)[None])
+        for key, value in self.state.prefix:
+            shape = (self.rows, key.shape[0], self.length, key.shape[-1])
+            self.state.keys.append(torch.zeros(shape, dtype=key.dtype, device=self.device))
+            self.state.values.append(torch.zeros(shape, dtype=value.dtype, device=self.device))
+        self.token = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+        self.state.place = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+        self.done = torch.zeros(self.rows, dtype=torch.bool, device=self.device)
+        self.out = torch.zeros(self.rows, self.max_new_tokens, dtype=torch.long, device=self.device)
+        self.count = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.slots = torch.arange(self.length, device=self.device)
+
+    def close(self) -> None:
+        """Give the cache back, and the model its own attention."""
+        global _state
+        _state = self.state = State()
+        self.graphs.clear()
+        self.model.config._attn_implementation = self.attention
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states (rows, tokens, width) of the last layer."""
+        # A mask with four dimensions is passed on as it is: no mask is built, and the attention here needs none.
+        mask = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=self.device)
+        return self.decoder(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state
+
+    @torch.inference_mode()
+    def generate(self, prompts: list[list[int]]) -> tuple[torch.Tensor, list[list[int]]]:
+        """Return the logits of each prompt's first new token (prompts, vocabulary) in fp32, and the new ids.
+
+        The ids of a row may go on after its stop token; what follows it means nothing.
+        """
+        global _state
+        _state = self.state
+        rests = [prompt[self.prefix_length :] for prompt in prompts]
+        hidden = self._prompts(rests)
+        first = self.head(hidden).float()
+        count = len(prompts)
+        self.token.zero_()
+        self.token[:count] = first.argmax(dim=-1)
+        lengths = torch.tensor([len(rest) for rest in rests], device=self.device)
+        self.state.place.zero_()
+        self.state.place[:count] = lengths
+        self.done.fill_(True)
+        self.done[:count] = torch.isin(self.token[:count], self.stop)
+        self.out.zero_()
+        self.out[:, 0] = self.token
+        self.count.fill_(1)
+        needed = max(map(len, rests)) + self.max_new_tokens
+        self.state.phase, self.state.length = "step", min(self.length, -(-needed // ROUND) * ROUND)
+        for step in range(1, self.max_new_tokens):
+            if (step - 1) % LOOK == 0 and bool(self.done.all()):
+                break
+            self._run_step()
+        return first, self.out[:count].tolist()
+
+    def _prompts(self, rests: list[list[int]]) -> torch.Tensor:
+        """Fill the cache with the prompts, a few at a time, and return the hidden state of each one's last token."""
+        self.state.phase = "prompts"
+        found, start = [], 0
+        while start < len(rests):
+            longest, end = len(rests[start]), start + 1
+            while end < len(rests) and max(longest, len(rests[end])) * (end + 1 - start) <= PREFILL_TOKENS:
+                longest = max(longest, len(rests[end]))
+                end += 1
+            self.state.rows = slice(start, end)
+            chunk = rests[start:end]
+            ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in chunk], device=self.device)
+            positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)[None]
+            hidden = self._forward(ids, positions.expand(len(chunk), -1))
+            last = torch.tensor([len(rest) - 1 for rest in chunk], device=self.device)
+            found.append(hidden[torch.arange(len(chunk), device=self.device), last])
+            start = end
+        return torch.cat(found)
+
+    def _run_step(self) -> None:
+        if self.device.type != "cuda":
+            self._step()
+            return
+        graph = self.graphs.get(self.state.length)
+        if graph is None:
+            # Capturing runs nothing, but warming up does: what it changes is put back.
+            changed = (self.token, self.state.place, self.done, self.out, self.count)
+            kept = [tensor.clone() for tensor in changed]
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._step()
+                self._step()
+            torch.cuda.current_stream().wait_stream(stream)
+            for tensor, value in zip(changed, kept, strict=True):
+                tensor.copy_(value)
+            graph = self.graphs[self.state.length] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
+                self._step()
+        graph.replay()
+
+    def _step(self) -> None:
+        """Feed the newest token of each row and take the likeliest next one; all results go into fixed tensors."""
+        seen = self.slots[: self.state.length] <= self.state.place[:, None]
+        self.state.visible = torch.zeros(seen.shape, device=self.device).masked_fill_(~seen, -torch.inf)[:, None, None]
+        positions = (self.state.place + self.prefix_length)[:, None]
+        logits = self.head(self._forward(self.token[:, None], positions)[:, -1])
+        self.token.copy_(logits.float().argmax(dim=-1))
+        self.out.index_copy_(1, self.count, self.token[:, None])
+        self.done.logical_or_(torch.isin(self.token, self.stop))
+        self.count.add_(1)
+        # A finished row goes on writing into its last slot, never past the end of the cache.
+        self.state.place.add_(1).clamp_(max=self.length - 1)

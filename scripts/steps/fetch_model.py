@@ -1,0 +1,102 @@
+"""Fetch a model: a hub repository at a pinned commit, or a local folder, checked before any job loads it."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tqdm import tqdm
+
+import _path  # noqa: F401
+from common.download import hub_snapshot
+from common.files import UserError, read_json, sha256_file, sha256_json, write_json
+from common.job import job
+
+# What transformers loads: weights as safetensors, configuration, tokenizer. Pickled weights (*.bin, *.pth) run code.
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*", "vocab*", "merges.txt"]
+# Subfolders and `consolidated` files hold the same weights in other formats.
+UNWANTED = ["*/*", "consolidated*", "*.bin", "*.pth", "*.md"]
+
+
+def fetch_model(name: str, source: str, revision: str | None, record: str | Path) -> None:
+    """Get the model if it is on the hub, check it, and write what it is to `record` (JSON).
+
+    Args:
+        name: what the study calls the model.
+        source: local folder, or hub repository `owner/name`.
+        revision: commit of the hub repository (40 hexadecimal digits); None for a local folder.
+        record: name, source, revision, resolved commit (null for a folder), path to load from, size and SHA-256 of
+            each file, and one SHA-256 of all of them.
+
+    Raises:
+        UserError: the model cannot be had (see `hub_snapshot`), or lacks weights, tokenizer or chat template.
+    """
+    if Path(source).is_dir():
+        if revision is not None:
+            raise UserError(
+                f"models, {name}, revision: {source} is a local folder, which has no revision. Set it to null."
+            )
+        path, commit = Path(source), None
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
+        path = hub_snapshot(source, revision, "model", WANTED, UNWANTED)
+        commit = path.name
+        if commit != revision:
+            raise UserError(f"{source}: asked for commit {revision}, the hub gave {commit}. Run again.")
+    else:
+        raise UserError(
+            f"models, {name}, source: {source} is neither an existing folder nor a hub repository (owner/name)."
+        )
+    files = model_files(path)
+    check_model(source, path, files)
+    sizes_and_hashes = {
+        file: {"bytes": (path / file).stat().st_size, "sha256": sha256_file(path / file)}
+        for file in tqdm(files, desc="sha256", mininterval=1)
+    }
+    write_json(
+        record,
+        {
+            "name": name,
+            "source": source,
+            "revision": revision,
+            "commit": commit,
+            "path": str(path),
+            "files": sizes_and_hashes,
+            "sha256": sha256_json(sizes_and_hashes),
+        },
+    )
+
+
+def model_files(folder: Path) -> list[str]:
+    """Return the sorted names of the files in `folder` that loading the model may read."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return [n for n in names if any(fnmatch(n, p) for p in WANTED) and not any(fnmatch(n, p) for p in UNWANTED)]
+
+
+def check_model(source: str, folder: Path, files: list[str]) -> None:
+    """Check that the folder has all that training and inference need.
+
+    Raises:
+        UserError: the configuration, weights, tokenizer or chat template is missing.
+    """
+    if "config.json" not in files:
+        raise UserError(f"{source}: no config.json. This is not the folder of a transformers model.")
+    read_json(folder / "config.json")
+    weights = {file for file in files if file.endswith(".safetensors")}
+    if not weights:
+        raise UserError(f"{source}: no weights (*.safetensors). Save the model with save_pretrained, or take another.")
+    if "model.safetensors.index.json" in files:
+        # An interrupted download, taken up again offline, would go unseen until the model is loaded.
+        shards = set(read_json(folder / "model.safetensors.index.json")["weight_map"].values())
+        if missing := sorted(shards - weights):
+            raise UserError(f"{source}: weights {missing[0]} missing ({len(missing)} in all). Get the model again.")
+    if "tokenizer_config.json" not in files or not {"tokenizer.json", "tokenizer.model"} & set(files):
+        raise UserError(f"{source}: no tokenizer (tokenizer_config.json and tokenizer.json or tokenizer.model).")
+    if "chat_template.jinja" not in files and not read_json(folder / "tokenizer_config.json").get("chat_template"):
+        raise UserError(
+            f"{source}: the tokenizer has no chat template (chat_template.jinja, or chat_template in "
+            "tokenizer_config.json). Use the instruct or chat version of the model."
+        )
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        fetch_model(snakemake.wildcards.model, **snakemake.params.settings, record=snakemake.output.record)

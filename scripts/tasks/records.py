@@ -1,0 +1,97 @@
+"""Records: one CSV row a question, the seam between what needs a model and what counts.
+
+Answers are hostile text: newlines, NUL, lone surrogates, commas, quotes. In text columns a backslash is written `\\\\`,
+a newline `\\n`, a carriage return `\\r`, a tab `\\t`, and other control characters, line separators and surrogates
+`\\uXXXX`. So a record is one line of valid UTF-8 that any reader of CSV can read, and nothing is lost.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from common.files import UserError, atomic_write
+from custom_metrics.compare import SEMANTICS
+
+SPIDER_COLUMNS = (
+    "id", "db_id", "hardness", "question", "gold", "answer", "sql",
+    *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS),
+    "error_class", "gold_rows", "predicted_rows", "flags", "message",
+)  # fmt: skip
+MMLU_COLUMNS = (
+    "id", "subject", "category", "answer", "prediction", "correct",
+    "logprob_A", "logprob_B", "logprob_C", "logprob_D", "generated", "generated_letter", "correct_generated",
+)  # fmt: skip
+ZERO_ONE = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "correct", "correct_generated")
+NUMBERS = ("gold_rows", "predicted_rows", "logprob_A", "logprob_B", "logprob_C", "logprob_D")
+
+_UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\(?:u([0-9a-f]{4})|(.))")
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LONG = {value[1]: key for key, value in _SHORT.items()}
+
+
+def escape(text: str) -> str:
+    """Return `text` on one line and free of characters that CSV or UTF-8 cannot hold; `unescape` gives it back."""
+    return _UNSAFE.sub(lambda m: _SHORT.get(m[0]) or f"\\u{ord(m[0]):04x}", text)
+
+
+def unescape(text: str) -> str:
+    """Return the text that `escape` was given."""
+    return _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if m[1] else _LONG[m[2]], text)
+
+
+def write_records(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    """Write rows as CSV with LF line ends; text is escaped, None is an empty cell, floats are written in full."""
+    with atomic_write(path) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            cells = (row[column] for column in columns)
+            writer.writerow([escape(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def read_records(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read records: text columns unescaped, 0/1 columns as integers, other numbers as floats (NaN if empty).
+
+    Raises:
+        UserError: the file's columns are not `columns`, a 0/1 column holds something else, or an id comes twice.
+    """
+    # Plain Python strings: pandas' own string type cannot hold lone surrogates.
+    frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding="utf-8")
+    if list(frame.columns) != list(columns):
+        raise UserError(f"{path}: found columns {', '.join(frame.columns)}, expected {', '.join(columns)}.")
+    for column in frame.columns:
+        if column in ZERO_ONE:
+            wrong = frame.loc[~frame[column].isin(["0", "1"]), "id"]
+            if len(wrong):
+                raise UserError(
+                    f"{path}, {column} of {wrong.iloc[0]}: expected 0 or 1. Run the rule that wrote it again."
+                )
+            frame[column] = frame[column].astype(int)
+        elif column in NUMBERS:
+            frame[column] = pd.to_numeric(frame[column])
+        else:
+            frame[column] = pd.Series([unescape(x) if "\\" in x else x for x in frame[column]], dtype=object)
+    if frame["id"].duplicated().any():
+        raise UserError(f"{path}, id {frame['id'][frame['id'].duplicated()].iloc[0]}: comes twice, expected once.")
+    return frame
+
+
+def by_id(rows: Iterable[Mapping], path: str | Path, known: Iterable[str] | None = None) -> dict[str, Mapping]:
+    """Index rows by their id.
+
+    Raises:
+        UserError: an id comes twice, or is not among `known`.
+    """
+    known = None if known is None else set(known)
+    found = {}
+    for number, row in enumerate(rows, 1):
+        if row["id"] in found:
+            raise UserError(f"{path}, line {number}: id {row['id']} comes twice, expected once. Run its rule again.")
+        if known is not None and row["id"] not in known:
+            raise UserError(f"{path}, line {number}: id {row['id']} is not among the questions. Run its rule again.")
+        found[row["id"]] = row
+    return found

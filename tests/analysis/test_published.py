@@ -1,0 +1,332 @@
+"""The arithmetic on printed figures, the comparison with ours, and the list of studies."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import studies
+from _study import mmlu_records
+from analysis.published import check_change, check_percentage, check_table, check_total, counts, findings
+from common.files import UserError
+from compare_published import compare_published, count, matching
+from study import config as _config
+
+REPO = Path(__file__).parents[2]
+SCHEMA = _config.read_schema(REPO / "rules/config.schema.yaml")
+NAMES = ("souza", "ribeiro", "cunha")
+
+
+def published(name: str) -> dict:
+    raw = yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
+    return _config.check(_config.unfold(raw, {}, name), SCHEMA, name)["published"]
+
+
+def checked(block: dict) -> dict[tuple, dict]:
+    rows = [row for table in block["tables"] for row in check_table(table, block["subjects"])]
+    return {(row["table"], row["kind"], row["variant"], row["column"]): row for row in rows}
+
+
+def test_what_it_finds_in_ribeiros_table_of_mmlu():
+    rows = checked(published("ribeiro"))
+    changes = {key: row for key, row in rows.items() if key[:2] == ("Table III", "change")}
+    assert len(changes) == 8
+    assert {row["possible"] for row in changes.values()} == {False}
+    for variant, own in (("lr0.0002", "-33.0%"), ("lr0.0005", "-33.1%")):
+        why = changes["Table III", "change", variant, "all"]["why"]
+        assert why == f"from its own columns {own}; it is the mean of 39 subjects' changes"
+    sign = changes["Table III", "change", "lr0.0002", "social_sciences"]["why"]
+    assert sign == "from its own columns -12.5%, of the other sign"
+    # The single tasks of the next table, by the same rules, are right.
+    tasks = [row for key, row in rows.items() if key[0] == "Table IV"]
+    assert len(tasks) == 18
+    assert {row["possible"] for row in tasks} == {True}
+    right = [rows["Table II", "accuracy", variant, "all"]["why"] for variant in ("base", "lr0.0002", "lr0.0005")]
+    assert right == ["444 of 1034", "446 of 1034", "390 of 1034"]
+
+
+def test_what_it_finds_in_souzas_tables():
+    block = published("souza")
+    rows = checked(block)
+    right = [rows["Table I", "accuracy", variant, "all"]["why"] for variant in ("base", "lr0.0001", "lr0.00005")]
+    assert right == ["371 of 899", "415 of 899", "496 of 899"]
+    for variant in ("lr0.0001", "lr0.00005"):
+        change = rows["Table I", "change", variant, "all"]
+        assert change["possible"] is False
+        assert change["why"].endswith("it is the difference in percentage points")
+    assert findings(block, 1034) == [
+        "Table I: 899 questions, but the official split has 1034, and the report does not say which 135 are left out. "
+        "0 of its 3 figures could be shares of 1034.",
+        "econometrics stands under humanities; the benchmark has it under social_sciences.",
+        "world_religions stands under social_sciences; the benchmark has it under humanities.",
+    ]
+
+
+def test_cunhas_counts_are_right():
+    block = published("cunha")
+    rows = checked(block)
+    assert len(rows) == 15
+    assert {row["possible"] for row in rows.values()} == {True}
+    assert rows["Table III", "accuracy", "base", "all"]["why"].startswith("66 of 150; the sum of ")
+    assert findings(block, 1034) == []  # it says of which 200
+
+
+# The least change that arithmetic can see, of each kind of figure.
+FLIPPED = [
+    ("souza", "accuracy", "base", "all", 0, 0.05, "no whole number of 899 questions gives it"),
+    ("souza", "accuracy", "base", "stem", 1, 1.0, "no whole number of 50 questions gives it"),
+    ("souza", "accuracy", "base", "stem", 1, 2.0, "its columns give"),
+    ("ribeiro", "accuracy", "lr0.0002", "all", 0, 0.03, "no whole number of 1034 questions gives it"),
+    ("ribeiro", "accuracy", "base", "all", 1, 1.0, "its columns give"),
+    ("ribeiro", "change", "lr0.0005", "marketing", 2, 0.1, "from its own columns +30.8%"),
+    ("cunha", "accuracy", "steps50", "all", 0, 0.5, "103 of 200 are 51.50%"),
+    ("cunha", "correct", "steps50", "all", 0, 1, "104 of 200 are 52.00%"),
+    ("cunha", "correct", "base", "stem", 1, 1, "18 of 50 are 36.00%"),
+    ("cunha", "accuracy", "base", "all", 1, 0.7, "the columns add up to 66 right answers"),
+]
+
+
+@pytest.mark.parametrize(("name", "section", "variant", "column", "table", "by", "why"), FLIPPED)
+def test_a_flipped_figure_is_flagged(name, section, variant, column, table, by, why):
+    block = published(name)
+    before = checked(block)
+    changed = copy.deepcopy(block)
+    changed["tables"][table][section][variant][column] += by
+    after = checked(changed)
+    flagged = {key for key, row in after.items() if row["possible"] is False and before[key]["possible"] is not False}
+    assert flagged
+    assert any(why in after[key]["why"] for key in flagged)
+    assert all(key[0] == block["tables"][table]["table"] for key in flagged)
+
+
+def test_flipped_facts_are_found():
+    souza = published("souza")
+    souza["subjects"] = {"stem": ["astronomy"], "humanities": ["world_religions"], "social_sciences": ["econometrics"]}
+    souza["tables"][0]["n"]["all"] = 1034
+    assert findings(souza, 1034) == []
+    souza["tables"][0]["n"]["all"] = 1035
+    assert findings(souza, 1034) == ["Table I: 1035 questions, but the official split has 1034."]
+    ribeiro = published("ribeiro")
+    before = findings(ribeiro, 1034)
+    part = next(stated for stated in ribeiro["stated"] if "part_of" in stated)
+    part["value"] = 0.0253
+    assert set(findings(ribeiro, 1034)) - set(before) == {
+        f"{part['what']}: printed 0.0253%, but 1.7e+06 of 7.24e+09 are 0.02348%."
+    }
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
+def test_a_true_percentage_is_never_called_impossible(pair, decimals):
+    correct, n = pair
+    percent = round(100 * correct / n, decimals)
+    assert correct in counts(percent, decimals, n)
+    assert check_percentage(percent, decimals, n).possible is not False
+    assert check_percentage(percent, decimals, n, correct).possible is True
+
+
+@given(st.integers(10, 2000), st.data())
+def test_a_true_change_is_never_called_impossible(n, data):
+    base, tuned = (data.draw(st.integers(low, n)) for low in (1, 0))
+    figures = [round(100 * k / n, 2) for k in (base, tuned)]
+    change = round(100 * (tuned - base) / base, 2)
+    assert check_change(change, 2, *figures, {}).possible is not False
+
+
+def test_the_edges():
+    assert check_percentage(50.0, 1, None).possible is None
+    assert check_percentage(33.3, 1, 2000).possible is None  # any figure could be
+    assert check_percentage(50.0, 1, 10, 11).why == "11 right answers to 10 questions"
+    assert check_change(5.0, 1, 0.0, 5.0, {}).possible is None
+    assert check_total(50.0, 1, {"the mean": 51.0}).possible is False
+
+
+# The comparison
+
+
+def test_runs_that_have_the_published_settings():
+    ours = ["base", "lr0.0001-seed1", "lr0.0001-seed2", "lr0.00005-seed1"]
+    assert matching("lr0.0001", ours) == ours[1:3]
+    assert matching("base", ours) == ["base"]
+    assert matching("lr0.001", ours) == []
+
+
+def test_our_questions_are_those_of_the_reports_subjects():
+    rows = [("astronomy", "stem", True), ("econometrics", "social_sciences", False), ("law", "x", True)]
+    records = pd.DataFrame(rows, columns=["subject", "category", "correct"])
+    subjects = {"stem": ["astronomy"], "humanities": ["econometrics"]}
+    assert count(records, "humanities", subjects) == (0, 1)
+    assert count(records, "all", subjects) == (1, 2)
+    assert count(records, "all", {}) == (2, 3)
+    assert count(records, "astronomy", {}) == (1, 1)
+    assert count(records, "x", {}) == (1, 1)
+    assert count(records, "humanities", {"humanities": ["econometrics", "philosophy"]}) is None
+    assert count(records, "medicine", {}) is None
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """A function that compares made-up results with a made-up report; returns the rows and the page."""
+
+    def compare(**changes) -> tuple[list[dict], str]:
+        accuracy = tmp_path / "execution_accuracy.csv"
+        rows = [("m", "base", "aggregate", 40, 100), ("m", "lr0.1-seed1", "aggregate", 60, 100)]
+        rows += [("m", "base", "easy", 1, 2), ("other", "base", "aggregate", 99, 100)]
+        columns = ["model", "variant", "questions", "correct", "n"]
+        pd.DataFrame(rows, columns=columns).to_csv(accuracy, index=False)
+        records = []
+        for i, right in enumerate(([1] * 30 + [0] * 30, [1] * 15 + [0] * 45, [1] * 60)):
+            records.append(mmlu_records(tmp_path / f"{i}.csv", right))
+            frame = pd.read_csv(records[-1])
+            frame.assign(subject="about " + frame["category"]).to_csv(records[-1], index=False)
+        block = {
+            "report": "A. Author, A Report",
+            "model": "m",
+            "subjects": {},
+            "stated": [{"what": "rows", "value": 1750, "decimals": 0}],
+            "tables": [
+                {
+                    "table": "I",
+                    "measure": "execution_accuracy",
+                    "decimals": 1,
+                    "subset": None,
+                    "n": {"all": 100},
+                    "accuracy": {"base": {"all": 41.0}, "lr0.1": {"all": 99.0}, "lr0.2": {"all": 50.0}},
+                    "correct": {},
+                    "change": {"lr0.1": {"all": 50.0}},
+                },
+                {
+                    "table": "II",
+                    "measure": "mmlu",
+                    "decimals": 1,
+                    "subset": None,
+                    "n": {"stem": None},
+                    "accuracy": {"base": {"stem": 50.0}},
+                    "correct": {},
+                    "change": {},
+                },
+            ],
+        }
+        arguments = {
+            "execution_accuracy": accuracy,
+            "mmlu": records,
+            "csv": tmp_path / "published.csv",
+            "md": tmp_path / "published.md",
+            "study": "test",
+            "published": block,
+            "dev_questions": 100,
+            "confidence_level": 0.95,
+            "runs": [
+                {"model": "m", "variant": "base"},
+                {"model": "m", "variant": "lr0.1-seed1"},
+                {"model": "other", "variant": "base"},
+            ],
+            "known_defects": [],
+            "accept_defect": [],
+        }
+        compare_published(**arguments | changes)
+        rows = pd.read_csv(tmp_path / "published.csv", keep_default_na=False).to_dict("records")
+        return rows, (tmp_path / "published.md").read_text(encoding="utf-8")
+
+    return compare
+
+
+def test_ours_stands_beside_the_printed_figure(compared):
+    rows, page = compared()
+    by = {(row["table"], row["kind"], row["variant"]): row for row in rows}
+    base = by["I", "accuracy", "base"]
+    assert (base["run"], base["ours"], base["n"], base["correct"]) == ("base", "40", "100", "40")
+    assert float(base["difference_pp"]) == pytest.approx(-1)
+    # Wilson 1927 for 40 of 100.
+    assert [float(base[key]) for key in ("ci_low", "ci_high")] == pytest.approx([30.94, 49.80], abs=0.01)
+    assert base["published_in_ci"] == "True"
+    tuned = by["I", "accuracy", "lr0.1"]
+    assert (tuned["run"], tuned["published_in_ci"]) == ("lr0.1-seed1", "False")
+    assert by["I", "accuracy", "lr0.2"]["ours"] == ""  # no run of ours
+    assert by["I", "change", "lr0.1"]["ours"] == "50"  # 40 to 60 of 100
+    assert by["I", "change", "lr0.1"]["possible"] == "False"  # 41 to 99 is not
+    assert by["II", "accuracy", "base"]["correct"] == "20"  # the first third of 60 questions
+    assert by["II", "accuracy", "base"]["possible"] == ""
+    assert "Known defects" not in page
+    assert "rows: 1,750" in page
+
+
+def test_the_page_carries_the_studys_defects(compared):
+    _, page = compared(known_defects=["It never saw the SQL."], accept_defect=["target_not_in_loss"])
+    assert "* It never saw the SQL." in page
+    assert "target_not_in_loss" in page
+
+
+def test_a_run_that_is_not_in_the_table(compared):
+    runs = [{"model": "m", "variant": name} for name in ("base", "lr0.3", "lr0.1-seed1")]
+    with pytest.raises(UserError, match=r"execution_accuracy\.csv: no row of lr0\.3\. Run `snakemake -R tables`"):
+        compared(runs=runs)
+
+
+# The list
+
+
+def test_the_list_names_every_study(capsys, monkeypatch):
+    monkeypatch.chdir(REPO)
+    assert studies.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {cells[0]: cells for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])}
+    assert set(rows) == {"config.yaml"} | {f"studies/{path.name}" for path in (REPO / "studies").glob("*.yaml")}
+    assert rows["studies/assignment.yaml"][1:7] == [
+        "meta-llama/Meta-Llama-3-8B-Instruct",
+        "nf4",
+        "gated: accept it, set HF_TOKEN",
+        "6",
+        "1034",
+        "150",
+    ]
+    assert rows["studies/ribeiro.yaml"][6] == "all of 39 subjects"
+    assert rows["studies/cunha.yaml"][5] == "200"
+    assert {name for name, cells in rows.items() if cells[3].startswith("gated")} == {
+        f"studies/{name}.yaml" for name in ("assignment", "souza", "ribeiro", "freitas", "cunha")
+    }
+    assert {name for name, cells in rows.items() if cells[8] == "corrected, as_reported"} == {
+        f"studies/{name}.yaml" for name in ("souza", "ribeiro", "freitas", "cunha")
+    }
+    assert all(cells[7].isdigit() and int(cells[7]) > 0 for cells in rows.values())
+
+
+def test_memory_grows_with_what_takes_it():
+    model = {"parameters": 8.0, "vocabulary": 128_000, "precision": "nf4"}
+    lora = {"r": 8, "lora_dropout": 0.0, "target_modules": ["q_proj"]}
+    training = {
+        "per_device_train_batch_size": 1,
+        "gradient_checkpointing": True,
+        "eval_strategy": "no",
+        "optim": "adamw_torch",
+    }
+    inference = {"batch_size": 1}
+    least = studies.memory_gb(model, lora, training, inference)
+    for more in (
+        (model | {"precision": "bf16"}, lora, training, inference),
+        (model | {"vocabulary": 256_000}, lora, training, inference),
+        (model, lora | {"r": 64, "target_modules": ["q_proj", "down_proj"]}, training, inference),
+        (model, lora, training | {"eval_strategy": "steps", "per_device_eval_batch_size": 4}, inference),
+        (model, lora, training, {"batch_size": 64}),
+    ):
+        assert studies.memory_gb(*more) > least
+    # What takes as much as there is needs no more than one prompt at a time does.
+    assert studies.memory_gb(model, lora, training, {"batch_size": "auto"}) == least
+    assert studies.memory_gb(model | {"parameters": None}, lora, training, inference) is None
+
+
+def test_a_file_that_is_no_study_is_named_and_the_others_are_listed(capsys, tmp_path):
+    shutil.copy(REPO / "studies/souza.yaml", tmp_path / "good.yaml")
+    (tmp_path / "text.yaml").write_text("just text")
+    (tmp_path / "typo.yaml").write_text(json.dumps({"study": "x", "modles": {}}))
+    files = [str(tmp_path / name) for name in ("good.yaml", "text.yaml", "typo.yaml", "gone.yaml")]
+    assert studies.main(files) == 1
+    out, err = capsys.readouterr()
+    assert "good.yaml" in out
+    for words in ("text.yaml: found no keys, expected a study", "modles: no such key", "gone.yaml"):
+        assert words in err

@@ -1,0 +1,275 @@
+"""The plan before a run: what it counts, what it estimates, and what it refuses."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+import plan
+from llm import answering as _predict
+from llm import prefix_engine as _engine
+from llm.memory import Shape
+from studies import main as list_studies
+
+REPO = Path(__file__).parents[2]
+GPU = {"flops": {"fp32": 5e13, "bf16": 7e14}, "bandwidth": 3e12}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder in which the embedded demo can be found; no device is measured."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("resources", "studies", "config.yaml"):
+        (tmp_path / name).symlink_to(REPO / name)
+    known = {"cpu, 2 threads": {"flops": {"fp32": 1e11}, "bandwidth": 2e10}}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/calibration.json").write_text(json.dumps(known))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_constants_are_those_of_the_engine():
+    assert (plan.AT_ONCE, plan.STEP, plan.ROUND) == (_engine.PREFILL_TOKENS, _engine.STEP_TOKENS, _engine.ROUND)
+    assert plan.CPU_ROWS == _predict.CPU_ROWS
+
+
+def test_answering_needs_so_many_times_the_limit():
+    files = (REPO / "benchmarks/results").glob("*inference*.json")
+    rows = [row for path in files for row in json.loads(path.read_text())["rows"]]
+    found = [row["times_limit"] for row in rows if row["way"] == "shared prefix, graph"]
+    assert statistics.median(found) == pytest.approx(plan.ANSWERING, rel=0.15)
+
+
+def test_training_needs_so_many_times_the_limit():
+    """In steps of 16 rows and more, and in steps of 4, of 450 tokens on average."""
+    result = json.loads(max((REPO / "benchmarks/results").glob("*-nvidia-h100*.json")).read_text())
+    rows = result["parts"]["training"]["rows"]
+    small, large = [], []
+    for row in rows:
+        if row["way"] in ("faithful", "fast"):
+            (large if row["rows_per_step"] >= 16 else small).append(1 / row["of_limit"])
+    assert statistics.median(large) == pytest.approx(plan.TRAINING, rel=0.15)
+    assert statistics.median(small) == pytest.approx(plan.TRAINING_SMALL, rel=0.15)
+
+
+def test_a_small_gpu_computes_passes_twice(monkeypatch, capsys):
+    """And is slower by half at the same rates."""
+    hours = []
+    for memory in (8e10, 1.2e10):
+        device = plan.Device("a GPU", memory, True, GPU["flops"], GPU["bandwidth"])
+        monkeypatch.setattr(plan, "this_device", lambda _, device=device: device)
+        assert plan.main(["--configfile", "studies/souza.yaml"]) == 0
+        words = rows(capsys.readouterr().out)["train"][6].split()
+        hours.append(int(words[0]) + int(words[2]) / 60)
+    assert hours[1] == pytest.approx(1.5 * hours[0], rel=0.05)
+
+
+def study(**sections) -> Path:
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    for section, values in sections.items():
+        config[section] |= values
+    path = Path("study.yaml")
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Return the cells of the printed table by rule."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if "|" in line]
+    return {line[0]: line[1:] for line in cells[2:]}
+
+
+def test_the_demo(capsys):
+    assert plan.main([]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("demo on cpu, 2 threads")
+    assert "No GPU is visible" in out
+    found = rows(out)
+    assert list(found) == ["train", "predict_spider", "predict_mmlu"]
+    # The model is a local folder, so its size is read; the prompts are not rendered.
+    assert [line[1] for line in found.values()] == ["0.00459 B fp32"] * 3
+    assert [line[2] for line in found.values()] == ["2", "3", "3"]
+    assert all(line[3].startswith("~") for line in found.values())
+    assert "unknown" not in out
+
+
+def test_other_numbers_of_examples_have_lines_of_their_own(capsys):
+    file = study(evaluation={"shots": [0, 3, 5]})
+    assert plan.main(["--configfile", str(file)]) == 0
+    found = rows(capsys.readouterr().out)
+    spider = {name: line for name, line in found.items() if name.startswith("predict_spider")}
+    assert list(spider) == ["predict_spider", "predict_spider (dev_shots0)", "predict_spider (dev_shots5)"]
+    assert [line[2] for line in spider.values()] == ["3", "1", "1"]
+    own, none, five = (int(line[3].strip("~").replace(",", "")) for line in spider.values())
+    assert none < own < five
+    assert found["predict_mmlu"][2] == "3"
+
+
+def test_rendered_prompts_are_counted(capsys, tmp_path):
+    model = {"path": str(REPO / "resources/demo/model"), "source": "x", "revision": None, "name": "demo"}
+    results = tmp_path / "results/demo"
+    (results / "data/models").mkdir(parents=True)
+    (results / "data/models/demo.json").write_text(json.dumps(model))
+    folder = results / "runs/demo/prompts"
+    folder.mkdir(parents=True)
+    chat = _predict.load_chat(model)
+    texts = [chat.prompt("", "SELECT " * n) for n in (3, 9)]
+    (folder / "train.jsonl").write_text(
+        "".join(
+            json.dumps({"id": str(i), "prompt": p, "completion": "SELECT 1<|end|>"}) + "\n" for i, p in enumerate(texts)
+        )
+    )
+    lengths = [len(chat.encode(text + "SELECT 1<|end|>")[0]) for text in texts]
+    assert plan.main([]) == 0
+    found = rows(capsys.readouterr().out)
+    assert found["train"][3:5] == [str(max(lengths)), str(sum(lengths))]
+    assert found["predict_mmlu"][3].startswith("~")
+
+
+def test_prompts_that_begin_alike_are_answered_together(tmp_path):
+    """Two subjects with examples of their own, whose prompts are rendered; and what is estimated before."""
+    record, file = tmp_path / "demo.json", tmp_path / "mmlu.jsonl"
+    model = {"path": str(REPO / "resources/demo/model"), "source": "x", "revision": None, "name": "demo"}
+    record.write_text(json.dumps(model))
+    chat = _predict.load_chat(model)
+    examples = [f"{word} " * 900 for word in ("SELECT", "name")]
+    texts = [chat.prompt("", text + "id " * n) for text in examples for n in range(1, 9)]
+    file.write_text("".join(json.dumps({"id": str(i), "prompt": p}) + "\n" for i, p in enumerate(texts)))
+    found = plan.count(file, record, 4)
+    encoded = [chat.encode(text)[0] for text in texts]
+    halves = [encoded[:8], encoded[8:]]
+    beginnings = [len(_engine.common_prefix(half)) for half in halves]
+    assert min(beginnings) > 900
+    assert sorted(found.groups) == sorted((8, beginning) for beginning in beginnings)
+    assert found.rest == max(len(ids) - n for half, n in zip(halves, beginnings, strict=True) for ids in half) < 20
+    assert plan.count(file, record).groups == []
+    # An answer so long that a batch costs more than what is shared.
+    assert plan.count(file, record, 64).groups == [(16, len(_engine.common_prefix(encoded)))]
+    schema = plan._config.read_schema(REPO / "rules/config.schema.yaml")
+    config = plan._config.check(yaml.safe_load(Path("config.yaml").read_text()), schema)
+    subjects = sum(map(len, config["mmlu"]["categories"].values()))
+    shared = round(plan.MMLU_QUESTION * config["mmlu"]["shots"] / plan.CHARACTERS)
+    config["mmlu"] |= {"questions_per_category": None, "shots_from": "own_dev"}
+    full = plan.estimate(config, "mmlu")
+    assert full.groups == [(round(full.count / subjects), shared)] * subjects
+    assert full.rest == full.longest - shared
+    config["mmlu"]["shots_from"] = "fixed"
+    assert plan.estimate(config, "mmlu").groups == [(full.count, shared)]
+    config["mmlu"] |= {"questions_per_category": 2, "shots_from": "own_dev"}
+    few = plan.estimate(config, "mmlu")
+    assert few.groups == [(few.count, 0)]
+
+
+def test_replayed_rows_are_counted(capsys, tmp_path):
+    def tokens(**replay):
+        path = study(replay=replay, training={"learning_rate": 0.01})
+        assert plan.main(["--configfile", str(path)]) == 0
+        line = rows(capsys.readouterr().out)["train"]
+        return int(line[4].lstrip("~").replace(",", "")), line[5:]
+
+    source = {"source": "resources/demo/replay.csv"}
+    plain, half = tokens(), tokens(**source, fraction=0.5)
+    number = -(-plan.estimate(yaml.safe_load(Path("config.yaml").read_text()), "train").count // 2)
+    assert half[0] - plain[0] == pytest.approx(number * plan.REPLAYED / plan.CHARACTERS, abs=2)
+    kl = tokens(**source, fraction=0.5, kl=1.0)
+    assert kl[0] == half[0]
+    assert kl[1] != half[1]  # in time
+
+
+def test_command_line_values_hold_as_they_do_for_snakemake(capsys):
+    arguments = ["--configfile", "studies/souza.yaml", "--config", "face=as_reported", "scale=smoke"]
+    assert plan.main([*arguments, "lora={r: [4, 8]}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("souza-as_reported-smoke on ")
+    assert rows(out)["train"][2] == "2"
+    assert plan.main(["--config", "tables={confidence_level: 95}"]) == 1
+    assert "tables.confidence_level: found 95.0" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
+    given = ["--configfile", "studies/ribeiro.yaml", "--memory-gb"]
+    assert plan.main([*given, "80"]) == 0
+    assert "unknown" in capsys.readouterr().out  # nothing is measured of a GPU that is not here
+    assert plan.main([*given, "16"]) == 1
+    refusal = capsys.readouterr().err
+    assert "REFUSED: train mistral/" in refusal
+    for change in ("precision: nf4", "prompt.schema: compact", "all of these"):
+        assert change in refusal
+    needed = [float(line.split()[-2]) for line in refusal.splitlines() if line.endswith(" GB")]
+    assert needed[-1] == min(needed) < 16
+    assert plan.main([*given, "3"]) == 1
+    refusal = capsys.readouterr().err
+    assert "A larger GPU, or a smaller model, is needed." in refusal
+    assert "REFUSED: predict_spider mistral: needs" in refusal
+
+
+@pytest.mark.parametrize(
+    ("sections", "refusal"),
+    [
+        ({"models": {"demo": {"source": "resources/demo/model", "precision": "nf4"}}}, "models.demo.precision: nf4"),
+        ({"training": {"optim": "paged_adamw_32bit"}}, "training.optim: paged_adamw_32bit"),
+        ({"models": {"demo": {"source": "a/b", "revision": "0" * 40}}}, "models.demo: its size is not known"),
+    ],
+)
+def test_what_this_machine_cannot_do(capsys, sections, refusal):
+    assert plan.main(["--configfile", str(study(**sections))]) == 1
+    assert f"REFUSED: {refusal}" in capsys.readouterr().err
+
+
+def test_no_study(capsys, tmp_path):
+    (tmp_path / "broken.yaml").write_text("a: [")
+    assert plan.main(["--configfile", "broken.yaml"]) == 1
+    assert "broken.yaml: not YAML" in capsys.readouterr().err
+    assert plan.main(["--configfile", "nowhere.yaml"]) == 1
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_the_device_is_measured_once(tmp_path):
+    file = tmp_path / "calibration.json"
+    device = plan.this_device(file)
+    kept = file.read_bytes()
+    assert device.flops["fp32"] > 0
+    assert device.bandwidth > 0
+    assert not device.cuda
+    again = plan.this_device(file)
+    assert (again.flops, again.bandwidth, file.read_bytes()) == (device.flops, device.bandwidth, kept)
+
+
+def test_times_follow_from_the_rates():
+    shape = Shape.like(8.03e9, 128256)
+    device = plan.Device("x", 8e10, True, GPU["flops"], GPU["bandwidth"])
+    slow = plan.Device("x", 8e10, True, {key: value / 2 for key, value in GPU["flops"].items()}, GPU["bandwidth"])
+    fast, twice = (plan.training_seconds(d, shape, "bf16", 1e6, 16000, False) for d in (device, slow))
+    assert twice == pytest.approx(2 * fast)
+    # 4 operations a weight and token, of the 7.0 billion weights of the blocks, at 7e14 a second.
+    assert fast == pytest.approx(plan.TRAINING * 4 * 7.0e9 * 1e6 / 7e14, rel=0.01)
+    assert plan.training_seconds(device, shape, "bf16", 1e6, 16000, True) == pytest.approx(1.5 * fast)
+    assert plan.training_seconds(device, shape, "bf16", 1e6, 2000, False) > 2 * fast
+    prompts = plan.Prompts(1000, 890, 1400, True, [(1000, 512)])
+    one, many = (plan.answering_seconds(device, shape, "bf16", prompts, rows, 64) for rows in (1, 500))
+    assert one > 10 * many
+    # The benchmark's measured seconds a prompt at these shapes.
+    assert many / 1000 == pytest.approx(0.02, rel=0.25)
+    # The same prompts, ten kinds of them that begin alike: none are computed twice, but batches are smaller.
+    tens = plan.Prompts(1000, 890, 1400, True, [(100, 512)] * 10)
+    alike, unlike = (
+        plan.answering_seconds(device, shape, "bf16", p, 500, 1)
+        for p in (tens, plan.Prompts(1000, 890, 1400, True, [(1000, 0)]))
+    )
+    assert alike < 0.5 * unlike
+    assert plan.answering_seconds(device, shape, "bf16", tens, 500, 64) > many
+
+
+def test_list_of_studies_has_the_memory_of_each(capsys, tmp_path):
+    shutil.copytree(REPO / "studies", tmp_path / "copied")
+    assert list_studies([str(path) for path in sorted((tmp_path / "copied").glob("*.yaml"))]) == 0
+    memory = {cells[0].rsplit("/")[-1]: cells[7] for cells in map(_cells, capsys.readouterr().out.splitlines()[2:])}
+    assert float(memory["demo-on-spider.yaml"]) < 5
+    assert 10 < float(memory["assignment.yaml"]) < 24
+    assert float(memory["ribeiro.yaml"]) > float(memory["souza.yaml"])
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]

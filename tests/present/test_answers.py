@@ -1,0 +1,729 @@
+"""The page of answers, in a headless Chromium: `apt-get install chromium`, or any browser that Playwright can drive."""
+
+import json
+import random
+import re
+import shutil
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from _loopback import serve
+from answers import LONGEST_TEXT, answers, cut
+from common.files import UserError, read_jsonl, sha256_file, write_json, write_jsonl
+from custom_metrics.compare import SEMANTICS
+from custom_metrics.hardness import hardness
+from score_spider import score_spider
+from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records, write_records
+
+LONG = "SELECT '" + "x" * 100_000
+HOSTILE = [
+    "<script>window.hit = 1</script>",
+    "</script><script>window.hit = 1</script>",
+    "<img src=x onerror='window.hit = 1'>",
+    'SELECT "<svg/onload=window.hit=1>", \'</pre><iframe srcdoc="<script>parent.hit=1</script>">\' FROM t',
+    "SELECT <b>window.hit</b>",
+    "<!--<script>",
+    "]]>--></style><style>* { display: none }</style><body onload=window.hit=1>",
+    "javascript:window.hit=1 `${window.hit=1}` {{DATA}} {{POLICY}} \\u003cscript>",
+    "&lt;b&gt; &amp; &#60;",
+    "a\0b\x1b[31mc",
+    "high \ud800 low \udfff pair 😀",
+    "\u202eSELECT a FROM t\u2066",
+    "\u2028 and \u2029",
+    "\r\n two\rthree",
+    "",
+    LONG,
+]
+# What cannot be seen is shown as its code.
+SHOWN = {
+    "a\0b\x1b[31mc": "aU+0000bU+001B[31mc",
+    "high \ud800 low \udfff pair 😀": "high U+D800 low U+DFFF pair 😀",
+    "\u202eSELECT a FROM t\u2066": "U+202ESELECT a FROM tU+2066",
+    "\u2028 and \u2029": "U+2028 and U+2029",
+    "\r\n two\rthree": "\r\n twoU+000Dthree",
+    LONG: LONG[:LONGEST_TEXT],
+}
+
+
+class Study:
+    """A small study on disk: scored as the workflow scores it, one database, some multiple-choice questions."""
+
+    def __init__(
+        self, folder: Path, questions: list[dict], answers_by_run: dict[str, list[str | None]], mmlu: list[dict]
+    ):
+        self.folder, self.runs = (
+            folder,
+            [dict(zip(("model", "variant"), run.split("/"), strict=True)) for run in answers_by_run],
+        )
+        path = folder / "data/database/zoo/zoo.sqlite"
+        path.parent.mkdir(parents=True)
+        connection = sqlite3.connect(path)
+        connection.executescript("CREATE TABLE t (a, b);")
+        connection.executemany(
+            "INSERT INTO t VALUES (?, ?)", [(n, "<i onclick=hit()>\u202e\0" + "é" * n) for n in range(40)]
+        )
+        connection.commit()
+        connection.close()
+        name = "database/zoo/zoo.sqlite"
+        write_json(folder / "data/manifest.json", {"files": {name: {"sha256": sha256_file(path)}}})
+        entry = {"db_id": "zoo", "table_names_original": ["t"], "primary_keys": [1], "foreign_keys": []}
+        entry |= {
+            "column_names_original": [[-1, "*"], [0, "a"], [0, "</b>"]],
+            "column_types": ["text", "number", "others"],
+        }
+        write_json(folder / "data/tables.json", [entry])
+        write_jsonl(folder / "dev.jsonl", questions)
+        write_jsonl(folder / "suite.jsonl", mmlu)
+        for number, (run, given) in enumerate(answers_by_run.items()):
+            at = folder / "runs" / run
+            at.mkdir(parents=True)
+            rows = [{"id": q["id"], "answer": a} for q, a in zip(questions, given, strict=True) if a is not None]
+            (at / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            score_spider(
+                at / "answers.jsonl", folder / "dev.jsonl", folder / "dev.jsonl", folder / "data/manifest.json",
+                at / "spider.csv", at / "spider_rows.jsonl", timeout_s=5,
+            )  # fmt: skip
+            write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(mmlu)])
+
+    def files(self, name: str) -> list[Path]:
+        return [self.folder / "runs" / run["model"] / run["variant"] / name for run in self.runs]
+
+    def spider(self, run: int):
+        return read_records(self.files("spider.csv")[run], SPIDER_COLUMNS).set_index("id")
+
+    def build(self, **changes) -> Path:
+        page = self.folder / "answers.html"
+        arguments = {
+            "spider": self.files("spider.csv"),
+            "mmlu": self.files("mmlu.csv"),
+            "rows": self.files("spider_rows.jsonl"),
+            "questions": self.folder / "suite.jsonl",
+            "tables": self.folder / "data/tables.json",
+            "page": page,
+            "study": "a <small> study",
+            "runs": self.runs,
+        }
+        answers(**arguments | changes)
+        return page
+
+
+def question(number: int, text: str, gold: str, level: str = "easy") -> dict:
+    return {"id": f"dev-{number:05d}", "db_id": "zoo", "question": text, "query": gold, "hardness": level}
+
+
+def choice(number: int, text: str = "Which?") -> dict:
+    return {
+        "id": f"physics-{number:05d}",
+        "subject": "physics" if number % 2 else "law",
+        "category": "stem" if number % 2 else "humanities",
+        "question": text,
+        "choices": ["one", "two", "three", "<u>four</u>"],
+        "answer": "ABCD"[number % 4],
+    }
+
+
+def mmlu_record(q: dict, run: int, i: int) -> dict:
+    """Run 0 is always right; run n is wrong on every (n+1)th question, and there writes a text instead of a letter."""
+    wrong = run > 0 and i % (run + 1) == 0
+    missing = run == 2 and i == 1
+    letter = "ABCD"[("ABCD".index(q["answer"]) + wrong) % 4]
+    right = int(not wrong and not missing)
+    return {
+        **{key: q[key] for key in ("id", "subject", "category", "answer")},
+        **{f"logprob_{x}": None if missing else -0.1 if x == letter else -4.0 for x in "ABCD"},
+        "prediction": "" if missing else letter,
+        "correct": right,
+        "generated": "" if missing else "<b>hm</b>\0" if wrong else letter,
+        "generated_letter": letter if right else "",
+        "correct_generated": right,
+    }
+
+
+GOLD = [
+    "SELECT a FROM t WHERE a < 3",
+    "SELECT count(*) FROM t",
+    "SELECT a, b FROM t ORDER BY a",
+    "SELECT a FROM t WHERE a > 99",
+]
+LEVELS = ("easy", "medium", "hard", "extra")
+ANIMALS = ("lions", "tigers", "bears", "foxes", "owls", "crows", "bats", "newts", "frogs", "toads")
+SOME = [question(n, f"Question {n} about {name}?", GOLD[n % 4], LEVELS[n % 4]) for n, name in enumerate(ANIMALS)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    """Ten questions, two models: one with two adapters, one with one."""
+    base = [q["query"] for q in SOME]
+    base[1] = base[5] = "SELECT absent FROM t"
+    tuned = [q["query"] for q in SOME]
+    tuned[0] = "SELECT a FROM t WHERE a < 2"
+    tuned[2] = "SELECT a, b FROM t ORDER BY a DESC"
+    tuned[6] = "Here you are:\n```sql\nSELECT b, a FROM t\n```"
+    tuned[9] = None
+    given = {
+        "llama/base": base,
+        "llama/lr0.1": tuned,
+        "llama/lr0.2": ["SELECT 1"] * 10,
+        "gemma/base": base[::-1],
+        "gemma/lr0.1": base,
+    }
+    folder = tmp_path_factory.mktemp("answers")
+    made = Study(folder, SOME, given, [choice(n, f"Which {n}?") for n in range(12)])
+    made.build()
+    return made
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium; apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser):
+    """A function that opens a page; at the end none has asked for anything, failed, or run what it was given."""
+    opened = []
+
+    def open_page(path: Path, fragment: str = "", width: int = 1400, **options) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        seen: list[str] = []
+        page.on("request", lambda request: seen.append(request.url.partition("#")[0]))
+        page.on("console", lambda message: seen.append(message.text))
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on("dialog", lambda dialog: seen.append(dialog.message))
+        opened.append((page, context, path, seen))
+        page.goto(f"{path.as_uri()}{fragment}")
+        expect(page.locator("#count")).not_to_be_empty()
+        return page
+
+    yield open_page
+    for page, context, path, seen in opened:
+        hit = page.evaluate("window.hit")
+        context.close()
+        assert hit is None
+        assert set(seen) == {path.as_uri()}
+
+
+def ids(page: Page) -> list[str]:
+    return page.locator(".item").evaluate_all("items => items.map((item) => item.dataset.id)")
+
+
+def settled(page: Page, pattern: str) -> str:
+    """Wait until the fragment matches, and return the address."""
+    page.wait_for_url(re.compile(pattern))
+    return page.url
+
+
+def chosen(page: Page) -> str:
+    return page.locator(".item[aria-selected=true]").get_attribute("data-id")
+
+
+# ---- without a browser
+
+
+def test_equal_results_make_equal_bytes(study):
+    first = study.build().read_bytes()
+    assert study.build().read_bytes() == first
+
+
+def test_the_page_holds_no_text_of_an_answer(tmp_path):
+    gold = [question(n, text, "SELECT 1") for n, text in enumerate(HOSTILE[:9])]
+    study = Study(tmp_path, gold, {"m/base": HOSTILE[:9]}, [choice(0, HOSTILE[1])])
+    text = study.build().read_text(encoding="utf-8")
+    assert text.count("</script>") == 2
+    assert "window.hit" not in text
+    assert '<h1 id="title">Answers: a &lt;small&gt; study</h1>' in text
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', text)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"https?://|//cdn|\bsrc=|@import|url\(", text)
+
+
+def test_a_long_text_is_cut_and_says_so():
+    assert cut("x" * LONGEST_TEXT) == "x" * LONGEST_TEXT
+    assert cut(LONG) == [LONG[:LONGEST_TEXT], len(LONG)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: write_json(s / "data/tables.json", []), r"tables\.json: no entry for database zoo"),
+        (lambda s: write_jsonl(s / "suite.jsonl", []), r"suite\.jsonl: has no question physics-00000"),
+        (
+            lambda s: write_jsonl(s / "runs/m/base/spider_rows.jsonl", []),
+            r"spider_rows\.jsonl: lacks 1 questions, dev-00000",
+        ),
+        (
+            lambda s: write_jsonl(s / "runs/m/base/spider_rows.jsonl", [{"id": "dev-9"}]),
+            r"spider_rows\.jsonl, line 1: id dev-9 is not among the questions",
+        ),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(tmp_path, change, message):
+    study = Study(tmp_path, SOME[:1], {"m/base": ["SELECT 1"]}, [choice(0)])
+    change(tmp_path)
+    with pytest.raises(UserError, match=message):
+        study.build()
+    assert not (tmp_path / "answers.html").exists()
+
+
+def test_a_run_without_files_is_refused(study):
+    with pytest.raises(UserError, match="found 4, 5 and 5 files, expected one of each of 5 runs"):
+        study.build(spider=study.files("spider.csv")[:4])
+
+
+# ---- what is shown
+
+
+def test_a_question_is_shown_with_all_that_became_of_it(study, show):
+    page = show(study.folder / "answers.html", "#task=spider&q=dev-00006")
+    expect(page.locator("h2")).to_have_text("Question 6 about bats?")
+    expect(page.get_by_label("Schema", exact=True)).to_have_text("t (a number key, </b>)")
+    expect(page.locator("section pre").first).to_have_text("SELECT a, b FROM t ORDER BY a")
+    run = page.locator("[data-run='llama/lr0.1']")
+    expect(run.locator("summary")).to_contain_text("wrong columns")
+    expect(run.locator("summary")).to_contain_text("the columns of the gold query in another order")
+    assert run.locator("pre").all_inner_texts() == [
+        "Here you are:\n```sql\nSELECT b, a FROM t\n```",
+        "SELECT b, a FROM t",
+    ]
+    head, sql_row, raw_row = run.locator(".verdicts tr").all()
+    assert head.locator("th").all_inner_texts()[1:] == ["Set", "Bag", "Ordered", "Test suite", "Columns in any order"]
+    expected = study.spider(1).loc["dev-00006"]
+    for row, suffix in ((sql_row, ""), (raw_row, "_raw")):
+        verdicts = ["✓ right" if expected[f"{name}{suffix}"] else "✗ wrong" for name in SEMANTICS]
+        assert row.locator("td").all_inner_texts() == verdicts
+    answer, gold = run.locator("table.rows").all()
+    assert answer.locator("thead th").all_inner_texts()[1:] == ["b", "a"]
+    assert gold.locator("tbody tr").first.locator("th, td").all_inner_texts() == [
+        "\u2212 1",
+        "0",
+        "<i onclick=hit()>U+202EU+0000",
+    ]
+    # Ten first rows, five more that the other lacks, and a sign that there are others.
+    assert gold.locator("tbody th").all_inner_texts() == [f"\u2212 {n}" for n in range(1, 16)]
+    assert gold.locator("tr.gap").count() == 1
+    expect(run).to_contain_text("15 of 40 rows, \u2212 rows that the answer lacks")
+
+
+def test_what_did_not_run_or_is_not_there_says_so(study, show):
+    page = show(study.folder / "answers.html", "#task=spider&q=dev-00001")
+    run = page.locator("[data-run='llama/base']")
+    expect(run.locator("summary")).to_contain_text("no such column: absent")
+    expect(run).to_contain_text("no rows: the query did not run")
+    page.goto(page.url.replace("dev-00001", "dev-00009"))
+    expect(page.locator("[data-run='llama/lr0.1']")).to_contain_text("There is no answer to this question.")
+    page.goto(page.url.replace("dev-00009", "dev-00003"))
+    expect(page.locator("section").filter(has_text="Gold query")).to_contain_text("no rows: any empty result is right")
+
+
+def test_multiple_choice_questions_have_their_own_tab(study, show):
+    page = show(study.folder / "answers.html")
+    page.get_by_role("tab", name="MMLU 12").click()
+    expect(page.locator("#count")).to_have_text("12 of 12 questions")
+    expect(page.locator(".choices li.key")).to_have_text("Aone  right answer")
+    expect(page.locator(".choices li").last).to_have_text("D<u>four</u>")
+    base, tuned = page.locator("[data-run='llama/base']"), page.locator("[data-run='llama/lr0.1']")
+    expect(base.locator(".bar").first).to_have_text("Letter by probabilityA ✓ right")
+    assert base.locator("tbody tr").first.locator("th, td").all_inner_texts() == ["A", "", "90.5%", "-0.10"]
+    expect(tuned.locator(".bar").first).to_have_text("Letter by probabilityB ✗ wrong")
+    expect(tuned.locator("pre")).to_have_text("<b>hm</b>U+0000")
+    expect(tuned.locator(".bar").last).to_have_text("Generated textno letter ✗ wrong")
+    page.get_by_label("Result").select_option("invalid")
+    page.get_by_label("Model").select_option("gemma/lr0.1")
+    page.get_by_label("Category").select_option("humanities")
+    wrong = [
+        q["id"]
+        for i, q in enumerate(read_jsonl(study.folder / "suite.jsonl"))
+        if i % 5 == 0 and q["category"] == "humanities"
+    ]
+    assert ids(page) == wrong
+    page.goto(f"{page.url.partition('#')[0]}#task=mmlu&q=physics-00001")
+    expect(page.locator("[data-run='llama/lr0.2']")).to_contain_text("There is no answer to this question.")
+
+
+def test_hostile_text_neither_runs_nor_breaks(tmp_path, show):
+    # Questions come from UTF-8, which has no lone surrogates.
+    texts = [text.encode("utf-8", "replace").decode() for text in HOSTILE]
+    questions = [question(n, text, "SELECT a, b FROM t") for n, text in enumerate(texts)]
+    study = Study(tmp_path, questions, {"m/base": HOSTILE, "m/lr1": HOSTILE[::-1]}, [choice(0, HOSTILE[1])])
+    page = show(study.build(known_defects=[HOSTILE[0]], accept_defect=["labels_cover_prompt"]))
+    expect(page.locator("#defects summary")).to_have_text("Known defects of this method: 2")
+    assert page.locator("#defects li").first.text_content() == HOSTILE[0]
+    for number, text in enumerate(HOSTILE):
+        page.goto(f"{page.url.partition('#')[0]}#task=spider&q=dev-{number:05d}")
+        shown = SHOWN.get(text, text)
+        title = SHOWN.get(texts[number], texts[number])
+        expect(page.locator(".where").last).to_contain_text(f"dev-{number:05d}")
+        assert page.locator("h2").text_content() == (title if text != LONG else LONG)
+        body = page.locator("[data-run='m/base'] .body")
+        if text:
+            assert body.locator("pre").first.text_content() == shown
+        else:
+            expect(body).to_contain_text("empty")
+        if text == LONG:
+            expect(body).to_contain_text("The first 10,000 of 100,008 characters; runs/m/base/spider.csv has them all.")
+    assert page.locator("script, img, iframe, svg, b b").count() == 1
+
+
+def test_the_policy_stops_what_a_text_could_try(study, browser):
+    # Not by `show`, which wants a page without violations.
+    asked = []
+
+    def answer(request):
+        asked.append(request.path)
+        request.send_response(200)
+        request.end_headers()
+
+    with serve(answer) as address:
+        page = browser.new_page()
+        page.goto((study.folder / "answers.html").as_uri())
+        expect(page.locator("#count")).not_to_be_empty()
+        tried = page.evaluate(
+            """async (address) => {
+                const outcome = {};
+                const attempt = (name, act) => {
+                    try { act(); outcome[name] = "done"; } catch { outcome[name] = "refused"; }
+                };
+                try { await fetch(address); outcome.fetch = "done"; } catch { outcome.fetch = "refused"; }
+                for (const tag of ["img", "script", "iframe"]) {
+                    attempt(tag, () => {
+                        const element = document.createElement(tag);
+                        element.src = address + "/" + tag;
+                        document.body.append(element);
+                    });
+                }
+                attempt("inline", () => {
+                    const inline = document.createElement("script");
+                    inline.append("window.hit = 1");
+                    document.body.append(inline);
+                });
+                attempt("handler", () => {
+                    const button = document.createElement("button");
+                    button.setAttribute("onclick", "window.hit = 1");
+                    document.body.append(button);
+                    button.click();
+                });
+                attempt("html", () => { document.body.innerHTML += "<b>x</b>"; });
+                await new Promise((done) => setTimeout(done, 200));
+                return { ...outcome, hit: window.hit ?? null };
+            }""",
+            address,
+        )
+        page.close()
+    assert asked == []
+    assert (tried["fetch"], tried["html"], tried["hit"]) == ("refused", "refused", None)
+
+
+# ---- finding a question
+
+
+def test_filters_show_the_questions_that_the_records_name(study, show):
+    page = show(study.folder / "answers.html")
+    runs = ["llama/base", "llama/lr0.1", "llama/lr0.2", "gemma/base", "gemma/lr0.1"]
+    frames = {run: study.spider(number) for number, run in enumerate(runs)}
+    pairs = [("llama/base", "llama/lr0.1"), ("llama/base", "llama/lr0.2"), ("gemma/base", "gemma/lr0.1")]
+    every = [q["id"] for q in SOME]
+    assert ids(page) == every
+
+    def check(**fields):
+        page.get_by_role("button", name="Clear all").click() if page.locator("#clear").is_visible() else None
+        for label, option in fields.items():
+            page.get_by_label(label.replace("_", " "), exact=True).select_option(option)
+        return ids(page)
+
+    for semantics in SEMANTICS:
+
+        def right(run, i, semantics=semantics):
+            return bool(frames[run].loc[i, semantics])
+
+        def changed(base, tuned, i, before, after, right=right):
+            return right(base, i) is bool(before) and right(tuned, i) is bool(after)
+
+        for kind, (before, after) in {"lost": (1, 0), "gained": (0, 1), "both": (1, 1), "neither": (0, 0)}.items():
+            found = check(Right_means=semantics, Base_against_tuned=kind)
+            assert found == [i for i in every if any(changed(*pair, i, before, after) for pair in pairs)]
+            page.get_by_label("Model").select_option("llama/lr0.1")
+            assert ids(page) == [i for i in every if changed(*pairs[0], i, before, after)]
+        assert check(Right_means=semantics, Model="gemma/base", Result="wrong") == [
+            i for i in every if not right("gemma/base", i)
+        ]
+        count = sum(right("llama/lr0.1", i) for i in every)
+        expect(page.locator("#field-model option[value='llama/lr0.1']")).to_have_text(
+            f"llama lr0.1 ({count} of 10 right)"
+        )
+    for name in {c for frame in frames.values() for c in frame["error_class"]}:
+        assert check(Result=f"class:{name}") == [
+            i for i in every if any(f.loc[i, "error_class"] == name for f in frames.values())
+        ]
+    # Of one and the same adapter.
+    found = check(Result="class:wrong_rows", Base_against_tuned="lost")
+    classes = {run: frame["error_class"] for run, frame in frames.items()}
+    bag = {run: frame["bag"] for run, frame in frames.items()}
+    assert found == [
+        i for i in every if any(bag[b][i] and not bag[t][i] and classes[t][i] == "wrong_rows" for b, t in pairs)
+    ]
+    assert len(found) > 1
+    assert check(Hardness="hard") == every[2::4]
+    assert check(Database="zoo") == every
+    assert len(ids(page)) == 10
+
+
+def test_an_adapter_is_shown_beside_its_base(study, show):
+    page = show(study.folder / "answers.html", "#task=spider&model=gemma%2Flr0.1")
+    assert page.locator("[data-run]").evaluate_all("x => x.map((e) => e.dataset.run)") == ["gemma/base", "gemma/lr0.1"]
+    assert page.locator(".item").first.locator(".mark").count() == 2
+
+
+def test_search_takes_words_of_questions_sql_and_answers(study, show):
+    page = show(study.folder / "answers.html")
+    box = page.get_by_label("Search questions and answers")
+    for words, found in {
+        "OWLS": ["dev-00004"],
+        "here you are": ["dev-00006"],
+        "you ORDER bats": ["dev-00006"],
+        "no such column": ["dev-00001", "dev-00004", "dev-00005", "dev-00008"],
+        "dev-00007": ["dev-00007"],
+        "nowhere": [],
+    }.items():
+        box.fill(words)
+        assert ids(page) == found
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("main")).to_have_text("No question fits the filters.")
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.locator("#count")).to_have_text("10 of 10 questions")
+    expect(box).to_have_value("")
+
+
+def test_a_link_keeps_filters_and_question(study, show):
+    page = show(study.folder / "answers.html")
+    page.get_by_label("Hardness").select_option("medium")
+    page.get_by_label("Right means").select_option("ordered")
+    page.get_by_label("Search questions and answers").fill("no such column")
+    page.locator(".item").nth(1).click()
+    expect(page.locator("h2")).to_have_text("Question 5 about crows?")
+    address = settled(page, "q=dev-00005")
+    expect(page.get_by_role("link", name="Link to this question")).to_have_attribute(
+        "href", address[address.index("#") :]
+    )
+    other = show(study.folder / "answers.html", address[address.index("#") :])
+    expect(other.locator("h2")).to_have_text("Question 5 about crows?")
+    assert ids(other) == ids(page) == ["dev-00001", "dev-00005"]
+    assert other.get_by_label("Right means").input_value() == "ordered"
+    assert chosen(other) == "dev-00005"
+    # A question that the filters leave out is shown all the same.
+    other.goto(address.replace("dev-00005", "dev-00000"))
+    expect(other.locator("h2")).to_have_text("Question 0 about lions?")
+    expect(other.locator("main")).to_contain_text("not among those found")
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["#", "#%", "#task=constructor&q=__proto__&model=<b>&db=../x&semantics=0", "#q=dev-99999&class=class:%00"],
+)
+def test_a_fragment_that_says_nothing_known_is_passed_over(study, show, fragment):
+    page = show(study.folder / "answers.html", fragment)
+    expect(page.locator("#count")).to_have_text("10 of 10 questions")
+    assert chosen(page) == "dev-00000"
+
+
+# ---- by hand
+
+
+def test_everything_can_be_done_from_the_keyboard(study, show):
+    page = show(study.folder / "answers.html")
+    press = page.keyboard.press
+    press("j")
+    press("j")
+    press("k")
+    assert chosen(page) == "dev-00001"
+    press("/")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.type("jk toads")
+    assert ids(page) == []
+    page.locator("#search").fill("toads")
+    assert chosen(page) == "dev-00009"
+    page.locator("#search").fill("")
+    press("Enter")
+    expect(page.locator("#list")).to_be_focused()
+    assert page.locator("#list").evaluate("list => getComputedStyle(list).outlineStyle") == "solid"
+    press("Home")
+    assert chosen(page) == "dev-00000"
+    press("ArrowDown")
+    assert chosen(page) == "dev-00001"
+    assert page.locator("#list").get_attribute("aria-activedescendant") == page.locator(
+        ".item[aria-selected=true]"
+    ).get_attribute("id")
+    press("End")
+    assert chosen(page) == "dev-00009"
+    press("j")
+    assert chosen(page) == "dev-00009"
+    press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    press("k")
+    assert chosen(page) == "dev-00008"
+    press("Escape")
+    expect(page.locator("#list")).to_be_focused()
+    page.locator("#tab-spider").focus()
+    press("ArrowRight")
+    expect(page.get_by_role("tab", name="MMLU")).to_be_focused()
+    expect(page.get_by_role("tab", name="MMLU")).to_have_attribute("aria-selected", "true")
+    press("j")
+    assert chosen(page) == "physics-00001"
+    # Once round with Tab: each stop has a name and can be seen to have the focus.
+    stops = set()
+    for _ in range(60):
+        press("Tab")
+        stop = page.evaluate(
+            """() => {
+                const e = document.activeElement;
+                if (e === document.body) return null;
+                const name = e.getAttribute("aria-label") || e.labels?.[0]?.textContent || e.textContent;
+                return [e.id || e.tagName, name.trim().length > 0, getComputedStyle(e).outlineStyle !== "none"];
+            }"""
+        )
+        if stop is None:
+            break
+        stops.add(stop[0])
+        assert stop[1:] == [True, True], stop
+    assert {"search", "field-model", "field-change", "list", "link"} <= stops
+
+
+def test_on_a_phone_the_list_gives_way_to_the_question(study, show):
+    page = show(study.folder / "answers.html", width=390)
+    expect(page.locator("main")).to_be_hidden()
+    expect(page.locator("#fields")).to_be_hidden()
+    page.get_by_text("Filters").click()
+    page.get_by_label("Hardness").select_option("hard")
+    page.locator(".item").nth(1).click()
+    expect(page.locator("h2")).to_have_text("Question 6 about bats?")
+    expect(page.locator("#list")).to_be_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("main").evaluate("main => main.scrollWidth <= main.clientWidth")
+    page.get_by_role("button", name="← List").click()
+    expect(page.locator("#list")).to_be_visible()
+    expect(page.locator("main")).to_be_hidden()
+    page.locator(".item").first.click()
+    expect(page.locator("h2")).to_have_text("Question 2 about bears?")
+    page.go_back()
+    expect(page.locator("#list")).to_be_visible()
+    assert ids(page) == ["dev-00002", "dev-00006"]
+
+
+def test_dark_and_light_differ(study, show):
+    colours = {
+        scheme: show(study.folder / "answers.html", color_scheme=scheme).evaluate(
+            "getComputedStyle(document.body).backgroundColor"
+        )
+        for scheme in ("light", "dark")
+    }
+    assert colours["light"] != colours["dark"]
+
+
+# ---- of any size
+
+
+def test_a_study_without_adapters(tmp_path, show):
+    page = show(Study(tmp_path, SOME, {"m/base": ["SELECT 1"] * 10}, [choice(0)]).build())
+    expect(page.get_by_label("Base against tuned")).to_have_count(0)
+    assert page.locator("[data-run]").count() == 1
+    expect(page.locator("#order")).to_have_text("Marks: base")
+
+
+def test_thirty_adapters_are_folded(tmp_path, show):
+    given = {"m/base": ["SELECT 1"] * 2} | {f"m/lr{n}": [SOME[0]["query"], "SELECT 1"] for n in range(30)}
+    page = show(Study(tmp_path, SOME[:2], given, [choice(0)]).build())
+    assert page.locator("[data-run]").count() == 31
+    assert page.locator(".body").count() == 0
+    expect(page.locator(".item").first).to_contain_text("30 of 31 right")
+    page.locator("[data-run='m/lr7'] summary").click()
+    expect(page.locator(".body pre")).to_have_text(SOME[0]["query"])
+    # It stays open for the next question.
+    page.keyboard.press("j")
+    expect(page.locator("h2")).to_have_text("Question 1 about tigers?")
+    expect(page.locator("[data-run='m/lr7'] .body")).to_be_visible()
+    assert page.locator(".body").count() == 1
+
+
+def test_a_base_with_other_examples_has_no_answers_of_its_own_on_mmlu(tmp_path, show):
+    given = {run: ["SELECT 1"] * 2 for run in ("m/base", "m/base@shots0", "m/lr1")}
+    page = show(Study(tmp_path, SOME[:2], given, [choice(0)]).build())
+    assert page.locator("[data-run]").count() == 3
+    assert page.get_by_label("Model").locator("option").count() == 4
+    page.get_by_role("tab", name="MMLU 1").click()
+    expect(page.locator("[data-run]")).to_have_count(2)
+    assert page.get_by_label("Model").locator("option").count() == 3
+    assert page.locator("[data-run='m/base@shots0']").count() == 0
+
+
+def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
+    with zipfile.ZipFile(shared_data / "spider/spider_data.zip") as archive:
+        dev = json.loads(archive.read("spider_data/dev.json"))
+        names = {f"database/{row['db_id']}/{row['db_id']}.sqlite" for row in dev}
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True)
+            path.write_bytes(archive.read(f"spider_data/{name}"))
+        (tmp_path / "tables.json").write_bytes(archive.read("spider_data/tables.json"))
+    write_json(
+        tmp_path / "manifest.json", {"files": {name: {"sha256": sha256_file(tmp_path / name)} for name in names}}
+    )
+    questions = [
+        question(n, row["question"], row["query"], hardness(row["query"])) | {"db_id": row["db_id"]}
+        for n, row in enumerate(dev)
+    ]
+    write_jsonl(tmp_path / "dev.jsonl", questions)
+    suite = [choice(n) for n in range(150)]
+    write_jsonl(tmp_path / "suite.jsonl", suite)
+    systems = {path.stem: read_jsonl(path) for path in sorted((shared_data / "predictions").glob("*.jsonl"))}
+    folders = []
+    for number, (name, rows) in enumerate(systems.items()):
+        folders.append(tmp_path / "runs/published" / name)
+        at = folders[-1]
+        at.mkdir(parents=True)
+        (at / "answers.jsonl").write_text(
+            "".join(json.dumps({"id": f"dev-{row['index']:05d}", "answer": row["pred"]}) + "\n" for row in rows)
+        )
+        score_spider(
+            at / "answers.jsonl", tmp_path / "dev.jsonl", tmp_path / "dev.jsonl", tmp_path / "manifest.json",
+            at / "spider.csv", at / "spider_rows.jsonl", timeout_s=30, jobs=2,
+        )  # fmt: skip
+        write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(suite)])
+    page_file = tmp_path / "answers.html"
+    answers(
+        *([at / name for at in folders] for name in ("spider.csv", "mmlu.csv", "spider_rows.jsonl")),
+        tmp_path / "suite.jsonl", tmp_path / "tables.json", page_file, "published",
+        [{"model": "published", "variant": name} for name in systems],
+    )  # fmt: skip
+    assert page_file.stat().st_size < 2_000_000
+
+    page = show(page_file, "#semantics=test_suite")
+    expect(page.locator("#count")).to_have_text("1,034 of 1,034 questions")
+    expect(page.locator("h2")).to_have_text("How many singers do we have?")
+    for name, at in zip(systems, folders, strict=True):
+        right = read_records(at / "spider.csv", SPIDER_COLUMNS)["test_suite"].sum()
+        expect(page.locator(f"#field-model option[value='published/{name}']")).to_have_text(
+            f"{name} ({right} of 1,034 right)"
+        )
+    # Only what is in view is in the document.
+    assert page.locator(".item").count() < 60
+    page.locator("#list").focus()
+    page.keyboard.press("End")
+    assert chosen(page) == "dev-01033"
+    expect(page.locator("h2")).to_have_text(dev[-1]["question"].strip())
+    picked = random.Random(0).sample(range(1034), 5)
+    for number in picked:
+        page.goto(f"{page_file.as_uri()}#q=dev-{number:05d}")
+        expect(page.locator("section pre").first).to_have_text(dev[number]["query"])
+        assert page.locator(".verdicts").count() == 5

@@ -1,0 +1,403 @@
+import itertools
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import figures as module
+from _study import draw, mmlu_records, spider_records, study, table_paths, with_shots
+from common.files import UserError
+from figures import (
+    MOST_LABELS,
+    MOST_MATRICES,
+    MOST_PANELS,
+    Words,
+    by_shots,
+    curves,
+    domain,
+    figures,
+    pareto_front,
+    read_points,
+)
+from present.charts import COLOURS, fitted, meet, nearest, place, text_width, wrapped
+from tables import tables
+
+PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
+TABLES = ("execution_accuracy", "mmlu", "regression", "databases", "confusion", "seeds")
+
+
+def report(folder, run, history=True, evaluated=False, best=None):
+    """Write a train.json with a falling loss; return its path."""
+    path = folder / "runs" / run["model"] / run["variant"] / "train.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    losses = [{"step": step, "loss": 1.0 / step} for step in range(5, 51, 5)] if history else []
+    evaluations = [{"step": step, "eval_loss": 1.1 / step} for step in (25, 50)] if evaluated else []
+    content = {"history": losses, "eval_history": evaluations, "best_step": best, "steps": 50, "rows": 400}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
+    """Write tables and pictures; return the arguments of `figures` and the texts of each picture."""
+    folder.mkdir(exist_ok=True)
+    paths = table_paths(folder)
+    tables(outputs=paths, **arguments)
+    inputs = {name: paths[name] for name in TABLES}
+    inputs["train"] = [
+        report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base" and "point" not in run
+    ]
+    inputs["outputs"] = {f"{name}_{end}": folder / f"{name}.{end}" for name in pictures for end in ("svg", "pdf")}
+    figures(**inputs, language=language)
+    for name in pictures:
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF-")
+    return inputs, {name: texts(folder / f"{name}.svg") for name in pictures}
+
+
+def texts(path):
+    """Return the texts of a picture, which must be no wider than a page allows."""
+    root = ElementTree.parse(path).getroot()
+    assert float(root.get("width")) <= 740, path
+    return [element.text for element in root.iter() if element.tag.endswith(("text", "tspan")) and element.text]
+
+
+def swept_seeds(folder, rights):
+    """A study of one learning rate whose seeds have these right answers of 40; the base has 10."""
+    runs = [{"model": "demo", "variant": "base", "settings": {}}]
+    runs += [
+        {
+            "model": "demo",
+            "variant": f"lr0.001-seed{n}",
+            "settings": {"training.learning_rate": 0.001, "training.seed": n},
+        }
+        for n in range(1, len(rights) + 1)
+    ]
+    return {
+        "spider": [spider_records(folder / f"{i}.csv", [1] * k + [0] * (40 - k)) for i, k in enumerate([10, *rights])],
+        "mmlu": [mmlu_records(folder / f"{i}m.csv", [1] * 20 + [0] * 10) for i in range(len(runs))],
+        "runs": runs,
+        "study": "test",
+        "confidence_level": 0.9,
+        "semantics": "set",
+    }
+
+
+@pytest.mark.parametrize(("adapters", "models"), [(0, 1), (2, 1), (30, 1), (1, 3), (7, 2)])
+def test_every_run_is_named_in_every_picture(tmp_path, adapters, models):
+    names = ("llama", "mistral", "gemma")[:models]
+    arguments = study(tmp_path, adapters, names)
+    _, found = drawn(tmp_path, arguments)
+    assert found["tradeoff"].count("base") == models
+    whole = {name: " ".join(words).replace("- ", "-") for name, words in found.items()}
+    for run in arguments["runs"]:
+        if run["variant"] == "base":
+            assert "base" in found["hardness"]
+            continue
+        for name in PICTURES:
+            assert run["variant"] in whole[name], name
+            assert run["model"] in whole[name] or models == 1, name
+    n = "n = 200 Spider questions (bag semantics) and 150 MMLU questions."
+    assert n in found["tradeoff"]
+    assert "Spider execution accuracy (%, bag semantics)" in found["tradeoff"]
+    for name in ("tradeoff", "hardness", "databases"):
+        assert ("95%" in whole[name] and "bag semantics" in whole[name]) or adapters * models > MOST_PANELS
+    if not adapters:
+        for name in ("differences", "error_flow", "loss"):
+            assert len(found[name]) == 2
+            assert found[name][1].startswith("This study has no adapters: ")
+
+
+def test_bytes_are_the_same_again(tmp_path):
+    inputs, _ = drawn(tmp_path, study(tmp_path, 1, ("llama", "gemma")), evaluated=True, best=50)
+    again = {name: tmp_path / f"again-{path.name}" for name, path in inputs["outputs"].items()}
+    figures(**inputs | {"outputs": again})
+    for name, path in inputs["outputs"].items():
+        assert again[name].read_bytes() == path.read_bytes(), name
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in again.values())
+
+
+@pytest.mark.parametrize("number", [2, 8, 12, 30])
+def test_no_label_covers_another_or_a_point(number):
+    points = [
+        {"label": f"lr0.000{i}" if number <= MOST_LABELS else str(i), "x": 60 + 30 * (i % 7) + 3 * i, "y": 80 + 9 * i}
+        for i in range(number)
+    ]
+    for point in points:
+        point |= {"x_low": point["x"] - 30, "x_high": point["x"] + 30, "y_low": point["y"] + 40}
+        point |= {"y_high": point["y"] - 40}
+    taken = (460, 0, 560, 30)
+    spots = place(points, 560, 400, [taken])
+    boxes = [spot["box"] for spot in spots]
+    for box, point in zip(boxes, points, strict=True):
+        assert box[0] >= 0 and box[1] >= 0 and box[2] <= 560 and box[3] <= 400
+        assert box[2] - box[0] >= text_width(point["label"])
+        assert not meet(box, taken)
+        assert not any(meet((p["x"] - 5, p["y"] - 5, p["x"] + 5, p["y"] + 5), box) for p in points)
+    assert not any(meet(a, b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_label_far_from_its_point_has_a_line_to_its_nearest_side():
+    crowd = [{"label": "a", "x": 200 + i, "y": 200, "x_low": None} for i in range(9)]
+    spots = place(crowd, 400, 400)
+    assert any(spot["far"] for spot in spots)
+    assert nearest(0, 5, (10, 0, 20, 10)) == (10, 5)
+
+
+def test_the_pareto_front_is_of_one_model():
+    runs = [
+        {"model": model, "x": x, "y": y}
+        for model, x, y in [("a", 40, 60), ("a", 50, 60), ("a", 60, 50), ("a", 55, 50), ("b", 10, 10), ("a", 60, 50)]
+    ]
+    assert pareto_front(runs) == {1, 2, 4, 5}
+
+
+def test_limits_hold_all_intervals():
+    assert domain([20, 40], [30, 50]) == [15, 55]
+    assert domain([0], [4]) == [-3, 20]
+    assert domain([96], [100]) == [80, 103]
+
+
+def test_long_names_stay_unlike_each_other():
+    names = [f"lr0.0001-modules{'q_proj+' * 6}r{i}-{'x' * 30}" for i in (2, 4)]
+    assert len(set(fitted(names, 120))) == 2
+    assert all(text_width(name) <= 120 for name in fitted(names, 120))
+    assert fitted(["short"], 120) == ["short"]
+    assert wrapped("lr0.0001-r8 of all", text_width("lr0.0001-")) == ["lr0.0001-", "r8 of all"]
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_all_wrong_and_all_right(tmp_path, right):
+    arguments = study(tmp_path, 1)
+    for path in arguments["spider"]:
+        spider_records(path, [right] * 20)
+    for path in arguments["mmlu"]:
+        mmlu_records(path, [right] * 30)
+    _, found = drawn(tmp_path, arguments, ("tradeoff", "error_flow", "databases", "differences"))
+    assert "base" in found["tradeoff"]
+    assert "Pareto front: no run has more of both" not in found["tradeoff"]
+    assert {"20", "right" if right else "wrong rows"} <= set(found["error_flow"])
+
+
+def test_chance_is_drawn_where_it_is_in_sight(tmp_path):
+    arguments = study(tmp_path, 1)
+    assert "chance (25%)" not in drawn(tmp_path, arguments, ("tradeoff",))[1]["tradeoff"]
+    mmlu_records(arguments["mmlu"][1], draw(150, 0.27, 1))
+    assert "chance (25%)" in drawn(tmp_path, arguments, ("tradeoff",))[1]["tradeoff"]
+
+
+def test_levels_of_hardness_without_questions_are_left_out_by_name(tmp_path):
+    arguments = study(tmp_path, 1)
+    for path in arguments["spider"]:
+        spider_records(path, [1, 0] * 10, hardness="medium")
+    _, found = drawn(tmp_path, arguments, ("hardness", "databases"))
+    assert "The study has no questions of these levels: easy, hard, extra." in found["hardness"]
+    assert found["hardness"].count("n = 20") == 2
+    assert {"zoo (20)"} <= set(found["databases"])
+
+
+@pytest.mark.parametrize("adapters", [MOST_MATRICES, MOST_MATRICES + 1])
+def test_the_error_classes_are_those_of_the_records(tmp_path, adapters):
+    arguments = study(tmp_path, adapters)
+    spider_records(arguments["spider"][0], [1] * 60 + [0] * 40)
+    for path in arguments["spider"][1:]:
+        spider_records(path, [1] * 45 + [0] * 15 + [1] * 23 + [0] * 17)
+    _, found = drawn(tmp_path, arguments, ("error_flow",))
+    counts = [text for text in found["error_flow"] if text.isdecimal()]
+    if adapters == MOST_MATRICES:
+        # Each adapter: four cells, and the sums of rows and columns.
+        assert sorted(counts) == sorted(["45", "15", "23", "17", "60", "40", "68", "32"] * adapters)
+    else:
+        assert [counts.count(n) for n in ("45", "15", "23", "17")] == [adapters] * 4
+        assert {"n = 60", "n = 40"} <= set(found["error_flow"])
+
+
+def test_rare_classes_are_drawn_as_one():
+    classes = ["ok"] * 500 + ["no_sql"] * 497 + ["timeout"] * 2 + ["forbidden"]
+    rows = pd.DataFrame({"base_class": classes, "tuned_class": classes}).value_counts().rename("n").reset_index()
+    rows = rows.assign(model="m", variant="a", questions=1000)
+    words = module.error_flow(rows, module.Words("en")).to_json()
+    assert "other classes" in words
+    assert "timeout" not in words
+    assert "no SQL" in words
+
+
+def test_many_adapters_have_their_differences_in_cells(tmp_path):
+    arguments = study(tmp_path, MOST_PANELS + 1)
+    inputs, found = drawn(tmp_path, arguments, ("databases",))
+    table = pd.read_csv(inputs["databases"])
+    for value in table["difference_pp"].dropna():
+        assert f"{value:+.0f}".replace("-", "\u2212").replace("+0", "0") in found["databases"]
+
+
+def test_losses(tmp_path):
+    arguments = study(tmp_path, 2)
+    _, found = drawn(tmp_path, arguments, ("loss",))
+    assert "training rows" in found["loss"]
+    assert "validation rows" not in found["loss"]
+    _, found = drawn(tmp_path, arguments, ("loss",), evaluated=True, best=25)
+    assert {"validation rows", "checkpoint that was kept", "400 training rows."} <= set(found["loss"])
+    _, found = drawn(tmp_path, arguments, ("loss",), history=False)
+    assert found["loss"].count("no loss was logged") == 2
+
+
+def test_seeds_are_drawn_with_their_mean_and_deviation(tmp_path):
+    arguments = swept_seeds(tmp_path, [20, 24, 31])
+    _, found = drawn(tmp_path, arguments, ("seeds",))
+    assert {"lr0.001", "seed 1", "seed 2", "seed 3"} <= set(found["seeds"])
+    # (25 + 35 + 52.5) / 3 and the deviation with n - 1.
+    assert "mean +37.5 pp, SD 13.9 pp" in found["seeds"]
+    assert "mean +0.0 pp, SD 0.0 pp" in found["seeds"]
+    assert any("90% intervals; set semantics" in text for text in found["seeds"])
+
+
+def with_points(folder, adapters=2, models=("demo",)):
+    """A study whose first adapters have three strengths and two steps each, and a soup."""
+    arguments = study(folder, adapters, models)
+    rates = [run for run in arguments["runs"] if run["variant"] != "base"]
+    points = [
+        (run, f"{run['variant']}@{end}", {"of": [run["variant"]], **point})
+        for run in rates
+        for end, point in [(s, {"strength": s}) for s in (0.25, 0.5, 1.5)]
+        + [(f"step{s}", {"step": s}) for s in (9, 25)]
+    ]
+    points += [(run, "soup-all", {"of": [r["variant"] for r in rates[:2]], "soup": "all"}) for run in rates[::adapters]]
+    for number, (run, name, point) in enumerate(points):
+        arguments["runs"].append({"model": run["model"], "variant": name, "settings": {}, "point": point})
+        arguments["spider"].append(spider_records(folder / f"p{number}.csv", draw(200, 0.5, 200 + number)))
+        arguments["mmlu"].append(mmlu_records(folder / f"pm{number}.csv", draw(150, 0.6, 300 + number)))
+    return arguments
+
+
+@pytest.mark.parametrize(("adapters", "models"), [(1, ("demo",)), (2, ("demo", "other")), (9, ("demo",))])
+@pytest.mark.parametrize("language", ["en", "pt"])
+def test_strength_and_trajectory(tmp_path, adapters, models, language):
+    arguments = with_points(tmp_path, adapters, models)
+    _, found = drawn(tmp_path / "drawn", arguments, ("strength", "trajectory"), language)
+    # From the base model at 0 to the adapter at 1, or at its last step.
+    for position in ("0", "0.25", "0.5", "1", "1.5"):
+        assert position.replace(".", "," if language == "pt" else ".") in found["strength"]
+    assert "soup-all" in found["strength"]
+    assert "soup-all" not in found["trajectory"]
+    if adapters * len(models) <= len(COLOURS):
+        assert {"9", "25", "50", "base"} <= set(found["trajectory"])
+        named = {run["variant"] for run in arguments["runs"] if run["variant"] != "base" and "point" not in run}
+        for texts in found.values():
+            assert all(any(name in text for text in texts) for name in named)
+
+
+def test_the_curve_goes_through_the_tables_numbers(tmp_path):
+    inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 1), ())
+    points = read_points(inputs["execution_accuracy"], inputs["mmlu"])
+    picture = curves(points, "strength", {("demo", "lr0.0001-r8-seed42"): 1.0}, Words("en")).to_dict()
+    panel, _ = picture["vconcat"][1]["hconcat"]
+    line = next(layer for layer in panel["layer"] if layer["mark"]["type"] == "line")
+    data = line.get("data") or panel["data"]
+    rows = json.loads(data["values"] if "values" in data else picture["datasets"][data["name"]])
+    by_name = points.set_index("variant")["x"]
+    name = "lr0.0001-r8-seed42"
+    assert [(row["position"], row["x"]) for row in rows] == [
+        (0, by_name["base"]),
+        *((s, by_name[f"{name}@{s}"]) for s in (0.25, 0.5)),
+        (1.0, by_name[name]),
+        (1.5, by_name[f"{name}@1.5"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "models", "language"), [(0, ("demo",), "en"), (2, ("demo", "other"), "pt"), (9, ("demo",), "en")]
+)
+def test_examples_in_the_prompt(tmp_path, adapters, models, language):
+    arguments = with_shots(study(tmp_path, adapters, models), tmp_path, {0: [0, 1] * 100, 5: [1] * 200})
+    inputs, found = drawn(tmp_path / "drawn", arguments, ("shots",), language)
+    points = read_points(inputs["execution_accuracy"], inputs["mmlu"])
+    picture = by_shots(points, Words(language)).to_dict()
+    (panels,) = [row["hconcat"] for row in picture["vconcat"] if "hconcat" in row]
+    for model, panel in zip(models, panels, strict=True):
+        of_layers = [layer.get("data") or panel["data"] for layer in panel["layer"]]
+        of_layers = [json.loads(d["values"] if "values" in d else picture["datasets"][d["name"]]) for d in of_layers]
+        x = points[points["model"] == model].set_index("variant")["x"]
+        expected = [(0, x["base@shots0"]), (3, x["base"]), (5, x["base@shots5"])]
+        assert [(row["shots"], row["x"]) for row in of_layers[-1]] == expected
+        lines = {row["variant"]: row["x"] for row in of_layers[0]} if adapters else {}
+        best = sorted(x[[name for name in x.index if not name.startswith("base")]], reverse=True)[:4]
+        assert list(lines.values()) == best
+        assert all(any(name in text for text in found["shots"]) for name in lines)
+    few = {"en": "Lines: the 4 adapters of the highest", "pt": "Linhas: os 4 adaptadores de maior"}[language]
+    assert any(few in text for text in found["shots"]) == (adapters > 4)
+
+
+def test_points_are_in_no_other_picture(tmp_path):
+    before, _ = drawn(tmp_path / "before", study(tmp_path / "a", 2))
+    arguments = with_shots(with_points(tmp_path / "b", 2), tmp_path, {0: [0] * 200})
+    after, _ = drawn(tmp_path / "after", arguments)
+    for name, path in before["outputs"].items():
+        if name.endswith("_svg"):
+            assert path.read_bytes() == after["outputs"][name].read_bytes(), name
+
+
+def rings(path):
+    """Return the places of the rings in a picture: all that are round, larger than a point and black."""
+    return re.findall(r'translate\(([^)]*)\)" d="M7\.[^"]*" stroke="#222222"', path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("adapters", "chosen", "language", "word"),
+    [(2, "first", "pt", "recomendado"), (13, "first@0.5", "en", "recommended"), (1, "base", "en", "recommended")],
+)
+def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, word):
+    arguments = with_points(tmp_path, adapters)
+    chosen = chosen.replace("first", arguments["runs"][1]["variant"])
+    inputs, found = drawn(tmp_path, arguments, ("tradeoff",), language)
+    picture = tmp_path / "tradeoff.svg"
+    assert word not in found["tradeoff"]
+    assert not rings(picture)
+    table = pd.DataFrame({"model": "demo", "variant": [chosen, "soup-all"], "choice": ["recommended", "gains less"]})
+    table.to_csv(tmp_path / "recommendation.csv", index=False)
+    figures(**inputs, language=language, recommendation=tmp_path / "recommendation.csv")
+    after = texts(picture)
+    assert word in after
+    # In the legend, and around a run's own mark.
+    _, place = rings(picture)
+    assert re.findall(r'translate\(([^)]*)\)" d="M[^7]', picture.read_text()).count(place) == 1
+    # A point of `evaluation` is there if it is the one, and no other is; what was trained is there anyway.
+    assert chosen in after
+    assert [text for text in after if "@" in text or "soup" in text] == [chosen] * ("@" in chosen)
+
+
+def test_only_the_pictures_that_are_asked_for_are_drawn(tmp_path):
+    drawn(tmp_path, swept_seeds(tmp_path, [20]), ("tradeoff",))
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["tradeoff.svg"]
+
+
+def test_portuguese(tmp_path):
+    for folder, arguments, pictures in (
+        ("few", swept_seeds(tmp_path, [20, 24]), (*PICTURES, "seeds")),
+        ("many", study(tmp_path / "many", 13), ("tradeoff", "databases", "error_flow")),
+        ("none", study(tmp_path / "none", 0), ("tradeoff", "differences", "error_flow", "loss", "seeds")),
+    ):
+        _, found = drawn(tmp_path / folder, arguments, pictures, "pt", evaluated=True, best=25)
+        words = " ".join(itertools.chain(*found.values()))
+        assert not re.search(r"\b(the|of|and|adapters|questions|no run)\b", words), words
+        if folder == "few":
+            assert "média +30,0 pp, DP 7,1 pp" in words
+    assert list(module.PORTUGUESE) == list(dict.fromkeys(module.PORTUGUESE))
+    for english, portuguese in module.PORTUGUESE.items():
+        assert sorted(re.findall(r"{\w+}", english)) == sorted(re.findall(r"{\w+}", portuguese)), english
+
+
+def test_tables_of_other_runs_are_refused(tmp_path):
+    a, _ = drawn(tmp_path / "a", study(tmp_path / "a", 1), ())
+    b, _ = drawn(tmp_path / "b", study(tmp_path / "b", 2), ())
+    with pytest.raises(UserError, match="other runs"):
+        read_points(a["execution_accuracy"], b["mmlu"])
+
+
+def test_drawing_needs_no_model_library():
+    scripts = Path(module.__file__).parent
+    code = "import sys, figures; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,78 @@
+"""Further yardsticks: the table of lm-evaluation-harness's tasks, and that its absence is said at once."""
+
+import importlib.util
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.access import check_harness
+from common.files import UserError, write_json
+from custom_metrics.stats import clustered_difference
+from harness_table import harness_table
+from present.sheets import markdown, read_table, sheet
+
+RUNS = [
+    {"model": "m", "variant": "base", "settings": {}},
+    {"model": "m", "variant": "a", "settings": {}},
+    {"model": "m", "variant": "b", "settings": {}},
+]
+
+
+def scores(path, values, first=0):
+    """Write what `harness` writes of one task with one metric for each question, and one without."""
+    samples = [
+        {"task": "t", "filter": "none", "doc_id": first + i, "doc_hash": f"h{first + i}", "acc": float(value)}
+        for i, value in enumerate(values)
+    ]
+    results = [
+        {"task": "t", "metric": "acc", "filter": "none", "value": float(np.mean(values)), "n": len(values)},
+        {"task": "t", "metric": "perplexity", "filter": "none", "value": 9.5, "n": len(values)},
+    ]
+    # The order of the samples is nobody's business.
+    write_json(path, {"lm_eval": "0", "shots": {"t": 2}, "results": results, "samples": samples[::-1]})
+    return path
+
+
+def table(folder, *values):
+    paths = [scores(folder / f"{i}.json", row) for i, row in enumerate(values)]
+    harness_table(paths, folder / "h.csv", folder / "h.md", RUNS, 0.95)
+    return pd.read_csv(folder / "h.csv", keep_default_na=False, na_values=[""]), (folder / "h.md").read_text()
+
+
+def test_differences_are_paired(tmp_path):
+    base, a, b = [1, 0] * 20, [1] * 40, [1, 0] * 20
+    frame, page = table(tmp_path, base, a, b)
+    accuracy = frame[frame["metric"] == "acc"].set_index("variant")
+    assert accuracy["score"].tolist() == [0.5, 1.0, 0.5]
+    assert accuracy.loc["base", "stderr"] == pytest.approx(np.std(base, ddof=1) / math.sqrt(40))
+    expected = clustered_difference(np.subtract(a, base), [1] * 40, 0.95)
+    found = accuracy.loc["a"]
+    assert (found["difference"], found["ci_low"], found["ci_high"], found["p"]) == pytest.approx(
+        (0.5, expected.low, expected.high, expected.p)
+    )
+    assert found["p_holm"] == pytest.approx(2 * expected.p)
+    assert accuracy["verdict"].tolist()[1:] == ["better", "not distinguishable at this n"]
+    assert accuracy.loc[["base"], ["difference", "p", "verdict"]].isna().all(axis=None)
+    other = frame[frame["metric"] == "perplexity"]
+    assert other[["stderr", "difference", "p"]].isna().all(axis=None)
+    assert f"+50.0 (+{100 * expected.low:.1f} to +{100 * expected.high:.1f})" in page
+    assert "t 2" in page
+    # As the page of all tables reads it.
+    assert markdown(sheet("harness", read_table(tmp_path / "h.csv"), None)) == page
+
+
+def test_other_questions_than_the_base_s(tmp_path):
+    paths = [scores(tmp_path / f"{i}.json", [1] * 10, first=i // 2) for i in range(3)]
+    with pytest.raises(UserError, match=r"2\.json: t has other questions than .*0\.json"):
+        harness_table(paths, tmp_path / "h.csv", tmp_path / "h.md", RUNS, 0.95)
+
+
+def test_a_harness_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_harness([])
+    with pytest.raises(UserError, match=r"not installed. Run `make harness`.*pip install -r requirements-harness.txt"):
+        check_harness(["arc_easy"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    check_harness(["arc_easy"])

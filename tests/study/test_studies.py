@@ -1,0 +1,378 @@
+"""The studies by name: they are valid, and what they would train is what the reports say they trained."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import get_peft_model
+from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from common.access import check_access
+from common.files import UserError, read_json, read_jsonl
+from fetch_mmlu import fetch_mmlu
+from fetch_spider import fetch_spider
+from llm.training import lora_config, training_arguments
+from prepare_mmlu import prepare_mmlu
+from prepare_spider import prepare_spider
+from study import config as _config
+
+REPO = Path(__file__).parents[2]
+SCHEMA = _config.read_schema(REPO / "rules/config.schema.yaml")
+SMOKE = _config.read_schema(REPO / "rules/smoke.yaml")
+FILES = sorted((REPO / "studies").glob("*.yaml"))
+NAMES = ["assignment", "souza", "ribeiro", "freitas", "cunha"]
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
+
+
+def study(name: str, face: str = "corrected", scale: str = "full") -> dict:
+    return _config.check(_config.unfold(read(name) | {"face": face, "scale": scale}, SMOKE, name), SCHEMA, name)
+
+
+def every_face():
+    for path in FILES:
+        faces = read(path.stem).get("faces", {})
+        for face in ("corrected", *(["as_reported"] if "as_reported" in faces else [])):
+            yield path.stem, face
+
+
+def test_the_assignment_and_the_four_reports_are_here():
+    assert set(NAMES) <= {path.stem for path in FILES}
+    assert {name for name, face in every_face() if face == "as_reported"} == set(NAMES) - {"assignment"}
+
+
+@pytest.mark.parametrize("scale", ["full", "smoke"])
+@pytest.mark.parametrize(("name", "face"), list(every_face()))
+def test_every_study_is_valid(name, face, scale):
+    config = study(name, face, scale)
+    assert config["study"] == name
+    settings = _config.settings(config)
+    runs = [run["variant"] for run in settings["tables"]["runs"]]
+    assert runs[0] == "base"
+    assert len(runs) >= (2 if scale == "smoke" or name.startswith(("freitas", "demo")) else 3)
+    # A study whose own name is no defect says which of its method are.
+    assert bool(config["known_defects"]) == (face == "as_reported")
+    for model in config["models"].values():
+        pinned = model["revision"] is not None and len(model["revision"]) == 40
+        assert pinned or Path(REPO, model["source"]).is_dir()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_changes_the_model_and_numbers_only(name):
+    full, smoke = (study(name, scale=scale) for scale in ("full", "smoke"))
+    assert _config.label(smoke) == f"{name}-smoke"
+    for section in ("prompt", "scoring", "tables", "published", "accept_defect"):
+        assert smoke[section] == full[section]
+    assert smoke["spider"]["source"] == full["spider"]["source"]
+    assert smoke["mmlu"]["categories"] == full["mmlu"]["categories"]
+
+
+# What the trainer is given, of each report as it was run: the arguments that the report or its code states.
+STATED = {
+    "souza": {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 4,
+        "weight_decay": 0.001,
+        "max_grad_norm": 0.3,
+        "warmup_steps": 0.03,
+        "lr_scheduler_type": "cosine",
+    },
+    "ribeiro": {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "warmup_steps": 2,
+        "lr_scheduler_type": "linear",
+        "optim": "adamw_torch_fused",
+        "max_length": 1024,
+        "seed": 42,
+    },
+    "freitas": {
+        "num_train_epochs": 5,
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "weight_decay": 0.01,
+        "warmup_steps": 0.03,
+        "lr_scheduler_type": "cosine",
+        "eval_strategy": "steps",
+        "eval_steps": 200,
+        "save_steps": 200,
+        "save_total_limit": 3,
+        "logging_steps": 50,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "gradient_checkpointing": True,
+        "train_sampling_strategy": "group_by_length",
+        "max_length": 1024,
+        "seed": 42,
+    },
+    "cunha": {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 4,
+        "learning_rate": 2e-4,
+        "max_length": 512,
+    },
+    "assignment": {"seed": (1, 2, 3), "learning_rate": (2e-4, 5e-5)},
+}
+SWEPT = {
+    "souza": ("learning_rate", {1e-4, 5e-5}),
+    "ribeiro": ("learning_rate", {2e-4, 5e-4}),
+    "freitas": ("learning_rate", {1e-4}),
+    "cunha": ("max_steps", {50, 200}),
+    "assignment": ("learning_rate", {2e-4, 5e-5}),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_trainer_is_given(name, tmp_path):
+    face = "corrected" if name == "assignment" else "as_reported"
+    (runs,) = _config.settings(study(name, face))["train"].values()
+    swept, values = SWEPT[name]
+    found = []
+    for run in runs.values():
+        training = run["training"]
+        if name == "freitas":
+            assert training["optim"] == "paged_adamw_32bit"
+            assert training["early_stopping_patience"] is not None
+            assert training["report_to"] == "tensorboard"
+            # The optimizers of bitsandbytes are refused without a GPU, at the start of a training.
+            training = training | {"optim": "adamw_torch"}
+        arguments = training_arguments(training, run["precision"], tmp_path)
+        found.append(getattr(arguments, swept))
+        assert (arguments.bf16, arguments.fp16) == (True, False)
+        for key, value in STATED[name].items():
+            effective = getattr(arguments, key)
+            assert effective in value if isinstance(value, tuple) else effective == value, key
+    assert set(found) == values
+    assert len(found) == (6 if name == "assignment" else len(values))
+
+
+def test_warmup_is_a_share_of_the_steps(tmp_path):
+    (runs,) = _config.settings(study("souza"))["train"].values()
+    for run in runs.values():
+        # 0.03 of 1,731 steps, rounded up, as the report's warmup_ratio was.
+        assert training_arguments(run["training"], "nf4", tmp_path).get_warmup_steps(1731) == 52
+
+
+# Model, study, whose adapter has so many parameters: r x (inputs + outputs) of each layer that is named. Only Ribeiro's
+# report prints its own, 1.7 million (II-C).
+LORA = [
+    ("assignment", "llama", 41_943_040),
+    ("souza", "llama", 20_971_520),
+    ("cunha", "llama", 20_971_520),
+    ("ribeiro", "mistral", 1_703_936),
+    ("freitas", "gemma", 460_800),
+]
+
+
+def meta_model(kind: str) -> torch.nn.Module:
+    """Return Llama-3-8B, Mistral-7B or gemma-2b without any weights."""
+    eight = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    with torch.device("meta"):
+        if kind == "llama":
+            return LlamaForCausalLM(LlamaConfig(**eight, num_key_value_heads=8, vocab_size=128256))
+        if kind == "mistral":
+            return MistralForCausalLM(MistralConfig(**eight, num_key_value_heads=8, vocab_size=32000))
+        return GemmaForCausalLM(
+            GemmaConfig(
+                hidden_size=2048,
+                intermediate_size=16384,
+                num_hidden_layers=18,
+                num_attention_heads=8,
+                num_key_value_heads=1,
+                head_dim=256,
+                vocab_size=256000,
+            )
+        )
+
+
+@pytest.mark.parametrize(("name", "kind", "expected"), LORA)
+def test_parameters(name, kind, expected):
+    config = study(name)
+    model = meta_model(kind)
+    (facts,) = config["models"].values()
+    assert round(sum(p.numel() for p in model.parameters()) / 1e9, 2) == facts["parameters"]
+    assert model.config.vocab_size == facts["vocabulary"]
+    with torch.device("meta"):
+        adapted = get_peft_model(model, lora_config(config["lora"], model))
+    trained, everything = adapted.get_nb_trainable_parameters()
+    assert trained == expected
+    if name == "ribeiro":
+        # As its report prints it: 0.0235% of 7.24 billion.
+        assert round(100 * trained / everything, 4) == 0.0235
+
+
+@pytest.fixture(scope="module")
+def spider(shared_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("spider")
+    counts = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
+    fetch_spider(str(shared_data / "spider/spider_data.zip"), None, counts, out)
+    return {name: out / f"{name}.json" for name in ("train_spider", "train_others", "dev", "tables")}
+
+
+@pytest.fixture(scope="module")
+def mmlu(shared_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("mmlu")
+    fetch_mmlu(str(shared_data / "mmlu/mmlu_data.tar.gz"), None, None, 57, out)
+    return out
+
+
+def steps_an_epoch(rows: int, training: dict) -> int:
+    """As the trainer counts them: the last batch and the last group of an epoch may be smaller."""
+    batches = math.ceil(rows / training["per_device_train_batch_size"])
+    return math.ceil(batches / training["gradient_accumulation_steps"])
+
+
+def split(spider, name, out, face="corrected"):
+    config = study(name, face)
+    prepare_spider(spider, **_config.settings(config)["prepare_spider"], out_dir=out)
+    return config["training"], {path.stem: len(read_jsonl(path)) for path in out.glob("*.jsonl")}
+
+
+def test_souza_has_the_rows_and_steps_of_its_report(spider, tmp_path):
+    training, rows = split(spider, "souza", tmp_path)
+    assert (rows["train"], rows["validation"]) == (6924, 1732)
+    assert steps_an_epoch(rows["train"], training) == 1731
+
+
+# The three few-shot rows, which the reports left in, are out; that changes no number of steps.
+@pytest.mark.parametrize(
+    ("name", "epochs", "steps"), [("ribeiro", 2, 876), ("cunha", 1, 1750), ("freitas", 5, 5 * 875)]
+)
+def test_rows_and_steps_of_the_reports(name, epochs, steps, spider, tmp_path):
+    training, rows = split(spider, name, tmp_path, "as_reported")
+    assert (rows["train"], rows["shots"]) == (6997, 3)
+    assert training["num_train_epochs"] == epochs
+    assert epochs * steps_an_epoch(rows["train"], training) == steps
+    # Freitas stops by dev; the two others look at nothing while they train.
+    assert rows["validation"] == (1034 if name == "freitas" else 0)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("freitas", 7000), ("assignment", 8659)])
+def test_whole_databases_are_set_aside_where_the_study_is_ours(name, rows, spider, tmp_path):
+    _, found = split(spider, name, tmp_path)
+    assert found["train"] + found["validation"] + found["shots"] == rows
+    assert rows / 10 - 3 <= found["validation"] < rows / 8
+    databases = [{row["db_id"] for row in read_jsonl(tmp_path / f"{part}.jsonl")} for part in ("train", "validation")]
+    assert databases[0].isdisjoint(databases[1])
+
+
+@pytest.mark.parametrize(("name", "face"), [run for run in every_face() if run[0] in NAMES])
+def test_questions_of_the_reports(name, face, shared_data, mmlu, tmp_path):
+    config = study(name, face)
+    manifest = tmp_path / "manifest.json"
+    prepare_mmlu(
+        mmlu / "dev.csv",
+        mmlu / "test.csv",
+        **_config.settings(config)["prepare_mmlu"],
+        questions=tmp_path / "questions.jsonl",
+        manifest=manifest,
+    )
+    found = read_json(manifest)
+    if name == "ribeiro":
+        # All test questions of 39 subjects; his fourth table gives the sizes of six of them.
+        assert len(found["by_subject"]) == 39
+        sizes = config["published"]["tables"][2]["n"]
+        assert {subject: found["by_subject"][subject] for subject in sizes} == sizes
+        assert found["rows"] == 8922
+    else:
+        assert found["by_category"] == {"stem": 50, "humanities": 50, "social_sciences": 50}
+    rows = read_jsonl(tmp_path / "questions.jsonl")
+    assert {len(row["shots"]) for row in rows} == {4}
+    shown = {json.dumps(row["shots"]) for row in rows}
+    own = len(found["by_subject"])
+    assert len(shown) == (1 if face == "as_reported" and name in ("souza", "ribeiro") else own)
+
+
+GATED = [path.stem for path in FILES if any(model.get("gated") for model in read(path.stem)["models"].values())]
+
+
+def test_which_studies_need_a_licence():
+    assert sorted(GATED) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_gated_model_needs_a_token(path, monkeypatch, tmp_path):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    models = study(path.stem)["models"]
+    if path.stem not in GATED:
+        check_access(models)
+        return
+    (source,) = (model["source"] for model in models.values())
+    with pytest.raises(UserError) as caught:
+        check_access(models)
+    for words in (f"https://huggingface.co/{source}", "HF_TOKEN", "Nothing was started"):
+        assert words in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    check_access(models)
+
+
+FETCH = """
+import json, sys, time
+from common.files import UserError
+from fetch_model import fetch_model
+found = {}
+for study, name, source, revision in json.load(sys.stdin):
+    start = time.monotonic()
+    try:
+        fetch_model(name, source, revision, f"out/{study}.json")
+    except UserError as error:
+        found[study] = {"error": str(error), "seconds": time.monotonic() - start}
+print(json.dumps(found))
+"""
+
+
+def test_without_a_network_each_model_step_ends_with_a_sentence(tmp_path):
+    models = [
+        (path.stem, name, model["source"], model["revision"])
+        for path in FILES
+        for name, model in study(path.stem)["models"].items()
+        if model["revision"]
+    ]
+    environment = {
+        key: value for key, value in os.environ.items() if "OFFLINE" not in key and not key.lower().endswith("_proxy")
+    }
+    # Nothing listens there: whatever address is asked for, the connection is refused.
+    environment |= {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HF_TOKEN": "hf_x"}
+    environment |= {"HF_HOME": str(tmp_path / "hub")}
+    process = subprocess.run(
+        [sys.executable, "-c", FETCH],
+        input=json.dumps(models),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60 * len(models),
+    )
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout)
+    assert set(found) == {study for study, *_ in models}
+    assert len(found) >= 9
+    for study_name, _, source, _ in models:
+        assert found[study_name]["error"].startswith(f"{source}: the hub cannot be reached")
+        assert "Go online and run again, or give a local folder as source." in found[study_name]["error"]
+    assert not (tmp_path / "out").exists()
+    # No part of a model either.
+    assert [
+        path.name for path in (tmp_path / "hub").rglob("*") if path.suffix in (".safetensors", ".json", ".incomplete")
+    ] == []
