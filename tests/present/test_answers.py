@@ -38,6 +38,7 @@ HOSTILE = [
     "\u202eSELECT a FROM t\u2066",
     "\u2028 and \u2029",
     "\r\n two\rthree",
+    "tags \U000e0041\U000e0041 end",
     "",
     LONG,
 ]
@@ -48,6 +49,7 @@ SHOWN = {
     "\u202eSELECT a FROM t\u2066": "U+202ESELECT a FROM tU+2066",
     "\u2028 and \u2029": "U+2028 and U+2029",
     "\r\n two\rthree": "\r\n twoU+000Dthree",
+    "tags \U000e0041\U000e0041 end": "tags U+E0041 \u00d72 end",
     LONG: LONG[:LONGEST_TEXT],
 }
 
@@ -649,7 +651,7 @@ def test_in_portuguese(study, show):
     page = show(study.build(language="pt", page=study.folder / "respostas.html"), "#q=dev-00009")
     expect(page.locator("#count")).to_have_text("10 de 10 perguntas")
     expect(page.locator("[data-run='llama/lr0.1']")).to_contain_text("Não há resposta a esta pergunta.")
-    expect(page.locator("[data-run='llama/base'] summary")).to_contain_text("certo")
+    expect(page.locator("[data-run='llama/base'] summary")).to_contain_text("certa")
     page.get_by_role("tab", name="MMLU 12").click()
     base = page.locator("[data-run='llama/base'] tbody tr").first.locator("th, td")
     assert base.all_inner_texts() == ["A", "", "90,5%", "\u22120,10"]
