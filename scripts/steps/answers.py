@@ -47,17 +47,17 @@ def answers(
         )
     spider = read_same(records["spider"], SPIDER_COLUMNS, SPIDER_QUESTION)
     mmlu = read_same(records["mmlu"], MMLU_COLUMNS, MMLU_QUESTION)
-    say = Say(settings.get("language", "en"))
-    accepted = [say.word("answers.accepted", name=name) for name in settings.get("accept_defect", ())]
+    say = Say(settings["language"])
+    accepted = [say.word("answers.accepted", name=name) for name in settings["accept_defect"]]
     data = {
         "runs": describe_runs(runs),
-        "headline": settings.get("semantics", "bag"),
+        "headline": settings["semantics"],
         "criteria": SEMANTICS,
         "schemas": schemas(read_json(tables), spider[0]["db_id"].unique(), tables),
         "spider": spider_questions(spider, [read_previews(path, spider[0]["id"]) for path in records["rows"]]),
         "mmlu": mmlu_questions(mmlu, by_id(read_jsonl(questions), questions), questions),
     }
-    html = answers_page(say, settings["study"], [*settings.get("known_defects", ()), *accepted], data)
+    html = answers_page(say, settings["study"], [*settings["known_defects"], *accepted], data)
     with atomic_write(page) as stream:
         stream.write(html)
 

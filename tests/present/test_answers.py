@@ -54,6 +54,9 @@ SHOWN = {
 }
 
 
+DEFAULTS = {"semantics": "bag", "language": "en", "known_defects": [], "accept_defect": []}
+
+
 class Study:
     """A small study on disk: scored as the workflow scores it, one database, some multiple-choice questions."""
 
@@ -107,7 +110,7 @@ class Study:
             "mmlu": self.files("mmlu.csv"),
             "rows": self.files("spider_rows.jsonl"),
         }
-        settings = {"study": "a <small> study", "runs": self.runs}
+        settings = {"study": "a <small> study", "runs": self.runs} | DEFAULTS
         answers(
             records | {name: changes.pop(name) for name in records if name in changes},
             self.folder / "suite.jsonl",
@@ -734,7 +737,7 @@ def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
         tmp_path / "suite.jsonl",
         tmp_path / "tables.json",
         page_file,
-        {"study": "published", "runs": [{"model": "published", "variant": name} for name in systems]},
+        {"study": "published", "runs": [{"model": "published", "variant": name} for name in systems]} | DEFAULTS,
     )
     assert page_file.stat().st_size < 2_000_000
 

@@ -25,8 +25,10 @@ const tabs = {
       hardness: () => [["", data.words.all], ...Object.entries(data.words.levels)],
       class: () => [["", data.words.any], ...words("right", "wrong"), ...Object.entries(data.words.classes).map(
         ([key, name]) => [`class:${key}`, key === "ok" ? data.words.class_ok : name])],
-      criterion: () => data.criteria.map((key) => [key, say(key === data.headline ? "headline" : "plain",
-        data.words.criteria[key])]),
+      criterion: () => data.criteria.map((key) => {
+        const { name } = data.words.criteria[key];
+        return [key, key === data.headline ? say("headline", { name }) : name];
+      }),
       change: changes,
     },
     first: () => ({ criterion: data.headline }),
