@@ -31,16 +31,7 @@ TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 class _TryAgainError(Exception):
-    """A failure that may pass: the connection broke, or the server was busy for `wait` seconds (None: unknown)."""
-
-    def __init__(self, reason: str, wait: float | None = None):
-        super().__init__(reason)
-        self.wait = wait
-
-
-def is_remote(source: str) -> bool:
-    """Tell whether a source is downloaded (an http(s) URL or `gdrive:<id>`) and not a local path."""
-    return source.startswith(("http://", "https://", "gdrive:"))
+    """A failure that may pass: its reason, and the seconds to wait (None: more with each failure)."""
 
 
 def cached_download(source: str, sha256: str | None = None, cache_dir: str | Path = CACHE) -> Path:
@@ -83,15 +74,16 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
             _receive(url, part)
             break
         except _TryAgainError as error:
+            reason, wait = error.args
             size = _size(part)
             failures, farthest = 1 if size > farthest else failures + 1, max(farthest, size)
             if failures >= ATTEMPTS:
                 raise UserError(
-                    f"{url}: {error}; tried {ATTEMPTS} times. The {size:,} bytes that came are kept in {part}. "
+                    f"{url}: {reason}; tried {ATTEMPTS} times. The {size:,} bytes that came are kept in {part}. "
                     "Run again to go on from there, or download the file yourself and give its path as source."
                 ) from None
-            print(f"{url}: {error}; trying again.", flush=True)
-            time.sleep(min(60, 2 ** (failures - 1) if error.wait is None else error.wait))
+            print(f"{url}: {reason}; trying again.", flush=True)
+            time.sleep(min(60, 2 ** (failures - 1) if wait is None else wait))
         except requests.RequestException as error:
             raise UserError(f"{url}: cannot be downloaded ({error}). Check the address.") from None
     size, found = _size(part), sha256 and sha256_file(part)
@@ -119,7 +111,7 @@ def _receive(url: str, part: Path) -> None:
             if answer.status_code == 416 or (have and (span is None or int(span[1]) != have)):
                 # Complete already, or of another file: either way asking for all of it is sure to end well.
                 _discard(part)
-                raise _TryAgainError("the server cannot go on from where the download stopped", wait=0)
+                raise _TryAgainError("the server cannot go on from where the download stopped", 0)
             if not have:
                 # A weak ETag does not promise equal bytes.
                 etag = answer.headers.get("ETag") or "W/"
@@ -135,9 +127,9 @@ def _receive(url: str, part: Path) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _TryAgainError(f"the connection failed ({error})") from None
+        raise _TryAgainError(f"the connection failed ({error})", None) from None
     if total is not None and _size(part) != total:
-        raise _TryAgainError(f"the server closed after {_size(part):,} of {total:,} bytes")
+        raise _TryAgainError(f"the server closed after {_size(part):,} of {total:,} bytes", None)
 
 
 def _check(url: str, answer: requests.Response) -> None:
@@ -185,7 +177,8 @@ def opened(
         UserError: there is no such source, its archive is damaged or unsafe, or its SHA-256 differs.
     """
     scratch = Path(scratch)
-    archive = cached_download(source, sha256, cache_dir) if is_remote(source) else Path(source).expanduser()
+    remote = source.startswith(("http://", "https://", "gdrive:"))
+    archive = cached_download(source, sha256, cache_dir) if remote else Path(source).expanduser()
     if archive.is_dir():
         if sha256:
             raise UserError(f"{source}: is a folder, and sha256 is of an archive. Set sha256 to null.")
