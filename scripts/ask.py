@@ -1,9 +1,9 @@
 """Ask a database in plain words: a model of a study writes the SQL, and its rows are shown.
 
-The model sees the very prompt of its study, with the schema that FILE itself has; a file that is one of the study's own
-databases has the schema that the study showed. The file is opened read-only, and the query runs in a process of its own
-that can be killed and cannot write. Nothing but SQL and rows goes to standard output. Run this in the folder in which
-the study was run; no network is needed. Exit code 1 if a query did not run, or nothing could be asked.
+The model sees the prompt of its study, with the schema that FILE itself has. If FILE is one of the study's own
+databases, the model sees the schema that the study showed. The file is opened read-only, and the query runs in a
+process of its own that can be killed and cannot write. Only SQL and rows go to standard output. Run this in the folder
+in which the study was run; no network is needed. Exit code 1 if a query did not run, or nothing could be asked.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Source:
 
 
 def find(folder: Path, model: str) -> Source:
-    """Return a model of the study whose results are in `folder`, by its name (see --help).
+    """Find a model of the study whose results are in `folder`, by its name (see --help).
 
     Raises:
         UserError: no such study or model, one that has not answered yet, or a name that two models have.
@@ -68,81 +68,69 @@ def find(folder: Path, model: str) -> Source:
             f"{folder}: no results of a study called {folder.name}. Run it first, or name one of those in "
             f"{folder.parent}/: {', '.join(found) or 'none so far'}."
         )
-    ran = {
+    places = {name: recommended_folder(folder / RECOMMENDED, records, name) for name in records}
+    runs = {
         name: sorted(path.parent.name for path in (folder / "runs" / name).glob("*/predict_spider.json"))
         for name in records
     }
-    named, _, variant = model.rpartition("/")
-    if variant == RECOMMENDED and (named in records or (not named and len(records) == 1)):
-        return _recommended(folder, records, named or next(iter(records)), ran)
-    having = [name for name in records if variant in ran[name] and named in ("", name)]
+    for name in records:
+        if places[name].is_dir():
+            runs[name].insert(0, RECOMMENDED)
+    every = [(name, run) for name in runs for run in runs[name]]
+    others = ", ".join(f"{name}/{run}" if len(runs) > 1 else run for name, run in every) or "none so far"
+    named, _, run = model.rpartition("/")
+    having = [name for name in runs if named in ("", name) and run in (RECOMMENDED, *runs[name])]
     if len(having) != 1:
         problem = "several models have it" if having else "no such model, or it has not answered the study's questions"
-        raise UserError(f"--model {model}: {problem}. Name one of: {', '.join(_names(folder, ran)) or 'none so far'}.")
-    return _source(folder, records[having[0]], having[0], variant)
-
-
-def _names(folder: Path, ran: dict[str, list[str]]) -> list[str]:
-    recommended = [name for name in ran if recommended_folder(folder / RECOMMENDED, ran, name).is_dir()]
-    names = [(name, one) for name in ran for one in [*([RECOMMENDED] if name in recommended else []), *ran[name]]]
-    return [f"{name}/{one}" if len(ran) > 1 else one for name, one in names]
-
-
-def _source(folder: Path, record: dict, name: str, variant: str) -> Source:
-    run = folder / "runs" / name
-    answered = read_json(run / variant / "predict_spider.json")
-    sha256 = answered["adapter_sha256"]
-    adapter = None if sha256 is None else _adapter(run, variant, sha256)
-    return Source(folder, record, adapter, _prompts(run, answered), answered["settings"])
-
-
-def _adapter(run: Path, variant: str, sha256: dict[str, str]) -> Path:
-    """Return the folder of the adapter with which a variant answered; a point of `evaluation` has another's."""
-    of, _, step = variant.partition("@step")
-    folder = run / of / "steps" / step if step else run / variant.partition("@")[0] / "adapter"
-    for name in ADAPTER_FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: no such file. Run the study again: the adapter is then made anew.")
-        if sha256_file(folder / name) != sha256[name]:
-            raise UserError(
-                f"{folder / name}: has changed since {variant} answered its study's questions. Run the study again."
-            )
-    return folder
-
-
-def _prompts(run: Path, answered: dict) -> dict:
-    """Return the report of the prompts that a run answered."""
-    for path in sorted((run / "prompts").glob("*.json")):
-        report = read_json(path)
-        if report["sha256"] == answered["prompts_sha256"]:
-            return report
-    raise UserError(f"{run}/prompts: rendered anew since the questions were answered. Run the study again.")
-
-
-def _recommended(folder: Path, records: dict[str, dict], name: str, ran: dict[str, list[str]]) -> Source:
-    """Return what the study recommends: a variant, whose adapter lies there with its strength in the weights."""
-    place = recommended_folder(folder / RECOMMENDED, records, name)
+        raise UserError(f"--model {model}: {problem}. Name one of: {others}.")
+    (name,) = having
+    if run != RECOMMENDED:
+        return _source(folder, records[name], name, run)
+    place = places[name]
     if not (place / "recommendation.json").is_file():
         raise UserError(
             f"{place}/recommendation.json: no such file: this study recommends nothing, or not yet. Add a section "
-            f"`recommend:` to the study and run it, or name one of: {', '.join(_names(folder, ran)) or 'none so far'}."
+            f"`recommend:` to the study and run it, or name one of: {others}."
         )
     chosen = read_json(place / "recommendation.json")
-    variant = chosen["variant"]
-    if variant not in ran[name]:
-        raise UserError(f"{place}: recommends {variant}, which has not answered the study's questions. Run it again.")
-    found = _source(folder, records[name], name, variant)
+    run = chosen["variant"]
+    if run not in runs[name]:
+        raise UserError(f"{place}: recommends {run}, which has not answered the study's questions. Run it again.")
+    source = _source(folder, records[name], name, run)
     missing = [file for file in ADAPTER_FILES if not (place / file).is_file()]
     # A whole model lies there, or nothing but the advice to use the base: the study has what it was made of.
-    if len(missing) == len(ADAPTER_FILES) and (chosen["merged"] or found.adapter is None):
-        return found
-    if missing or found.adapter is None:
-        raise UserError(f"{place}: does not hold the adapter of {variant}, which it recommends. Run the study again.")
-    return replace(found, adapter=place, settings=found.settings | {"strength": 1.0})
+    if len(missing) == len(ADAPTER_FILES) and (chosen["merged"] or source.adapter is None):
+        return source
+    if missing or source.adapter is None:
+        raise UserError(f"{place}: does not hold the adapter of {run}, which it recommends. Run the study again.")
+    # Its strength is in its weights already.
+    return replace(source, adapter=place, settings=source.settings | {"strength": 1.0})
+
+
+def _source(folder: Path, record: dict, name: str, run: str) -> Source:
+    place = folder / "runs" / name
+    answered = read_json(place / run / "predict_spider.json")
+    adapter = None
+    if answered["adapter_sha256"] is not None:
+        # An interpolation or a checkpoint has the adapter of the run that it is named after.
+        of, _, step = run.partition("@step")
+        adapter = place / of / "steps" / step if step else place / run.partition("@")[0] / "adapter"
+        for file, sha256 in answered["adapter_sha256"].items():
+            if not (adapter / file).is_file():
+                raise UserError(f"{adapter / file}: no such file. Run the study again: the adapter is then made anew.")
+            if sha256_file(adapter / file) != sha256:
+                raise UserError(
+                    f"{adapter / file}: has changed since {run} answered its study's questions. Run the study again."
+                )
+    for path in sorted((place / "prompts").glob("*.json")):
+        prompts = read_json(path)
+        if prompts["sha256"] == answered["prompts_sha256"]:
+            return Source(folder, record, adapter, prompts, answered["settings"])
+    raise UserError(f"{place}/prompts: rendered anew since the questions were answered. Run the study again.")
 
 
 def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
-    """Return what renders a question on a database as the source's study rendered its own.
+    """Make a function that renders a question on a database as the source's study rendered its own.
 
     Raises:
         UserError: `database` is no SQLite database with tables. The function: a prompt too long for the model.
@@ -177,10 +165,10 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
 
 
 def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
-    """Load the model, and return what answers a prompt as the study did: the answer, and whether it came to its end.
+    """Load the model; make a function that answers a prompt as the study did, and says whether the answer ended.
 
-    A study that draws its answers at random has its random numbers from the ids of its questions; here the prompt takes
-    their place, so that a question has one answer.
+    A study that samples its answers seeds each question by its id. Here the prompt takes the id's place, so that a
+    question has one answer.
     """
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -217,28 +205,26 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
 
 
 def shown(text: str) -> str:
-    """Return text with control characters written out: neither a model nor a database steers the terminal."""
+    """Write out control characters: neither a model nor a database steers the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(result: Result) -> str:
-    """Return the rows of a query that ran, as a table with the number of rows below."""
-    rows = [[_cell(cell) for cell in row] for row in result.rows]
-    # Names may be equal or empty, and no text is to be read as a number.
+    """Lay out the rows of a query that ran as a table, with the number of rows below."""
     numbers = [
         all(isinstance(cell, int | float | None) or (isinstance(cell, dict) and "number" in cell) for cell in column)
         for column in zip(*result.rows, strict=True)
     ]
     text = tabulate(
-        rows,
-        [_cell(name) for name in result.columns],
-        tablefmt="simple",
-        disable_numparse=True,
+        [[_cell(cell) for cell in row] for row in result.rows],
+        [_cell(name) for name in result.columns],  # names may be equal or empty
+        disable_numparse=True,  # no text is to be read as a number
         colalign=["right" if number else "left" for number in numbers] or None,
     )
+    n = len(result.rows)
     if result.more:
-        return f"{text}\n(the first {len(rows)} rows; there are more)"
-    return f"{text}\n({len(rows)} row{'' if len(rows) == 1 else 's'})"
+        return f"{text}\n(the first {n} rows; there are more)"
+    return f"{text}\n({n} row{'' if n == 1 else 's'})"
 
 
 def _cell(cell: object) -> str:
@@ -256,12 +242,12 @@ def _cell(cell: object) -> str:
 
 
 def ask(source: Source, database: Path, questions: Iterable[str], rows: int, as_json: bool) -> bool:
-    """Print the SQL of each question and its first `rows` rows (0: the SQL is not run); return whether all ran.
+    """Print the SQL of each question and its first `rows` rows (0: the SQL is not run); tell whether all ran.
 
     Raises:
         UserError: as `prompts_of`, a model that cannot be loaded, no question.
     """
-    render, answer, good, asked = prompts_of(source, database), None, True, 0
+    render, answer, ran = prompts_of(source, database), None, []
     log = Path(f"{database}-wal")
     if log.is_file() and log.stat().st_size:
         print(
@@ -282,29 +268,26 @@ def ask(source: Source, database: Path, questions: Iterable[str], rows: int, as_
             found = {} if result is None else vars(result)
             print(json.dumps({"question": question, "sql": sql, **found}), flush=True)
         else:
-            if asked:
-                print()
-            print(shown(sql), flush=True)
-        if result is not None and result.rows is None:
-            good = False
+            print(*([""] if ran else []), shown(sql), sep="\n", flush=True)
+        ran.append(result is None or result.rows is not None)
+        if not ran[-1]:
             print(f"ERROR: the query does not run ({result.error_class}: {shown(result.error)}).", file=sys.stderr)
         elif result is not None and not as_json:
             print(f"\n{table(result)}", flush=True)
-        asked += 1
-    if not asked:
+    if not ran:
         raise UserError("found no question. Write one in quotes, or one a line on standard input.")
-    return good
+    return all(ran)
 
 
 def positive(text: str) -> int:
-    """Return a whole number from 1."""
+    """Read a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text}, expected a whole number from 1.")
     return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 1 if a query did not run or something is to be mended, and say what on stderr."""
+    """Run the command line; the exit code is 1 if a query did not run or the user has something to mend."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -313,8 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--model",
         required=True,
-        help="recommended, base, or another variant of the study's tables, such as lr0.012 or lr0.012@0.75; "
-        "<model>/<variant> where the study has several models",
+        help="recommended, base, or another run of the study's tables, such as lr0.012 or lr0.012@0.75; "
+        "<model>/<run> where the study has several models",
     )
     parser.add_argument("--database", required=True, type=Path, metavar="FILE", help="any SQLite file")
     shape = parser.add_mutually_exclusive_group()

@@ -1,4 +1,4 @@
-"""Whether what a study needs can be had, asked before any job runs: no network and no model library is needed."""
+"""Checks before any job runs that a study can have what it needs; no network and no model library is used."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence

@@ -30,29 +30,14 @@ ATTEMPTS = 6
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
-class _TryAgain(Exception):
-    """A failure that may pass: the line broke, or the server was busy."""
-
-    def __init__(self, reason: str, wait: float | None = None):
-        super().__init__(reason)
-        self.wait = wait
+class _TryAgainError(Exception):
+    """A failure that may pass: its reason, and the seconds to wait (None: more with each failure)."""
 
 
-def is_remote(source: str) -> bool:
-    """Tell whether a source is downloaded (an http(s) URL or `gdrive:<id>`) and not a local path."""
-    return source.startswith(("http://", "https://", "gdrive:"))
-
-
-def cached_download(
-    source: str,
-    sha256: str | None = None,
-    cache_dir: str | Path = CACHE,
-    google_drive: str = GOOGLE_DRIVE,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Path:
+def cached_download(source: str, sha256: str | None = None, cache_dir: str | Path = CACHE) -> Path:
     """Download an http(s) URL or a Google Drive file (`gdrive:<id>`) into `cache_dir`; return the file's path.
 
-    A finished download is used again, if its SHA-256 is the given one. A broken one goes on where it stopped.
+    A finished download is used again if its SHA-256 is the given one. A broken one goes on where it stopped.
 
     Raises:
         UserError: the server refuses, keeps failing or answers with a web page, or the SHA-256 differs.
@@ -61,50 +46,48 @@ def cached_download(
     if source.startswith("gdrive:"):
         name = source.removeprefix("gdrive:")
         # confirm=t answers the "too large to scan for viruses" page that large files have.
-        url = f"{google_drive}/download?id={name}&export=download&confirm=t"
+        url = f"{GOOGLE_DRIVE}/download?id={name}&export=download&confirm=t"
     # Two servers may use one file name.
-    name = f"{new_sha256(source.encode()).hexdigest()[:8]}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
-    target = Path(cache_dir) / name
+    prefix = new_sha256(source.encode()).hexdigest()[:8]
+    target = Path(cache_dir) / f"{prefix}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_file() or (sha256 and sha256_file(target) != sha256.lower()):
-            download(url, target, sha256, sleep)
+            download(url, target, sha256)
     return target
 
 
-def download(
-    url: str, target: str | Path, sha256: str | None = None, sleep: Callable[[float], None] = time.sleep
-) -> None:
+def download(url: str, target: Path, sha256: str | None = None) -> None:
     """Download `url` to `target`, which appears only when it is whole and, if `sha256` is given, right.
 
-    Until then the bytes are in `<target>.part`, from where a later call goes on if the server still has the same file
+    Until then the bytes are in `<target>.part`. A later call goes on from there if the server still has the same file
     (HTTP Range with If-Range). Transient failures are tried again after 1, 2, 4 … seconds, or what Retry-After says;
     `ATTEMPTS` of them without a new byte end the job.
 
     Raises:
         UserError: as for `cached_download`.
     """
-    target = Path(target)
     part = target.with_name(target.name + ".part")
     failures, farthest = 0, _size(part)
     while True:
         try:
             _receive(url, part)
             break
-        except _TryAgain as error:
-            failures = 1 if _size(part) > farthest else failures + 1
-            farthest = max(farthest, _size(part))
+        except _TryAgainError as error:
+            reason, wait = error.args
+            size = _size(part)
+            failures, farthest = 1 if size > farthest else failures + 1, max(farthest, size)
             if failures >= ATTEMPTS:
                 raise UserError(
-                    f"{url}: {error}; tried {ATTEMPTS} times. The {_size(part):,} bytes that came are kept in {part}. "
+                    f"{url}: {reason}; tried {ATTEMPTS} times. The {size:,} bytes that came are kept in {part}. "
                     "Run again to go on from there, or download the file yourself and give its path as source."
                 ) from None
-            print(f"{url}: {error}; trying again.", flush=True)
-            sleep(min(60, 2 ** (failures - 1) if error.wait is None else error.wait))
+            print(f"{url}: {reason}; trying again.", flush=True)
+            time.sleep(min(60, 2 ** (failures - 1) if wait is None else wait))
         except requests.RequestException as error:
             raise UserError(f"{url}: cannot be downloaded ({error}). Check the address.") from None
-    if sha256 and (found := sha256_file(part)) != sha256.lower():
-        size = _size(part)
+    size, found = _size(part), sha256 and sha256_file(part)
+    if sha256 and found != sha256.lower():
         _discard(part)
         raise UserError(
             f"{url}: sha256 of the {size:,} bytes downloaded is {found}, expected {sha256}. They were deleted. "
@@ -124,48 +107,46 @@ def _receive(url: str, part: Path) -> None:
         with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as answer:
             _check(url, answer)
             have = _size(part) if answer.status_code == 206 else 0
-            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+            span = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
             if answer.status_code == 416 or (have and (span is None or int(span[1]) != have)):
                 # Complete already, or of another file: either way asking for all of it is sure to end well.
                 _discard(part)
-                raise _TryAgain("the server cannot go on from where the download stopped", wait=0)
+                raise _TryAgainError("the server cannot go on from where the download stopped", 0)
             if not have:
                 # A weak ETag does not promise equal bytes.
-                etag = answer.headers.get("ETag", "")
-                validator = answer.headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag
+                etag = answer.headers.get("ETag") or "W/"
+                validator = answer.headers.get("Last-Modified") if etag.startswith("W/") else etag
                 write_json(record, {"url": url, "validator": validator})
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length else None
-            with (
-                part.open("ab" if have else "wb") as stream,
-                tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, mininterval=1) as bar,
-            ):
+            bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, mininterval=1)
+            with part.open("ab" if have else "wb") as stream, bar:
                 for block in answer.iter_content(1 << 16):
                     stream.write(block)
                     bar.update(len(block))
                 stream.flush()
                 os.fsync(stream.fileno())
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _TryAgain(f"the connection failed ({error})") from None
+        raise _TryAgainError(f"the connection failed ({error})", None) from None
     if total is not None and _size(part) != total:
-        raise _TryAgain(f"the server closed after {_size(part):,} of {total:,} bytes")
+        raise _TryAgainError(f"the server closed after {_size(part):,} of {total:,} bytes", None)
 
 
 def _check(url: str, answer: requests.Response) -> None:
-    """Refuse an answer that is not (a part of) the file."""
-    if answer.status_code in TRANSIENT:
+    """Refuse an answer that is neither the file nor a part of it."""
+    status, page = answer.status_code, answer.headers.get("Content-Type", "").startswith("text/html")
+    if status in TRANSIENT:
         wait = answer.headers.get("Retry-After", "")
-        raise _TryAgain(f"the server answered {answer.status_code}", float(wait) if wait.isdigit() else None)
-    page = answer.headers.get("Content-Type", "").startswith("text/html")
+        raise _TryAgainError(f"the server answered {status}", float(wait) if wait.isdigit() else None)
     if page and "/download?id=" in url:
         title = re.search(r"<title>(.*?)</title>", answer.text, re.DOTALL | re.IGNORECASE)
         raise UserError(
-            f"{url}: Google Drive answered with a page ({title[1].strip() if title else answer.status_code}), not with "
+            f"{url}: Google Drive answered with a page ({title[1].strip() if title else status}), not with "
             "the file: its download quota is used up for today, or it is not public. Try again tomorrow, or download "
             "it in a browser and give the path of the file as source."
         )
-    if answer.status_code >= 400 and answer.status_code != 416:
-        raise UserError(f"{url}: the server answered {answer.status_code} {answer.reason}. Check the address.")
+    if status >= 400 and status != 416:
+        raise UserError(f"{url}: the server answered {status} {answer.reason}. Check the address.")
     if page:
         raise UserError(f"{url}: the server answered with a web page, expected an archive. Check the address.")
 
@@ -196,7 +177,8 @@ def opened(
         UserError: there is no such source, its archive is damaged or unsafe, or its SHA-256 differs.
     """
     scratch = Path(scratch)
-    archive = cached_download(source, sha256, cache_dir) if is_remote(source) else Path(source).expanduser()
+    remote = source.startswith(("http://", "https://", "gdrive:"))
+    archive = cached_download(source, sha256, cache_dir) if remote else Path(source).expanduser()
     if archive.is_dir():
         if sha256:
             raise UserError(f"{source}: is a folder, and sha256 is of an archive. Set sha256 to null.")
@@ -214,23 +196,21 @@ def opened(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def extract(archive: str | Path, target: str | Path, keep: Callable[[str], bool] = lambda name: True) -> None:
+def extract(archive: Path, target: Path, keep: Callable[[str], bool] = lambda name: True) -> None:
     """Unpack a zip or tar archive into a new folder `target`, which appears only when all is unpacked.
 
-    Only entries whose name `keep` accepts are written; the metadata that macOS adds is left out. Entries are written as
-    plain files by this function, never by the archive's own word on links, owners or modes.
+    Only entries whose name `keep` accepts are written; the metadata that macOS adds is left out. This function writes
+    plain files itself: what the archive says of links, owners and modes has no effect.
 
     Raises:
         UserError: the archive is damaged, or has an entry that is a link, a device, or leaves the folder.
     """
-    archive, target = Path(archive), Path(target)
     temporary = target.with_name(f".{target.name}.tmp")
     for folder in (temporary, target):
         shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        entries = _zip_entries if zipfile.is_zipfile(archive) else _tar_entries
-        for name, plain, open_entry in entries(archive):
+        for name, plain, open_entry in _entries(archive):
             path = PureWindowsPath(name)  # knows both separators and drive letters
             if path.drive or path.root or ".." in path.parts:
                 raise UserError(f"{archive}: the entry {name!r} leaves the folder. Do not use this archive.")
@@ -253,25 +233,23 @@ def extract(archive: str | Path, target: str | Path, keep: Callable[[str], bool]
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-Entry = tuple[str, bool, Callable[[], IO[bytes]] | None]
-
-
-def _zip_entries(archive: Path) -> Iterator[Entry]:
-    """Yield name, whether it is a plain file or folder, and how to open it (None for a folder)."""
-    with zipfile.ZipFile(archive) as stream:
-        for entry in stream.infolist():
-            kind = stat.S_IFMT(entry.external_attr >> 16)
-            plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            yield entry.filename, plain, None if entry.is_dir() else partial(stream.open, entry)
-
-
-def _tar_entries(archive: Path) -> Iterator[Entry]:
-    with tarfile.open(archive) as stream:
-        for entry in stream:
-            plain = entry.isreg() or entry.isdir()
-            yield entry.name, plain, None if entry.isdir() else partial(stream.extractfile, entry)
+def _entries(archive: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]] | None]]:
+    """Yield of each entry its name, whether it is a plain file or folder, and how to open it (None for a folder)."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for entry in packed.infolist():
+                plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+                yield entry.filename, plain, None if entry.is_dir() else partial(packed.open, entry)
+        return
+    with tarfile.open(archive) as packed:
+        for entry in packed:
+            yield (
+                entry.name,
+                entry.isreg() or entry.isdir(),
+                None if entry.isdir() else partial(packed.extractfile, entry),
+            )
         # The checksum of gzip comes last, after the end of the tar archive, where tarfile stops reading.
-        while stream.fileobj.read(1 << 20):
+        while packed.fileobj.read(1 << 20):
             pass
 
 

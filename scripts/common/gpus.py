@@ -1,10 +1,9 @@
-"""Which GPUs a job computes on: cards that are free, locked for as long as its process lives.
+"""Which GPUs a job computes on: free ones, locked for as long as its process lives.
 
 Snakemake counts `gpu` but hands out no devices, so with `--resources gpu=4` four jobs would all compute on the first
-card. Each job takes its own here. A lock is a flock on a file a card in a folder of this user on this machine; the
-kernel gives it up when the process ends, in whatever way. Other users' jobs and programs that do not lock are not seen.
-
-Within a job of SLURM the cards are those of the job, and locks are kept among its own processes only.
+one. Each job takes its own here, by a flock on a file for each GPU, in a folder of this user on this machine. The
+kernel releases a lock when the process ends, in whatever way. Jobs of other users, and programs that do not lock, are
+not seen. Within a SLURM job the GPUs are those of the job, and only its own processes share locks.
 """
 
 import os
@@ -19,17 +18,16 @@ from filelock import FileLock, Timeout
 from common.files import UserError
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-# Where the folder of the locks is: the same for all of a user's runs, which TMPDIR need not be, nor XDG_RUNTIME_DIR,
-# which is emptied when the user logs out while runs go on.
+# The same for all runs of a user, which TMPDIR need not be. XDG_RUNTIME_DIR is emptied at logout while runs go on.
 ROOT = Path("/tmp")
-# Seconds between two looks for a free card.
+# Seconds between two looks for a free GPU.
 WAIT_S = 1.0
-# An open lock holds its card; one that is collected as garbage would give it up.
+# An open lock holds its GPU; a lock that is collected as garbage would release it.
 _held: list[FileLock] = []
 
 
 def _listed() -> list[list[str]]:
-    """Return each GPU of the machine as the UUIDs by which CUDA finds it: its own, or those of its MIG instances."""
+    """List the machine's GPUs, each as the UUIDs by which CUDA finds it: its own, or those of its MIG instances."""
     try:
         found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
     except OSError:
@@ -48,12 +46,12 @@ def _listed() -> list[list[str]]:
 
 
 def visible() -> list[str]:
-    """Return the cards that this process may use, by UUID: those that CUDA_VISIBLE_DEVICES names, or all there are.
+    """List the UUIDs of the GPUs that this process may use: all, or those that CUDA_VISIBLE_DEVICES names.
 
-    Its numbers are those of `nvidia-smi -L`. Where no GPU is listed, what the variable names is taken at its word.
+    Numbers in the variable are those of `nvidia-smi -L`. Where no GPU is listed, its names are taken unchecked.
 
     Raises:
-        UserError: the variable names a card that is not there; CUDA would then see none, or fewer, and say nothing.
+        UserError: the variable names a GPU that is not there. CUDA would see fewer GPUs and say nothing.
     """
     gpus, given = _listed(), os.environ.get(VARIABLE)
     every = [uuid for gpu in gpus for uuid in gpu]
@@ -67,40 +65,36 @@ def visible() -> list[str]:
     found: list[str] = []
     for token in tokens:
         numbered = gpus[int(token)] if token.isdigit() and int(token) < len(gpus) else []
-        cards = numbered or [uuid for uuid in every if token and uuid.startswith(token)]
-        if not cards:
-            raise UserError(f"{VARIABLE}: found {token!r}, which is none of this machine's cards: {', '.join(every)}.")
-        found += cards
+        named = numbered or [uuid for uuid in every if token and uuid.startswith(token)]
+        if not named:
+            raise UserError(f"{VARIABLE}: found {token!r}, which is none of this machine's GPUs: {', '.join(every)}.")
+        found += named
     return list(dict.fromkeys(found))
 
 
 def _folder() -> Path:
-    """Return the folder of the locks.
-
-    Raises:
-        UserError: the folder belongs to somebody else.
-    """
+    """Make the folder of the locks; a UserError if it belongs to somebody else."""
     job = os.environ.get("SLURM_JOB_ID")
-    folder = ROOT / (f"lora-tradeoff-cards-{os.getuid()}" + (f"-slurm-{job}" if job else ""))
+    folder = ROOT / (f"lora-tradeoff-gpus-{os.getuid()}" + (f"-slurm-{job}" if job else ""))
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():
         raise UserError(f"{folder}: found a folder of another user, expected your own. Have it removed.")
     return folder
 
 
-def _try(cards: list[str], n: int, folder: Path) -> dict[str, FileLock]:
-    """Lock the first `n` free cards and return them with their locks, or lock none and return {}."""
+def _try(gpus: list[str], n: int, folder: Path) -> dict[str, FileLock]:
+    """Lock the first `n` free GPUs, or none; the answer maps each UUID to its lock."""
     locks: dict[str, FileLock] = {}
-    # One job at a time looks: two that need two of three cards each would otherwise hold one and wait for ever.
+    # One job at a time looks: two that need two of three GPUs each would otherwise hold one and wait for ever.
     with FileLock(folder / "look.lock", fallback_to_soft=False):
-        for card in cards:
+        for gpu in gpus:
             # Without flock, filelock would go by the file's existence, which outlives a kill.
-            lock = FileLock(folder / f"{re.sub('[^A-Za-z0-9-]', '_', card)}.lock", timeout=0, fallback_to_soft=False)
+            lock = FileLock(folder / f"{re.sub('[^A-Za-z0-9-]', '_', gpu)}.lock", timeout=0, fallback_to_soft=False)
             try:
                 lock.acquire()
             except Timeout:
                 continue
-            locks[card] = lock
+            locks[gpu] = lock
             if len(locks) == n:
                 return locks
         for lock in locks.values():
@@ -109,20 +103,18 @@ def _try(cards: list[str], n: int, folder: Path) -> dict[str, FileLock]:
 
 
 def take(n: int) -> list[str]:
-    """Take `n` free cards for this process until it ends, hide all others from it, and return their UUIDs.
+    """Take `n` free GPUs for this process until it ends, hide all others from it, and list their UUIDs.
 
-    If too few are free it says so and waits. CUDA_VISIBLE_DEVICES is set to the cards, so what this process starts sees
-    the same ones; a child that shall compute on one of them is started with the variable set to that one.
-
-    CUDA reads the variable once in a process, so this comes before anything that asks for GPUs; bitsandbytes does so
-    while it is imported, by peft and trl too.
+    If too few are free, the job says so and waits. CUDA_VISIBLE_DEVICES is set to what was taken, also for child
+    processes. CUDA reads it once in a process, so take GPUs before anything asks for them; bitsandbytes does so while
+    it is imported, also by peft and trl.
 
     Returns:
-        The cards, `n` of them; those of the job where `n` is 0 in a job of SLURM that has some. None where `n` is 0
-        otherwise, and where it is 1 and there is no GPU: the job then computes on the CPU.
+        `n` UUIDs. With `n` = 0, those that a SLURM job has by `gres`, else none. With `n` = 1 and no GPU on the
+        machine, none: the job then computes on the CPU.
 
     Raises:
-        UserError: fewer than `n` cards are visible.
+        UserError: fewer than `n` GPUs are visible.
         RuntimeError: bitsandbytes is imported already.
     """
     if n == 0 and "SLURM_JOB_ID" in os.environ and VARIABLE in os.environ:
@@ -130,26 +122,27 @@ def take(n: int) -> list[str]:
     if n == 0:
         os.environ[VARIABLE] = ""
         return []
-    cards = visible()
-    if n == 1 and not cards:
-        # A card that no tool lists (another vendor's, say) is still the first one only.
+    gpus = visible()
+    if n == 1 and not gpus:
+        # A GPU that no tool lists (another vendor's, say) is still the first one only.
         os.environ.setdefault(VARIABLE, "0")
         return []
     if "bitsandbytes" in sys.modules:
-        raise RuntimeError("bitsandbytes is imported, so CUDA has read CUDA_VISIBLE_DEVICES: take cards before.")
-    if len(cards) < n:
+        raise RuntimeError(f"bitsandbytes is imported, so CUDA has read {VARIABLE}: take GPUs before.")
+    if len(gpus) < n:
         limited = f", of those that {VARIABLE}={os.environ[VARIABLE]} leaves" if VARIABLE in os.environ else ""
+        most = max(1, len(gpus))
         raise UserError(
-            f"resources, gpu: found {n}, but this job sees {len(cards)} cards{limited}. Ask for at most "
-            f"{max(1, len(cards))}: --set-resources <rule>:gpu={max(1, len(cards))}, or `set-resources` in the profile."
+            f"resources, gpu: found {n}, but this job sees {len(gpus)} GPUs{limited}. Ask for at most {most}: "
+            f"--set-resources <rule>:gpu={most}, or `set-resources` in the profile."
         )
     folder = _folder()
-    locks = _try(cards, n, folder)
+    locks = _try(gpus, n, folder)
     if not locks:
-        print(f"Too few cards are free: waiting for {n} of {', '.join(cards)} (locks in {folder}).", flush=True)
+        print(f"Too few GPUs are free: waiting for {n} of {', '.join(gpus)} (locks in {folder}).", flush=True)
     while not locks:
         time.sleep(WAIT_S)
-        locks = _try(cards, n, folder)
+        locks = _try(gpus, n, folder)
     _held.extend(locks.values())
     os.environ[VARIABLE] = ",".join(locks)
     print(f"GPU: {', '.join(locks)}", flush=True)

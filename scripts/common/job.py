@@ -1,4 +1,4 @@
-"""What every rule's script does around its one call: log everything, say what to do, leave nothing running."""
+"""What every step does around its one call: it logs everything, says what to do, and leaves nothing running."""
 
 import ctypes
 import errno
@@ -8,38 +8,31 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 
 from common.files import UserError
 
+# Those that can change a result.
 LIBRARIES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "liger-kernel",
-    "datasets",
-    "tokenizers",
-    "deepeval",
+    "torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "datasets", "tokenizers", "deepeval",
     "pandas",
-)
+)  # fmt: skip
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
 def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
-    """Send all this process and its children print to `log`; end with a sentence on what a user can mend.
+    """Write all output of this process and its children to `log`; end with a sentence if a user can mend the error.
 
-    File descriptors are redirected, so what C libraries and child processes print is caught too. If Snakemake is
-    killed, this process gets SIGTERM, so that the next Snakemake does not find it at work on the same files.
+    File descriptors are redirected, which catches the output of C libraries too. If Snakemake is killed, this process
+    gets SIGTERM, so that the next Snakemake does not find it at work on the same files.
 
     Args:
         log: the file; it is replaced.
-        lock: a lock file, for a job that goes on from files of an earlier attempt: there must be no two at once.
+        lock: a lock file, for a job that goes on from the files of an earlier attempt: two must never run at once.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -87,9 +80,9 @@ def _alone(lock: str | Path | None) -> Iterator[None]:
 
 
 def _remedy(error: BaseException) -> str:
-    """Return what to do about a disk or a memory that is too small, "" for an error that is about neither.
+    """Say what to do if the disk or the memory is too small; "" for any other error.
 
-    Only Python's own errors have a number; those of safetensors and of torch's file writer have a text.
+    Errors of Python have a number; those of safetensors and of torch's file writer have only a text.
     """
     found: BaseException | None = error
     while found is not None:
@@ -117,15 +110,14 @@ def _remedy(error: BaseException) -> str:
 
 
 class Sigterm:
-    """Notes SIGTERM within a `with` block in place of dying of it; `came` says whether it has.
+    """Notes SIGTERM within a `with` block instead of dying of it; `came` says whether it has.
 
-    A scheduler sends it before it kills a job: for one of higher priority, or at the end of its time. A job that can
-    keep what it has done finishes its step or batch, keeps it, and fails; its next attempt goes on from there. Nothing
-    depends on it: after SIGKILL the next attempt goes on from the last regular checkpoint or batch.
+    A scheduler sends it before it kills a job. A job that can keep its work finishes its step or batch, keeps it and
+    fails; the next attempt goes on from there. Nothing depends on it: after SIGKILL the next attempt goes on from the
+    last regular checkpoint or batch.
     """
 
-    def __init__(self):
-        self.came = False
+    came = False
 
     def __enter__(self) -> "Sigterm":
         self._before = signal.signal(signal.SIGTERM, self._note)
@@ -139,11 +131,9 @@ class Sigterm:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that can change a result."""
+    """Name the versions of Python and of those `LIBRARIES` that are installed."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[library] = version(library)
-        except PackageNotFoundError:
-            continue
     return found

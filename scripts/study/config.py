@@ -485,7 +485,13 @@ def settings(config: dict) -> dict[str, dict]:
             "runs": swept,
         },
         "tables_page": {"study": label(config), **defects},
-        "answers": {"study": label(config), **_pick(config["tables"], "semantics"), "runs": every_name, **defects},
+        "answers": {
+            "study": label(config),
+            **_pick(config["tables"], "semantics"),
+            **_pick(config["report"], "language"),
+            "runs": every_name,
+            **defects,
+        },
         "figures": _pick(config["report"], "language"),
         "report": {
             "study": label(config),

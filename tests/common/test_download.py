@@ -4,6 +4,7 @@ import hashlib
 import io
 import random
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -42,8 +43,11 @@ class Server:
 
 
 @pytest.fixture
-def naps():
-    return []
+def naps(monkeypatch):
+    """The seconds for which a download waited between attempts."""
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
 
 
 def test_finished_download_is_used_again(tmp_path):
@@ -61,7 +65,7 @@ def test_finished_download_is_used_again(tmp_path):
 def test_broken_download_goes_on_where_it_stopped(tmp_path, naps):
     server = Server({"cut": HALF}, {"cut": 2 << 16})
     with serve(server) as url:
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert (tmp_path / "data.zip").read_bytes() == BODY
     assert [span for _, span, _ in server.seen] == [None, f"bytes={HALF}-", f"bytes={HALF + (2 << 16)}-"]
     assert server.seen[1][2] == '"v1"'
@@ -72,10 +76,10 @@ def test_a_later_run_resumes_too(tmp_path, naps):
     server = Server({"cut": HALF}, *[{"status": 503}] * ATTEMPTS)
     with serve(server) as url:
         with pytest.raises(UserError, match=rf"answered 503.*{HALF:,} bytes that came are kept in .*\.part"):
-            download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+            download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
         assert not (tmp_path / "data.zip").exists()
         server.plan.clear()
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert server.seen[-1][1] == f"bytes={HALF}-"
     assert (tmp_path / "data.zip").read_bytes() == BODY
 
@@ -83,17 +87,17 @@ def test_a_later_run_resumes_too(tmp_path, naps):
 def test_server_that_ignores_ranges_starts_over(tmp_path, naps):
     server = Server({"cut": HALF}, ranges=False)
     with serve(server) as url:
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert server.seen[1][1] == f"bytes={HALF}-"
     assert (tmp_path / "data.zip").read_bytes() == BODY
 
 
 def test_file_that_changed_in_between_starts_over(tmp_path, naps):
     with serve(Server({"cut": HALF}, *[{"status": 500}] * ATTEMPTS)) as url, pytest.raises(UserError):
-        download(f"{url}/data.zip", tmp_path / "data.zip", None, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", None)
     new = BODY[::-1]
     with serve(Server(etag='"v2"', body=new)) as url:
-        download(f"{url}/data.zip", tmp_path / "data.zip", None, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", None)
     assert (tmp_path / "data.zip").read_bytes() == new
 
 
@@ -101,7 +105,7 @@ def test_file_that_changed_in_between_starts_over(tmp_path, naps):
 def test_wrong_range_is_not_appended(tmp_path, naps, span):
     server = Server({"cut": HALF}, {"status": 206, "body": BODY, "headers": {"Content-Range": span}})
     with serve(server) as url:
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert (tmp_path / "data.zip").read_bytes() == BODY
 
 
@@ -109,17 +113,17 @@ def test_part_that_is_already_whole(tmp_path, naps):
     server = Server({"cut": HALF}, *[{"status": 503}] * ATTEMPTS)
     with serve(server) as url:
         with pytest.raises(UserError):
-            download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+            download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
         (tmp_path / "data.zip.part").write_bytes(BODY)
         server.plan[:] = [{"status": 416, "headers": {"Content-Range": f"bytes */{len(BODY)}"}}]
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert (tmp_path / "data.zip").read_bytes() == BODY
 
 
 def test_without_a_validator_nothing_is_appended(tmp_path, naps):
     server = Server({"cut": HALF}, etag='W/"weak"')
     with serve(server) as url:
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert [span for _, span, _ in server.seen] == [None, None]
     assert (tmp_path / "data.zip").read_bytes() == BODY
 
@@ -127,7 +131,7 @@ def test_without_a_validator_nothing_is_appended(tmp_path, naps):
 def test_busy_server_is_waited_for(tmp_path, naps):
     plan = ({"status": 503}, {"status": 503, "headers": {"Retry-After": "7"}}, {"status": 429})
     with serve(Server(*plan)) as url:
-        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", SHA256)
     assert naps == [1, 7, 4]
     assert (tmp_path / "data.zip").read_bytes() == BODY
 
@@ -135,7 +139,7 @@ def test_busy_server_is_waited_for(tmp_path, naps):
 def test_server_that_stays_busy(tmp_path, naps):
     server = Server(*[{"status": 503}] * 100)
     with serve(server) as url, pytest.raises(UserError, match=f"answered 503; tried {ATTEMPTS} times"):
-        download(f"{url}/data.zip", tmp_path / "data.zip", None, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", None)
     assert len(server.seen) == ATTEMPTS
 
 
@@ -143,21 +147,21 @@ def test_no_server(tmp_path, naps):
     with serve(Server()) as url:
         pass
     with pytest.raises(UserError, match="connection failed"):
-        download(f"{url}/data.zip", tmp_path / "data.zip", None, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", None)
     assert len(naps) == ATTEMPTS - 1
 
 
 def test_missing_file_is_not_tried_again(tmp_path, naps):
     server = Server({"status": 404, "body": b"<html>", "headers": {"Content-Type": "text/html"}})
     with serve(server) as url, pytest.raises(UserError, match=r"answered 404.*Check the address"):
-        download(f"{url}/data.zip", tmp_path / "data.zip", None, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", None)
     assert (len(server.seen), naps) == (1, [])
 
 
 def test_web_page_is_no_archive(tmp_path, naps):
     server = Server({"status": 200, "body": b"<html>log in", "headers": {"Content-Type": "text/html; charset=utf-8"}})
     with serve(server) as url, pytest.raises(UserError, match="a web page, expected an archive"):
-        download(f"{url}/data.zip", tmp_path / "data.zip", None, naps.append)
+        download(f"{url}/data.zip", tmp_path / "data.zip", None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,20 +176,22 @@ def test_wrong_checksum_says_expected_and_found(tmp_path):
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_google_drive(tmp_path):
+def test_google_drive(tmp_path, monkeypatch):
     server = Server()
     with serve(server) as url:
-        path = cached_download("gdrive:1403EGqz-_x", SHA256, tmp_path, google_drive=url)
+        monkeypatch.setattr("common.download.GOOGLE_DRIVE", url)
+        path = cached_download("gdrive:1403EGqz-_x", SHA256, tmp_path)
     assert server.seen[0][0] == "/download?id=1403EGqz-_x&export=download&confirm=t"
     assert path.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("status", [200, 403, 404])
-def test_google_drive_answers_with_a_page(tmp_path, status):
+def test_google_drive_answers_with_a_page(tmp_path, monkeypatch, status):
     page = b"<html><head><title>Google Drive - Quota exceeded</title></head></html>"
     server = Server({"status": status, "body": page, "headers": {"Content-Type": "text/html"}})
     with serve(server) as url, pytest.raises(UserError, match=r"Quota exceeded.*Try again tomorrow"):
-        cached_download("gdrive:abc", None, tmp_path, google_drive=url)
+        monkeypatch.setattr("common.download.GOOGLE_DRIVE", url)
+        cached_download("gdrive:abc", None, tmp_path)
 
 
 # Archives

@@ -1,4 +1,4 @@
-"""Cards go to one process each, whatever starts or dies when."""
+"""GPUs go to one process each, whatever starts or dies when."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common import gpus as _cards
+from common import gpus
 from common.files import UserError
 
 UUIDS = [f"GPU-{i}0000000-0000-0000-0000-00000000000{i}" for i in range(4)]
@@ -19,7 +19,7 @@ MIG = (
     + "  MIG 3g.40gb     Device  1: (UUID: MIG-bbbbbbbb-0000-0000-0000-000000000000)\n"
     + LIST.splitlines(keepends=True)[1]
 )
-# Takes cards, says which, and holds them until its standard input ends.
+# Takes GPUs, says which, and holds them until its standard input ends.
 JOB = (
     "import sys; sys.path.insert(0, sys.argv[1])\n"
     "from pathlib import Path; from common import gpus\n"
@@ -42,22 +42,22 @@ def machine(tmp_path, monkeypatch):
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
 
-    for name in (_cards.VARIABLE, "SLURM_JOB_ID"):
+    for name in (gpus.VARIABLE, "SLURM_JOB_ID"):
         monkeypatch.setenv(name, "")  # so that what a test sets is taken back
         monkeypatch.delenv(name)
-    monkeypatch.setattr(_cards, "ROOT", tmp_path)
-    monkeypatch.setattr(_cards, "_held", [])
+    monkeypatch.setattr(gpus, "ROOT", tmp_path)
+    monkeypatch.setattr(gpus, "_held", [])
     monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
     return make
 
 
 @pytest.fixture
 def start(tmp_path):
-    """A function that starts a process which takes cards; all are ended after the test."""
+    """A function that starts a process which takes GPUs; all are ended after the test."""
     processes = []
 
     def job(n: int, **environment: str) -> subprocess.Popen:
-        scripts = str(Path(_cards.__file__).parents[1])
+        scripts = str(Path(gpus.__file__).parents[1])
         process = subprocess.Popen(
             [sys.executable, "-c", JOB, scripts, str(tmp_path), str(n)],
             stdin=subprocess.PIPE,
@@ -75,20 +75,20 @@ def start(tmp_path):
 
 
 def taken(process: subprocess.Popen) -> list[str]:
-    """Wait until the process has its cards, and return them."""
+    """Wait until the process has its GPUs, and return them."""
     for line in process.stdout:
         if line.startswith("TAKEN"):
             return line.split()[1].split(",")
-    raise AssertionError("the process ended without cards")
+    raise AssertionError("the process ended without GPUs")
 
 
-def test_no_two_processes_have_one_card(machine, start):
+def test_no_two_processes_have_one_gpu(machine, start):
     machine(LIST)
     jobs = [start(1) for _ in range(4)]
-    assert sorted(card for job in jobs for card in taken(job)) == UUIDS
+    assert sorted(gpu for job in jobs for gpu in taken(job)) == UUIDS
 
 
-def test_a_killed_process_gives_its_cards_up(machine, start):
+def test_a_killed_process_gives_its_gpus_up(machine, start):
     machine(LIST)
     first, second = start(2), start(1)
     held = taken(first) + taken(second)
@@ -101,24 +101,24 @@ def test_a_killed_process_gives_its_cards_up(machine, start):
     assert held[2] not in got
 
 
-def test_a_process_that_ends_gives_its_cards_up(machine, start):
+def test_a_process_that_ends_gives_its_gpus_up(machine, start):
     machine(LIST)
     job = start(4)
     assert taken(job) == UUIDS
-    assert _cards._try(UUIDS, 1, _cards._folder()) == {}
+    assert gpus._try(UUIDS, 1, gpus._folder()) == {}
     job.communicate()
-    assert list(_cards._try(UUIDS, 4, _cards._folder())) == UUIDS
+    assert list(gpus._try(UUIDS, 4, gpus._folder())) == UUIDS
 
 
-def test_cards_are_hidden_from_one_another(machine):
+def test_gpus_are_hidden_from_one_another(machine):
     machine(LIST)
-    assert _cards.take(1) == UUIDS[:1]
-    assert os.environ[_cards.VARIABLE] == UUIDS[0]
-    assert _cards.visible() == UUIDS[:1]
+    assert gpus.take(1) == UUIDS[:1]
+    assert os.environ[gpus.VARIABLE] == UUIDS[0]
+    assert gpus.visible() == UUIDS[:1]
 
 
 @pytest.mark.parametrize(
-    ("given", "cards"),
+    ("given", "expected"),
     [
         ("0,1", UUIDS[:2]),
         ("3", UUIDS[3:]),
@@ -129,40 +129,40 @@ def test_cards_are_hidden_from_one_another(machine):
         ("-1", []),
     ],
 )
-def test_cards_come_from_the_set_that_the_user_gives(machine, monkeypatch, given, cards):
+def test_gpus_come_from_the_set_that_the_user_gives(machine, monkeypatch, given, expected):
     machine(LIST)
-    monkeypatch.setenv(_cards.VARIABLE, given)
-    assert _cards.visible() == cards
+    monkeypatch.setenv(gpus.VARIABLE, given)
+    assert gpus.visible() == expected
 
 
-def test_two_jobs_of_a_user_who_gives_two_cards(machine, start):
+def test_two_jobs_of_a_user_who_gives_two_gpus(machine, start):
     machine(LIST)
     jobs = [start(1, CUDA_VISIBLE_DEVICES="2,3") for _ in range(2)]
-    assert sorted(card for job in jobs for card in taken(job)) == UUIDS[2:]
+    assert sorted(gpu for job in jobs for gpu in taken(job)) == UUIDS[2:]
 
 
-def test_an_unknown_card_is_refused(machine, monkeypatch):
+def test_an_unknown_gpu_is_refused(machine, monkeypatch):
     machine(LIST)
-    monkeypatch.setenv(_cards.VARIABLE, "0,7")
-    with pytest.raises(UserError, match="found '7', which is none of this machine's cards"):
-        _cards.take(1)
+    monkeypatch.setenv(gpus.VARIABLE, "0,7")
+    with pytest.raises(UserError, match="found '7', which is none of this machine's GPUs"):
+        gpus.take(1)
 
 
-def test_too_few_cards(machine, monkeypatch):
+def test_too_few_gpus(machine, monkeypatch):
     machine(LIST)
-    with pytest.raises(UserError, match=r"found 5, but this job sees 4 cards\. Ask for at most 4: --set-resources"):
-        _cards.take(5)
-    monkeypatch.setenv(_cards.VARIABLE, "1")
-    with pytest.raises(UserError, match="found 2, but this job sees 1 cards, of those that CUDA_VISIBLE_DEVICES=1"):
-        _cards.take(2)
+    with pytest.raises(UserError, match=r"found 5, but this job sees 4 GPUs\. Ask for at most 4: --set-resources"):
+        gpus.take(5)
+    monkeypatch.setenv(gpus.VARIABLE, "1")
+    with pytest.raises(UserError, match="found 2, but this job sees 1 GPUs, of those that CUDA_VISIBLE_DEVICES=1"):
+        gpus.take(2)
 
 
-def test_instances_of_a_divided_card_are_cards(machine, monkeypatch):
+def test_instances_of_a_divided_gpu_are_gpus(machine, monkeypatch):
     machine(MIG)
     instances = [f"MIG-{c * 8}-0000-0000-0000-000000000000" for c in "ab"]
-    assert _cards.visible() == [*instances, UUIDS[1]]
-    monkeypatch.setenv(_cards.VARIABLE, "1")
-    assert _cards.visible() == UUIDS[1:2]
+    assert gpus.visible() == [*instances, UUIDS[1]]
+    monkeypatch.setenv(gpus.VARIABLE, "1")
+    assert gpus.visible() == UUIDS[1:2]
 
 
 @pytest.mark.parametrize("listing", [None, "No devices were found\n"])
@@ -171,37 +171,37 @@ def test_without_a_gpu_the_cpu_computes_and_nothing_is_locked(machine, monkeypat
         monkeypatch.setenv("PATH", str(tmp_path))
     else:
         machine(listing, code=6)
-    with pytest.raises(UserError, match="found 2, but this job sees 0 cards"):
-        _cards.take(2)
+    with pytest.raises(UserError, match="found 2, but this job sees 0 GPUs"):
+        gpus.take(2)
     assert ("No devices were found" in capsys.readouterr().out) == (listing is not None)
-    assert _cards.take(1) == []
-    assert not list(tmp_path.glob("lora-tradeoff-cards-*"))
+    assert gpus.take(1) == []
+    assert not list(tmp_path.glob("lora-tradeoff-gpus-*"))
 
 
-def test_a_job_without_cards_sees_none(machine):
+def test_a_job_without_gpus_sees_none(machine):
     machine(LIST)
-    assert _cards.take(0) == []
-    assert os.environ[_cards.VARIABLE] == ""
+    assert gpus.take(0) == []
+    assert os.environ[gpus.VARIABLE] == ""
 
 
 def test_jobs_of_slurm_do_not_wait_for_one_another(machine, start):
-    # Each has its own set; where two sets share a card, that is meant.
+    # Each has its own set; where two sets share a GPU, that is meant.
     machine(LIST)
     jobs = [start(1, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID=str(i)) for i in range(2)]
     assert [taken(job) for job in jobs] == [UUIDS[:1]] * 2
 
 
-def test_a_job_of_slurm_keeps_the_cards_that_it_asked_for_by_gres(machine, monkeypatch):
+def test_a_job_of_slurm_keeps_the_gpus_that_it_asked_for_by_gres(machine, monkeypatch):
     machine(LIST)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert _cards.take(0) == []  # a job without cards: no variable
-    assert os.environ[_cards.VARIABLE] == ""
-    monkeypatch.setenv(_cards.VARIABLE, "1")
-    assert _cards.take(0) == [UUIDS[1]]
+    assert gpus.take(0) == []  # a job without GPUs: no variable
+    assert os.environ[gpus.VARIABLE] == ""
+    monkeypatch.setenv(gpus.VARIABLE, "1")
+    assert gpus.take(0) == [UUIDS[1]]
 
 
 def test_too_late(machine, monkeypatch):
     machine(LIST)
     monkeypatch.setitem(sys.modules, "bitsandbytes", os)
-    with pytest.raises(RuntimeError, match="take cards before"):
-        _cards.take(1)
+    with pytest.raises(RuntimeError, match="take GPUs before"):
+        gpus.take(1)

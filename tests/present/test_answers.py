@@ -1,5 +1,6 @@
 """The page of answers, in a headless Chromium: `apt-get install chromium`, or any browser that Playwright can drive."""
 
+import html
 import json
 import random
 import re
@@ -16,6 +17,8 @@ from answers import LONGEST_TEXT, answers, cut
 from common.files import UserError, read_jsonl, sha256_file, write_json, write_jsonl
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.hardness import hardness
+from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS
+from present.words import LANGUAGES, read_words
 from score_spider import score_spider
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records, write_records
 
@@ -35,6 +38,7 @@ HOSTILE = [
     "\u202eSELECT a FROM t\u2066",
     "\u2028 and \u2029",
     "\r\n two\rthree",
+    "tags \U000e0041\U000e0041 end",
     "",
     LONG,
 ]
@@ -45,8 +49,12 @@ SHOWN = {
     "\u202eSELECT a FROM t\u2066": "U+202ESELECT a FROM tU+2066",
     "\u2028 and \u2029": "U+2028 and U+2029",
     "\r\n two\rthree": "\r\n twoU+000Dthree",
+    "tags \U000e0041\U000e0041 end": "tags U+E0041 \u00d72 end",
     LONG: LONG[:LONGEST_TEXT],
 }
+
+
+DEFAULTS = {"semantics": "bag", "language": "en", "known_defects": [], "accept_defect": []}
 
 
 class Study:
@@ -96,18 +104,20 @@ class Study:
         return read_records(self.files("spider.csv")[run], SPIDER_COLUMNS).set_index("id")
 
     def build(self, **changes) -> Path:
-        page = self.folder / "answers.html"
-        arguments = {
+        page = changes.pop("page", self.folder / "answers.html")
+        records = {
             "spider": self.files("spider.csv"),
             "mmlu": self.files("mmlu.csv"),
             "rows": self.files("spider_rows.jsonl"),
-            "questions": self.folder / "suite.jsonl",
-            "tables": self.folder / "data/tables.json",
-            "page": page,
-            "study": "a <small> study",
-            "runs": self.runs,
         }
-        answers(**arguments | changes)
+        settings = {"study": "a <small> study", "runs": self.runs} | DEFAULTS
+        answers(
+            records | {name: changes.pop(name) for name in records if name in changes},
+            self.folder / "suite.jsonl",
+            self.folder / "data/tables.json",
+            page,
+            settings | changes,
+        )
         return page
 
 
@@ -244,7 +254,7 @@ def test_the_page_holds_no_text_of_an_answer(tmp_path):
     assert text.count("</script>") == 2
     assert "window.hit" not in text
     assert '<h1 id="title">Answers: a &lt;small&gt; study</h1>' in text
-    policy = re.search(r'Content-Security-Policy" content="(.*?)"', text)[1]
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="(.*?)"', text)[1])
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert not re.search(r"https?://|//cdn|\bsrc=|@import|url\(", text)
@@ -336,7 +346,7 @@ def test_multiple_choice_questions_have_their_own_tab(study, show):
     expect(page.locator(".choices li").last).to_have_text("D<u>four</u>")
     base, tuned = page.locator("[data-run='llama/base']"), page.locator("[data-run='llama/lr0.1']")
     expect(base.locator(".bar").first).to_have_text("Letter by probabilityA ✓ right")
-    assert base.locator("tbody tr").first.locator("th, td").all_inner_texts() == ["A", "", "90.5%", "-0.10"]
+    assert base.locator("tbody tr").first.locator("th, td").all_inner_texts() == ["A", "", "90.5%", "\u22120.10"]
     expect(tuned.locator(".bar").first).to_have_text("Letter by probabilityB ✗ wrong")
     expect(tuned.locator("pre")).to_have_text("<b>hm</b>U+0000")
     expect(tuned.locator(".bar").last).to_have_text("Generated textno letter ✗ wrong")
@@ -530,7 +540,7 @@ def test_a_link_keeps_filters_and_question(study, show):
 
 @pytest.mark.parametrize(
     "fragment",
-    ["#", "#%", "#task=constructor&q=__proto__&model=<b>&db=../x&semantics=0", "#q=dev-99999&class=class:%00"],
+    ["#", "#%", "#task=constructor&q=__proto__&model=<b>&db=../x&criterion=0", "#q=dev-99999&class=class:%00"],
 )
 def test_a_fragment_that_says_nothing_known_is_passed_over(study, show, fragment):
     page = show(study.folder / "answers.html", fragment)
@@ -631,6 +641,26 @@ def test_dark_and_light_differ(study, show):
     assert colours["light"] != colours["dark"]
 
 
+def test_the_words_name_every_class_criterion_and_flag():
+    for language in LANGUAGES:
+        words = read_words(language)
+        assert tuple(words["answers"]["classes"]) == ERROR_CLASSES
+        assert tuple(words["criteria"]) == SEMANTICS
+        assert tuple(words["answers"]["flags"]) == GOLD_FLAGS
+        assert tuple(words["answers"]["levels"]) == LEVELS
+
+
+def test_in_portuguese(study, show):
+    page = show(study.build(language="pt", page=study.folder / "respostas.html"), "#q=dev-00009")
+    expect(page.locator("#count")).to_have_text("10 de 10 perguntas")
+    expect(page.locator("[data-run='llama/lr0.1']")).to_contain_text("Não há resposta a esta pergunta.")
+    expect(page.locator("[data-run='llama/base'] summary")).to_contain_text("certa")
+    page.get_by_role("tab", name="MMLU 12").click()
+    base = page.locator("[data-run='llama/base'] tbody tr").first.locator("th, td")
+    assert base.all_inner_texts() == ["A", "", "90,5%", "\u22120,10"]
+    assert "undefined" not in page.locator("body").inner_text()
+
+
 # ---- of any size
 
 
@@ -701,14 +731,17 @@ def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
         )  # fmt: skip
         write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(suite)])
     page_file = tmp_path / "answers.html"
+    names = {"spider": "spider.csv", "mmlu": "mmlu.csv", "rows": "spider_rows.jsonl"}
     answers(
-        *([at / name for at in folders] for name in ("spider.csv", "mmlu.csv", "spider_rows.jsonl")),
-        tmp_path / "suite.jsonl", tmp_path / "tables.json", page_file, "published",
-        [{"model": "published", "variant": name} for name in systems],
-    )  # fmt: skip
+        {key: [at / name for at in folders] for key, name in names.items()},
+        tmp_path / "suite.jsonl",
+        tmp_path / "tables.json",
+        page_file,
+        {"study": "published", "runs": [{"model": "published", "variant": name} for name in systems]} | DEFAULTS,
+    )
     assert page_file.stat().st_size < 2_000_000
 
-    page = show(page_file, "#semantics=test_suite")
+    page = show(page_file, "#criterion=test_suite")
     expect(page.locator("#count")).to_have_text("1,034 of 1,034 questions")
     expect(page.locator("h2")).to_have_text("How many singers do we have?")
     for name, at in zip(systems, folders, strict=True):
