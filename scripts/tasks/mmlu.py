@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tasks.choice import LETTERS, draw
 SPLITS = ("dev", "test")
 COLUMNS = ("subject", "index", "question", *LETTERS, "answer")
 AUXILIARY = "auxiliary_train"
+HUB = "hub:"
 # Configurations of the hub's copy that are no subject.
 NO_SUBJECT = ("all", AUXILIARY)
 # Of the release's archive and of the hub's copy, whose configuration `all` has it in the form of the other splits.
@@ -38,17 +40,13 @@ def fetch(options: Mapping[str, Any], folder: str | Path, cache_dir: str | Path 
     source, revision, sha256, subjects = (options[key] for key in ("source", "revision", "sha256", "subjects"))
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    archive_sha256 = None
-    if source.startswith("hub:"):
-        if sha256:
-            raise UserError(f"mmlu, sha256: {source} has no archive; its commit pins it. Set sha256 to null.")
-        allow, ignore = [f"*/{split}-*.parquet" for split in SPLITS], [f"{name}/*" for name in NO_SUBJECT]
-        tables = read_folder(hub_snapshot(source.removeprefix("hub:"), revision, "dataset", allow, ignore), source)
-    else:
-        if revision:
-            raise UserError(f"mmlu, revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
-        with opened(source, sha256, out / "unpacked", _is_table, cache_dir) as (found, archive_sha256):
-            tables = read_folder(found, source)
+    if source.startswith(HUB) and sha256:
+        raise UserError(f"mmlu, sha256: {source} has no archive; its commit pins it. Set sha256 to null.")
+    if revision and not source.startswith(HUB):
+        raise UserError(f"mmlu, revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
+    allow, ignore = [f"*/{split}-*.parquet" for split in SPLITS], [f"{name}/*" for name in NO_SUBJECT]
+    with _data(options, (allow, ignore), out / "unpacked", cache_dir) as (found, archive_sha256):
+        tables = read_folder(found, source)
     names = sorted(tables["test"])
     if len(names) != subjects:
         raise UserError(
@@ -73,8 +71,21 @@ def fetch(options: Mapping[str, Any], folder: str | Path, cache_dir: str | Path 
     write_json(out / "manifest.json", manifest)
 
 
-def _is_table(name: str) -> bool:
-    return name.endswith((".csv", ".parquet"))
+@contextmanager
+def _data(
+    options: Mapping[str, Any], of_hub: tuple[list[str], list[str]], scratch: Path, cache_dir: str | Path
+) -> Iterator[tuple[Path, str | None]]:
+    """Yield the folder with the tables of a source, and the SHA-256 of its archive; `of_hub`: allow, ignore."""
+    source = options["source"]
+    if source.startswith(HUB):
+        yield hub_snapshot(source.removeprefix(HUB), options["revision"], "dataset", *of_hub), None
+        return
+
+    def keep(name: str) -> bool:
+        return name.endswith((".csv", ".parquet"))
+
+    with opened(source, options["sha256"], scratch, keep, cache_dir) as found:
+        yield found
 
 
 def prepare(options: Mapping[str, Any], folder: str | Path) -> list[dict]:
@@ -113,31 +124,20 @@ def fetch_auxiliary(options: Mapping[str, Any], scratch: Path, cache_dir: str | 
         UserError: the source cannot be had or has no such rows, or a row is not as expected.
     """
     source = options["source"]
-    if source.startswith("hub:"):
-        repository = source.removeprefix("hub:")
-        folder = hub_snapshot(repository, options["revision"], "dataset", [AUXILIARY_FILES[1]], [])
-        return _auxiliary_rows(folder, source)
-
-    def keep(name: str) -> bool:
-        return AUXILIARY in name and _is_table(name)
-
-    with opened(source, options["sha256"], scratch, keep, cache_dir) as (folder, _):
-        return _auxiliary_rows(folder, source)
-
-
-def _auxiliary_rows(folder: Path, source: str) -> list[tuple[str, list]]:
-    pattern = next((p for p in AUXILIARY_FILES if any(Path(folder).rglob(p))), None)
-    if pattern is None:
-        raise UserError(
-            f"replay.source: {AUXILIARY} is not in {source} (looked for {' and '.join(AUXILIARY_FILES)}). Some copies "
-            "of MMLU lack it: set mmlu.source to the release's archive or to hub:cais/mmlu, or replay.source to a file."
-        )
-    read = csv_rows if pattern.endswith(".csv") else parquet_rows
-    return [
-        (f"{path.name.partition('.')[0]}-{number:05d}", cells)
-        for path in sorted(find_root(folder, pattern, source).glob(pattern))
-        for number, cells in enumerate(read(path))
-    ]
+    with _data(options, ([AUXILIARY_FILES[1]], []), scratch, cache_dir) as (folder, _):
+        pattern = next((p for p in AUXILIARY_FILES if any(folder.rglob(p))), None)
+        if pattern is None:
+            raise UserError(
+                f"replay.source: {AUXILIARY} is not in {source} (looked for {' and '.join(AUXILIARY_FILES)}). Some "
+                "copies of MMLU lack it: set mmlu.source to the release's archive or to hub:cais/mmlu, or "
+                "replay.source to a file."
+            )
+        read = csv_rows if pattern.endswith(".csv") else parquet_rows
+        return [
+            (f"{path.name.partition('.')[0]}-{number:05d}", cells)
+            for path in sorted(find_root(folder, pattern, source).glob(pattern))
+            for number, cells in enumerate(read(path))
+        ]
 
 
 def read_folder(folder: Path, source: str) -> dict[str, dict[str, list[list[str]]]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.files import UserError, read_json, sha256_file
 from custom_metrics.hardness import LEVELS, hardness, parse
-from custom_metrics.judge import SEMANTICS, Judge
+from custom_metrics.judge import Judge
 
 # An example is paid for in every prompt, with its schema: what is drawn is short.
 MAX_SHOT_CHARACTERS = 200
@@ -303,17 +303,6 @@ def score(
     with Judge(timeout_s, jobs, previews=True) as judge:
         verdicts = judge.judge_all(items, progress=True)
     for (question, answer), verdict in zip(asked, verdicts, strict=True):
-        missing = answer is None
-        record = {name: question[name] for name in ("id", "db_id", "hardness", "question")} | {
-            "gold": question["query"],
-            "answer": answer or "",
-            "sql": verdict.sql,
-            "error_class": "missing" if missing else verdict.error_class,
-            "gold_rows": verdict.gold_rows,
-            "predicted_rows": verdict.predicted_rows,
-            "flags": " ".join(verdict.flags),
-            "message": "no answer to this question" if missing else verdict.message,
-        }
-        record |= {name: int(verdict.correct[name]) for name in SEMANTICS}
-        record |= {f"{name}_raw": int(verdict.correct_raw[name]) for name in SEMANTICS}
+        record = {name: question[name] for name in ("id", "db_id", "hardness", "question")}
+        record |= {"gold": question["query"], "answer": answer or "", **verdict.cells(missing=answer is None)}
         yield record, {"id": question["id"]} | verdict.previews
