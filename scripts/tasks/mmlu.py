@@ -165,59 +165,58 @@ def read_folder(folder: Path, source: str) -> dict[str, dict[str, list[list[str]
 
 
 def csv_rows(path: Path) -> Iterator[list[str]]:
+    """Yield question, 4 choices and answer letter of each row of a CSV file."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8") + "?"
         number = len(list(csv.reader(io.StringIO(before, newline=""))))
-        raise UserError(
-            f"{_short(path)}, row {number}: not UTF-8 (byte {raw[error.start]:#04x}). "
-            "Save the file as UTF-8, or get it again."
-        ) from None
+        found = f"not UTF-8 (byte {raw[error.start]:#04x})"
+        raise _wrong(path, number, found, "Save the file as UTF-8, or get it again.") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 0
     try:
         for number, row in enumerate(reader, 1):
             if len(row) != 6:
-                raise UserError(
-                    f"{_short(path)}, row {number}: found {len(row)} fields, expected 6 "
-                    "(question, four choices, answer letter). Get the file again."
-                )
+                found = f"found {len(row)} fields, expected 6 (question, four choices, answer letter)"
+                raise _wrong(path, number, found)
             yield _checked(path, number, row)
     except csv.Error as error:
-        raise UserError(f"{_short(path)}, row {number + 1}: not CSV ({error}). Get the file again.") from None
+        raise _wrong(path, number + 1, f"not CSV ({error})") from None
     if not number:
-        raise UserError(f"{_short(path)}: empty, expected one question a row. Get the file again.")
+        raise _wrong(path, None, "empty, expected one question a row")
 
 
 def parquet_rows(path: Path) -> Iterator[list[str]]:
+    """Yield question, 4 choices and answer letter of each row of a parquet file."""
     import pyarrow.parquet  # tenths of a second to import
 
     try:
         rows = pyarrow.parquet.read_table(path, columns=["question", "choices", "answer"]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{_short(path)}: cannot be read ({str(error).splitlines()[0]}). Get the file again.") from None
+        raise _wrong(path, None, f"cannot be read ({str(error).splitlines()[0]})") from None
     if not rows:
-        raise UserError(f"{_short(path)}: empty, expected one question a row. Get the file again.")
+        raise _wrong(path, None, "empty, expected one question a row")
     for number, row in enumerate(rows, 1):
         choices, answer = row["choices"], row["answer"]
         if not isinstance(choices, list) or len(choices) != 4:
-            raise UserError(f"{_short(path)}, row {number}: choices are {choices!r}, expected 4. Get the file again.")
+            raise _wrong(path, number, f"choices are {choices!r}, expected 4")
         if answer not in range(4):
-            raise UserError(f"{_short(path)}, row {number}: answer is {answer!r}, expected 0 to 3. Get the file again.")
+            raise _wrong(path, number, f"answer is {answer!r}, expected 0 to 3")
         yield _checked(path, number, [row["question"], *choices, LETTERS[answer]])
 
 
 def _checked(path: Path, number: int, row: list[str]) -> list[str]:
     for name, cell in zip(COLUMNS[2:], row, strict=True):
         if not isinstance(cell, str) or not cell.strip():
-            raise UserError(f"{_short(path)}, row {number}: {name} is {cell!r}, expected a text. Get the file again.")
+            raise _wrong(path, number, f"{name} is {cell!r}, expected a text")
     if row[5] not in tuple(LETTERS):
-        raise UserError(f"{_short(path)}, row {number}: answer is {row[5]!r}, expected A to D. Get the file again.")
+        raise _wrong(path, number, f"answer is {row[5]!r}, expected A to D")
     return row
 
 
-def _short(path: Path) -> str:
-    """The path inside the data: that of the folder it was unpacked to no longer exists when the message is read."""
-    return "/".join(path.parts[-2:])
+def _wrong(path: Path, row: int | None, found: str, remedy: str = "Get the file again.") -> UserError:
+    # By its path inside the data: the folder it was unpacked to no longer exists when the message is read.
+    place = "/".join(path.parts[-2:]) + (f", row {row}" if row is not None else "")
+    return UserError(f"{place}: {found}. {remedy}")

@@ -109,12 +109,15 @@ def _checked(path: Path, number: int, row: Any) -> dict:
     def wrong(found: str, remedy: str) -> UserError:
         return UserError(f"{path}, line {number}: {found}. {remedy}")
 
+    def need_text(key: str, cell: Any) -> None:
+        if not isinstance(cell, str) or not cell.strip():
+            raise wrong(f"{key} is {cell!r}, expected a text", "Write one, or remove the line.")
+
     name = f"{path.stem}-{number:05d}"
     keys = set(row) if isinstance(row, dict) else set()
     if keys == {"prompt", "completion"}:
         for key in ("prompt", "completion"):
-            if not isinstance(row[key], str) or not row[key].strip():
-                raise wrong(f"{key} is {row[key]!r}, expected a text", "Write one, or remove the line.")
+            need_text(key, row[key])
         return {"id": name, "kind": INSTRUCTION, "prompt": row["prompt"], "completion": row["completion"].strip()}
     if not {"question", "choices", "answer"} <= keys <= {"question", "choices", "answer", "subject"}:
         raise wrong(
@@ -128,8 +131,7 @@ def _checked(path: Path, number: int, row: Any) -> dict:
             f"choices are {choices!r}, expected a list of 4", "Rows of other numbers cannot be used: remove it."
         )
     for key, cell in [("question", row["question"]), *zip(LETTERS, choices, strict=True)]:
-        if not isinstance(cell, str) or not cell.strip():
-            raise wrong(f"{key} is {cell!r}, expected a text", "Write one, or remove the line.")
+        need_text(key, cell)
     if row["answer"] not in tuple(LETTERS):
         raise wrong(f"answer is {row['answer']!r}, expected A, B, C or D", "Write the letter of the right choice.")
     subject = row.get("subject") or ""
