@@ -28,31 +28,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from custom_metrics.inputs import Question, find_databases, read_predictions, read_questions
+from custom_metrics.inputs import find_databases, read_predictions, read_questions
 from custom_metrics.judge import SEMANTICS, Judge, Verdict
 
 RESULTS = Path(__file__).parent / "results"
 TIMEOUT_S = 30.0
+# Database, gold query, answer.
+Item = tuple[Path, str, str]
 
 
 def measure(
-    predictions: dict[str, list[str]],
-    questions: Sequence[Question],
-    databases: dict[str, Path],
-    jobs: Sequence[int],
-    repeats: int,
-    official: Callable[[str, str, str], int] | None,
+    inputs: dict[str, list[Item]], jobs: Sequence[int], repeats: int, official: Callable[..., int] | None
 ) -> list[dict]:
-    """Return one row for each system, and one for all: seconds by number of jobs and of the official evaluator, counts.
+    """Time each system: seconds by number of jobs and of the official evaluator, and counts, one row a system.
 
     The kinds of run take turns within each repeat, so that a slower minute of the machine slows all of them.
     """
     rows = []
-    inputs = {
-        system: [(databases[q.db_id], q.gold, answer) for q, answer in zip(questions, answers, strict=True)]
-        for system, answers in predictions.items()
-    }
-    inputs["all"] = [item for items in inputs.values() for item in items]
     for system, items in inputs.items():
         seconds: dict[str, list[float]] = {}
         right_official = None
@@ -77,7 +69,7 @@ def measure(
     return rows
 
 
-def judge_all(items: Sequence[tuple[Path, str, str]], jobs: int) -> tuple[float, list[Verdict]]:
+def judge_all(items: Sequence[Item], jobs: int) -> tuple[float, list[Verdict]]:
     """Return the seconds that a new Judge takes for all items, and its verdicts."""
     start = time.perf_counter()
     with Judge(timeout_s=TIMEOUT_S, jobs=jobs) as judge:
@@ -85,7 +77,7 @@ def judge_all(items: Sequence[tuple[Path, str, str]], jobs: int) -> tuple[float,
     return time.perf_counter() - start, verdicts
 
 
-def run_official(items: Sequence[tuple[Path, str, str]], official: Callable[..., int]) -> tuple[float, int]:
+def run_official(items: Sequence[Item], official: Callable[..., int]) -> tuple[float, int]:
     """Return the seconds that the official evaluator takes for all items, and how many are right.
 
     A prediction on which it stops with an error counts as wrong.
@@ -157,10 +149,17 @@ def main() -> None:
     questions = read_questions(options.questions)
     databases = find_databases(options.databases, [question.db_id for question in questions])
     files = sorted(path for path in options.predictions.iterdir() if path.suffix in (".jsonl", ".csv", ".txt"))
-    predictions = {path.stem: [p or "" for p in read_predictions(path, questions)] for path in files}
+    inputs = {
+        path.stem: [
+            (databases[question.db_id], question.gold, answer or "")
+            for question, answer in zip(questions, read_predictions(path, questions), strict=True)
+        ]
+        for path in files
+    }
+    inputs["all"] = [item for items in inputs.values() for item in items]
 
     load = os.getloadavg()[0]
-    rows = measure(predictions, questions, databases, jobs, options.repeats, official)
+    rows = measure(inputs, jobs, options.repeats, official)
     today = datetime.date.today().isoformat()
     result = {
         "date": today,

@@ -49,7 +49,6 @@ from audit_labels import audit_labels
 from benchmarks.inference import LLAMA3_8B
 from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from common.job import versions
-from fetch_mmlu import fetch_mmlu
 from llm import load as _model
 from llm import training as _training
 from llm.training import train
@@ -58,10 +57,11 @@ from predict_spider import predict_spider
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
-from render_spider import render_spider
+from render_spider import Settings, render_spider
 from studies import memory_gb
 from study import config as _config
-from tasks.prompts import compact_schema
+from tasks import mmlu as mmlu_task
+from tasks.sql_schema import compact_schema
 from tiny_model import KINDS
 
 REPO = Path(__file__).resolve().parents[1]
@@ -216,9 +216,8 @@ def prepare(
     """
     settings = _config.settings(config)
     (model,) = config["models"]
-    files = {part: spider / f"{part}.json" for part in ("train_spider", "train_others", "dev", "tables")}
-    prepare_spider(files, **settings["prepare_spider"], out_dir=folder)
-    tables = read_json(files["tables"])
+    prepare_spider(spider, settings["prepare_spider"], folder)
+    tables = read_json(spider / "tables.json")
     schemas = {entry["db_id"]: len(compact_schema(entry)) for entry in tables}
 
     def length(row: dict) -> int:
@@ -230,10 +229,10 @@ def prepare(
         found = read_jsonl(folder / f"{split}.jsonl")
         if found and count is not None:
             write_jsonl(folder / f"{split}.jsonl", spread(found, count, length))
-    fetch_mmlu(mmlu, None, None, config["mmlu"]["subjects"], folder / "mmlu")
+    source = {"source": mmlu, "revision": None, "sha256": None, "subjects": config["mmlu"]["subjects"]}
+    mmlu_task.fetch(source, folder / "mmlu")
     asked = folder / "questions.jsonl"
-    csvs = {"dev": folder / "mmlu/dev.csv", "test": folder / "mmlu/test.csv"}
-    prepare_mmlu(**csvs, **settings["prepare_mmlu"], questions=asked, manifest=folder / "suite.json")
+    prepare_mmlu(folder / "mmlu", settings["prepare_mmlu"], asked, folder / "suite.json")
     if questions is not None:
         found = read_jsonl(asked)
         write_jsonl(asked, spread(found, questions, lambda row: len(row["question"]) + len(str(row["shots"]))))
@@ -245,18 +244,15 @@ def prepare(
         slice_ = settings["render_spider"][split]
         if split == "dev":
             slice_ |= {"questions": None, "max_new_tokens": config["inference"]["spider_max_new_tokens"]}
-        render_spider(
-            rows=folder / f"{split}.jsonl",
-            shots=folder / "shots.jsonl",
-            tables=files["tables"],
-            manifest=folder / "manifest.json",
-            record=record,
-            split=split,
-            prompts=prompts / f"{split}.jsonl",
-            report=prompts / f"{split}.json",
-            **slice_,
-        )
-    render_mmlu(asked, record, prompts / "mmlu.jsonl", prompts / "mmlu.json", **settings["render_mmlu"])
+        inputs = {
+            "rows": folder / f"{split}.jsonl",
+            "shots": folder / "shots.jsonl",
+            "tables": spider / "tables.json",
+            "manifest": folder / "manifest.json",
+            "record": record,
+        }
+        render_spider(inputs, split, prompts / f"{split}.jsonl", Settings(**slice_))
+    render_mmlu(asked, record, prompts / "mmlu.jsonl", **settings["render_mmlu"])
     audit_labels(
         prompts=prompts / "train.jsonl",
         train=folder / "train.jsonl",

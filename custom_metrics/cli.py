@@ -6,14 +6,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
 
 from custom_metrics.hardness import LEVELS, hardness
 from custom_metrics.inputs import COLUMNS, InputError, Question, find_databases, read_predictions, read_questions
-from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, SEMANTICS, GoldError, Judge, Verdict
+from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, SEMANTICS, GoldError, Judge
 from custom_metrics.stats import clustered_difference, mcnemar, wilson_interval
 
 LEVEL = 0.95
@@ -74,27 +73,9 @@ def score(
     except GoldError as error:
         raise InputError(f"question {error.index}: {error} (if it needs more time: --timeout).") from None
     return [
-        _record(index, question, verdict, prediction is None)
-        for index, (question, verdict, prediction) in enumerate(zip(questions, verdicts, predictions, strict=True))
+        {"index": index, "db_id": question.db_id, "hardness": hardness(question.gold)} | verdict.cells(answer is None)
+        for index, (question, verdict, answer) in enumerate(zip(questions, verdicts, predictions, strict=True))
     ]
-
-
-def _record(index: int, question: Question, verdict: Verdict, missing: bool) -> dict:
-    if missing:
-        verdict = replace(verdict, error_class="missing", message="no answer to this question")
-    return {
-        "index": index,
-        "db_id": question.db_id,
-        **{name: int(verdict.correct[name]) for name in SEMANTICS},
-        **{f"{name}_raw": int(verdict.correct_raw[name]) for name in SEMANTICS},
-        "error_class": verdict.error_class,
-        "hardness": hardness(question.gold),
-        "gold_rows": verdict.gold_rows,
-        "predicted_rows": verdict.predicted_rows,
-        "message": verdict.message,
-        "flags": " ".join(verdict.flags),
-        "sql": verdict.sql,
-    }
 
 
 def write_records(path: str | Path, records: Iterable[dict]) -> None:
@@ -155,40 +136,33 @@ def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
 
 
 def report(records: Sequence[dict], headline: str) -> str:
-    """Return the tables that `score` prints: all semantics, the headline by hardness, errors, flagged gold queries."""
+    """Write the tables that `score` prints: all semantics, the headline by hardness, errors, flagged gold queries."""
+    n, columns = len(records), ["n", "right", "accuracy %", "95% interval"]
+
+    def by(what: str, groups: dict[str, list[dict]]) -> str:
+        counts = ((name, sum(record[headline] for record in group), len(group)) for name, group in groups.items())
+        return _table([what, *columns], [[name, size, *_accuracy(right, size)] for name, right, size in counts])
+
     rows = []
     for name in SEMANTICS:
-        extracted, raw = (_accuracy(sum(r[key] for r in records), len(records)) for key in (name, f"{name}_raw"))
-        rows.append([f"{name} *" if name == headline else name, len(records), *extracted, *raw])
-    columns = ["n", "right", "accuracy %", "95% interval"]
+        extracted, raw = (_accuracy(sum(record[key] for record in records), n) for key in (name, f"{name}_raw"))
+        rows.append([f"{name} *" if name == headline else name, n, *extracted, *raw])
+    classes = Counter(record["error_class"] for record in records)
+    flags = {flag: [r for r in records if flag in r["flags"].split()] for flag in GOLD_FLAGS}
+    if flags["gold_empty"]:
+        flags["all without gold_empty"] = [r for r in records if "gold_empty" not in r["flags"].split()]
     parts = [
         "Execution accuracy of the SQL in the answers, and of the answers as they are (raw)",
         _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], rows),
         f"* {headline}, by hardness",
-        _table(
-            ["hardness", *columns], _groups(records, headline, [(x, lambda r, x=x: r["hardness"] == x) for x in LEVELS])
-        ),
+        by("hardness", {level: [r for r in records if r["hardness"] == level] for level in LEVELS}),
+        "What became of the answers",
+        _table(["class", "n", "%"], [[x, classes[x], 100 * classes[x] / n] for x in ERROR_CLASSES if classes[x]]),
     ]
-    classes = Counter(record["error_class"] for record in records)
-    rows = [[name, classes[name], 100 * classes[name] / len(records)] for name in ERROR_CLASSES if classes[name]]
-    parts += ["What became of the answers", _table(["class", "n", "%"], rows)]
-    flags = [(flag, lambda r, flag=flag: flag in r["flags"].split()) for flag in GOLD_FLAGS]
-    flagged = [group for group in _groups(records, headline, flags) if group[1]]
-    if any(group[0] == "gold_empty" for group in flagged):
-        others = [("all without gold_empty", lambda r: "gold_empty" not in r["flags"].split())]
-        flagged += _groups(records, headline, others)
-    if flagged:
-        title = f"{headline}, questions whose gold query is peculiar"
-        parts += [title, _table(["gold query", *columns], flagged)]
+    if any(flags.values()):
+        peculiar = {name: group for name, group in flags.items() if group or name not in GOLD_FLAGS}
+        parts += [f"{headline}, questions whose gold query is peculiar", by("gold query", peculiar)]
     return "\n\n".join(parts)
-
-
-def _groups(records: Sequence[dict], column: str, groups: list) -> list[list]:
-    rows = []
-    for name, belongs in groups:
-        members = [record[column] for record in records if belongs(record)]
-        rows.append([name, len(members), *_accuracy(sum(members), len(members))])
-    return rows
 
 
 def _accuracy(right: int, n: int) -> list:
@@ -217,13 +191,12 @@ def compare(first: str | Path, second: str | Path, column: str) -> str:
             f"{first} and {second}: not the same questions; {len(only_a)} are only in the first and {len(only_b)} only "
             f"in the second, such as {example[0]} ({example[1]})."
         )
-    n = len(a)
-    gained = sum(b[question] > a[question] for question in a)
-    lost = sum(b[question] < a[question] for question in a)
+    n, changes = len(a), [b[question] - a[question] for question in a]
+    gained, lost = changes.count(1), changes.count(-1)
     rows = [[name, path, *_accuracy(sum(x.values()), n)] for name, path, x in (("A", first, a), ("B", second, b))]
     p = mcnemar(gained, lost)
-    estimate = clustered_difference([b[question] - a[question] for question in a], [1] * n, LEVEL)
-    difference = 100 * (gained - lost) / n
+    estimate = clustered_difference(changes, [1] * n, LEVEL)
+    interval = f"95% interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}"
     chance = (
         f"if neither were better, a difference at least this large would come with probability {p:.3g} "
         f"({gained + lost} of {n} answers are judged differently)."
@@ -233,22 +206,16 @@ def compare(first: str | Path, second: str | Path, column: str) -> str:
         verdict = f"{better} is better than {worse}: {chance}"
     else:
         verdict = f"No difference is shown: {chance}"
+    facts = [
+        ["right in A only (b)", str(lost)],
+        ["right in B only (c)", str(gained)],
+        ["difference B - A", f"{100 * (gained - lost) / n:+.2f} pp, {interval}"],
+        ["exact McNemar p", f"{p:.3g}"],
+    ]
     lines = [
         f"{n} questions, {column}",
         _table(["", "file", "right", "accuracy %", "95% interval"], rows),
-        tabulate(
-            [
-                ["right in A only (b)", str(lost)],
-                ["right in B only (c)", str(gained)],
-                [
-                    "difference B - A",
-                    f"{difference:+.2f} pp, 95% interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}",
-                ],
-                ["exact McNemar p", f"{p:.3g}"],
-            ],
-            tablefmt="plain",
-            disable_numparse=True,
-        ),
+        tabulate(facts, tablefmt="plain", disable_numparse=True),
         verdict,
     ]
     return "\n\n".join(lines)

@@ -28,7 +28,6 @@ An error class is one of these; all but `ok` are 0 under `bag` or `ordered`:
 
 import atexit
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -48,26 +47,13 @@ from custom_metrics.compare import SEMANTICS as SEMANTICS
 from custom_metrics.extract import extract_sql
 from custom_metrics.hardness import parse
 from custom_metrics.sql_text import has_outer_order_by
-from custom_metrics.worker import bare
+from custom_metrics.worker import bare, own_process
 
 ERROR_CLASSES = (
-    "ok",
-    "wrong_rows",
-    "wrong_columns",
-    "wrong_order_only",
-    "extra_or_missing_columns",
-    "duplicate_only",
-    "syntax_error",
-    "no_such_table",
-    "no_such_column",
-    "ambiguous_column",
-    "other_sql_error",
-    "timeout",
-    "too_large",
-    "forbidden",
-    "no_sql",
-    "missing",
-)
+    "ok", "wrong_rows", "wrong_columns", "wrong_order_only", "extra_or_missing_columns", "duplicate_only",
+    "syntax_error", "no_such_table", "no_such_column", "ambiguous_column", "other_sql_error", "timeout", "too_large",
+    "forbidden", "no_sql", "missing",
+)  # fmt: skip
 GOLD_FLAGS = ("gold_empty", "gold_duplicate_rows", "gold_double_quoted")
 
 # Beyond its time, a query has this long to stop by itself before its process is killed.
@@ -115,6 +101,19 @@ class Verdict:
     predicted_rows: int | None
     flags: tuple[str, ...]
     previews: dict | None = None
+
+    def cells(self, missing: bool = False) -> dict[str, str | int | None]:
+        """Write the verdict as cells of a table, one for each criterion; `missing` where there was no answer at all."""
+        return {
+            **{name: int(self.correct[name]) for name in SEMANTICS},
+            **{f"{name}_raw": int(self.correct_raw[name]) for name in SEMANTICS},
+            "error_class": "missing" if missing else self.error_class,
+            "gold_rows": self.gold_rows,
+            "predicted_rows": self.predicted_rows,
+            "message": "no answer to this question" if missing else self.message,
+            "flags": " ".join(self.flags),
+            "sql": self.sql,
+        }
 
 
 class Judge:
@@ -300,13 +299,9 @@ class _Process:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[1])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         with theirs:
             self._process = subprocess.Popen(
-                # -P: no module is taken from the working folder. -B: nothing is written, which is forbidden there.
-                [sys.executable, "-P", "-B", *WORKER, str(theirs.fileno())],
-                env=os.environ | {"PYTHONPATH": path},
+                **own_process(*WORKER, str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

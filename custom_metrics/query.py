@@ -15,7 +15,7 @@ from pathlib import Path
 
 from custom_metrics.preview import value
 from custom_metrics.sandbox import MAX_VALUE_BYTES, Database
-from custom_metrics.worker import confine
+from custom_metrics.worker import confine, own_process
 
 # Beyond its time, a query has this long for Python to start and for itself to stop, before its process is killed.
 GRACE_S = 10.0
@@ -55,12 +55,9 @@ def query(database: str | Path, sql: str, timeout_s: float = 30.0, first_rows: i
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such database.")
     task = {"database": str(path), "sql": sql, "timeout_s": timeout_s, "first_rows": first_rows}
-    root = str(Path(__file__).resolve().parents[1])
     try:
         done = subprocess.run(
-            # -P: no module is taken from the working folder. -B: nothing is written, which is forbidden there.
-            [sys.executable, "-P", "-B", "-m", "custom_metrics.query"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))},
+            **own_process("-m", "custom_metrics.query"),
             input=json.dumps(task).encode("ascii"),
             stdout=subprocess.PIPE,
             timeout=timeout_s + GRACE_S,

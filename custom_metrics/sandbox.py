@@ -1,6 +1,6 @@
 """Run one SQL query that nobody has read yet against one SQLite file, and let it do no harm.
 
-Covered, each attacked in tests/unit/test_sandbox.py:
+Covered, each attacked in tests/custom_metrics/test_sandbox.py:
 
 - writing: the file is opened `mode=ro` and `immutable=1` (no lock, journal or WAL file is made), and an authorizer
   allows reading only (SELECT, reading a column, recursion, functions). ATTACH, VACUUM INTO, PRAGMA, transactions,
@@ -63,28 +63,14 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 # The first class whose words occur in SQLite's message.
-_CLASSES = (
-    (
-        "forbidden",
-        ("not authorized", "authorization denied", "is prohibited", "too many attached", "readonly database"),
-    ),
-    ("no_such_table", ("no such table",)),
-    ("no_such_column", ("no such column", "has no column named")),
-    ("ambiguous_column", ("ambiguous column name",)),
-    (
-        "too_large",
-        (
-            "too big",
-            "too large",
-            "too many terms in compound",
-            "too complex",
-            "out of memory",
-            "parser stack overflow",
-            "query too large",
-        ),
-    ),
-    ("syntax_error", ("syntax error", "unrecognized token", "incomplete input")),
-)
+_CLASSES = {
+    "forbidden": "not authorized|authorization denied|is prohibited|too many attached|readonly database",
+    "no_such_table": "no such table",
+    "no_such_column": "no such column|has no column named",
+    "ambiguous_column": "ambiguous column name",
+    "too_large": "too big|too large|too many terms in compound|too complex|out of memory|parser stack overflow",
+    "syntax_error": "syntax error|unrecognized token|incomplete input",
+}
 
 
 @dataclass(frozen=True)
@@ -182,21 +168,6 @@ class Database:
             return Execution(None, _classify(sql, error), str(error))
 
 
-def execute(
-    database: str | Path, sql: str, timeout_s: float = 30.0, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
-) -> Execution:
-    """Run one query on one SQLite file in this process: `Database.execute` with a connection of its own.
-
-    Raises:
-        FileNotFoundError: `database` does not exist. Everything a query can do wrong is returned instead.
-    """
-    opened = Database(database)
-    try:
-        return opened.execute(sql, timeout_s, max_rows, max_bytes)
-    finally:
-        opened.close()
-
-
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
     if action == sqlite3.SQLITE_FUNCTION:
         allowed = (second or "").lower() not in _REFUSED_FUNCTIONS
@@ -219,7 +190,7 @@ def _classify(sql: str, error: Exception) -> str:
         return "forbidden"
     if "null character" in message or isinstance(error, UnicodeError):
         return "syntax_error"
-    name = next((name for name, words in _CLASSES if any(word in message for word in words)), "other_sql_error")
+    name = next((name for name, words in _CLASSES.items() if re.search(words, message)), "other_sql_error")
     if name == "syntax_error" and not _begins_like_sql(sql):
         return "no_sql"
     return name

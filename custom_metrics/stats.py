@@ -5,9 +5,10 @@
 them as independent finds too much: `clustered_difference` and what stands on it allow for that. `mcnemar` and
 `minimum_detectable_difference` do not, and are for questions that are all there is to say something about.
 
-Which small-cluster correction was settled by simulation (tests/unit/test_simulations.py holds the result): on 8 to 57
-clusters, balanced or as uneven as Spider dev, the t interval below covers 94 to 97% where 95% is meant (more where
-only a few answers change); the bootstrap with expanded percentiles 92 to 96%, the studentised bootstrap 88 to 95%.
+Which small-cluster correction was settled by simulation (tests/custom_metrics/test_simulations.py holds the result):
+on 8 to 57 clusters, balanced or as uneven as Spider dev, the t interval below covers 94 to 97% where 95% is meant (more
+where only a few answers change); the bootstrap with expanded percentiles 92 to 96%, the studentised bootstrap 88 to
+95%.
 """
 
 import math
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtr, stdtrit
-from scipy.stats import binomtest, chi2_contingency, norm
+from scipy.stats import binomtest, norm
 
 
 class Estimate(NamedTuple):
@@ -235,15 +236,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
-
-
-def two_proportions(k1: int, n1: int, k2: int, n2: int) -> float:
-    """Return the two-sided p of the pooled z test of k1/n1 against k2/n2 (chi-squared, no continuity correction).
-
-    For published counts whose answers are not known one by one. It ignores that the questions are the same, and so
-    finds less than `mcnemar`.
-    """
-    table = [[k1, n1 - k1], [k2, n2 - k2]]
-    if k1 + k2 in (0, n1 + n2):
-        return 1.0
-    return float(chi2_contingency(table, correction=False).pvalue)

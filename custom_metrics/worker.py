@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from custom_metrics.compare import difference, suite_equal, verdicts
 from custom_metrics.preview import preview
@@ -68,38 +69,26 @@ class Databases:
         return result
 
 
-def assess(
-    databases: Databases,
-    database: str,
-    gold: str,
-    ordered: bool,
-    sql: str,
-    raw: str | None,
-    timeout_s: float,
-    previews: bool,
-    known: Mapping[str, list[str]],
-    announce: Callable[[str], None],
-) -> dict:
+def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[str], None]) -> dict:
     """Run all that one verdict needs, and compare.
 
     Args:
-        ordered: whether the gold query sorts its rows.
-        sql: the query taken out of the answer.
-        raw: the answer as it is, or None where running it is the same as running `sql`.
-        timeout_s: seconds each query may take.
-        previews: whether the first rows are wanted.
-        known: error class and message of queries that are not to be run (again), by the names that `announce` gets.
+        task: `database`, its path; `gold`, the gold query; `ordered`, whether that sorts its rows; `sql`, the query
+            taken out of the answer; `raw`, the answer as it is, or None where running it is the same as running `sql`;
+            `timeout_s`, seconds each query may take; `previews`, whether the first rows are wanted; `known`, error
+            class and message of queries that are not to be run (again), by the names that `announce` gets.
         announce: is called before each query, with its name.
 
     Returns:
         `gold_error` (error class and message) if the gold query fails, else what `judge.Verdict` holds; and
         `timeouts`, the names of the queries that took too long.
     """
+    database, gold, timeout_s = task["database"], task["gold"], task["timeout_s"]
     timeouts = []
 
     def run(name: str, text: str) -> Execution:
-        if name in known:
-            return Execution(None, *known[name])
+        if name in task["known"]:
+            return Execution(None, *task["known"][name])
         announce(name)
         result = databases.get(database)[1].execute(text, timeout_s)
         if result.error_class == "timeout":
@@ -128,14 +117,14 @@ def assess(
         announce(f"{name} comparison")
         correct = dict.fromkeys(("set", "bag", "ordered", "columns_any_order"), False)
         if result.rows is not None:
-            correct = verdicts(expected.rows, result.rows, ordered)
+            correct = verdicts(expected.rows, result.rows, task["ordered"])
         correct["test_suite"] = variant_result.rows is not None and suite_equal(
             expected_variant.rows, variant_result.rows, "order by" in gold_variant.lower()
         )
         return result, correct
 
-    result, correct = score("sql", sql)
-    correct_raw = correct if raw is None else score("raw", raw)[1]
+    result, correct = score("sql", task["sql"])
+    correct_raw = correct if task["raw"] is None else score("raw", task["raw"])[1]
     if result.rows is None:
         error_class, message = result.error_class, result.error
     else:
@@ -148,7 +137,7 @@ def assess(
         "gold_rows": len(expected.rows),
         "predicted_rows": None if result.rows is None else len(result.rows),
         "flags": flags(gold, expected, databases.get(database)[1]),
-        "previews": _previews(expected, result) if previews else None,
+        "previews": _previews(expected, result) if task["previews"] else None,
         "timeouts": timeouts,
     }
 
@@ -188,6 +177,14 @@ def _values(result: Execution) -> int:
     return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1
 
 
+def own_process(*arguments: str) -> dict[str, Any]:
+    """Say how `subprocess` starts a Python that finds this package: `args` and `env`."""
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    # -P: no module is taken from the working folder. -B: nothing is written, which is forbidden there.
+    return {"args": [sys.executable, "-P", "-B", *arguments], "env": os.environ | {"PYTHONPATH": path}}
+
+
 def confine() -> None:
     """Take from this process what no query needs: much memory, and writing files."""
     # Ctrl+C is for the program that started this one, which then closes the connection.
@@ -216,7 +213,7 @@ def main(descriptor: int) -> None:
             except EOFError:
                 return
             try:
-                send({"result": assess(databases, **task, announce=send)})
+                send({"result": assess(databases, task, send)})
             except MemoryError:
                 # Said by ending without an answer. A new process starts with all of its memory. Not by returning: what
                 # Python does at its end takes memory.

@@ -137,8 +137,10 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     """
     entry = read_schema(database)
     # Seconds to import: after what can be said at once.
-    from llm.chat import load_chat
-    from render_spider import Schemas, prompt_row, schema_text
+    from llm.chat import check_context, load_chat
+    from llm.prompts import prompt_row
+    from tasks.sql_schema import Schemas
+    from tasks.text_to_sql import shorter, user_turn
 
     spider, settings = source.folder / "data/spider", source.prompts["settings"]
     chat = load_chat(source.record)
@@ -148,18 +150,20 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     if own.is_file() and sha256_file(own) == sha256_file(database):
         entry = schemas.tables.get(entry["db_id"], entry)
     # By its path, which no database of the study is called.
-    schemas.texts[str(database)] = schema_text(entry, database, settings["schema"], settings["sample_rows"])
+    name = str(database)
+    schemas.add(name, entry, database)
     # The split dev_shots5 has examples of its own.
     file = source.folder / f"data/splits/shots{source.prompts['split'].partition('_shots')[2]}.jsonl"
     rows = {row["id"]: row for row in read_jsonl(file)}
     if missing := [shot for shot in source.prompts["shots"] if shot not in rows]:
         raise UserError(f"{file}: lacks {', '.join(missing)}. Run the study again.")
-    shots = [rows[shot] for shot in source.prompts["shots"]]
+    shots = [schemas.attach(rows[shot]) for shot in source.prompts["shots"]]
 
     def render(question: str) -> str:
-        row = {"id": repr(question), "db_id": str(database), "question": question, "query": ""}
-        new_tokens = source.settings["max_new_tokens"]
-        return prompt_row(chat, row, shots, schemas, settings["system"], new_tokens, settings["style"])["prompt"]
+        user = user_turn({"question": question, "schema": schemas[name]}, shots, settings["style"])
+        row = prompt_row(chat, {"id": repr(question)}, (settings["system"], user))
+        check_context(chat, row["id"], row["prompt_tokens"], source.settings["max_new_tokens"], shorter(name))
+        return row["prompt"]
 
     return render
 

@@ -9,9 +9,9 @@ import _path  # noqa: F401
 from common.files import read_json, sha256_file, sha256_json, write_json
 from common.gpus import take
 from common.job import job, versions
-from fetch_harness import load_tasks
 from llm.chat import load_chat
 from llm.load import load_adapter, load_model, machine
+from tasks.harness import load_tasks
 
 
 def harness(
@@ -44,7 +44,7 @@ def harness(
             own number of examples, and all questions.
 
     Raises:
-        UserError: as `llm.load.load_model`, `llm.load.load_adapter` and `fetch_harness.load_tasks`.
+        UserError: as `llm.load.load_model`, `llm.load.load_adapter` and `tasks.harness.load_tasks`.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM

@@ -13,7 +13,7 @@ from common.gpus import take
 from common.job import job
 from llm.answering import Read, decode_new, predict
 from llm.chat import Chat
-from tasks.prompts import LETTERS
+from tasks.choice import LETTERS
 
 
 def letter_tokens(chat: Chat) -> dict[str, list[int]]:

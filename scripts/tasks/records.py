@@ -9,11 +9,13 @@ import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from common.files import UserError, atomic_write
 from custom_metrics.compare import SEMANTICS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPIDER_COLUMNS = (
     "id", "db_id", "hardness", "question", "gold", "answer", "sql",
@@ -34,12 +36,12 @@ _LONG = {value[1]: key for key, value in _SHORT.items()}
 
 
 def escape(text: str) -> str:
-    """Return `text` on one line and free of characters that CSV or UTF-8 cannot hold; `unescape` gives it back."""
+    """Put `text` on one line and free of characters that CSV or UTF-8 cannot hold; `unescape` gives it back."""
     return _UNSAFE.sub(lambda m: _SHORT.get(m[0]) or f"\\u{ord(m[0]):04x}", text)
 
 
 def unescape(text: str) -> str:
-    """Return the text that `escape` was given."""
+    """Undo `escape`."""
     return _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if m[1] else _LONG[m[2]], text)
 
 
@@ -53,12 +55,14 @@ def write_records(path: str | Path, columns: Sequence[str], rows: Iterable[Mappi
             writer.writerow([escape(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
-def read_records(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
     """Read records: text columns unescaped, 0/1 columns as integers, other numbers as floats (NaN if empty).
 
     Raises:
         UserError: the file's columns are not `columns`, a 0/1 column holds something else, or an id comes twice.
     """
+    import pandas as pd
+
     # Plain Python strings: pandas' own string type cannot hold lone surrogates.
     frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding="utf-8")
     if list(frame.columns) != list(columns):

@@ -1,12 +1,161 @@
-"""Read the schema of any SQLite file, in the form of an entry of Spider's tables.json."""
+"""The schema of a database as text of a prompt: from an entry of Spider's tables.json, or from any SQLite file."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from common.files import UserError
 
 HEADER = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html#magic_header_string
+STYLES = ("compact", "pipe", "ddl", "ddl_rows", "none")
+
+
+class Schemas:
+    """The schema text of each database, rendered once.
+
+    Args:
+        tables: entries of Spider's tables.json.
+        databases: the folder that holds <db_id>/<db_id>.sqlite; read for sample rows only.
+        style: one of `STYLES`: compact, pipe, ddl, ddl_rows, or none for no text at all.
+        sample_rows: rows a table, for ddl_rows.
+
+    Raises:
+        UserError: there is no such style.
+    """
+
+    def __init__(self, tables: Sequence[dict], databases: str | Path, style: str, sample_rows: int):
+        if style not in STYLES:
+            raise UserError(f"prompt.schema: found {style!r}, expected {', '.join(STYLES[:-1])} or {STYLES[-1]}.")
+        self.tables = {entry["db_id"]: entry for entry in tables}
+        self.databases, self.style, self.sample_rows = Path(databases), style, sample_rows
+        self._texts: dict[str, str] = {}
+
+    def __getitem__(self, db_id: str) -> str:
+        """Return the schema text of `db_id`. Raises a UserError if tables.json lacks it."""
+        if db_id not in self._texts:
+            if db_id not in self.tables:
+                raise UserError(f"tables.json: no entry for database {db_id}. The Spider files do not belong together.")
+            self.add(db_id, self.tables[db_id], self.databases / db_id / f"{db_id}.sqlite")
+        return self._texts[db_id]
+
+    def attach(self, row: dict) -> dict:
+        """Return the row with its database's schema as `schema`."""
+        return row | {"schema": self[row["db_id"]]}
+
+    def add(self, name: str, entry: dict, database: str | Path) -> None:
+        """Render a schema that is to be known as `name`; the file `database` is read for ddl_rows only."""
+        match self.style:
+            case "none":
+                text = ""
+            case "compact":
+                text = compact_schema(entry)
+            case "pipe":
+                text = pipe_schema(entry)
+            case _:
+                text = ddl_schema(entry, database, self.sample_rows if self.style == "ddl_rows" else 0)
+        self._texts[name] = text
+
+
+def _quote(name: str) -> str:
+    """Quote an identifier for SQLite where it is not a plain word."""
+    return name if name.isidentifier() and name.isascii() else '"' + name.replace('"', '""') + '"'
+
+
+def _tables(schema: dict) -> list[tuple[str, list[int]]]:
+    """Name each table with the places of its columns. One release entry lists a table of SQLite's own: no data."""
+    owners = [owner for owner, _ in schema["column_names_original"]]
+    return [
+        (name, [place for place, owner in enumerate(owners) if owner == number])
+        for number, name in enumerate(schema["table_names_original"])
+        if not name.startswith("sqlite_")
+    ]
+
+
+def _keys(schema: dict) -> list[tuple[str, str, str, str]]:
+    """List the foreign keys as (table, column, other table, other column)."""
+    tables, columns = schema["table_names_original"], schema["column_names_original"]
+    return [
+        (tables[columns[a][0]], columns[a][1], tables[columns[b][0]], columns[b][1]) for a, b in schema["foreign_keys"]
+    ]
+
+
+def compact_schema(schema: dict) -> str:
+    """Render a `tables.json` entry as one line a table, then one line a foreign key.
+
+    singer (singer_id, name, country)
+    song (song_id, title, singer_id)
+    song.singer_id = singer.singer_id
+    """
+    names = [_quote(name) for _, name in schema["column_names_original"]]
+    lines = [f"{_quote(table)} ({', '.join(names[i] for i in columns)})" for table, columns in _tables(schema)]
+    for key in _keys(schema):
+        lines.append("{}.{} = {}.{}".format(*map(_quote, key)))
+    return "\n".join(lines)
+
+
+def pipe_schema(schema: dict) -> str:
+    """Render a `tables.json` entry as one line between bars a table, then all foreign keys in one line.
+
+    | singer : singer_id , name , country |
+    | song : song_id , title , singer_id |
+    Relationships:
+    song.singer_id = singer.singer_id
+    """
+    names = [name for _, name in schema["column_names_original"]]
+    lines = [f"| {table} : {' , '.join(names[i] for i in columns)} |" for table, columns in _tables(schema)]
+    keys = ["{}.{} = {}.{}".format(*key) for key in _keys(schema)]
+    return "\n".join([*lines, "Relationships:", " , ".join(keys)] if keys else lines)
+
+
+def ddl_schema(schema: dict, database: str | Path | None = None, sample_rows: int = 0) -> str:
+    """Render a `tables.json` entry as CREATE TABLE statements, keys included.
+
+    With `sample_rows`, the first rows of each table of the SQLite file `database` follow in a comment, which shows a
+    model how values are written (Rajkumar et al. 2022, arXiv:2204.00498).
+
+    Raises:
+        UserError: `database` is missing or lacks a table of the schema.
+    """
+    types = {"text": "TEXT", "number": "NUMERIC", "time": "DATETIME", "boolean": "BOOLEAN"}
+    primary = {n for key in schema["primary_keys"] for n in (key if isinstance(key, list) else [key])}
+    names = [_quote(name) for _, name in schema["column_names_original"]]
+    blocks = []
+    for table, columns in _tables(schema):
+        lines = [f"  {names[i]} {types.get(schema['column_types'][i], 'TEXT')}" for i in columns]
+        if key := [names[i] for i in columns if i in primary]:
+            lines.append(f"  PRIMARY KEY ({', '.join(key)})")
+        for source, *rest in _keys(schema):
+            if source == table:
+                lines.append("  FOREIGN KEY ({}) REFERENCES {} ({})".format(*map(_quote, rest)))
+        block = f"CREATE TABLE {_quote(table)} (\n" + ",\n".join(lines) + "\n);"
+        if sample_rows:
+            block += "\n" + _sample(database, table, sample_rows)
+        blocks.append(block)
+    return "\n".join(blocks)
+
+
+def _sample(database: str | Path | None, table: str, rows: int) -> str:
+    if database is None or not Path(database).is_file():
+        raise UserError(f"{database}: no such database. Run `snakemake -R fetch_spider` to fetch it again.")
+    name = table.replace('"', '""')
+    with _opened(database) as connection:
+        try:
+            cursor = connection.execute(f'SELECT * FROM "{name}" LIMIT {int(rows)}')
+            lines = ["\t".join(column[0] for column in cursor.description)]
+            # A long text would fill the prompt and teach nothing about the format of the column.
+            lines += ["\t".join("NULL" if v is None else str(v)[:50] for v in row) for row in cursor]
+        except sqlite3.Error as error:
+            raise UserError(
+                f"{database}: cannot read table {table} ({error}). tables.json and the file differ."
+            ) from None
+    return f"/*\n{rows} rows of {table}:\n" + "\n".join(lines).replace("*/", "* /") + "\n*/"
+
+
+def _opened(path: str | Path) -> closing[sqlite3.Connection]:
+    connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    connection.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
+    return closing(connection)
 
 
 def read_schema(path: str | Path) -> dict:
@@ -29,8 +178,7 @@ def read_schema(path: str | Path) -> dict:
         if stream.read(len(HEADER)) not in (HEADER, b""):  # an empty file is an empty database
             raise UserError(f"{path}: not a SQLite database, by its first bytes. Name the .sqlite or .db file.")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            connection.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
+        with _opened(path) as connection:
             return _read(connection, path)
     except sqlite3.Error as error:
         raise UserError(f"{path}: cannot be read as a SQLite database ({error}).") from None

@@ -19,7 +19,7 @@ from fetch_model import fetch_model
 from llm.load import load_model
 from predict_spider import predict_spider
 from prepare_spider import prepare_spider
-from render_spider import render_spider
+from render_spider import Settings, render_spider
 from tasks.sql_schema import read_schema
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -35,18 +35,20 @@ def study(tmp_path_factory, repo) -> Path:
     folder = results / "mine"
     data, splits, run = folder / "data/spider", folder / "data/splits", folder / "runs/demo"
     shutil.copytree(repo / "resources/demo/spider_data", data)
-    files = {name: data / f"{name}.json" for name in ("train_spider", "train_others", "dev", "tables")}
-    prepare_spider(files, ["train_spider"], 2, 1, {"by": "none"}, splits)
+    options = {"train_files": ["train_spider"], "shots": 2, "seed": 1, "validation": {"by": "none"}}
+    prepare_spider(data, options | {"train_questions": None}, splits)
     write_json(data / "manifest.json", {})
     record = folder / "data/models/demo.json"
     fetch_model("demo", str(repo / "resources/demo/model"), None, record)
-    extend_shots(splits / "shots.jsonl", splits / "train.jsonl", data / "tables.json", 3, 1, splits / "shots3.jsonl")
+    inputs = {"shots": splits / "shots.jsonl", "tables": data / "tables.json"}
+    extend_shots(inputs | {"train": splits / "train.jsonl"}, 3, 1, splits / "shots3.jsonl")
+    asked = Settings(
+        system="Write SQL.", schema="ddl_rows", sample_rows=2, style="ribeiro", questions=3,
+        max_new_tokens=SETTINGS["max_new_tokens"],
+    )  # fmt: skip
+    inputs |= {"rows": splits / "dev.jsonl", "manifest": data / "manifest.json", "record": record}
     for split, shots in (("dev", "shots"), ("dev_shots3", "shots3")):
-        render_spider(
-            splits / "dev.jsonl", splits / f"{shots}.jsonl", data / "tables.json", data / "manifest.json", record,
-            split, run / f"prompts/{split}.jsonl", run / f"prompts/{split}.json", system="Write SQL.",
-            schema="ddl_rows", sample_rows=2, style="ribeiro", questions=3, max_new_tokens=SETTINGS["max_new_tokens"],
-        )  # fmt: skip
+        render_spider(inputs | {"shots": splits / f"{shots}.jsonl"}, split, run / f"prompts/{split}.jsonl", asked)
     torch.manual_seed(1)
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(load_model(read_json(record), "fp32"), config).save_pretrained(run / "lr0.1/adapter")

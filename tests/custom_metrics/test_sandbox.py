@@ -4,7 +4,16 @@ import time
 import pytest
 
 from custom_metrics import sandbox
-from custom_metrics.sandbox import execute
+from custom_metrics.sandbox import Database
+
+
+def execute(path, sql, *limits, **named):
+    """Run a query on a connection of its own."""
+    opened = Database(path)
+    try:
+        return opened.execute(sql, *limits, **named)
+    finally:
+        opened.close()
 
 
 @pytest.fixture

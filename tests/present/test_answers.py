@@ -91,10 +91,9 @@ class Study:
             at.mkdir(parents=True)
             rows = [{"id": q["id"], "answer": a} for q, a in zip(questions, given, strict=True) if a is not None]
             (at / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            score_spider(
-                at / "answers.jsonl", folder / "dev.jsonl", folder / "dev.jsonl", folder / "data/manifest.json",
-                at / "spider.csv", at / "spider_rows.jsonl", timeout_s=5,
-            )  # fmt: skip
+            inputs = {"answers": at / "answers.jsonl", "manifest": folder / "data/manifest.json"}
+            inputs |= dict.fromkeys(("questions", "prompts"), folder / "dev.jsonl")
+            score_spider(inputs, {"records": at / "spider.csv", "rows": at / "spider_rows.jsonl"}, timeout_s=5)
             write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(mmlu)])
 
     def files(self, name: str) -> list[Path]:
@@ -725,10 +724,9 @@ def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
         (at / "answers.jsonl").write_text(
             "".join(json.dumps({"id": f"dev-{row['index']:05d}", "answer": row["pred"]}) + "\n" for row in rows)
         )
-        score_spider(
-            at / "answers.jsonl", tmp_path / "dev.jsonl", tmp_path / "dev.jsonl", tmp_path / "manifest.json",
-            at / "spider.csv", at / "spider_rows.jsonl", timeout_s=30, jobs=2,
-        )  # fmt: skip
+        inputs = {"answers": at / "answers.jsonl", "manifest": tmp_path / "manifest.json"}
+        inputs |= dict.fromkeys(("questions", "prompts"), tmp_path / "dev.jsonl")
+        score_spider(inputs, {"records": at / "spider.csv", "rows": at / "spider_rows.jsonl"}, timeout_s=30, jobs=2)
         write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(suite)])
     page_file = tmp_path / "answers.html"
     names = {"spider": "spider.csv", "mmlu": "mmlu.csv", "rows": "spider_rows.jsonl"}

@@ -8,8 +8,8 @@ import pytest
 
 from analysis.published import OFFICIAL
 from common.files import UserError, read_json, read_jsonl, sha256_json
-from fetch_mmlu import COLUMNS, fetch_mmlu
 from prepare_mmlu import prepare_mmlu
+from tasks import mmlu
 
 SUBJECTS = ("astronomy", "anatomy", "econometrics", "philosophy", "high_school_computer_science")
 CATEGORIES = {"stem": ["astronomy", "anatomy"], "humanities": ["philosophy"], "social": ["econometrics"]}
@@ -23,7 +23,7 @@ def tables(tmp_path) -> dict[str, Path]:
         paths[split] = tmp_path / f"{split}.csv"
         with paths[split].open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(COLUMNS)
+            writer.writerow(mmlu.COLUMNS)
             for subject in SUBJECTS:
                 for index in range(number):
                     cells = [f'{subject} {split},\n"{index}"', "None", "NA", "1", "nan"]
@@ -33,17 +33,9 @@ def tables(tmp_path) -> dict[str, Path]:
 
 def prepare(tables, out: Path, categories=CATEGORIES, questions=10, shots=4, seed=42, **more):
     out.mkdir(exist_ok=True)
-    prepare_mmlu(
-        tables["dev"],
-        tables["test"],
-        categories,
-        questions,
-        shots,
-        seed,
-        out / "questions.jsonl",
-        out / "manifest.json",
-        **more,
-    )
+    settings = {"categories": categories, "questions_per_category": questions, "shots": shots, "seed": seed}
+    settings |= {"shots_from": "own_dev", "fixed_shots": [], **more}
+    prepare_mmlu(tables["dev"].parent, settings, out / "questions.jsonl", out / "manifest.json")
     return read_jsonl(out / "questions.jsonl"), read_json(out / "manifest.json")
 
 
@@ -210,7 +202,8 @@ def test_repeated_questions_are_counted(tables, tmp_path):
 
 
 def test_real_mmlu(shared_data, tmp_path):
-    fetch_mmlu(str(shared_data / "mmlu" / "mmlu_data.tar.gz"), None, None, 57, tmp_path)
+    source = str(shared_data / "mmlu" / "mmlu_data.tar.gz")
+    mmlu.fetch({"source": source, "revision": None, "sha256": None, "subjects": 57}, tmp_path)
     tables = {split: tmp_path / f"{split}.csv" for split in ("dev", "test")}
     categories = {"stem": ["astronomy"], "humanities": ["world_religions"], "social_sciences": ["econometrics"]}
     rows, manifest = prepare(tables, tmp_path / "out", categories, 50)

@@ -8,8 +8,9 @@ import pytest
 
 from common.files import UserError, read_json, read_jsonl, sha256_json
 from extend_shots import extend_shots
-from fetch_spider import fetch_spider
-from prepare_spider import MAX_SHOT_CHARACTERS, prepare_spider
+from prepare_spider import prepare_spider
+from tasks import spider
+from tasks.text_to_sql import MAX_SHOT_CHARACTERS
 
 BOTH = ["train_spider", "train_others"]
 QUERIES = [
@@ -56,10 +57,16 @@ def prepare(
     by="database",
     fraction=0.1,
     validation_questions=None,
-    **more,
+    train_questions=None,
 ):
-    validation = {"by": by, "fraction": fraction, "questions": validation_questions}
-    prepare_spider(files, train_files, shots, seed, validation, out, **more)
+    settings = {
+        "train_files": train_files,
+        "shots": shots,
+        "seed": seed,
+        "validation": {"by": by, "fraction": fraction, "questions": validation_questions},
+        "train_questions": train_questions,
+    }
+    prepare_spider(files["dev"].parent, settings, out)
     return {path.stem: read_jsonl(path) for path in out.glob("*.jsonl")} | {
         "manifest": read_json(out / "manifest.json")
     }
@@ -137,7 +144,7 @@ def test_more_shots_go_on_with_the_list(files, tmp_path):
     paths = {"shots": tmp_path / "out/shots.jsonl", "train": tmp_path / "out/train.jsonl", "tables": files["tables"]}
 
     def extended(number, **changed):
-        extend_shots(number=number, output=tmp_path / "more.jsonl", **{"seed": 42, **paths, **changed})
+        extend_shots(paths, number=number, output=tmp_path / "more.jsonl", **{"seed": 42, **changed})
         return read_jsonl(tmp_path / "more.jsonl")
 
     five = extended(5)
@@ -293,7 +300,8 @@ def test_manifest(files, tmp_path):
 
 def test_real_spider(shared_data, tmp_path):
     counts = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
-    fetch_spider(str(shared_data / "spider" / "spider_data.zip"), None, counts, tmp_path)
+    source = str(shared_data / "spider" / "spider_data.zip")
+    spider.fetch({"source": source, "sha256": None, "counts": counts}, tmp_path)
     files = {name: tmp_path / f"{name}.json" for name in (*counts, "tables")}
     # The numbers of a published study: 3 shots, 80% of the rest for training.
     splits = prepare(files, tmp_path / "rows", by="rows", fraction=0.2)

@@ -7,7 +7,8 @@ import pytest
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from llm.chat import load_chat, token_counts
 from render_mmlu import render_mmlu
-from tasks.prompts import pipe_schema, spider_user
+from tasks.sql_schema import pipe_schema
+from tasks.text_to_sql import user_turn
 from tiny_model import GEMMA, KINDS, LLAMA3, MISTRAL, make_model, render, write_splits
 
 SYSTEM, USER, SQL = "Be brief.", "How many singers?", "SELECT count(*)  FROM singer WHERE name = 'Zoë , it''s'"
@@ -250,11 +251,14 @@ def test_pipe_schema_in_the_style_of_its_report(tmp_path, records):
 
 def test_styles_differ_in_the_words_between_only():
     shot = {"schema": "t (a)", "question": "q?", "query": "SELECT 1"}
-    assert spider_user([shot], "u (b)", "r?") == "t (a)\nQuestion: q?\nSQL: SELECT 1\n\nu (b)\nQuestion: r?\nSQL:"
-    assert spider_user([shot], "u (b)", "r?", "ribeiro") == (
+    row = {"schema": "u (b)", "question": "r?"}
+    assert user_turn(row, [shot]) == "t (a)\nQuestion: q?\nSQL: SELECT 1\n\nu (b)\nQuestion: r?\nSQL:"
+    assert user_turn(row, [shot], "ribeiro") == (
         "Schema:\nt (a)\n\nQuestion: q?\nSQL:\nSELECT 1\n\nSchema:\nu (b)\n\nQuestion: r?\nSQL:\n"
     )
-    assert spider_user([shot | {"schema": ""}], "", "r?") == "Question: q?\nSQL: SELECT 1\n\nQuestion: r?\nSQL:"
+    assert (
+        user_turn(row | {"schema": ""}, [shot | {"schema": ""}]) == "Question: q?\nSQL: SELECT 1\n\nQuestion: r?\nSQL:"
+    )
 
 
 def test_pipe_schema_without_foreign_keys():
@@ -345,7 +349,7 @@ def questions_file(tmp_path, count=5):
 
 def test_render_mmlu(tmp_path, records):
     report = tmp_path / "mmlu.json"
-    arguments = {"questions": questions_file(tmp_path), "prompts": tmp_path / "mmlu.jsonl", "report": report}
+    arguments = {"questions": questions_file(tmp_path), "prompts": tmp_path / "mmlu.jsonl"}
     render_mmlu(**arguments, record=records["gemma"], system="Answer.", max_new_tokens=4)
     rows = read_jsonl(tmp_path / "mmlu.jsonl")
     assert list(rows[0]) == ["id", "prompt", "prompt_tokens"]

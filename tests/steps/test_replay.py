@@ -17,8 +17,9 @@ from llm import training as module
 from llm.chat import load_chat
 from llm.load import load_adapter, load_model
 from llm.training import rows_to_replay, train
-from prepare_replay import fingerprint, prepare_replay
+from prepare_replay import prepare_replay
 from render_replay import render_replay
+from tasks.replay import fingerprint
 from tests.llm.test_training import LORA, TRAINING, adapter, arguments, killed
 from tiny_model import audit, make_model, render, write_splits
 from train import train_on
@@ -47,22 +48,21 @@ def choice(number: int) -> dict:
 
 @pytest.fixture
 def mmlu(tmp_path):
-    """The arguments `dev` and `test` of `prepare_replay`, of three questions."""
+    """A folder of `fetch_mmlu` with three questions."""
     rows = [(i, (choice(i)["question"], choice(i)["choices"], "A")) for i in (100, 101)]
-    return {
-        "test": write_table(tmp_path / "test.csv", rows),
-        "dev": write_table(tmp_path / "dev.csv", [(0, (choice(102)["question"], choice(102)["choices"], "A"))]),
-    }
+    write_table(tmp_path / "test.csv", rows)
+    write_table(tmp_path / "dev.csv", [(0, (choice(102)["question"], choice(102)["choices"], "A"))])
+    return tmp_path
 
 
 def fetched(folder: Path, source: Path) -> list[dict]:
-    fetch_replay(str(source), folder / "source.jsonl", folder / "source.json")
+    fetch_replay({"source": str(source)}, folder / "source.jsonl", folder / "source.json")
     return read_jsonl(folder / "source.jsonl")
 
 
-def prepared(folder: Path, mmlu: dict, questions: int = 99, seed: int = 42) -> list[dict]:
-    prepare_replay(folder / "source.jsonl", **mmlu, questions=questions, seed=seed, drawn=folder / "rows.jsonl",
-                   manifest=folder / "rows.json")  # fmt: skip
+def prepared(folder: Path, mmlu: Path, questions: int = 99, seed: int = 42) -> list[dict]:
+    settings = {"questions": questions, "seed": seed}
+    prepare_replay(folder / "source.jsonl", mmlu, settings, folder / "rows.jsonl", folder / "rows.json")
     return read_jsonl(folder / "rows.jsonl")
 
 
@@ -125,7 +125,7 @@ def auxiliary(tmp_path):
 
 def test_auxiliary_train_is_read_from_mmlus_own_source(tmp_path, auxiliary):
     mmlu = {"source": str(auxiliary.parent), "revision": None, "sha256": None}
-    fetch_replay("auxiliary_train", tmp_path / "rows.jsonl", tmp_path / "rows.json", mmlu)
+    fetch_replay({"source": "auxiliary_train", "mmlu": mmlu}, tmp_path / "rows.jsonl", tmp_path / "rows.json")
     rows = read_jsonl(tmp_path / "rows.jsonl")
     assert [row["id"] for row in rows] == ["arc_easy-00000", "arc_easy-00001", "race-00000", "race-00001"]
     assert rows[2] == {"id": "race-00000", "kind": "multiple_choice", "subject": "", "question": "race?",
@@ -140,7 +140,7 @@ def test_auxiliary_train_of_the_hubs_files(tmp_path):
     table = {"question": ["q?"], "subject": [""], "choices": [["a", "b", "c", "d"]], "answer": [2]}
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "mmlu/all/auxiliary_train-00000-of-00001.parquet")
     mmlu = {"source": str(tmp_path / "mmlu"), "revision": None, "sha256": None}
-    fetch_replay("auxiliary_train", tmp_path / "rows.jsonl", tmp_path / "rows.json", mmlu)
+    fetch_replay({"source": "auxiliary_train", "mmlu": mmlu}, tmp_path / "rows.jsonl", tmp_path / "rows.json")
     assert read_jsonl(tmp_path / "rows.jsonl")[0]["answer"] == "C"
 
 
@@ -148,7 +148,7 @@ def test_a_copy_of_mmlu_without_training_rows_is_refused(tmp_path):
     (tmp_path / "mmlu/test").mkdir(parents=True)
     mmlu = {"source": str(tmp_path / "mmlu"), "revision": None, "sha256": None}
     with pytest.raises(UserError, match=r"auxiliary_train is not in .*Some copies of MMLU lack it"):
-        fetch_replay("auxiliary_train", tmp_path / "rows.jsonl", tmp_path / "rows.json", mmlu)
+        fetch_replay({"source": "auxiliary_train", "mmlu": mmlu}, tmp_path / "rows.jsonl", tmp_path / "rows.json")
 
 
 def test_rows_of_mmlu_are_dropped_and_counted(tmp_path, mmlu, capsys):
@@ -221,8 +221,7 @@ def study(tmp_path_factory):
     rows[1:1] = [{"id": "i", "kind": "instruction", "prompt": "Say two words.", "completion": "order by"}]
     rows += [{"id": "long", "kind": "instruction", "prompt": "singer " * 2000, "completion": "x"}]
     write_jsonl(folder / "replay.jsonl", rows)
-    render_replay(folder / "replay.jsonl", record, folder / "prompts/replay.jsonl", folder / "prompts/replay.json",
-                  system="Answer.", max_length=1024)  # fmt: skip
+    render_replay(folder / "replay.jsonl", record, folder / "prompts/replay.jsonl", system="Answer.", max_length=1024)
     audit_replay(folder / "prompts/replay.jsonl", folder / "replay.jsonl", record, folder / "audit_replay.json", 1024)
     return folder
 

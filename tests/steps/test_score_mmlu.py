@@ -1,7 +1,8 @@
 import pytest
 
 from common.files import UserError, write_jsonl
-from score_mmlu import read_letter, score_mmlu
+from score_mmlu import score_mmlu
+from tasks.choice import read_letter
 from tasks.records import MMLU_COLUMNS, read_records
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from common.files import UserError, read_jsonl, sha256_file, write_json, write_jsonl
 from custom_metrics.compare import SEMANTICS
-from score_spider import score_spider
+from score_spider import score_spider as step
 from tasks.records import SPIDER_COLUMNS, escape, read_records, unescape, write_records
 
 
@@ -46,6 +46,10 @@ def paths(tmp_path):
     return paths
 
 
+def score_spider(paths, timeout_s, jobs=1):
+    step(paths, {name: paths[name] for name in ("records", "rows")}, timeout_s, jobs)
+
+
 def answer(paths, *answers):
     rows = [{"id": i, "answer": a} for i, a in zip(("dev-00001", "dev-00000"), answers, strict=False)]
     # ASCII, so that lone surrogates can be written as JSON has them.
@@ -54,7 +58,7 @@ def answer(paths, *answers):
 
 def test_one_record_a_prompt_in_its_order(paths):
     answer(paths, "```sql\nSELECT 2;\n```", "SELECT b FROM t")
-    score_spider(**paths, timeout_s=5)
+    score_spider(paths, timeout_s=5)
     frame = read_records(paths["records"], SPIDER_COLUMNS)
     assert frame["id"].tolist() == ["dev-00001", "dev-00000"]
     assert frame["bag"].tolist() == [1, 0]
@@ -77,14 +81,14 @@ def test_one_record_a_prompt_in_its_order(paths):
         "message": "",
     }
     first = paths["records"].read_bytes(), paths["rows"].read_bytes()
-    score_spider(**paths, timeout_s=5, jobs=3)
+    score_spider(paths, timeout_s=5, jobs=3)
     assert (paths["records"].read_bytes(), paths["rows"].read_bytes()) == first
     assert b"\r" not in first[0]
 
 
 def test_the_first_rows_of_both_results_stand_beside_the_records(paths):
     answer(paths, "SELECT x'00' AS \"a\udc80\"", "SELECT absent")
-    score_spider(**paths, timeout_s=5)
+    score_spider(paths, timeout_s=5)
     first, second = read_jsonl(paths["rows"])
     assert first == {
         "id": "dev-00001",
@@ -94,7 +98,7 @@ def test_the_first_rows_of_both_results_stand_beside_the_records(paths):
     assert second["predicted"] is None
     assert second["gold"]["rows"] == [[0, [1]], [1, [2]]]
     answer(paths, "SELECT 3 AS three", "SELECT a FROM t UNION ALL SELECT cast(x'80' AS text)")
-    score_spider(**paths, timeout_s=5)
+    score_spider(paths, timeout_s=5)
     first, second = read_jsonl(paths["rows"])
     assert first["predicted"] == {"columns": ["three"], "width": 1, "rows": [[0, [3]]], "unmatched": [0]}
     assert second["predicted"]["rows"] == [[0, [1]], [1, [2]], [2, ["\udc80"]]]
@@ -103,7 +107,7 @@ def test_the_first_rows_of_both_results_stand_beside_the_records(paths):
 
 def test_a_missing_answer_is_a_zero(paths):
     answer(paths, "SELECT 2")
-    score_spider(**paths, timeout_s=5)
+    score_spider(paths, timeout_s=5)
     frame = read_records(paths["records"], SPIDER_COLUMNS)
     assert frame["bag"].tolist() == [1, 0]
     assert frame["error_class"].tolist() == ["ok", "missing"]
@@ -130,7 +134,7 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_answers_come_through_whole(paths, text):
     answer(paths, text, text)
-    score_spider(**paths, timeout_s=0.2)
+    score_spider(paths, timeout_s=0.2)
     frame = read_records(paths["records"], SPIDER_COLUMNS)
     assert frame["answer"].tolist() == [text, text]
     assert not frame[[*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS)]].any(axis=None)
@@ -155,7 +159,7 @@ def test_escape_is_reversible(text):
 def test_answers_to_other_questions_are_refused(paths, rows, words):
     write_jsonl(paths["answers"], [{"id": i, "answer": "SELECT 1"} for i in rows])
     with pytest.raises(UserError) as error:
-        score_spider(**paths, timeout_s=5)
+        score_spider(paths, timeout_s=5)
     assert all(word in str(error.value) for word in words)
     assert not paths["records"].exists()
 
@@ -164,17 +168,17 @@ def test_a_changed_or_missing_database_is_refused(paths):
     database = paths["manifest"].parent / "database/zoo/zoo.sqlite"
     database.write_bytes(database.read_bytes() + b"x")
     with pytest.raises(UserError, match=r"zoo\.sqlite: found sha256 .*, expected .*snakemake -R fetch_spider"):
-        score_spider(**paths, timeout_s=5)
+        score_spider(paths, timeout_s=5)
     database.unlink()
     with pytest.raises(UserError, match=r"zoo\.sqlite: no such database.*snakemake -R fetch_spider"):
-        score_spider(**paths, timeout_s=5)
+        score_spider(paths, timeout_s=5)
 
 
 def test_a_gold_query_that_fails_is_named(paths):
     write_jsonl(paths["prompts"], [{"id": "dev-00002"}])
     write_jsonl(paths["answers"], [])
     with pytest.raises(UserError, match=r"dev-00002: .*no such column: absent.*SELECT absent"):
-        score_spider(**paths, timeout_s=5)
+        score_spider(paths, timeout_s=5)
 
 
 def test_records_of_another_kind_are_refused(paths, tmp_path):

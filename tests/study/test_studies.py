@@ -22,12 +22,12 @@ from transformers import (
 
 from common.access import check_access
 from common.files import UserError, read_json, read_jsonl
-from fetch_mmlu import fetch_mmlu
-from fetch_spider import fetch_spider
 from llm.training import lora_config, training_arguments
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from study import config as _config
+from tasks import mmlu as mmlu_task
+from tasks import spider as spider_task
 
 REPO = Path(__file__).parents[2]
 SCHEMA = _config.read_schema(REPO / "rules/config.schema.yaml")
@@ -223,14 +223,16 @@ def test_parameters(name, kind, expected):
 def spider(shared_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("spider")
     counts = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
-    fetch_spider(str(shared_data / "spider/spider_data.zip"), None, counts, out)
-    return {name: out / f"{name}.json" for name in ("train_spider", "train_others", "dev", "tables")}
+    source = str(shared_data / "spider/spider_data.zip")
+    spider_task.fetch({"source": source, "sha256": None, "counts": counts}, out)
+    return out
 
 
 @pytest.fixture(scope="module")
 def mmlu(shared_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("mmlu")
-    fetch_mmlu(str(shared_data / "mmlu/mmlu_data.tar.gz"), None, None, 57, out)
+    source = str(shared_data / "mmlu/mmlu_data.tar.gz")
+    mmlu_task.fetch({"source": source, "revision": None, "sha256": None, "subjects": 57}, out)
     return out
 
 
@@ -242,7 +244,7 @@ def steps_an_epoch(rows: int, training: dict) -> int:
 
 def split(spider, name, out, face="corrected"):
     config = study(name, face)
-    prepare_spider(spider, **_config.settings(config)["prepare_spider"], out_dir=out)
+    prepare_spider(spider, _config.settings(config)["prepare_spider"], out)
     return config["training"], {path.stem: len(read_jsonl(path)) for path in out.glob("*.jsonl")}
 
 
@@ -278,13 +280,7 @@ def test_whole_databases_are_set_aside_where_the_study_is_ours(name, rows, spide
 def test_questions_of_the_reports(name, face, shared_data, mmlu, tmp_path):
     config = study(name, face)
     manifest = tmp_path / "manifest.json"
-    prepare_mmlu(
-        mmlu / "dev.csv",
-        mmlu / "test.csv",
-        **_config.settings(config)["prepare_mmlu"],
-        questions=tmp_path / "questions.jsonl",
-        manifest=manifest,
-    )
+    prepare_mmlu(mmlu, _config.settings(config)["prepare_mmlu"], tmp_path / "questions.jsonl", manifest)
     found = read_json(manifest)
     if name == "ribeiro":
         # All test questions of 39 subjects; his fourth table gives the sizes of six of them.

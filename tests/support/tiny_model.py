@@ -230,20 +230,18 @@ SPIDER_SETTINGS = {"system": "You write SQL.", "schema": "compact", "sample_rows
 
 def render(folder: Path, record: Path, split: str, **settings) -> Path:
     """Render a split that `write_splits` wrote, and return the prompts file; its report lies beside it."""
-    from render_spider import render_spider
+    from render_spider import Settings, render_spider
 
     prompts = folder / "prompts" / f"{split}.jsonl"
-    render_spider(
-        rows=folder / f"splits/{split}.jsonl",
-        shots=folder / "splits/shots.jsonl",
-        tables=folder / "data/spider/tables.json",
-        manifest=folder / "data/spider/manifest.json",
-        record=record,
-        split=split,
-        prompts=prompts,
-        report=prompts.with_suffix(".json"),
-        **{**SPIDER_SETTINGS, **({"max_new_tokens": 12} if split == "dev" else {}), **settings},
-    )
+    inputs = {
+        "rows": folder / f"splits/{split}.jsonl",
+        "shots": folder / "splits/shots.jsonl",
+        "tables": folder / "data/spider/tables.json",
+        "manifest": folder / "data/spider/manifest.json",
+        "record": record,
+    }
+    chosen = Settings(**{**SPIDER_SETTINGS, **({"max_new_tokens": 12} if split == "dev" else {}), **settings})
+    render_spider(inputs, split, prompts, chosen)
     return prompts
 
 

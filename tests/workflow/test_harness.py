@@ -17,7 +17,6 @@ import yaml
 from peft import LoraConfig, get_peft_model
 
 from common.files import read_json, read_jsonl, write_jsonl
-from fetch_mmlu import fetch_mmlu
 from fetch_model import fetch_model
 from harness import harness
 from llm.chat import load_chat
@@ -27,6 +26,7 @@ from prepare_mmlu import prepare_mmlu
 from present.sheets import read_table
 from render_mmlu import render_mmlu
 from study import config as _config
+from tasks import mmlu
 
 pytestmark = pytest.mark.long
 LETTERS = "ABCD"
@@ -41,18 +41,10 @@ def study(tmp_path_factory, repo) -> Path:
     config = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
     settings = _config.settings(_config.check(config, _config.read_schema(repo / "rules" / "config.schema.yaml")))
     fetch_model("demo", str(demo / "model"), None, str(folder / "model.json"))
-    fetch_mmlu(**settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, out_dir=folder)
+    mmlu.fetch(settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, folder)
     questions, prompts = folder / "questions.jsonl", folder / "prompts.jsonl"
-    prepare_mmlu(
-        folder / "dev.csv",
-        folder / "test.csv",
-        **settings["prepare_mmlu"],
-        questions=questions,
-        manifest=folder / "manifest.json",
-    )
-    render_mmlu(
-        str(questions), str(folder / "model.json"), str(prompts), str(folder / "p.json"), **settings["render_mmlu"]
-    )
+    prepare_mmlu(folder, settings["prepare_mmlu"], questions, folder / "suite.json")
+    render_mmlu(questions, folder / "model.json", prompts, **settings["render_mmlu"])
     torch.manual_seed(0)
     lora = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     adapted = get_peft_model(load_model(read_json(folder / "model.json"), "fp32"), lora)

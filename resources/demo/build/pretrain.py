@@ -28,7 +28,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tasks.prompts import compact_schema, mmlu_user, spider_user
+from tasks import choice, text_to_sql
+from tasks.sql_schema import compact_schema
 
 DEMO = Path(__file__).parents[1]
 SPECIAL = ["<pad>", "<s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -79,7 +80,7 @@ class Stream:
     def sql(self) -> list[tuple[str, float]]:
         shots = [self.solved() for _ in range(self.rng.choice((0, 1, 2, 3, 3, 3, 3)))]
         last = self.solved()
-        user = spider_user(shots, last["schema"], last["question"])
+        user = text_to_sql.user_turn(last, shots)
         parts = [(f"<s><|system|>{SPIDER_SYSTEM}<|end|><|user|>", TEXT)]
         rest = user
         for shot in shots:
@@ -98,7 +99,7 @@ class Stream:
         subject = self.rng.choice(list(self.facts))
         shots = [self.choice(subject) for _ in range(self.rng.choice((0, 2, 4, 4, 4, 5)))]
         last = self.choice(subject)
-        rest = mmlu_user(subject, shots, last["question"], last["choices"])
+        rest = choice.user_turn(subject, shots, last["question"], last["choices"])
         parts = [(f"<s><|system|>{MMLU_SYSTEM}<|end|><|user|>", TEXT)]
         for shot in shots:
             head, rest = rest.split(f"Answer: {shot['answer']}\n\n", 1)

@@ -10,7 +10,7 @@ import pytest
 
 from _loopback import reply, serve
 from common.files import UserError, read_json, sha256_file
-from fetch_spider import fetch_spider
+from tasks.spider import fetch
 
 COUNTS = {"train_spider": 2, "train_others": 1, "dev": 1}
 SCHEMA = {
@@ -20,6 +20,10 @@ SCHEMA = {
     "primary_keys": [],
     "foreign_keys": [],
 }
+
+
+def fetch_spider(source, sha256, counts, *places):
+    fetch({"source": str(source), "sha256": sha256, "counts": counts}, *places)
 
 
 def question(db_id: str, text: str) -> dict:
@@ -57,7 +61,7 @@ def zipped(root: Path) -> Path:
 
 
 def test_folder(source, tmp_path):
-    fetch_spider(str(source), None, COUNTS, tmp_path / "out")
+    fetch_spider(source, None, COUNTS, tmp_path / "out")
     out = tmp_path / "out"
     assert read_json(out / "train_spider.json") == [
         {"db_id": "a", "question": "Quel âge?", "query": "SELECT x FROM t"},
@@ -83,8 +87,8 @@ def test_folder(source, tmp_path):
 
 def test_archive_gives_the_same_as_its_folder(source, tmp_path):
     archive = zipped(source)
-    fetch_spider(str(source), None, COUNTS, tmp_path / "folder")
-    fetch_spider(str(archive), sha256_file(archive), COUNTS, tmp_path / "archive")
+    fetch_spider(source, None, COUNTS, tmp_path / "folder")
+    fetch_spider(archive, sha256_file(archive), COUNTS, tmp_path / "archive")
     one, two = (read_json(tmp_path / name / "manifest.json") for name in ("folder", "archive"))
     assert one["files"] == two["files"]
     assert two["archive_sha256"] == sha256_file(archive)
@@ -99,11 +103,11 @@ def test_url(source, tmp_path):
 
 
 def test_fetching_again_replaces_the_databases(source, tmp_path):
-    fetch_spider(str(source), None, COUNTS, tmp_path / "out")
+    fetch_spider(source, None, COUNTS, tmp_path / "out")
     first = (tmp_path / "out" / "manifest.json").read_bytes()
     (tmp_path / "out/database/stale").mkdir()
     (tmp_path / "out/database/a/a.sqlite").write_bytes(b"damaged")
-    fetch_spider(str(source), None, COUNTS, tmp_path / "out")
+    fetch_spider(source, None, COUNTS, tmp_path / "out")
     assert (tmp_path / "out" / "manifest.json").read_bytes() == first
     assert not (tmp_path / "out/database/stale").exists()
     assert sha256_file(tmp_path / "out/database/a/a.sqlite") == sha256_file(source / "database/a/a.sqlite")
@@ -161,13 +165,13 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_data_is_named_and_what_was_there_is_kept(source, tmp_path, case):
-    fetch_spider(str(source), None, COUNTS, tmp_path / "out")
+    fetch_spider(source, None, COUNTS, tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     spoil, message = BAD[case]
     spoil(source)
     for bad in (source, zipped(source)):
         with pytest.raises(UserError, match=message):
-            fetch_spider(str(bad), None, COUNTS, tmp_path / "out")
+            fetch_spider(bad, None, COUNTS, tmp_path / "out")
         assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
@@ -175,7 +179,7 @@ def test_cut_archive(source, tmp_path):
     archive = zipped(source)
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(UserError, match="not a whole zip or tar archive"):
-        fetch_spider(str(archive), None, COUNTS, tmp_path / "out")
+        fetch_spider(archive, None, COUNTS, tmp_path / "out")
 
 
 def test_archive_with_an_escaping_entry(source, tmp_path):
@@ -183,7 +187,7 @@ def test_archive_with_an_escaping_entry(source, tmp_path):
     with zipfile.ZipFile(archive, "a") as stream:
         stream.writestr("../../../evil.json", "[]")
     with pytest.raises(UserError, match=r"entry '\.\./\.\./\.\./evil\.json' leaves the folder"):
-        fetch_spider(str(archive), None, COUNTS, tmp_path / "a/b/c/out")
+        fetch_spider(archive, None, COUNTS, tmp_path / "a/b/c/out")
     assert not list(tmp_path.rglob("evil*"))
 
 
@@ -191,10 +195,10 @@ def test_real_release(shared_data, tmp_path):
     counts = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
     archive = shared_data / "spider" / "spider_data.zip"
     expected = read_json(shared_data / "spider" / "MANIFEST.json")
-    fetch_spider(str(archive), None, counts, tmp_path)
+    fetch_spider(archive, None, counts, tmp_path)
     manifest = read_json(tmp_path / "manifest.json")
     assert (manifest["counts"], manifest["databases"]) == (counts, 166)
     assert len(list((tmp_path / "database").glob("*/*.sqlite"))) == 166
     assert manifest["original_sha256"]["dev.json"] in json.dumps(expected)
     with pytest.raises(UserError, match="found 1,034 questions, expected 1,035"):
-        fetch_spider(str(archive), None, counts | {"dev": 1035}, tmp_path)
+        fetch_spider(archive, None, counts | {"dev": 1035}, tmp_path)

@@ -8,9 +8,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-import fetch_mmlu as module
 from common.files import UserError, read_json, sha256_file
-from fetch_mmlu import fetch_mmlu
+from tasks import mmlu
 
 ODD = 'He said "no, never",\nthen left'
 DATA = {
@@ -19,6 +18,10 @@ DATA = {
     ("dev", "virology"): [["Q2", "a", "b", "c", "d", "C"]],
     ("test", "virology"): [["Q3", "a", "b", "c", "d", "C"], ["Q4", "null", "nan", "c", "d", "A"]],
 }
+
+
+def fetch_mmlu(source, revision, sha256, subjects, out):
+    mmlu.fetch({"source": str(source), "revision": revision, "sha256": sha256, "subjects": subjects}, out)
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def expected(split: str) -> list[list[str]]:
 def test_csv_folder_and_archive(csv_folder, tmp_path):
     archive = Path(shutil.make_archive(str(tmp_path / "mmlu"), "gztar", csv_folder.parent))
     for source, sha256 in ((csv_folder, None), (archive, sha256_file(archive))):
-        fetch_mmlu(str(source), None, sha256, 2, tmp_path / "out")
+        fetch_mmlu(source, None, sha256, 2, tmp_path / "out")
         assert read(tmp_path / "out" / "dev.csv") == expected("dev")
         assert read(tmp_path / "out" / "test.csv") == expected("test")
         manifest = read_json(tmp_path / "out" / "manifest.json")
@@ -76,15 +79,15 @@ def test_csv_folder_and_archive(csv_folder, tmp_path):
 
 
 def test_parquet_gives_the_same_tables(csv_folder, parquet_folder, tmp_path):
-    fetch_mmlu(str(csv_folder), None, None, 2, tmp_path / "csv")
-    fetch_mmlu(str(parquet_folder), None, None, 2, tmp_path / "parquet")
+    fetch_mmlu(csv_folder, None, None, 2, tmp_path / "csv")
+    fetch_mmlu(parquet_folder, None, None, 2, tmp_path / "parquet")
     for name in ("dev.csv", "test.csv"):
         assert (tmp_path / "csv" / name).read_bytes() == (tmp_path / "parquet" / name).read_bytes()
 
 
 def test_hub(parquet_folder, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(module, "hub_snapshot", lambda *args: asked.append(args) or parquet_folder)
+    monkeypatch.setattr(mmlu, "hub_snapshot", lambda *args: asked.append(args) or parquet_folder)
     fetch_mmlu("hub:cais/mmlu", "c" * 40, None, 2, tmp_path / "out")
     assert read(tmp_path / "out" / "dev.csv") == expected("dev")
     assert read_json(tmp_path / "out" / "manifest.json")["revision"] == "c" * 40
@@ -101,7 +104,7 @@ def test_hub_needs_a_commit(tmp_path, revision):
 
 def test_settings_that_do_not_belong_together(csv_folder, tmp_path):
     with pytest.raises(UserError, match="Set revision to null"):
-        fetch_mmlu(str(csv_folder), "c" * 40, None, 2, tmp_path / "out")
+        fetch_mmlu(csv_folder, "c" * 40, None, 2, tmp_path / "out")
     with pytest.raises(UserError, match="Set sha256 to null"):
         fetch_mmlu("hub:cais/mmlu", "c" * 40, "0" * 64, 2, tmp_path / "out")
 
@@ -125,29 +128,29 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_rows_are_named_and_what_was_there_is_kept(csv_folder, tmp_path, case):
-    fetch_mmlu(str(csv_folder), None, None, 2, tmp_path / "out")
+    fetch_mmlu(csv_folder, None, None, 2, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     content, message = BAD[case]
     (csv_folder / ANATOMY).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        fetch_mmlu(str(csv_folder), None, None, 2, tmp_path / "out")
+        fetch_mmlu(csv_folder, None, None, 2, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_number_of_subjects(csv_folder, tmp_path):
     with pytest.raises(UserError, match=r"found 2 subjects, expected 57 \(config: mmlu, subjects\)"):
-        fetch_mmlu(str(csv_folder), None, None, 57, tmp_path / "out")
+        fetch_mmlu(csv_folder, None, None, 57, tmp_path / "out")
 
 
 def test_subject_without_dev_file(csv_folder, tmp_path):
     (csv_folder / "dev" / "virology_dev.csv").unlink()
     with pytest.raises(UserError, match="virology has no dev file"):
-        fetch_mmlu(str(csv_folder), None, None, 2, tmp_path / "out")
+        fetch_mmlu(csv_folder, None, None, 2, tmp_path / "out")
 
 
 def test_folder_of_something_else(tmp_path):
     with pytest.raises(UserError, match=r"holds no test/\*_test\.csv"):
-        fetch_mmlu(str(tmp_path), None, None, 2, tmp_path / "out")
+        fetch_mmlu(tmp_path, None, None, 2, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -163,23 +166,23 @@ def test_bad_parquet_rows(parquet_folder, tmp_path, column, value, message):
     columns = {"question": ["Q"], "choices": [["a", "b", "c", "d"]], "answer": [0]} | {column: value}
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     with pytest.raises(UserError, match=message):
-        fetch_mmlu(str(parquet_folder), None, None, 2, tmp_path / "out")
+        fetch_mmlu(parquet_folder, None, None, 2, tmp_path / "out")
 
 
 def test_damaged_parquet(parquet_folder, tmp_path):
     (parquet_folder / "anatomy" / "test-00000-of-00001.parquet").write_bytes(b"PAR1 cut")
     with pytest.raises(UserError, match=r"anatomy/test-00000-of-00001\.parquet: cannot be read"):
-        fetch_mmlu(str(parquet_folder), None, None, 2, tmp_path / "out")
+        fetch_mmlu(parquet_folder, None, None, 2, tmp_path / "out")
     pyarrow.parquet.write_table(
         pyarrow.table({"text": ["Q"]}), parquet_folder / "anatomy" / "test-00000-of-00001.parquet"
     )
     with pytest.raises(UserError, match=r"cannot be read"):
-        fetch_mmlu(str(parquet_folder), None, None, 2, tmp_path / "out")
+        fetch_mmlu(parquet_folder, None, None, 2, tmp_path / "out")
 
 
 def test_real_release(shared_data, tmp_path):
     archive = shared_data / "mmlu" / "mmlu_data.tar.gz"
-    fetch_mmlu(str(archive), None, sha256_file(archive), 57, tmp_path)
+    fetch_mmlu(archive, None, sha256_file(archive), 57, tmp_path)
     manifest = read_json(tmp_path / "manifest.json")
     assert (len(manifest["subjects"]), manifest["counts"]) == (57, {"dev": 285, "test": 14042})
     assert len(read(tmp_path / "test.csv")) == 14043
