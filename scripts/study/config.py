@@ -14,7 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from analysis.published import OFFICIAL
+from tasks.mmlu import OFFICIAL
 from common.files import UserError
 
 BASE = "base"

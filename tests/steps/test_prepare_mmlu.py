@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.published import OFFICIAL
+from tasks.mmlu import OFFICIAL
 from common.files import UserError, read_json, read_jsonl, sha256_json
 from fetch_mmlu import COLUMNS, fetch_mmlu
 from prepare_mmlu import prepare_mmlu

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.published import CATEGORY
+from tasks.mmlu import CATEGORY
 from common.files import read_json, read_jsonl
 from study.config import FACES
 
