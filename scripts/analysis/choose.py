@@ -184,7 +184,9 @@ def figures_of(
 
 
 def choose(
-    figures: Mapping[int, Mapping[str, Mapping[str, Any]]], heads: Sequence[Mapping[str, Any]], max_loss_pp: float | None
+    figures: Mapping[int, Mapping[str, Mapping[str, Any]]],
+    heads: Sequence[Mapping[str, Any]],
+    max_loss_pp: float | None,
 ) -> tuple[int, dict[int, str]]:
     """Choose the run that gains most among those whose gain shows and whose loss is admitted.
 

@@ -4,6 +4,7 @@ Differences are in percentage points, tuned minus base. A conclusion takes the u
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -97,26 +98,33 @@ def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> t
     }, estimate
 
 
-def adjusted(p: pd.Series, families: Any = True) -> pd.Series:
-    """Adjust p values by Holm's method within each family; rows without a p value stay without.
-
-    Args:
-        families: of each row its family; True if there is one alone.
-    """
-    known = p.dropna().astype(float)
-    families = pd.Series(families, index=p.index).loc[known.index]
-    found = [pd.Series(holm(of.tolist()), index=of.index) for _, of in known.groupby(families)]
-    return pd.concat(found).reindex(p.index) if found else p.astype(float)
-
-
-def verdict(p: float, difference: float, level: float, words: tuple[str, str] = ("better", "worse")) -> str:
-    """Say what a p value lets one conclude about the sign of a difference."""
+def verdict(p: float, difference: float, level: float, words: tuple[str, str] = ("better", "worse")) -> str | None:
+    """Say what a p value lets one conclude about the sign of a difference; nothing without a p value."""
+    if p is None or math.isnan(p):
+        return None
     return SAME if p >= 1 - level else words[0] if difference > 0 else words[1]
 
 
-def verdicts(p: pd.Series, differences: pd.Series, level: float, words: tuple[str, str] = ("better", "worse")) -> list:
-    """Give the verdict of each row."""
-    return [verdict(*row, level, words) for row in zip(p, differences, strict=True)]
+def adjusted(p: pd.Series, families: pd.Series) -> pd.Series:
+    """Adjust p values by Holm's method within each family; rows without a p value stay without."""
+    known = p.dropna().astype(float)
+    return known.groupby(families).transform(lambda family: holm(family.tolist())).reindex(p.index)
+
+
+def judge(
+    frame: pd.DataFrame, level: float, difference: str = "difference_pp", words: tuple[str, str] = ("better", "worse")
+) -> pd.DataFrame:
+    """Add `p_holm` and `verdict`.
+
+    Args:
+        frame: has a column `p`, and `family`; without that one all rows are one family.
+        difference: the column whose sign the verdict is about.
+        words: the verdict where it is above 0, and where it is below.
+    """
+    families = frame["family"] if "family" in frame else pd.Series("", index=frame.index)
+    p = adjusted(frame["p"], families)
+    found = [verdict(*row, level, words) for row in zip(p, frame[difference], strict=True)]
+    return frame.assign(p_holm=p, verdict=pd.Series(found, index=frame.index, dtype=object))
 
 
 def kind(head: Mapping[str, Any]) -> str:
@@ -160,10 +168,8 @@ def regression(results: Results) -> tuple[pd.DataFrame, dict[tuple[int, str], Es
             )
     columns = [*results.heads[0], *COMPARED]
     frame = pd.DataFrame([rows[key] for key in sorted(rows)], columns=[*columns, "p", "family"])
-    frame["p_holm"] = adjusted(frame["p"], frame["family"])
     frame["p_mcnemar_holm"] = adjusted(frame["p_mcnemar"], frame["family"])
-    frame["verdict"] = verdicts(frame["p_holm"], frame["difference_pp"], results.level)
-    return frame[columns], estimates
+    return judge(frame, results.level)[columns], estimates
 
 
 def bootstrap(part: Part, differences: Sequence[np.ndarray], results: Results) -> np.ndarray:
@@ -224,10 +230,7 @@ def factors(results: Results) -> pd.DataFrame:
         for head, pairs in level_pairs(results)
         for part in whole
     ]
-    frame = pd.DataFrame(rows, columns=FACTORS)
-    frame["p_holm"] = adjusted(frame["p"])
-    frame["verdict"] = verdicts(frame["p_holm"], frame["difference_pp"], results.level, ("higher", "lower"))
-    return frame
+    return judge(pd.DataFrame(rows, columns=FACTORS), results.level, words=("higher", "lower"))
 
 
 def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
@@ -240,15 +243,15 @@ def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[i
     for model in dict.fromkeys(head["model"] for head in heads):
         adapters = [run for run in results.trained() if heads[run]["model"] == model]
         for axis in results.axes:
-            levels = list(dict.fromkeys(heads[run][axis] for run in adapters))
-            if axis == SEED:
+            if axis == SEED or not adapters:
                 continue
+            levels = list(dict.fromkeys(heads[run][axis] for run in adapters))
             by_rest: dict[tuple, dict[str, int]] = {}
             for run in adapters:
                 rest = tuple(heads[run][other] for other in results.axes if other != axis)
                 by_rest.setdefault(rest, {})[heads[run][axis]] = run
-            several = len(levels) > MOST_LEVELS
-            for low, high in zip(levels[:1] * len(levels), levels[1:]) if several else itertools.combinations(levels, 2):
+            first = [(levels[0], other) for other in levels[1:]]
+            for low, high in first if len(levels) > MOST_LEVELS else itertools.combinations(levels, 2):
                 pairs = [(of[low], of[high]) for of in by_rest.values() if low in of and high in of]
                 if pairs:
                     yield {"model": model, "axis": axis, "low": low, "high": high, "pairs": len(pairs)}, pairs
@@ -292,9 +295,7 @@ def seeds(results: Results) -> pd.DataFrame:
         head = {"model": model, "setting": setting} | dict(zip(others, values, strict=True))
         rows += [head | spread(part, results, members) for part in whole]
     frame = pd.DataFrame(rows, columns=["model", "setting", *others, *SEEDS])
-    frame["p_holm"] = adjusted(frame["p"])
-    frame["verdict"] = verdicts(frame["p_holm"], frame["mean_difference_pp"], results.level)
-    return frame
+    return judge(frame, results.level, "mean_difference_pp")
 
 
 def spread(part: Part, results: Results, members: Sequence[int]) -> dict[str, Any]:

@@ -29,7 +29,6 @@ class Measure:
     columns: Sequence[str]  # of its records
     question: Sequence[str]  # the columns about the question, equal in all runs
     counted: Sequence[str]  # the columns about the answer that tables count
-    criteria: Sequence[str]  # the columns that say whether an answer is right; the study chooses one of several
     cluster: str  # the column of what questions have in common: their database or subject
     strata: Mapping[str, Callable[[pd.Series], Iterable[str]]]  # the columns that divide the questions, values in order
     chance: float  # the share that guessing gets right
@@ -42,7 +41,6 @@ MEASURES = {
         columns=SPIDER_COLUMNS,
         question=("id", "db_id", "hardness", "question", "gold"),
         counted=(*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "gold_rows"),
-        criteria=SEMANTICS,
         cluster="db_id",
         strata={"hardness": lambda _: HARDNESS, "db_id": lambda names: sorted(set(names))},
         chance=0.0,
@@ -53,7 +51,6 @@ MEASURES = {
         columns=MMLU_COLUMNS,
         question=("id", "subject", "category", "answer"),
         counted=("correct", "correct_generated", "generated_letter"),
-        criteria=("correct",),
         cluster="subject",
         strata={"category": dict.fromkeys, "subject": dict.fromkeys},
         chance=0.25,
@@ -129,15 +126,17 @@ def read_results(
         raise UserError(
             f"config, mmlu.categories: {ALL} is the name of the row over all categories. Choose another name."
         )
-    criteria = {name: criterion if len(MEASURES[name].criteria) > 1 else "" for name in frames}
-    columns = {name: chosen or MEASURES[name].criteria[0] for name, chosen in criteria.items()}
+    criteria = {name: criterion if criterion in MEASURES[name].columns else "" for name in frames}
     return Results(
         runs=runs,
         axes=axes,
         heads=heads,
         bases=base_of(heads),
         frames=frames,
-        right={name: np.array([frame[columns[name]] for frame in of], dtype=np.int8) for name, of in frames.items()},
+        right={
+            name: np.array([frame[criteria[name] or "correct"] for frame in of], dtype=np.int8)
+            for name, of in frames.items()
+        },
         parts=[part for name, of in frames.items() for part in parts_of(name, of[0])],
         hashes={name: question_hash(name, of[0]) for name, of in frames.items()},
         criteria=criteria,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import _path  # noqa: F401
-from analysis.compare import adjusted, kind, verdicts
+from analysis.compare import judge, kind
 from analysis.data import base_of, heads_of, write_table
 from common.files import UserError, atomic_write, read_json
 from common.job import job
@@ -23,9 +23,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def harness_table(
-    scores: Sequence[str | Path], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
-) -> None:
+def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]) -> None:
     """Write the table as CSV and as Markdown.
 
     A difference is tuned minus base over the same questions, with the interval of `clustered_difference`; each question
@@ -41,7 +39,8 @@ def harness_table(
         UserError: two runs were not asked the same questions, or a model has no base run.
     """
     level = settings["confidence_level"]
-    _, heads = heads_of(settings["runs"])
+    # Column `shots` is the harness's own number of few-shot examples.
+    heads = [{name: head[name] for name in head if name != "shots"} for head in heads_of(settings["runs"])[1]]
     bases, files = base_of(heads), [read_json(path) for path in scores]
     answers = [by_question(found["samples"]) for found in files]
     rows = []
@@ -62,11 +61,8 @@ def harness_table(
                 row["stderr"] = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
                 row |= {} if base == run else difference(others, values, level)
             rows.append(row | {"family": kind(heads[run])})
-    frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS, "family"])
-    frame["p_holm"] = adjusted(frame["p"], frame.pop("family"))
-    compared = frame[frame["p"].notna()]
-    found = verdicts(compared["p_holm"], compared["difference"], level)
-    frame["verdict"] = pd.Series(found, index=compared.index, dtype=object)
+    columns = [*heads[0], *COLUMNS]
+    frame = judge(pd.DataFrame(rows, columns=[*columns, "family"]), level, "difference")[columns]
     frame["confidence_level"] = level
     write_table(outputs["csv"], frame)
     with atomic_write(outputs["md"]) as stream:
