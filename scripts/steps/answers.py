@@ -18,12 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 import _path  # noqa: F401
+from analysis.data import MMLU, SPIDER, read_same
 from common.files import UserError, atomic_write, read_json, read_jsonl
 from common.job import job
 from custom_metrics.judge import ERROR_CLASSES, SEMANTICS
 from present.sheets import MEANINGS, NAMES
-from tables import MMLU_QUESTION, SPIDER_QUESTION, read_same
-from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, by_id
+from tasks.records import by_id
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "present/answers.html"
 # Of one answer; what is beyond stands in the run's files.
@@ -63,8 +63,8 @@ def answers(
             f"answers: found {len(spider)}, {len(mmlu)} and {len(rows)} files, expected one of each of {len(runs)} "
             "runs."
         )
-    spider_frames = read_same(spider, SPIDER_COLUMNS, SPIDER_QUESTION)
-    mmlu_frames = read_same(mmlu, MMLU_COLUMNS, MMLU_QUESTION)
+    spider_frames = read_same(spider, SPIDER)
+    mmlu_frames = read_same(mmlu, MMLU)
     data = {
         "study": study,
         "runs": [{"model": run["model"], "variant": run["variant"]} for run in runs],

@@ -18,6 +18,7 @@ RUNS = [
     {"model": "m", "variant": "a", "settings": {}},
     {"model": "m", "variant": "b", "settings": {}},
 ]
+SETTINGS = {"runs": RUNS, "confidence_level": 0.95, "known_defects": [], "accept_defect": []}
 
 
 def scores(path, values, first=0):
@@ -37,7 +38,7 @@ def scores(path, values, first=0):
 
 def table(folder, *values):
     paths = [scores(folder / f"{i}.json", row) for i, row in enumerate(values)]
-    harness_table(paths, folder / "h.csv", folder / "h.md", RUNS, 0.95)
+    harness_table(paths, {"csv": folder / "h.csv", "md": folder / "h.md"}, SETTINGS)
     return pd.read_csv(folder / "h.csv", keep_default_na=False, na_values=[""]), (folder / "h.md").read_text()
 
 
@@ -66,7 +67,7 @@ def test_differences_are_paired(tmp_path):
 def test_other_questions_than_the_base_s(tmp_path):
     paths = [scores(tmp_path / f"{i}.json", [1] * 10, first=i // 2) for i in range(3)]
     with pytest.raises(UserError, match=r"2\.json: t has other questions than .*0\.json"):
-        harness_table(paths, tmp_path / "h.csv", tmp_path / "h.md", RUNS, 0.95)
+        harness_table(paths, {"csv": tmp_path / "h.csv", "md": tmp_path / "h.md"}, SETTINGS)
 
 
 def test_a_harness_that_is_not_there(monkeypatch):
