@@ -60,6 +60,12 @@ def bounds(low: float, high: float, prefix: str = "", suffix: str = "") -> dict[
     return {f"{prefix}ci_low{suffix}": 100 * low, f"{prefix}ci_high{suffix}": 100 * high}
 
 
+def about(part: Part, estimate: Estimate) -> dict[str, Any]:
+    """Say what a comparison is about, and give its interval in percentage points."""
+    found = {"measure": part.measure, "n": len(part.chosen), "clusters": part.clusters, "unit": part.unit}
+    return found | bounds(estimate.low, estimate.high, suffix="_pp")
+
+
 def points(share: float | None) -> float | None:
     """Turn a share into percentage points."""
     return None if share is None else 100.0 * share
@@ -76,7 +82,8 @@ def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> t
     Returns:
         The figures by column, and the estimate behind the interval.
     """
-    n, right_before, right_after, change = len(before), int(before.sum()), int(after.sum()), gains(before, after)
+    n, right_before, right_after = len(before), int(before.sum()), int(after.sum())
+    change = gains(before, after)
     estimate = clustered_difference(np.bincount(part.codes, after - before), part.sizes, level)
     if part.unit == "question":
         p = mcnemar(change["gained"], change["lost"])
@@ -264,17 +271,12 @@ def contrast(part: Part, right: np.ndarray, pairs: Sequence[tuple[int, int]], le
     p = estimate.p
     if part.unit == "question" and len(pairs) == 1:
         p = mcnemar(int((high > low).sum()), int((high < low).sum()))
-    return {
-        "measure": part.measure,
-        "n": len(part.chosen),
+    return about(part, estimate) | {
         "low_accuracy_pct": 100.0 * low.mean(),
         "high_accuracy_pct": 100.0 * high.mean(),
         "difference_pp": 100.0 * (high - low).mean(),
-        **bounds(estimate.low, estimate.high, suffix="_pp"),
         "p": p,
         "minimum_detectable_pp": points(detectable(estimate, level)),
-        "unit": part.unit,
-        "clusters": part.clusters,
     }
 
 
@@ -304,13 +306,10 @@ def spread(part: Part, results: Results, members: Sequence[int]) -> dict[str, An
     found = replicates(tuned - base, part.codes, results.level)
     accuracy = 100.0 * tuned.mean(axis=1)
     seed_variance, question_variance = found.seed_sd**2, found.question_sd**2
-    return {
-        "measure": part.measure,
+    return about(part, found.mean) | {
         "seeds": len(members),
-        "n": len(part.chosen),
         "mean_accuracy_pct": accuracy.mean(),
         "mean_difference_pp": accuracy.mean() - 100.0 * base.mean(),
-        **bounds(found.mean.low, found.mean.high, suffix="_pp"),
         "sd_pp": accuracy.std(ddof=1),
         "min_accuracy_pct": accuracy.min(),
         "max_accuracy_pct": accuracy.max(),
@@ -318,6 +317,4 @@ def spread(part: Part, results: Results, members: Sequence[int]) -> dict[str, An
         "question_sd_pp": 100.0 * found.question_sd,
         "seed_share_pct": 100.0 * seed_variance / (seed_variance + question_variance),
         "p": found.mean.p,
-        "unit": part.unit,
-        "clusters": part.clusters,
     }

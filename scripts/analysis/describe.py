@@ -1,13 +1,13 @@
 """Count what each run got right and wrong: by part of the questions, criterion, class of error, database."""
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.compare import bounds, gains
-from analysis.data import ALL, HARDNESS, MMLU, SPIDER, Results
+from analysis.data import ALL, HARDNESS, MMLU, SPIDER, Part, Results
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.judge import ERROR_CLASSES
 from custom_metrics.stats import clustered_difference, mean_of_proportions, wilson_interval
@@ -22,12 +22,6 @@ def proportion(correct: int, n: int, level: float) -> dict[str, Any]:
     return {"n": n, "correct": correct, "accuracy_pct": accuracy} | bounds(*wilson_interval(correct, n, level))
 
 
-def of_each_run(results: Results, measure: str, rows: Callable[[pd.DataFrame], list[dict]]) -> pd.DataFrame:
-    """Put the rows that `rows` makes of each run's records into one table."""
-    heads, frames = results.heads, results.frames[measure]
-    return pd.DataFrame([head | row for head, frame in zip(heads, frames, strict=True) for row in rows(frame)])
-
-
 def questions(results: Results) -> list[pd.DataFrame]:
     """Give of each measure how many questions it has, in all and by category, and their hash."""
     counted = [
@@ -40,29 +34,25 @@ def questions(results: Results) -> list[pd.DataFrame]:
 
 
 def execution_accuracy(results: Results) -> pd.DataFrame:
-    """Give the execution accuracy of each run, on all questions and on parts of them."""
-    return of_each_run(results, SPIDER, lambda records: sql_rows(records, results.criteria[SPIDER], results.level))
-
-
-def sql_rows(frame: pd.DataFrame, criterion: str, level: float) -> list[dict[str, Any]]:
-    """Make one run's rows of the table of execution accuracy.
+    """Give the execution accuracy of each run: all questions, then parts of them.
 
     The parts are the levels of hardness and the questions whose gold query has rows, and has none; a part without
-    questions has n 0. n, correct, accuracy and interval follow `criterion`; then every criterion has its own columns,
-    for the SQL taken out of the answer and, with `_raw`, for the answer as it is.
+    questions has n 0. n, correct, accuracy and interval follow the study's criterion; then every criterion has its own
+    columns, for the SQL taken out of the answer and, with `_raw`, for the answer as it is.
     """
-    empty, hardness = frame["gold_rows"].to_numpy() == 0, frame["hardness"].to_numpy()
-    parts = {ALL: empty | True} | {name: hardness == name for name in HARDNESS}
+    criterion = results.criteria[SPIDER]
     columns = [f"{name}{raw}" for raw in ("", "_raw") for name in SEMANTICS]
-    values = frame[columns].to_numpy()
     rows = []
-    for name, chosen in (parts | {GOLD_NOT_EMPTY: ~empty, GOLD_EMPTY: empty}).items():
-        sums, n = dict(zip(columns, values[chosen].sum(axis=0).tolist(), strict=True)), int(chosen.sum())
-        row = {"questions": name, "semantics": criterion} | proportion(sums[criterion], n, level)
-        for column in columns:
-            row |= {f"{column}_correct": sums[column], f"{column}_pct": 100.0 * sums[column] / n if n else None}
-        rows.append(row)
-    return rows
+    for head, frame in zip(results.heads, results.frames[SPIDER], strict=True):
+        values, empty, hardness = frame[columns].to_numpy(), frame["gold_rows"].to_numpy() == 0, frame["hardness"]
+        parts = {ALL: empty | True} | {name: (hardness == name).to_numpy() for name in HARDNESS}
+        for name, chosen in (parts | {GOLD_NOT_EMPTY: ~empty, GOLD_EMPTY: empty}).items():
+            sums, n = dict(zip(columns, values[chosen].sum(axis=0).tolist(), strict=True)), int(chosen.sum())
+            row = {"questions": name, "semantics": criterion} | proportion(sums[criterion], n, results.level)
+            for column, right in sums.items():
+                row |= {f"{column}_correct": right, f"{column}_pct": 100.0 * right / n if n else None}
+            rows.append(head | row)
+    return pd.DataFrame(rows)
 
 
 def databases(results: Results) -> pd.DataFrame:
@@ -87,70 +77,58 @@ def mmlu(results: Results) -> pd.DataFrame:
 
     Besides the share of all questions stands the mean over subjects (macro average), and its difference to the base's.
     """
-    frame = of_each_run(results, MMLU, lambda records: choice_rows(records, results.level))
-    changes = macro_differences(results)
-    found = [changes.get(key, {}) for key in zip(frame["model"], frame["variant"], frame["category"], strict=True)]
-    columns = ("macro_difference_pp", "macro_difference_ci_low_pp", "macro_difference_ci_high_pp")
-    return frame.join(pd.DataFrame(found, index=frame.index, columns=columns, dtype=float))
+    parts = [part for part in results.parts if part.measure == MMLU and part.part in (ALL, "category")]
+    level, rows = results.level, []
+    for run, (head, frame) in enumerate(zip(results.heads, results.frames[MMLU], strict=True)):
+        right, base = results.right[MMLU][run], results.right[MMLU][results.bases.get(run, run)]
+        by_text, no_letter = frame["correct_generated"].to_numpy(), (frame["generated_letter"] == "").to_numpy()
+        for part in parts:
+            n, sizes = len(part.chosen), np.bincount(part.subjects)
+            mean, *limits = mean_of_proportions(np.bincount(part.subjects, right[part.chosen]), sizes, level)
+            generated, invalid = int(by_text[part.chosen].sum()), int(no_letter[part.chosen].sum())
+            rows.append(
+                head
+                | {"category": part.value}
+                | proportion(int(right[part.chosen].sum()), n, level)
+                | {"subjects": len(sizes), "macro_accuracy_pct": 100 * mean}
+                | bounds(*limits, "macro_")
+                | {"correct_generated": generated, "accuracy_generated_pct": 100.0 * generated / n}
+                | bounds(*wilson_interval(generated, n, level), "generated_")
+                | {"invalid": invalid, "invalid_pct": 100.0 * invalid / n}
+                | bounds(*wilson_interval(invalid, n, level), "invalid_")
+                | macro_difference(part, right - base if run in results.bases else None, level)
+            )
+    return pd.DataFrame(rows)
 
 
-def choice_rows(frame: pd.DataFrame, level: float) -> list[dict[str, Any]]:
-    """Make one run's rows of the table of MMLU."""
-    rows = []
-    for category in [ALL, *dict.fromkeys(frame["category"])]:
-        part = frame if category == ALL else frame[frame["category"] == category]
-        n = len(part)
-        by_subject = part.groupby("subject", sort=False)["correct"].agg(["sum", "size"])
-        mean, low, high = mean_of_proportions(by_subject["sum"].tolist(), by_subject["size"].tolist(), level)
-        generated, invalid = int(part["correct_generated"].sum()), int((part["generated_letter"] == "").sum())
-        rows.append(
-            {"category": category}
-            | proportion(int(part["correct"].sum()), n, level)
-            | {"subjects": len(by_subject), "macro_accuracy_pct": 100 * mean}
-            | bounds(low, high, "macro_")
-            | {"correct_generated": generated, "accuracy_generated_pct": 100.0 * generated / n}
-            | bounds(*wilson_interval(generated, n, level), "generated_")
-            | {"invalid": invalid, "invalid_pct": 100.0 * invalid / n}
-            | bounds(*wilson_interval(invalid, n, level), "invalid_")
-        )
-    return rows
-
-
-def macro_differences(results: Results) -> dict[tuple[str, str, str], dict[str, float]]:
-    """Give the difference of each macro average to the base's, by model, variant and category.
+def macro_difference(part: Part, change: np.ndarray | None, level: float) -> dict[str, float]:
+    """Give the difference of a run's macro average to its base's, with its interval; NaN for the base itself.
 
     Each question weighs so much that all subjects of a part weigh alike; what is drawn at random is as in the
     comparison of all questions.
     """
-    found = {}
-    for part in results.parts:
-        if part.measure != MMLU or part.part not in (ALL, "category"):
-            continue
-        right, sizes = results.right[MMLU][:, part.chosen], np.bincount(part.subjects)
+    mean = low = high = math.nan
+    if change is not None:
+        sizes = np.bincount(part.subjects)
         weights = len(part.chosen) / len(sizes) / sizes[part.subjects]
-        units = np.bincount(part.codes, weights)
-        for run, base in results.bases.items():
-            change = weights * (right[run] - right[base])
-            estimate = clustered_difference(np.bincount(part.codes, change), units, results.level)
-            head, difference = results.heads[run], {"macro_difference_pp": 100 * change.mean()}
-            difference |= bounds(estimate.low, estimate.high, "macro_difference_", "_pp")
-            found[head["model"], head["variant"], part.value] = difference
-    return found
+        weighted = weights * change[part.chosen]
+        mean = weighted.mean()
+        sums, units = (np.bincount(part.codes, values) for values in (weighted, weights))
+        estimate = clustered_difference(sums, units, level)
+        low, high = estimate.low, estimate.high
+    return {"macro_difference_pp": 100 * mean} | bounds(low, high, "macro_difference_", "_pp")
 
 
 def errors(results: Results) -> pd.DataFrame:
-    """Count each class of error of each run."""
-    return of_each_run(results, SPIDER, error_rows)
-
-
-def error_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Make one run's rows of the table of errors: each class in the order of `ERROR_CLASSES`, with how often."""
-    counts, questions = frame["error_class"].value_counts(), len(frame)
-    found = {name: int(counts.get(name, 0)) for name in ERROR_CLASSES}
-    return [
-        {"error_class": name, "n": n, "share_pct": 100.0 * n / questions, "questions": questions}
-        for name, n in found.items()
-    ]
+    """Count each class of error of each run, in the order of `ERROR_CLASSES`."""
+    rows = []
+    for head, frame in zip(results.heads, results.frames[SPIDER], strict=True):
+        counts, questions = frame["error_class"].value_counts(), len(frame)
+        for name in ERROR_CLASSES:
+            n = int(counts.get(name, 0))
+            row = {"error_class": name, "n": n, "share_pct": 100.0 * n / questions, "questions": questions}
+            rows.append(head | row)
+    return pd.DataFrame(rows)
 
 
 def flips(results: Results) -> pd.DataFrame:

@@ -11,10 +11,11 @@ import pytest
 from scipy.stats import t as student
 
 from _study import CATEGORIES, TABLES, draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
-from analysis.compare import SAME
+from analysis.compare import SAME, judge
 from common.files import UserError
 from cost import cost
 from custom_metrics.judge import ERROR_CLASSES
+from present.format import VERDICTS
 from present.sheets import is_point, is_prompted, read_table, trained
 from tables_page import tables_page
 
@@ -624,6 +625,16 @@ def test_names_cannot_break_the_page(tmp_path):
     assert "<b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
     assert "a&amp;b" in page
+
+
+def test_every_verdict_has_its_words():
+    frame = pd.DataFrame({"p": [0.9, 0.01, 0.01, None], "difference": [1.0, 1.0, -1.0, 1.0]})
+    found = [
+        judge(frame, 0.95, "difference", words)["verdict"].tolist()
+        for words in (("better", "worse"), ("higher", "lower"))
+    ]
+    assert found == [[SAME, "better", "worse", None], [SAME, "higher", "lower", None]]
+    assert {verdict for verdicts in found for verdict in verdicts} - {None} == set(VERDICTS)
 
 
 def test_tables_need_no_model_library(repo):

@@ -64,6 +64,19 @@ def test_differences_are_paired(tmp_path):
     assert markdown(sheet("harness", read_table(tmp_path / "h.csv"), None)) == page
 
 
+def test_a_point_has_one_column_of_shots(tmp_path):
+    paths = [scores(tmp_path / f"{i}.json", row) for i, row in enumerate(([1, 0] * 20, [1] * 40, [0, 1] * 20))]
+    runs = [RUNS[0] | {"shots": 3}, RUNS[1], RUNS[2] | {"point": {"of": ["a"], "strength": 0.5}}]
+    harness_table(paths, {"csv": tmp_path / "h.csv", "md": tmp_path / "h.md"}, SETTINGS | {"runs": runs})
+    frame = pd.read_csv(tmp_path / "h.csv")
+    assert [name for name in frame if name.startswith("shots")] == ["shots"]
+    # Those of the task, not of the text-to-SQL prompts; and the point is a family of its own.
+    assert set(frame["shots"]) == {2}
+    compared = frame[frame["p"].notna()]
+    assert compared["variant"].tolist() == ["a", "b"]
+    assert compared["p_holm"].tolist() == compared["p"].tolist()
+
+
 def test_other_questions_than_the_base_s(tmp_path):
     paths = [scores(tmp_path / f"{i}.json", [1] * 10, first=i // 2) for i in range(3)]
     with pytest.raises(UserError, match=r"2\.json: t has other questions than .*0\.json"):
