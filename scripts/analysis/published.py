@@ -33,12 +33,12 @@ class Check:
 
 
 def half(decimals: int) -> float:
-    """Return how far a true value may lie from one rounded to so many decimals, with room for binary fractions."""
+    """Give how far a true value may lie from one rounded to so many decimals, with room for binary fractions."""
     return 0.5 * 10.0**-decimals + 1e-9
 
 
 def counts(percent: float, decimals: int, n: int) -> list[int]:
-    """Return every number of right answers of n that rounds to this percentage."""
+    """List every number of right answers of n that rounds to this percentage."""
     low, high = ((percent + sign * half(decimals)) * n / 100 for sign in (-1, 1))
     near = range(math.floor(low), math.ceil(high) + 1)
     return [k for k in near if 0 <= k <= n and abs(100 * k / n - percent) <= half(decimals)]
@@ -93,7 +93,7 @@ def check_change(printed: float, decimals: int, base: float, tuned: float, means
 
 
 def means(values: Mapping[str, float], subjects: Mapping[str, list[str]], n: Mapping[str, int | None]) -> dict:
-    """Return the ways of putting the columns of categories into one figure, by their descriptions, surest first."""
+    """Put the columns of categories into one figure in every way there is, by description, the surest first."""
     found = {}
     if all(n.get(column) for column in values):
         total = sum(n[column] for column in values)
@@ -131,7 +131,7 @@ def check_accuracy(table: Mapping[str, Any], variant: str, column: str, subjects
     else:
         total = Check(False, f"the columns add up to {sum(right)} right answers")
     why = f"{share.why}; {total.why}" if share.possible else total.why
-    return Check(total.possible and (share.possible or total.possible), why)
+    return Check(total.possible, why)
 
 
 def check_printed_change(
@@ -169,7 +169,7 @@ def check_table(table: Mapping[str, Any], subjects: Mapping[str, Sequence[str]])
 
 
 def findings(published: dict[str, Any], dev_questions: int) -> list[str]:
-    """Return what is odd about the figures besides single ones, each as a sentence.
+    """Say what is odd about the figures besides single ones, each in a sentence.
 
     Args:
         published: the block of a checked study.
