@@ -29,12 +29,11 @@ TABLES = """
 import json, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
-from _study import study, table_paths
-from tables import tables
+from _study import study, table_paths, write_tables
 folder = Path(sys.argv[3])
 arguments = study(folder, int(sys.argv[4]), n=int(sys.argv[5]))
 start = time.perf_counter()
-tables(**arguments, outputs=table_paths(folder))
+write_tables(table_paths(folder), **arguments)
 print(json.dumps(time.perf_counter() - start))
 """
 

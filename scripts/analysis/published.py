@@ -5,35 +5,23 @@ of every other that prints the same numbers.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# The benchmark's own grouping (Hendrycks et al. 2021, arXiv:2009.03300; categories.py of its release).
-OFFICIAL = {
-    "stem": (
-        "abstract_algebra astronomy college_biology college_chemistry college_computer_science college_mathematics "
-        "college_physics computer_security conceptual_physics electrical_engineering elementary_mathematics "
-        "high_school_biology high_school_chemistry high_school_computer_science high_school_mathematics "
-        "high_school_physics high_school_statistics machine_learning"
-    ),
-    "humanities": (
-        "formal_logic high_school_european_history high_school_us_history high_school_world_history international_law "
-        "jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory professional_law "
-        "world_religions"
-    ),
-    "social_sciences": (
-        "econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics "
-        "high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations "
-        "security_studies sociology us_foreign_policy"
-    ),
-    "other": (
-        "anatomy business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing "
-        "medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"
-    ),
-}
-CATEGORY = {subject: category for category, subjects in OFFICIAL.items() for subject in subjects.split()}
-ALL, BASE = "all", "base"
+import pandas as pd
+
+from analysis.compare import bounds
+from analysis.data import BASE, SPIDER
+from custom_metrics.stats import wilson_interval
+from tasks.mmlu import CATEGORY, OFFICIAL
+
+# How `published` calls the figure over all questions.
+WHOLE = "all"
+COLUMNS = (
+    "table", "measure", "kind", "variant", "column", "published", "published_n", "published_correct", "possible",
+    "why", "run", "ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,12 +33,12 @@ class Check:
 
 
 def half(decimals: int) -> float:
-    """Return how far a true value may lie from one rounded to so many decimals, with room for binary fractions."""
+    """Give how far a true value may lie from one rounded to so many decimals, with room for binary fractions."""
     return 0.5 * 10.0**-decimals + 1e-9
 
 
 def counts(percent: float, decimals: int, n: int) -> list[int]:
-    """Return every number of right answers of n that rounds to this percentage."""
+    """List every number of right answers of n that rounds to this percentage."""
     low, high = ((percent + sign * half(decimals)) * n / 100 for sign in (-1, 1))
     near = range(math.floor(low), math.ceil(high) + 1)
     return [k for k in near if 0 <= k <= n and abs(100 * k / n - percent) <= half(decimals)]
@@ -105,7 +93,7 @@ def check_change(printed: float, decimals: int, base: float, tuned: float, means
 
 
 def means(values: Mapping[str, float], subjects: Mapping[str, list[str]], n: Mapping[str, int | None]) -> dict:
-    """Return the ways of putting the columns of categories into one figure, by their descriptions, surest first."""
+    """Put the columns of categories into one figure in every way there is, by description, the surest first."""
     found = {}
     if all(n.get(column) for column in values):
         total = sum(n[column] for column in values)
@@ -127,66 +115,61 @@ def check_total(printed: float, decimals: int, parts: Mapping[str, float]) -> Ch
     return Check(False, f"its columns give {listed}")
 
 
-def check_table(table: dict[str, Any], subjects: Mapping[str, list[str]]) -> Iterator[dict[str, Any]]:
-    """Yield one row for each figure of a table of `published`: kind, variant, column, value, n, correct, and a Check.
-
-    An aggregate must pass two checks: be a share of its n, and follow from its columns where those are printed.
-    """
-    n, decimals = table["n"], table["decimals"]
-    for variant, values in table["accuracy"].items():
-        columns = {c: v for c, v in values.items() if c != ALL}
-        for column, value in values.items():
-            correct = table["correct"].get(variant, {}).get(column)
-            check = check_percentage(value, decimals, n[column], correct)
-            if column == ALL and len(columns) > 1 and check.possible is not False:
-                total = check_total(value, decimals, means(columns, subjects, n))
-                parts = table["correct"].get(variant, {})
-                known = [parts[c] for c in columns if c in parts]
-                if len(known) == len(columns):
-                    right = counts(value, decimals, n[ALL] or 0) if n[ALL] else []
-                    total = (
-                        Check(True, f"the sum of {' + '.join(map(str, known))}")
-                        if sum(known) in right
-                        else Check(False, f"the columns add up to {sum(known)} right answers")
-                    )
-                sure = check.possible or total.possible
-                check = Check(
-                    sure if total.possible else False, f"{check.why}; {total.why}" if check.possible else total.why
-                )
-            yield _row(table, "accuracy", variant, column, value, correct, check)
-    for variant, values in table["change"].items():
-        columns = {c: v for c, v in values.items() if c != ALL}
-        for column, value in values.items():
-            base, tuned = (table["accuracy"].get(name, {}).get(column) for name in (BASE, variant))
-            if base is None or tuned is None:
-                check = Check(None, "the report does not print both figures that it compares")
-            else:
-                others = means(columns, subjects, n) if column == ALL and len(columns) > 1 else {}
-                others = {what.replace("percentages", "changes"): v for what, v in others.items()}
-                check = check_change(value, decimals, base, tuned, others)
-            yield _row(table, "change", variant, column, value, None, check)
+def check_accuracy(table: Mapping[str, Any], variant: str, column: str, subjects: Mapping[str, Sequence[str]]) -> Check:
+    """Check a printed percentage of right answers; an aggregate must also follow from its columns, where printed."""
+    values, known = table["accuracy"][variant], table["correct"].get(variant, {})
+    value, n, decimals = values[column], table["n"], table["decimals"]
+    share = check_percentage(value, decimals, n[column], known.get(column))
+    columns = [other for other in values if other != WHOLE]
+    if column != WHOLE or len(columns) < 2 or share.possible is False:
+        return share
+    right = [known[other] for other in columns if other in known]
+    if len(right) < len(columns):
+        total = check_total(value, decimals, means({c: values[c] for c in columns}, subjects, n))
+    elif n[WHOLE] and sum(right) in counts(value, decimals, n[WHOLE]):
+        total = Check(True, f"the sum of {' + '.join(map(str, right))}")
+    else:
+        total = Check(False, f"the columns add up to {sum(right)} right answers")
+    why = f"{share.why}; {total.why}" if share.possible else total.why
+    return Check(total.possible, why)
 
 
-def _row(
-    table: dict, kind: str, variant: str, column: str, value: float, correct: int | None, check: Check
-) -> dict[str, Any]:
-    return {
-        "table": table["table"],
-        "measure": table["measure"],
-        "kind": kind,
-        "variant": variant,
-        "column": column,
-        "published": value,
-        "decimals": table["decimals"],
-        "published_n": table["n"][column],
-        "published_correct": correct,
-        "possible": check.possible,
-        "why": check.why,
-    }
+def check_printed_change(
+    table: Mapping[str, Any], variant: str, column: str, subjects: Mapping[str, Sequence[str]]
+) -> Check:
+    """Check a printed change against the two percentages that it compares, where both are printed."""
+    base, tuned = (table["accuracy"].get(name, {}).get(column) for name in (BASE, variant))
+    if base is None or tuned is None:
+        return Check(None, "the report does not print both figures that it compares")
+    columns = {name: value for name, value in table["change"][variant].items() if name != WHOLE}
+    others = means(columns, subjects, table["n"]) if column == WHOLE and len(columns) > 1 else {}
+    others = {what.replace("percentages", "changes"): value for what, value in others.items()}
+    return check_change(table["change"][variant][column], table["decimals"], base, tuned, others)
+
+
+def check_table(table: Mapping[str, Any], subjects: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each figure of a table of `published`: the figure, and what arithmetic says of it."""
+    for kind, check in (("accuracy", check_accuracy), ("change", check_printed_change)):
+        for variant, values in table[kind].items():
+            for column, value in values.items():
+                found = check(table, variant, column, subjects)
+                yield {
+                    "table": table["table"],
+                    "measure": table["measure"],
+                    "kind": kind,
+                    "variant": variant,
+                    "column": column,
+                    "published": value,
+                    "decimals": table["decimals"],
+                    "published_n": table["n"][column],
+                    "published_correct": table["correct"].get(variant, {}).get(column) if kind == "accuracy" else None,
+                    "possible": found.possible,
+                    "why": found.why,
+                }
 
 
 def findings(published: dict[str, Any], dev_questions: int) -> list[str]:
-    """Return what is odd about the figures besides single ones, each as a sentence.
+    """Say what is odd about the figures besides single ones, each in a sentence.
 
     Args:
         published: the block of a checked study.
@@ -194,8 +177,8 @@ def findings(published: dict[str, Any], dev_questions: int) -> list[str]:
     """
     found = []
     for table in published["tables"]:
-        n = table["n"].get(ALL)
-        if table["measure"] != "execution_accuracy" or n is None or n == dev_questions:
+        n = table["n"].get(WHOLE)
+        if table["measure"] != SPIDER or n is None or n == dev_questions:
             continue
         if n > dev_questions:
             found.append(f"{table['table']}: {n} questions, but the official split has {dev_questions}.")
@@ -223,3 +206,62 @@ def findings(published: dict[str, Any], dev_questions: int) -> list[str]:
                     f"{own:.{stated['decimals'] + 1}f}%."
                 )
     return found
+
+
+def beside(published: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any]], level: float) -> list[dict[str, Any]]:
+    """Put what we found beside each printed figure: a row for each figure and run of ours with its settings.
+
+    Args:
+        published: the block of a checked study.
+        ours: by variant and measure: right answers and questions, or records of MMLU, since a report's categories need
+            not be this study's.
+        level: of our intervals (Wilson 1927).
+    """
+    subjects = published["subjects"]
+
+    def counted(row: Mapping[str, Any], variant: str | None) -> tuple[int, int] | None:
+        found = ours.get(variant, {}).get(row["measure"])
+        return count(found, row["column"], subjects) if isinstance(found, pd.DataFrame) else found
+
+    rows = []
+    for row in (row for table in published["tables"] for row in check_table(table, subjects)):
+        for run in matching(row["variant"], list(ours)) or [None]:
+            correct, n = counted(row, run) or (0, 0)
+            before, _ = counted(row, BASE) or (0, 0)
+            found = {}
+            if n and row["kind"] == "accuracy":
+                found = {"ours": 100 * correct / n, "n": n, "correct": correct} | bounds(
+                    *wilson_interval(correct, n, level)
+                )
+                found["difference_pp"] = found["ours"] - row["published"]
+                found["published_in_ci"] = found["ci_low"] <= row["published"] <= found["ci_high"]
+            elif n and before:
+                # A difference in percentage points that a report calls percent stays what it is called.
+                found = {"ours": 100 * (correct - before) / before, "n": n}
+            rows.append(row | {"run": run} | found)
+    return rows
+
+
+def matching(variant: str, ours: Sequence[str]) -> list[str]:
+    """Name our runs that have the published variant's settings: `lr0.0001` stands for `lr0.0001-seed1` too."""
+    parts = set(variant.split("-"))
+    return [name for name in ours if parts <= set(name.split("-"))]
+
+
+def count(records: pd.DataFrame, column: str, subjects: Mapping[str, Sequence[str]]) -> tuple[int, int] | None:
+    """Count right answers and questions of ours that a published column is about; None if we lack a subject of it.
+
+    A category stands for the subjects that the report put into it, whatever this study calls them; where the report
+    does not name them, for this study's category of that name.
+    """
+    own = records["subject"]
+    if column == WHOLE:
+        wanted = [subject for named in subjects.values() for subject in named] or own.unique()
+    elif column in subjects:
+        wanted = subjects[column]
+    else:
+        wanted = [column] if column in set(own) else own[records["category"] == column].unique()
+    if not len(wanted) or not set(wanted) <= set(own):
+        return None
+    part = records.loc[own.isin(wanted), "correct"]
+    return int(part.sum()), len(part)

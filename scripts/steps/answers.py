@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 import _path  # noqa: F401
+from analysis.data import MMLU, SPIDER, read_same
 from common.files import UserError, atomic_write, read_json, read_jsonl
 from common.job import job
 from custom_metrics.judge import SEMANTICS
 from present.answers import answers_page
 from present.format import Say
-from tables import MMLU_QUESTION, SPIDER_QUESTION, read_same
-from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, by_id
+from tasks.records import by_id
 
 # Characters of one text; the run's files have it whole.
 LONGEST_TEXT = 10_000
@@ -45,8 +45,7 @@ def answers(
         raise UserError(
             f"answers: found {found[0]}, {found[1]} and {found[2]} files, expected one of each of {len(runs)} runs."
         )
-    spider = read_same(records["spider"], SPIDER_COLUMNS, SPIDER_QUESTION)
-    mmlu = read_same(records["mmlu"], MMLU_COLUMNS, MMLU_QUESTION)
+    spider, mmlu = read_same(records["spider"], SPIDER), read_same(records["mmlu"], MMLU)
     say = Say(settings["language"])
     accepted = [say.word("answers.accepted", name=name) for name in settings["accept_defect"]]
     data = {

@@ -5,195 +5,56 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import binomtest
 
 import _path  # noqa: F401
-from analysis.published import ALL, BASE, check_table, findings
+from analysis.data import ALL, MMLU, SPIDER, write_table
+from analysis.published import COLUMNS, beside, findings
 from common.files import UserError, atomic_write
 from common.job import job
+from present.published import published_page
 from present.stamp import stamp
-
-COLUMNS = [
-    "table", "measure", "kind", "variant", "column", "published", "published_n", "published_correct", "possible",
-    "why", "run", "ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci",
-]  # fmt: skip
-# What the table of execution accuracy calls the row of all questions, where it has rows for parts of them.
-AGGREGATE = "aggregate"
 
 
 def compare_published(
     execution_accuracy: str | Path,
     mmlu: Sequence[str | Path],
-    csv: str | Path,
-    md: str | Path,
-    study: str,
-    published: Mapping[str, Any],
-    dev_questions: int,
-    confidence_level: float,
-    runs: Sequence[Mapping[str, str]],
-    known_defects: Sequence[str],
-    accept_defect: Sequence[str],
+    outputs: Mapping[str, str | Path],
+    settings: Mapping[str, Any],
 ) -> None:
     """Write the comparison as CSV (the truth) and as Markdown (the same, to be read).
 
     Args:
-        execution_accuracy: the table of execution accuracy.
-        mmlu: the records of each run, in the order of `runs`: a report's categories need not be this study's, so our
-            figure is counted anew from the same subjects.
-        csv, md: the files to write.
-        study: the name for the heading.
-        published: the block of the study's configuration.
-        dev_questions: how many questions the official evaluation split has.
-        confidence_level: of our intervals, such as 0.95 (Wilson 1927).
-        runs: `model` and `variant` of each run.
-        known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
+        execution_accuracy: the table of that name.
+        mmlu: the records of each run, in the order of `runs`.
+        outputs: the files `csv` and `md`.
+        settings: the rule's. `published` is the block of the study, `dev_questions` the size of the official evaluation
+            split, `runs` has `model` and `variant` of each run; the others are as in `tables`.
 
     Raises:
         UserError: a table or a file of records is not there or lacks a column.
     """
-    ours = {
-        run["variant"]: {"execution_accuracy": None, "mmlu": records}
-        for run, records in zip(runs, mmlu, strict=True)
-        if run["model"] == published["model"]
-    }
-    accuracy = _read(execution_accuracy, ["model", "variant", "n", "correct"])
-    if "questions" in accuracy:
-        accuracy = accuracy[accuracy["questions"] == AGGREGATE]
-    accuracy = accuracy[accuracy["model"] == published["model"]].set_index("variant")
-    for variant, measures in ours.items():
-        if variant not in accuracy.index:
-            raise UserError(f"{execution_accuracy}: no row of {variant}. Run `snakemake -R tables`.")
-        measures["execution_accuracy"] = int(accuracy.at[variant, "correct"]), int(accuracy.at[variant, "n"])
-        measures["mmlu"] = _read(measures["mmlu"], ["subject", "category", "correct"])
-
-    rows = []
-    for table in published["tables"]:
-        for row in check_table(table, published["subjects"]):
-            runs_of_it = matching(row["variant"], list(ours))
-            for run in runs_of_it or [None]:
-                rows.append(row | {"run": run} | _beside(row, ours, run, published["subjects"], confidence_level))
-    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    for column in ("published_n", "published_correct", "n", "correct"):
-        frame[column] = frame[column].astype("Int64")
-    with atomic_write(csv) as stream:
-        frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
-    with atomic_write(md) as stream:
-        stream.write(
-            _page(study, published, rows, findings(published, dev_questions), confidence_level)
-            + stamp(known_defects, accept_defect)
-        )
+    published, level = settings["published"], settings["confidence_level"]
+    table = read(execution_accuracy, ["model", "variant", "questions", "n", "correct"])
+    table = table[(table["model"] == published["model"]) & (table["questions"] == ALL)].set_index("variant")
+    ours = {}
+    for run, records in zip(settings["runs"], mmlu, strict=True):
+        if run["model"] != published["model"]:
+            continue
+        if run["variant"] not in table.index:
+            raise UserError(f"{execution_accuracy}: no row of {run['variant']}. Run `snakemake -R tables`.")
+        counted = tuple(int(table.at[run["variant"], column]) for column in ("correct", "n"))
+        ours[run["variant"]] = {SPIDER: counted, MMLU: read(records, ["subject", "category", "correct"])}
+    rows = beside(published, ours, level)
+    whole = dict.fromkeys(("published_n", "published_correct", "n", "correct"), "Int64")
+    write_table(outputs["csv"], pd.DataFrame(rows).reindex(columns=COLUMNS).astype(whole))
+    with atomic_write(outputs["md"]) as stream:
+        odd = findings(published, settings["dev_questions"])
+        page = published_page(settings["study"], published, rows, odd, level)
+        stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
 
 
-def matching(variant: str, ours: Sequence[str]) -> list[str]:
-    """Return our runs that have the published variant's settings: `lr0.0001` stands for `lr0.0001-seed1` too."""
-    parts = set(variant.split("-"))
-    return [name for name in ours if parts <= set(name.split("-"))]
-
-
-def count(records: pd.DataFrame, column: str, subjects: Mapping[str, Sequence[str]]) -> tuple[int, int] | None:
-    """Return right answers and number of our MMLU questions that a published column is about; None if we have none.
-
-    A category stands for the subjects that the report put into it, whatever this study calls them; where the report
-    does not name them, for this study's category of that name. None too if we do not have all of its subjects.
-    """
-    if column == ALL:
-        wanted = [subject for named in subjects.values() for subject in named] or list(records["subject"].unique())
-    elif column in subjects:
-        wanted = subjects[column]
-    elif column in set(records["subject"]):
-        wanted = [column]
-    else:
-        wanted = list(records.loc[records["category"] == column, "subject"].unique())
-    if not wanted or not set(wanted) <= set(records["subject"]):
-        return None
-    part = records.loc[records["subject"].isin(wanted), "correct"]
-    return int(part.sum()), len(part)
-
-
-def _beside(
-    row: Mapping[str, Any], ours: Mapping[str, dict], run: str | None, subjects: Mapping, level: float
-) -> dict[str, Any]:
-    """Return our columns beside one published figure; empty where we have none."""
-
-    def counted(variant: str | None) -> tuple[int, int] | None:
-        if variant is None or variant not in ours:
-            return None
-        found = ours[variant][row["measure"]]
-        return found if row["measure"] == "execution_accuracy" else count(found, row["column"], subjects)
-
-    found = counted(run)
-    if found is None or not found[1]:
-        return {}
-    correct, n = found
-    if row["kind"] == "change":
-        base = counted(BASE)
-        # A difference in percentage points that a report calls percent stays what it is called.
-        return {"ours": 100 * (correct - base[0]) / base[0], "n": n} if base and base[0] else {}
-    interval = binomtest(correct, n).proportion_ci(confidence_level=level, method="wilson")
-    low, high = 100 * interval.low, 100 * interval.high
-    return {
-        "ours": 100 * correct / n,
-        "n": n,
-        "correct": correct,
-        "difference_pp": 100 * correct / n - row["published"],
-        "ci_low": low,
-        "ci_high": high,
-        "published_in_ci": bool(low <= row["published"] <= high),
-    }
-
-
-def _page(study: str, published: Mapping, rows: Sequence[Mapping], odd: Sequence[str], level: float) -> str:
-    """Return the comparison as a Markdown page."""
-    table = pd.DataFrame(
-        {
-            "Where": row["table"],
-            "Variant": row["run"] or row["variant"],
-            "Of": f"{_words(row['measure'])}, {_words(row['column'])}" + (", change" * (row["kind"] == "change")),
-            "Published %": f"{row['published']:{'+' if row['kind'] == 'change' else ''}.{row['decimals']}f}",
-            "Possible": {True: "yes", False: "**no**", None: "?"}[row["possible"]],
-            "Why": row["why"],
-            "Ours % (interval)": _ours(row),
-            "Difference pp": f"{row['difference_pp']:+.1f}" if "difference_pp" in row else "",
-            "Ours holds it": {True: "yes", False: "no", None: ""}[row.get("published_in_ci")],
-        }
-        for row in rows
-    )
-    parts = [
-        f"# Published figures: {study}",
-        f"Report: {published['report']}",
-        table.to_markdown(index=False, disable_numparse=True),
-        f"Possible: whether the report's own numbers allow the printed figure; ? where they cannot tell. Ours: right "
-        f"answers in percent with the {100 * level:g}% interval (Wilson) of our number of questions, which need not be "
-        "the report's; of its categories, our questions on the same subjects. Empty: nothing of ours to compare, or "
-        "that run is not part of this study. Two intervals from one set of questions are not independent: a "
-        "difference is tested in the table of changes against the base model.",
-    ]
-    if odd:
-        parts.append("What the figures themselves show:\n\n" + "\n".join(f"* {sentence}" for sentence in odd))
-    if published["stated"]:
-        parts.append(
-            "Also stated, and not compared:\n\n"
-            + "\n".join(
-                f"* {stated['what']}: {stated['value']:,.{stated['decimals']}f}" for stated in published["stated"]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _ours(row: Mapping[str, Any]) -> str:
-    if "ours" not in row:
-        return ""
-    if row["kind"] == "change":
-        return f"{row['ours']:+.1f}"
-    return f"{row['ours']:.1f} ({row['ci_low']:.1f} to {row['ci_high']:.1f}), {row['correct']} of {row['n']}"
-
-
-def _words(name: str) -> str:
-    return {"mmlu": "MMLU", "execution_accuracy": "execution accuracy"}.get(name, name.replace("_", " "))
-
-
-def _read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file that must have these columns. Raises a UserError if it has not."""
+def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file. Raises a UserError if it lacks one of these columns."""
     # "None" is no missing value here: MMLU has it as an answer, and a category may have any name.
     frame = pd.read_csv(path, keep_default_na=False)
     missing = [column for column in columns if column not in frame]
@@ -209,7 +70,6 @@ if __name__ == "__main__":
         compare_published(
             execution_accuracy=snakemake.input.execution_accuracy,
             mmlu=snakemake.input.mmlu,
-            csv=snakemake.output.csv,
-            md=snakemake.output.md,
-            **snakemake.params.settings,
+            outputs=dict(snakemake.output.items()),
+            settings=snakemake.params.settings,
         )

@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import _path  # noqa: F401
+from analysis.data import BASE, heads_of, write_table
 from common.files import atomic_write, read_json, read_jsonl
 from common.job import job
-from present.sheets import BASE, markdown, sheet
+from present.sheets import markdown, sheet
 from present.stamp import stamp
-from tables import heads_of
 
 COLUMNS = (
     "task", "device", "seconds", "job_seconds", "gpu_hours", "cpu_hours", "rows", "rows_per_second",
@@ -20,16 +21,7 @@ COLUMNS = (
 
 
 def cost(
-    study: str,
-    runs: Sequence[Mapping],
-    train: Sequence[str | Path],
-    predict_spider: Sequence[str | Path],
-    predict_mmlu: Sequence[str | Path],
-    answers: Sequence[str | Path],
-    csv: str | Path,
-    md: str | Path,
-    known_defects: Sequence[str] = (),
-    accept_defect: Sequence[str] = (),
+    inputs: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
 ) -> None:
     """Write a row for each run and task: `train` (adapters), `predict_spider`, `predict_mmlu`.
 
@@ -38,59 +30,53 @@ def cost(
     are empty.
 
     Args:
-        study: the study's name, for the heading.
-        runs: as in `tables`.
-        train: train.json of each adapter, in their order in `runs`.
-        predict_spider, answers: predict_spider.json and spider_answers.jsonl of each run, in
-            …/<study>/runs/<model>/<variant>/.
-        predict_mmlu: predict_mmlu.json of each run but those with other shots, which have the base's answers.
-        csv, md: files to write.
-        known_defects, accept_defect: see `present.stamp.stamp`.
+        inputs: in the order of `runs`: `train`, train.json of each adapter; `predict_spider` and `answers`,
+            predict_spider.json and spider_answers.jsonl of each run, in …/<study>/runs/<model>/<variant>/;
+            `predict_mmlu`, predict_mmlu.json of each run but those with other few-shot examples, which have the base's
+            answers.
+        outputs: the files `csv` and `md`.
+        settings: the rule's: `study`, `runs`, `known_defects`, `accept_defect`, as in `tables`.
     """
+    runs = settings["runs"]
     _, heads = heads_of(runs)
-    trained, knowledge = iter(train), iter(predict_mmlu)
+    trained, knowledge = iter(inputs["train"]), iter(inputs["predict_mmlu"])
     rows = []
-    for run, head, spider, texts in zip(runs, heads, predict_spider, answers, strict=True):
+    for run, head, spider, answers in zip(runs, heads, inputs["predict_spider"], inputs["answers"], strict=True):
         found = {"train": trained_row(next(trained))} if run["variant"] != BASE and "point" not in run else {}
-        found["predict_spider"] = answered_row(spider)
-        # Tokens that were generated before a job was cut off were not generated in these seconds.
-        if found["predict_spider"]["seconds"] and not found["predict_spider"]["resumed"]:
-            tokens = sum(row["tokens"] for row in read_jsonl(texts))
-            found["predict_spider"]["tokens_per_second"] = tokens / found["predict_spider"]["seconds"]
+        found["predict_spider"] = answered_row(spider, answers)
         if "shots" not in run.get("point", {}):
             found["predict_mmlu"] = answered_row(next(knowledge))
         benchmarks = Path(spider).parents[3] / "benchmarks"
         for task, row in found.items():
             whole = benchmark(benchmarks / task / run["model"] / f"{run['variant']}.tsv", row["device"])
             rows.append(head | {"task": task} | row | whole)
-    frame = pd.DataFrame(rows, columns=[*head, *COLUMNS])
-    with atomic_write(csv) as stream:
-        frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
-    with atomic_write(md) as stream:
+    frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS])
+    write_table(outputs["csv"], frame)
+    with atomic_write(outputs["md"]) as stream:
         one = sheet("cost", frame, None)
-        page = markdown(replace(one, title=f"{one.title}: {study}"))
-        stream.write(page + stamp(known_defects, accept_defect))
+        page = markdown(replace(one, title=f"{one.title}: {settings['study']}"))
+        stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
 
 
-def trained_row(path: str | Path) -> dict:
-    """Return what a report of `train` says of its cost."""
+def trained_row(path: str | Path) -> dict[str, Any]:
+    """Take the cost of a training from its report."""
     facts = read_json(path)
-    rows, seconds = facts["rows"] * facts["epochs"], facts["train_seconds"]
+    rows, seconds, resumed = facts["rows"] * facts["epochs"], facts["train_seconds"], facts["resumed_from_step"]
     return {
         "device": facts["device"],
         "seconds": seconds,
         "rows": rows,
-        "rows_per_second": rows / seconds if seconds and facts["resumed_from_step"] is None else None,
+        "rows_per_second": rows / seconds if seconds and resumed is None else None,
         "tokens_per_second": facts["tokens_per_second"],
         "peak_memory_mib": facts["peak_memory_mib"],
-        "resumed": int(facts["resumed_from_step"] is not None),
+        "resumed": int(resumed is not None),
     }
 
 
-def answered_row(path: str | Path) -> dict:
-    """Return what a report of `predict_spider` or `predict_mmlu` says of its cost."""
+def answered_row(path: str | Path, answers: str | Path | None = None) -> dict[str, Any]:
+    """Take the cost of a run's answers from their report; with the answers also the tokens generated a second."""
     facts = read_json(path)
-    return {
+    row = {
         "device": facts["device"],
         "seconds": facts["seconds"],
         "rows": facts["questions"],
@@ -98,10 +84,14 @@ def answered_row(path: str | Path) -> dict:
         "peak_memory_mib": facts["peak_memory_mib"],
         "resumed": int(facts["answered_before_resuming"] > 0),
     }
+    # Tokens that were generated before a job was cut off were not generated in these seconds.
+    if answers and row["seconds"] and not row["resumed"]:
+        row["tokens_per_second"] = sum(answer["tokens"] for answer in read_jsonl(answers)) / row["seconds"]
+    return row
 
 
-def benchmark(path: Path, device: str) -> dict:
-    """Return a job's seconds, and hours of its one GPU and of processor cores; nothing if the file is gone."""
+def benchmark(path: Path, device: str) -> dict[str, float]:
+    """Give a job's seconds, and its hours of one GPU and of processor cores; nothing if the file is gone."""
     if not path.exists():
         return {}
     row = pd.read_csv(path, sep="\t").iloc[0]
@@ -116,11 +106,7 @@ def benchmark(path: Path, device: str) -> dict:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         cost(
-            train=snakemake.input.train,
-            predict_spider=snakemake.input.predict_spider,
-            predict_mmlu=snakemake.input.predict_mmlu,
-            answers=snakemake.input.answers,
-            csv=snakemake.output.csv,
-            md=snakemake.output.md,
-            **snakemake.params.settings,
+            inputs=dict(snakemake.input.items()),
+            outputs=dict(snakemake.output.items()),
+            settings=snakemake.params.settings,
         )

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import _path  # noqa: F401
+from analysis.compare import judge, kind
+from analysis.data import base_of, heads_of, write_table
 from common.files import UserError, atomic_write, read_json
 from common.job import job
 from custom_metrics.stats import clustered_difference
-from present.sheets import is_point, markdown, sheet
+from present.sheets import markdown, sheet
 from present.stamp import stamp
-from tables import adjust, base_of, heads_of, verdicts
 
 COLUMNS = (
     "task", "metric", "filter", "shots", "n", "score", "stderr", "difference", "ci_low", "ci_high", "p", "p_holm",
@@ -21,84 +23,73 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def harness_table(
-    scores: Sequence[str | Path],
-    csv: str | Path,
-    md: str | Path,
-    runs: Sequence[Mapping],
-    confidence_level: float,
-    known_defects: Sequence[str] = (),
-    accept_defect: Sequence[str] = (),
-) -> None:
+def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]) -> None:
     """Write the table as CSV and as Markdown.
 
-    A difference is tuned minus base over the same questions, with the interval of `clustered_difference`, questions
-    taken as drawn at random. It is given for metrics that score each question between 0 and 1; Holm's adjustment is
+    A difference is tuned minus base over the same questions, with the interval of `clustered_difference`; each question
+    counts as drawn at random. It is given for metrics that score each question between 0 and 1. Holm's adjustment is
     over all adapters, and over all points of `evaluation`, apart.
 
     Args:
         scores: what `harness` wrote, in the order of `runs`.
-        csv, md: the files to write.
-        runs, known_defects, accept_defect: as in `tables`.
-        confidence_level: of intervals and verdicts.
+        outputs: the files `csv` and `md`.
+        settings: the rule's: `runs`, `confidence_level`, `known_defects`, `accept_defect`, as in `tables`.
 
     Raises:
         UserError: two runs were not asked the same questions, or a model has no base run.
     """
-    _, heads = heads_of(runs)
-    files = [read_json(path) for path in scores]
-    each = [questions(found) for found in files]
-    bases = base_of(heads)
+    level = settings["confidence_level"]
+    # Column `shots` is the harness's own number of few-shot examples.
+    heads = [{name: head[name] for name in head if name != "shots"} for head in heads_of(settings["runs"])[1]]
+    bases, files = base_of(heads), [read_json(path) for path in scores]
+    answers = [by_question(found["samples"]) for found in files]
     rows = []
-    for number, (head, found) in enumerate(zip(heads, files, strict=True)):
+    for run, found in enumerate(files):
+        base = bases.get(run, run)
         for result in found["results"]:
-            key = result["task"], result["filter"]
-            metric, own = result["metric"], each[number][key]
-            row = head | {name: result[name] for name in ("task", "metric", "filter", "n")}
+            key, metric = (result["task"], result["filter"]), result["metric"]
+            row = heads[run] | {name: result[name] for name in ("task", "metric", "filter", "n")}
             row |= {"score": result["value"], "shots": found["shots"][result["task"]], "lm_eval": found["lm_eval"]}
+            own, before = answers[run].get(key, {}), answers[base].get(key, {})
             if own and all(metric in one for one in own.values()):
-                values = np.array([one[metric] for one in own.values()])
+                if before.keys() != own.keys():
+                    raise UserError(
+                        f"{scores[run]}: {result['task']} has other questions than {scores[base]}. "
+                        "Run the harness again for both: snakemake -R harness."
+                    )
+                values, others = (np.array([one[metric] for one in of.values()]) for of in (own, before))
                 row["stderr"] = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
-                if number in bases:
-                    before = each[bases[number]].get(key, {})
-                    if before.keys() != own.keys():
-                        raise UserError(
-                            f"{scores[number]}: {result['task']} has other questions than {scores[bases[number]]}. "
-                            "Run the harness again for both: snakemake -R harness."
-                        )
-                    changes = values - [one[metric] for one in before.values()]
-                    if ((values >= 0) & (values <= 1)).all() and (np.abs(changes) <= 1).all():
-                        estimate = clustered_difference(changes, np.ones(len(changes)), confidence_level)
-                        row |= {"difference": changes.mean(), "p": estimate.p}
-                        row |= {"ci_low": estimate.low, "ci_high": estimate.high}
-            rows.append(row)
-    frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS])
-    compared, point = frame["p"].notna(), is_point(frame)
-    for family in (compared & ~point, compared & point):
-        adjust(frame, family, "p", "p_holm")
-    found = verdicts(frame[compared], confidence_level, "better", "worse", "difference")
-    frame["verdict"] = pd.Series(found, index=frame.index[compared], dtype=object)
-    frame["confidence_level"] = confidence_level
-    with atomic_write(csv) as stream:
-        frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
-    with atomic_write(md) as stream:
-        stream.write(markdown(sheet("harness", frame, None)) + stamp(known_defects, accept_defect))
+                row |= {} if base == run else difference(others, values, level)
+            rows.append(row | {"family": kind(heads[run])})
+    columns = [*heads[0], *COLUMNS]
+    frame = judge(pd.DataFrame(rows, columns=[*columns, "family"]), level, "difference")[columns]
+    frame["confidence_level"] = level
+    write_table(outputs["csv"], frame)
+    with atomic_write(outputs["md"]) as stream:
+        page = markdown(sheet("harness", frame, None))
+        stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
 
 
-def questions(found: Mapping) -> dict[tuple[str, str], dict[tuple, dict]]:
-    """Return the scores of each question, by its number and hash, of each task and filter, in the questions' order."""
-    by_task: dict[tuple[str, str], dict[tuple, dict]] = {}
-    for sample in sorted(found["samples"], key=lambda sample: sample["doc_id"]):
-        task = by_task.setdefault((sample["task"], sample["filter"]), {})
-        task[sample["doc_id"], sample["doc_hash"]] = sample
-    return by_task
+def by_question(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[tuple, Mapping[str, Any]]]:
+    """Index scores by task and filter, then by each question's number and hash, in the order of the questions."""
+    found: dict[tuple[str, str], dict[tuple, Mapping[str, Any]]] = {}
+    for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+        key = sample["task"], sample["filter"]
+        found.setdefault(key, {})[sample["doc_id"], sample["doc_hash"]] = sample
+    return found
+
+
+def difference(before: np.ndarray, after: np.ndarray, level: float) -> dict[str, float]:
+    """Compare the scores of the same questions; nothing where they do not lie between 0 and 1."""
+    changes = after - before
+    if (after < 0).any() or (after > 1).any() or (np.abs(changes) > 1).any():
+        return {}
+    estimate = clustered_difference(changes, np.ones(len(changes)), level)
+    return {"difference": changes.mean(), "p": estimate.p, "ci_low": estimate.low, "ci_high": estimate.high}
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         harness_table(
-            scores=snakemake.input.scores,
-            csv=snakemake.output.csv,
-            md=snakemake.output.md,
-            **snakemake.params.settings,
+            scores=snakemake.input.scores, outputs=dict(snakemake.output.items()), settings=snakemake.params.settings
         )

@@ -14,8 +14,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from analysis.published import OFFICIAL
 from common.files import UserError
+from tasks.mmlu import OFFICIAL
 
 BASE = "base"
 # The replay.source that stands for MMLU's own training rows.

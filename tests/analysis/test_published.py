@@ -13,9 +13,18 @@ from hypothesis import strategies as st
 
 import studies
 from _study import mmlu_records
-from analysis.published import check_change, check_percentage, check_table, check_total, counts, findings
+from analysis.published import (
+    check_change,
+    check_percentage,
+    check_table,
+    check_total,
+    count,
+    counts,
+    findings,
+    matching,
+)
 from common.files import UserError
-from compare_published import compare_published, count, matching
+from compare_published import compare_published
 from study import config as _config
 
 REPO = Path(__file__).parents[2]
@@ -212,11 +221,7 @@ def compared(tmp_path):
                 },
             ],
         }
-        arguments = {
-            "execution_accuracy": accuracy,
-            "mmlu": records,
-            "csv": tmp_path / "published.csv",
-            "md": tmp_path / "published.md",
+        settings = {
             "study": "test",
             "published": block,
             "dev_questions": 100,
@@ -229,7 +234,8 @@ def compared(tmp_path):
             "known_defects": [],
             "accept_defect": [],
         }
-        compare_published(**arguments | changes)
+        outputs = {"csv": tmp_path / "published.csv", "md": tmp_path / "published.md"}
+        compare_published(accuracy, records, outputs, settings | changes)
         rows = pd.read_csv(tmp_path / "published.csv", keep_default_na=False).to_dict("records")
         return rows, (tmp_path / "published.md").read_text(encoding="utf-8")
 

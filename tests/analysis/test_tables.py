@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student
 
-from _study import CATEGORIES, draw, mmlu_records, spider_records, study, table_paths, with_shots
+from _study import CATEGORIES, TABLES, draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
+from analysis.compare import SAME, judge
 from common.files import UserError
 from cost import cost
 from custom_metrics.judge import ERROR_CLASSES
-from present.sheets import SAME, TABLES, is_point, is_prompted, read_table, trained
-from tables import tables
+from present.format import VERDICTS
+from present.sheets import is_point, is_prompted, read_table, trained
 from tables_page import tables_page
 
 EIGHT = tuple("abcdefgh")
@@ -25,7 +26,7 @@ STYLE = Path(__file__).parents[2] / "scripts/present/tables_page.css"
 def run(folder, **arguments):
     """Write the tables; return the three CSV files as frames and the three pages."""
     paths = table_paths(folder)
-    tables(outputs=paths, **arguments)
+    write_tables(outputs=paths, **arguments)
     names = ("execution_accuracy", "mmlu", "regression")
     frames = [pd.read_csv(paths[name], na_values=[""], keep_default_na=False) for name in names]
     return frames, [paths[f"{name}_md"].read_text(encoding="utf-8") for name in names]
@@ -174,7 +175,7 @@ def test_error_classes_are_counted(tmp_path):
 def test_bytes_are_the_same_again_and_know_no_path(tmp_path):
     arguments = study(tmp_path / "records", 2)
     for folder in ("one", "two"):
-        tables(outputs=table_paths(tmp_path / folder), **arguments)
+        write_tables(outputs=table_paths(tmp_path / folder), **arguments)
     for name, path in table_paths(tmp_path / "one").items():
         assert path.read_bytes() == table_paths(tmp_path / "two")[name].read_bytes()
         assert str(tmp_path) not in path.read_text(encoding="utf-8")
@@ -300,7 +301,7 @@ def sweep(folder, answers, **kwargs):
         mmlu.append(mmlu_records(folder / f"{number}-mmlu.csv", on_mmlu, subjects=EIGHT))
     paths = table_paths(folder)
     arguments = {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95}
-    tables(outputs=paths, **arguments | kwargs)
+    write_tables(outputs=paths, **arguments | kwargs)
     return {name: read_table(paths[name]) for name in TABLES}
 
 
@@ -409,7 +410,7 @@ def with_points(arguments, folder):
 def test_points_change_no_row_of_an_adapter(tmp_path):
     def written(folder, arguments):
         paths = table_paths(folder)
-        tables(outputs=paths, **arguments)
+        write_tables(outputs=paths, **arguments)
         return paths, {name: read_table(paths[name]) for name in TABLES}
 
     _, before = written(tmp_path / "before", study(tmp_path / "a", 2))
@@ -438,7 +439,7 @@ def test_points_change_no_row_of_an_adapter(tmp_path):
 def test_a_base_with_other_prompts_is_compared_where_it_was_asked(tmp_path):
     def written(arguments):
         paths = table_paths(tmp_path)
-        tables(outputs=paths, **arguments)
+        write_tables(outputs=paths, **arguments)
         return paths, {name: read_table(paths[name]) for name in TABLES}
 
     _, before = written(with_points(study(tmp_path / "a", 2), tmp_path))
@@ -537,7 +538,7 @@ def test_a_question_or_two(tmp_path, spider, mmlu):
 def page_of(folder, **arguments):
     """Write tables, their costs as made up, and the page of them; return the page's text."""
     paths = table_paths(folder)
-    tables(outputs=paths, **arguments)
+    write_tables(outputs=paths, **arguments)
     costs(folder, arguments["runs"])
     csv = {name: paths[name] for name in TABLES} | {"cost": folder / "cost.csv"}
     tables_page(csv, STYLE, folder / "tables.html", arguments["study"])
@@ -573,7 +574,8 @@ def costs(folder, runs, resumed=False, benchmarks=True):
                 table.write_text("s\tcpu_time\n360.0\t720.0\n")
         (place / "spider_answers.jsonl").write_text('{"tokens": 30}\n{"tokens": 70}\n')
         where["answers"].append(place / "spider_answers.jsonl")
-    cost("test", runs, **where, csv=folder / "cost.csv", md=folder / "cost.md")
+    settings = {"study": "test", "runs": runs, "known_defects": [], "accept_defect": []}
+    cost(where, {"csv": folder / "cost.csv", "md": folder / "cost.md"}, settings)
     return read_table(folder / "cost.csv"), (folder / "cost.md").read_text(encoding="utf-8")
 
 
@@ -623,6 +625,16 @@ def test_names_cannot_break_the_page(tmp_path):
     assert "<b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
     assert "a&amp;b" in page
+
+
+def test_every_verdict_has_its_words():
+    frame = pd.DataFrame({"p": [0.9, 0.01, 0.01, None], "difference": [1.0, 1.0, -1.0, 1.0]})
+    found = [
+        judge(frame, 0.95, "difference", words)["verdict"].tolist()
+        for words in (("better", "worse"), ("higher", "lower"))
+    ]
+    assert found == [[SAME, "better", "worse", None], [SAME, "higher", "lower", None]]
+    assert {verdict for verdicts in found for verdict in verdicts} - {None} == set(VERDICTS)
 
 
 def test_tables_need_no_model_library(repo):

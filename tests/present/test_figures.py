@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import figures as module
-from _study import draw, mmlu_records, spider_records, study, table_paths, with_shots
+from _study import draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
 from common.files import UserError
 from figures import (
     MOST_LABELS,
@@ -25,7 +25,6 @@ from figures import (
     read_points,
 )
 from present.charts import COLOURS, fitted, meet, nearest, place, text_width, wrapped
-from tables import tables
 
 PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
 TABLES = ("execution_accuracy", "mmlu", "regression", "databases", "confusion", "seeds")
@@ -46,7 +45,7 @@ def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
     """Write tables and pictures; return the arguments of `figures` and the texts of each picture."""
     folder.mkdir(exist_ok=True)
     paths = table_paths(folder)
-    tables(outputs=paths, **arguments)
+    write_tables(outputs=paths, **arguments)
     inputs = {name: paths[name] for name in TABLES}
     inputs["train"] = [
         report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base" and "point" not in run

@@ -18,6 +18,7 @@ RUNS = [
     {"model": "m", "variant": "a", "settings": {}},
     {"model": "m", "variant": "b", "settings": {}},
 ]
+SETTINGS = {"runs": RUNS, "confidence_level": 0.95, "known_defects": [], "accept_defect": []}
 
 
 def scores(path, values, first=0):
@@ -37,7 +38,7 @@ def scores(path, values, first=0):
 
 def table(folder, *values):
     paths = [scores(folder / f"{i}.json", row) for i, row in enumerate(values)]
-    harness_table(paths, folder / "h.csv", folder / "h.md", RUNS, 0.95)
+    harness_table(paths, {"csv": folder / "h.csv", "md": folder / "h.md"}, SETTINGS)
     return pd.read_csv(folder / "h.csv", keep_default_na=False, na_values=[""]), (folder / "h.md").read_text()
 
 
@@ -63,10 +64,23 @@ def test_differences_are_paired(tmp_path):
     assert markdown(sheet("harness", read_table(tmp_path / "h.csv"), None)) == page
 
 
+def test_a_point_has_one_column_of_shots(tmp_path):
+    paths = [scores(tmp_path / f"{i}.json", row) for i, row in enumerate(([1, 0] * 20, [1] * 40, [0, 1] * 20))]
+    runs = [RUNS[0] | {"shots": 3}, RUNS[1], RUNS[2] | {"point": {"of": ["a"], "strength": 0.5}}]
+    harness_table(paths, {"csv": tmp_path / "h.csv", "md": tmp_path / "h.md"}, SETTINGS | {"runs": runs})
+    frame = pd.read_csv(tmp_path / "h.csv")
+    assert [name for name in frame if name.startswith("shots")] == ["shots"]
+    # Those of the task, not of the text-to-SQL prompts; and the point is a family of its own.
+    assert set(frame["shots"]) == {2}
+    compared = frame[frame["p"].notna()]
+    assert compared["variant"].tolist() == ["a", "b"]
+    assert compared["p_holm"].tolist() == compared["p"].tolist()
+
+
 def test_other_questions_than_the_base_s(tmp_path):
     paths = [scores(tmp_path / f"{i}.json", [1] * 10, first=i // 2) for i in range(3)]
     with pytest.raises(UserError, match=r"2\.json: t has other questions than .*0\.json"):
-        harness_table(paths, tmp_path / "h.csv", tmp_path / "h.md", RUNS, 0.95)
+        harness_table(paths, {"csv": tmp_path / "h.csv", "md": tmp_path / "h.md"}, SETTINGS)
 
 
 def test_a_harness_that_is_not_there(monkeypatch):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.published import OFFICIAL
 from common.files import UserError, read_json, read_jsonl, sha256_json
 from prepare_mmlu import prepare_mmlu
 from tasks import mmlu
+from tasks.mmlu import OFFICIAL
 
 SUBJECTS = ("astronomy", "anatomy", "econometrics", "philosophy", "high_school_computer_science")
 CATEGORIES = {"stem": ["astronomy", "anatomy"], "humanities": ["philosophy"], "social": ["econometrics"]}

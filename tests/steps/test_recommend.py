@@ -13,17 +13,28 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from _study import mmlu_records, spider_records, study, table_paths
+from _study import TABLES, as_inputs, mmlu_records, spider_records, study, table_paths, write_tables
+from analysis.choose import (
+    BASE_ITSELF,
+    GAINS_LESS,
+    HALVES,
+    LOSS_OVER_CAP,
+    LOSS_SHOWN,
+    NO_GAIN,
+    RECOMMENDED,
+    choose,
+    divide,
+    figures_of,
+)
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from custom_metrics.stats import clustered_difference
 from export_recommended import export_recommended
 from llm.load import load_adapter, load_model
 from predict_spider import predict_spider
 from present.report_text import Language
-from present.sheets import BASE_ITSELF, GAINS_LESS, LOSS_OVER_CAP, LOSS_SHOWN, NO_GAIN, RECOMMENDED, TABLES, read_table
-from recommend import HALVES, choose, compare, divide, recommend
+from present.sheets import read_table
+from recommend import recommend
 from soup import soup
-from tables import tables
 from tables_page import tables_page
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
 from tests.analysis.test_tables import STYLE, costs
@@ -33,13 +44,13 @@ from tiny_model import make_model, render, write_splits
 SPIDER, MMLU = "execution_accuracy", "mmlu"
 
 
-def questions(databases: int, subjects: int, each: int = 16) -> tuple[pd.DataFrame, pd.DataFrame]:
+def questions(databases: int, subjects: int, each: int = 16) -> dict[str, pd.DataFrame]:
     """Return the questions of a study, `each` on each database and of each subject, as records have them."""
     spider = pd.DataFrame({"db_id": [f"db{i:02d}" for i in range(databases) for _ in range(each)]})
     spider = spider.assign(id=[f"dev-{i:05d}" for i in range(len(spider))], hardness="easy", question="?", gold="")
     mmlu = pd.DataFrame({"subject": [f"s{i:02d}" for i in range(subjects) for _ in range(each)]})
     mmlu = mmlu.assign(id=[f"q-{i:05d}" for i in range(len(mmlu))], category=mmlu["subject"].str[:2], answer="A")
-    return spider, mmlu
+    return {SPIDER: spider, MMLU: mmlu}
 
 
 # -- the halves ----------------------------------------------------------------------------------------------------
@@ -50,9 +61,11 @@ def questions(databases: int, subjects: int, each: int = 16) -> tuple[pd.DataFra
     [(20, 57, ("database", "subject")), (8, 3, ("database", "question")), (3, 9, ("question", "question"))],
 )
 def test_halves_are_apart_and_of_about_one_size(databases, subjects, divided):
-    spider, mmlu = questions(databases, subjects)
-    halves = divide(spider, mmlu, 42)
-    for measure, names, by in ((SPIDER, spider["db_id"], divided[0]), (MMLU, mmlu["subject"], divided[1])):
+    frames = questions(databases, subjects)
+    halves = divide(frames, 42)
+    columns = (SPIDER, "db_id", divided[0]), (MMLU, "subject", divided[1])
+    for measure, column, by in columns:
+        names = frames[measure][column]
         first, second = (halves[half].parts[measure].chosen for half in HALVES)
         assert sorted([*first, *second]) == list(range(len(names)))
         assert abs(len(first) - len(second)) <= 16
@@ -71,25 +84,25 @@ def test_halves_depend_on_the_seed_alone():
     frames = questions(20, 57)
 
     def chosen(seed):
-        return divide(*frames, seed)["validation"].parts[SPIDER].chosen.tolist()
+        return divide(frames, seed)["validation"].parts[SPIDER].chosen.tolist()
 
     assert chosen(42) == chosen(42)
     assert len({tuple(chosen(seed)) for seed in range(8)}) > 4
 
 
 def test_subjects_of_a_category_are_in_both_halves():
-    spider, mmlu = questions(8, 57)
+    frames = questions(8, 57)
+    mmlu = frames[MMLU]
     mmlu["category"] = [f"c{int(name[1:]) // 4}" for name in mmlu["subject"]]
-    halves = divide(spider, mmlu, 1)
+    halves = divide(frames, 1)
     counts = [mmlu["category"].iloc[halves[half].parts[MMLU].chosen].value_counts() for half in HALVES]
     # One of 57 is left over.
     assert all((count.drop("c14", errors="ignore") == 32).all() for count in counts)
 
 
 def test_one_question_cannot_be_divided():
-    spider, mmlu = questions(1, 1, each=1)
     with pytest.raises(UserError, match="recommend: found 1 questions of Spider execution accuracy, expected 2"):
-        divide(spider, mmlu, 1)
+        divide(questions(1, 1, each=1), 1)
 
 
 # -- the choice ----------------------------------------------------------------------------------------------------
@@ -101,11 +114,11 @@ def test_shuffled_labels_give_no_gain_beyond_chance(clusters, each, replicates):
     # each subject, and in each question where there are few. So no candidate gains anything, and the best of them looks
     # as if it did where it is chosen.
     generator = np.random.default_rng(1)
-    spider, mmlu = questions(clusters, clusters, each)
-    halves = divide(spider, mmlu, 42)
-    column = {SPIDER: spider["db_id"], MMLU: mmlu["subject"]}
+    frames = questions(clusters, clusters, each)
+    halves = divide(frames, 42)
+    column = {SPIDER: frames[SPIDER]["db_id"], MMLU: frames[MMLU]["subject"]}
     if halves["report"].divided[SPIDER] == "question":
-        column = {SPIDER: spider["id"], MMLU: mmlu["id"]}
+        column = {measure: frame["id"] for measure, frame in frames.items()}
     codes = {measure: pd.factorize(names)[0] for measure, names in column.items()}
     share = {SPIDER: np.linspace(0.35, 0.7, 9), MMLU: np.linspace(0.7, 0.65, 9)}
     heads = [{"variant": f"v{i}"} for i in range(9)]
@@ -116,11 +129,12 @@ def test_shuffled_labels_give_no_gain_beyond_chance(clusters, each, replicates):
             answers = (generator.random((9, len(of))) < share[measure][:, None]).astype(np.int8)
             shuffled = generator.permuted(np.tile(np.arange(9), (of.max() + 1, 1)), axis=1)
             right[measure] = answers[shuffled[of].T, np.arange(len(of))]
-        choice = choose(halves["validation"], right, 0, range(1, 9), heads, 0.95, None)
-        if choice.run:
+        figures = figures_of(halves["validation"], right, range(9), 0.95)
+        best, _ = choose(figures, heads, None)
+        if best:
             found += 1
-            seen.append(choice.figures[choice.run][SPIDER])
-            confirmed.append(compare(halves["report"].parts[SPIDER], right[SPIDER], 0, choice.run, 0.95))
+            seen.append(figures[best][SPIDER])
+            confirmed.append(figures_of(halves["report"], right, [0, best], 0.95)[best][SPIDER])
     # Of eight candidates one shows a gain far oftener than in one of forty studies.
     assert found > 0.06 * replicates
     gains = np.array([one["difference_pp"] for one in confirmed])
@@ -138,8 +152,7 @@ def test_shuffled_labels_give_no_gain_beyond_chance(clusters, each, replicates):
 
 def pick(gains, losses, names=None, max_loss_pp=None, points=(), n=400):
     """Choose among candidates that gain so many of 400 Spider questions, and lose so many of 400 of MMLU."""
-    spider, mmlu = questions(1, 1, each=2 * n)
-    half = divide(spider, mmlu, 1)["validation"]
+    half = divide(questions(1, 1, each=2 * n), 1)["validation"]
     names = names or [f"v{i}" for i in range(len(gains))]
     right = {measure: np.zeros((len(gains) + 1, 2 * n), dtype=np.int8) for measure in (SPIDER, MMLU)}
     right[MMLU][:] = 1
@@ -147,8 +160,8 @@ def pick(gains, losses, names=None, max_loss_pp=None, points=(), n=400):
         right[SPIDER][number, half.parts[SPIDER].chosen[:gain]] = 1
         right[MMLU][number, half.parts[MMLU].chosen[:loss]] = 0
     heads = [{"variant": name, "of": "v" if name in points else ""} for name in ("base", *names)]
-    choice = choose(half, right, 0, range(1, len(gains) + 1), heads, 0.95, max_loss_pp)
-    return heads[choice.run]["variant"], [choice.reasons[i] for i in range(len(heads))]
+    best, reasons = choose(figures_of(half, right, range(len(heads)), 0.95), heads, max_loss_pp)
+    return heads[best]["variant"], [reasons[i] for i in range(len(heads))]
 
 
 def test_the_greatest_gain_without_a_loss_that_shows():
@@ -178,21 +191,16 @@ def test_ties_go_to_less_loss_then_to_the_adapter_then_by_name():
     assert pick([60, 60], [4, 4], names=["d", "c"])[0] == "c"
 
 
-def arguments(folder: Path, **others) -> dict:
-    """Return the outputs of `recommend` and its settings."""
-    return {
-        "csv": folder / "recommendation.csv",
-        "md": folder / "recommendation.md",
-        "decision": folder / "recommendation.json",
-        "max_loss_pp": None,
-        "seed": 42,
-        **others,
-    }
+def recommended(folder: Path, made: dict, **others) -> None:
+    """Write the recommendation for what `study` returned."""
+    ends = {"csv": "csv", "md": "md", "decision": "json"}
+    records, settings = as_inputs({"max_loss_pp": None, "seed": 42} | made | others)
+    recommend(records, {name: folder / f"recommendation.{end}" for name, end in ends.items()}, settings)
 
 
 def test_each_model_has_its_own_and_the_report_half_is_of_what_is_recommended_alone(tmp_path):
     made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
-    recommend(**made | arguments(tmp_path))
+    recommended(tmp_path, made)
     frame = read_table(tmp_path / "recommendation.csv")
     decided = read_json(tmp_path / "recommendation.json")
     assert [one["model"] for one in decided] == ["llama", "gemma"]
@@ -207,7 +215,8 @@ def test_each_model_has_its_own_and_the_report_half_is_of_what_is_recommended_al
         number = [(run["model"], run["variant"]) for run in made["runs"]].index((one["model"], one["variant"]))
         base = [(run["model"], run["variant"]) for run in made["runs"]].index((one["model"], "base"))
         frames = [read_records(made["spider"][i], SPIDER_COLUMNS) for i in (base, number)]
-        half = divide(frames[0], read_records(made["mmlu"][0], MMLU_COLUMNS), 42)["report"].parts[SPIDER].chosen
+        same = {SPIDER: frames[0], MMLU: read_records(made["mmlu"][0], MMLU_COLUMNS)}
+        half = divide(same, 42)["report"].parts[SPIDER].chosen
         before, after = (records["bag"].to_numpy()[half] for records in frames)
         found = one["report"]["figures"][SPIDER]
         assert (found["n"], found["base_correct"], found["tuned_correct"]) == (len(half), before.sum(), after.sum())
@@ -225,7 +234,7 @@ def test_prompts_alone_and_strength_0_are_no_candidates(tmp_path):
         made["runs"].append({"model": "demo", "variant": name, "settings": {}, "point": point})
         made["spider"].append(spider_records(tmp_path / f"{name}.csv", [1] * 200))
         made["mmlu"].append(mmlu_records(tmp_path / f"{name}-m.csv", [1] * 150))
-    recommend(**made | arguments(tmp_path))
+    recommended(tmp_path, made)
     (one,) = read_json(tmp_path / "recommendation.json")
     assert one["candidates"] == 1
     assert one["variant"] in ("base", best)
@@ -236,7 +245,7 @@ def test_prompts_alone_and_strength_0_are_no_candidates(tmp_path):
 )
 def test_the_report_says_what_the_report_half_says(tmp_path, language, max_loss_pp, loss):
     made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
-    recommend(**made | arguments(tmp_path, max_loss_pp=max_loss_pp))
+    recommended(tmp_path, made, max_loss_pp=max_loss_pp)
     page, _ = written(
         results(tmp_path, 3, made=made, models=("llama", "gemma")),
         language=language,
@@ -259,12 +268,12 @@ def test_the_report_says_what_the_report_half_says(tmp_path, language, max_loss_
 def test_the_page_of_tables_begins_with_it(tmp_path):
     made = study(tmp_path / "made", 2, ("m",))
     paths = table_paths(tmp_path)
-    tables(outputs=paths, **made)
+    write_tables(outputs=paths, **made)
     costs(tmp_path, made["runs"])
     csv = {name: paths[name] for name in TABLES} | {"cost": tmp_path / "cost.csv"}
     pages = []
     for more in ({}, {"recommendation": tmp_path / "recommendation.csv"}):
-        recommend(**made | arguments(tmp_path, max_loss_pp=0))  # so small a cap that it is the base
+        recommended(tmp_path, made, max_loss_pp=0)  # so small a cap that it is the base
         tables_page(csv | more, STYLE, tmp_path / "tables.html", "test")
         pages.append((tmp_path / "tables.html").read_text(encoding="utf-8"))
     assert "section id=recommendation" not in pages[0]

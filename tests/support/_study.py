@@ -4,9 +4,13 @@ import random
 from pathlib import Path
 
 from custom_metrics.compare import SEMANTICS
-from present.sheets import TABLES
+from tables import tables
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
 
+TABLES = (
+    "regression", "exchange", "factors", "seeds", "execution_accuracy", "databases", "mmlu", "errors", "flips",
+    "confusion",
+)  # fmt: skip
 HARDNESS = ("easy", "medium", "hard", "extra")
 CATEGORIES = ("stem", "humanities", "social_sciences")
 
@@ -78,7 +82,7 @@ def with_shots(arguments: dict, folder: Path, rights: dict[int, list[int]], own:
 
 
 def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: int = 200) -> dict:
-    """Write the records of a study; return the arguments of `tables` but for its outputs."""
+    """Write the records of a study; return their paths and the settings, for `write_tables` and `as_inputs`."""
     folder.mkdir(parents=True, exist_ok=True)
     runs, spider, mmlu = [], [], []
     for m, model in enumerate(models):
@@ -94,6 +98,18 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
             spider.append(spider_records(folder / f"{name}-spider.csv", draw(n, gain, 10 * m + a)))
             mmlu.append(mmlu_records(folder / f"{name}-mmlu.csv", draw(150, loss, 100 + 10 * m + a)))
     return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95, "semantics": "bag"}
+
+
+def as_inputs(arguments: dict) -> tuple[dict[str, list[Path]], dict]:
+    """Return what `study` returned as a step takes it: records by measure, and settings."""
+    settings = {"semantics": "bag", "known_defects": [], "accept_defect": []} | arguments
+    return {"execution_accuracy": settings.pop("spider"), "mmlu": settings.pop("mmlu")}, settings
+
+
+def write_tables(outputs: dict[str, Path], **arguments) -> None:
+    """Write the tables of what `study` returned."""
+    records, settings = as_inputs(arguments)
+    tables(records, outputs, settings)
 
 
 def table_paths(folder: Path) -> dict[str, Path]:
