@@ -7,6 +7,7 @@ only what a person reads passes through here.
 from collections.abc import Sequence
 from typing import Any
 
+from present.values import ALL, BASE_ITSELF, SAME
 from present.words import read_words
 
 MINUS = "\N{MINUS SIGN}"
@@ -15,9 +16,10 @@ DAGGER = "\N{DAGGER}"
 VERDICTS = {
     "better": "better",
     "worse": "worse",
-    "not distinguishable at this n": "same",
+    SAME: "same",
     "higher": "higher",
     "lower": "lower",
+    BASE_ITSELF: "base",
 }
 
 
@@ -54,10 +56,28 @@ class Say:
         if missing(value):
             return self.word("numbers.missing")
         text = f"{value:,.{digits}f}"
-        if not float(text.replace(",", "")):
-            text = text.removeprefix("-")
+        return self.marked(text if float(text.replace(",", "")) else text.removeprefix("-"))
+
+    def marked(self, text: str) -> str:
+        """Return a number as Python writes it with the marks of the language."""
         marks = {",": self.word("numbers.thousands"), ".": self.word("numbers.decimal"), "-": MINUS}
         return "".join(marks.get(letter, letter) for letter in text)
+
+    def score(self, value: float, digits: int = 4) -> str:
+        """Return a number of unknown size with so many significant digits."""
+        return self.word("numbers.missing") if missing(value) else self.marked(f"{value:.{digits}g}")
+
+    def error(self, value: float) -> str:
+        """Return a standard error."""
+        return self.score(value, 2)
+
+    def hours(self, value: float) -> str:
+        """Return a number of hours."""
+        return self.number(value, 3)
+
+    def gib(self, mebibytes: float) -> str:
+        """Return an amount of memory in GiB."""
+        return self.number(mebibytes / 1024)
 
     def count(self, value: float) -> str:
         """Return a whole number with its thousands apart."""
@@ -74,6 +94,36 @@ class Say:
         if missing(value) or missing(low) or missing(high):
             return write(value, digits)
         return f"{write(value, digits)} ({write(low, digits)} {self.word('numbers.to')} {write(high, digits)})"
+
+    def interval_pp(self, value: float, low: float, high: float) -> str:
+        """Return a difference with its interval, all with their signs."""
+        return self.interval(value, low, high, sign=True)
+
+    def rate(self, value: float, low: float, high: float, why: str) -> str:
+        """Return a rate with its interval; where there is none, why."""
+        if why:
+            return f"{self.word('numbers.missing')}: {self.words['no_rate'][why]}"
+        return self.interval(value, low, high, digits=2)
+
+    def percents(self, before: float, after: float) -> str:
+        """Return two shares, one become the other."""
+        return self.change(self.number(before), self.number(after))
+
+    def change(self, before: str, after: str) -> str:
+        """Return what became of what."""
+        return f"{before} → {after}"
+
+    def span(self, low: float, high: float) -> str:
+        """Return a range of numbers."""
+        return f"{self.number(low)} {self.word('numbers.to')} {self.number(high)}"
+
+    def counts(self, part: float, whole: float) -> str:
+        """Return two counts, such as the right answers and all."""
+        return f"{self.count(part)} / {self.count(whole)}" if not missing(part) else self.word("numbers.missing")
+
+    def clusters(self, n: float, clusters: float) -> str:
+        """Return a number of questions and, in brackets, on how many databases or subjects they are."""
+        return f"{self.count(n)} ({self.count(clusters)})"
 
     def p(self, value: float) -> str:
         """Return a p value: `< 0.001`, `0.042`, `1`."""
@@ -100,14 +150,49 @@ class Say:
         """Return the words of a verdict, with a dagger where it holds for these databases or subjects alone.
 
         Args:
-            name: as the tables have it, a key of `VERDICTS`.
+            name: as the tables have it, a key of `VERDICTS`; none where nothing was compared.
             unit: what was taken as drawn at random; `question` brings the dagger.
 
         Raises:
             KeyError: no verdict has this name.
         """
+        if missing(name) or not name:
+            return ""
         words = self.word(f"verdicts.{VERDICTS[name]}")
         return f"{words} {DAGGER}" if unit == "question" else words
+
+    def choice(self, name: str) -> str:
+        """Return what is said of a candidate of the recommendation."""
+        return self.words["choices"][name]
+
+    def measure(self, name: str, part: str = ALL) -> str:
+        """Return the name of a measure, and of the part of its questions."""
+        words = self.words["measures"][name]
+        return words if part in ("", ALL) else f"{words}, {part}"
+
+    def printed(self, value: float, kind: str, decimals: int) -> str:
+        """Return a figure as a report printed it: a change has its sign."""
+        return (self.signed if kind == "change" else self.number)(value, int(decimals))
+
+    def compared(self, value: float, low: float, high: float, kind: str) -> str:
+        """Return our figure beside a printed one; a change has its sign and no interval."""
+        return self.interval(value, low, high, sign=kind == "change")
+
+    def allowed(self, value: bool | None) -> str:
+        """Return whether a printed figure is possible, or that this cannot be told."""
+        return self.word("allowed.unknown" if missing(value) else f"allowed.{'yes' if value else 'no'}")
+
+    def held(self, value: bool | None) -> str:
+        """Return whether our interval holds a printed figure."""
+        return self.word("numbers.missing" if missing(value) else f"held.{'yes' if value else 'no'}")
+
+    def text(self, value: str) -> str:
+        """Return a name as it is."""
+        return str(value)
+
+    def code(self, value: str) -> str:
+        """Return a name as code."""
+        return f"`{value}`"
 
     def listed(self, names: Sequence[str], most: int = 4) -> str:
         """Return names as a list in a sentence: `a, b and c`; of more than `most`, how many more there are."""

@@ -21,7 +21,7 @@ import _path  # noqa: F401
 from common.files import UserError, atomic_write, read_json, read_jsonl
 from common.job import job
 from custom_metrics.judge import ERROR_CLASSES, SEMANTICS
-from present.sheets import MEANINGS, NAMES
+from present.words import read_words
 from tables import MMLU_QUESTION, SPIDER_QUESTION, read_same
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, by_id
 
@@ -69,7 +69,7 @@ def answers(
         "study": study,
         "runs": [{"model": run["model"], "variant": run["variant"]} for run in runs],
         "headline": semantics,
-        "semantics": [{"key": key, "name": NAMES[key], "meaning": MEANINGS[key]} for key in SEMANTICS],
+        "semantics": [{"key": key, **read_words("en")["criteria"][key]} for key in SEMANTICS],
         "classes": ERROR_CLASSES,
         "defects": [*known_defects, *(f"Runs although its audit may fail: {name}" for name in accept_defect)],
         "schemas": schemas(read_json(tables), spider_frames[0]["db_id"].unique(), tables),

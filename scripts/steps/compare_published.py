@@ -11,7 +11,8 @@ import _path  # noqa: F401
 from analysis.published import ALL, BASE, check_table, findings
 from common.files import UserError, atomic_write
 from common.job import job
-from present.stamp import stamp
+from present.format import Say
+from present.tables import to_markdown
 
 COLUMNS = [
     "table", "measure", "kind", "variant", "column", "published", "published_n", "published_correct", "possible",
@@ -33,6 +34,7 @@ def compare_published(
     runs: Sequence[Mapping[str, str]],
     known_defects: Sequence[str],
     accept_defect: Sequence[str],
+    language: str = "en",
 ) -> None:
     """Write the comparison as CSV (the truth) and as Markdown (the same, to be read).
 
@@ -47,6 +49,7 @@ def compare_published(
         confidence_level: of our intervals, such as 0.95 (Wilson 1927).
         runs: `model` and `variant` of each run.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
+        language: of the Markdown page.
 
     Raises:
         UserError: a table or a file of records is not there or lacks a column.
@@ -78,10 +81,10 @@ def compare_published(
     with atomic_write(csv) as stream:
         frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
     with atomic_write(md) as stream:
-        stream.write(
-            _page(study, published, rows, findings(published, dev_questions), confidence_level)
-            + stamp(known_defects, accept_defect)
-        )
+        say = Say(language)
+        facts = {"study": study, "percent": say.level(confidence_level)}
+        facts |= {"known_defects": known_defects, "accept_defect": accept_defect}
+        stream.write(_page(published, rows, findings(published, dev_questions), facts, say))
 
 
 def matching(variant: str, ours: Sequence[str]) -> list[str]:
@@ -142,50 +145,25 @@ def _beside(
     }
 
 
-def _page(study: str, published: Mapping, rows: Sequence[Mapping], odd: Sequence[str], level: float) -> str:
-    """Return the comparison as a Markdown page."""
-    table = pd.DataFrame(
-        {
-            "Where": row["table"],
-            "Variant": row["run"] or row["variant"],
-            "Of": f"{_words(row['measure'])}, {_words(row['column'])}" + (", change" * (row["kind"] == "change")),
-            "Published %": f"{row['published']:{'+' if row['kind'] == 'change' else ''}.{row['decimals']}f}",
-            "Possible": {True: "yes", False: "**no**", None: "?"}[row["possible"]],
-            "Why": row["why"],
-            "Ours % (interval)": _ours(row),
-            "Difference pp": f"{row['difference_pp']:+.1f}" if "difference_pp" in row else "",
-            "Ours holds it": {True: "yes", False: "no", None: ""}[row.get("published_in_ci")],
-        }
+def _page(published: Mapping, rows: Sequence[Mapping], odd: Sequence[str], facts: Mapping, say: Say) -> str:
+    """Return the comparison as a Markdown page; `facts` go into its notes."""
+    words = "tables.published"
+    named = [
+        row
+        | {"shown": row["run"] or row["variant"]}
+        | {"what": say.word(f"{words}.{row['kind']}", what=f"{_words(row['measure'])}, {_words(row['column'])}")}
         for row in rows
-    )
-    parts = [
-        f"# Published figures: {study}",
-        f"Report: {published['report']}",
-        table.to_markdown(index=False, disable_numparse=True),
-        f"Possible: whether the report's own numbers allow the printed figure; ? where they cannot tell. Ours: right "
-        f"answers in percent with the {100 * level:g}% interval (Wilson) of our number of questions, which need not be "
-        "the report's; of its categories, our questions on the same subjects. Empty: nothing of ours to compare, or "
-        "that run is not part of this study. Two intervals from one set of questions are not independent: a "
-        "difference is tested in the table of changes against the base model.",
     ]
-    if odd:
-        parts.append("What the figures themselves show:\n\n" + "\n".join(f"* {sentence}" for sentence in odd))
-    if published["stated"]:
-        parts.append(
-            "Also stated, and not compared:\n\n"
-            + "\n".join(
-                f"* {stated['what']}: {stated['value']:,.{stated['decimals']}f}" for stated in published["stated"]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _ours(row: Mapping[str, Any]) -> str:
-    if "ours" not in row:
-        return ""
-    if row["kind"] == "change":
-        return f"{row['ours']:+.1f}"
-    return f"{row['ours']:.1f} ({row['ci_low']:.1f} to {row['ci_high']:.1f}), {row['correct']} of {row['n']}"
+    beside = ["ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci"]
+    columns = ["table", "shown", "what", "published", "kind", "decimals", "possible", "why", *beside]
+    stated = [f"* {one['what']}: {say.number(one['value'], one['decimals'])}" for one in published["stated"]]
+    facts = {
+        **facts,
+        "report": published["report"],
+        "findings": "\n".join(f"* {sentence}" for sentence in odd),
+        "stated": "\n".join(stated),
+    }
+    return to_markdown("published", pd.DataFrame(named, columns=columns), facts, say)
 
 
 def _words(name: str) -> str:

@@ -1,7 +1,6 @@
 """Put into one table what each run cost: time, speed and memory of its training and of its answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +8,9 @@ import pandas as pd
 import _path  # noqa: F401
 from common.files import atomic_write, read_json, read_jsonl
 from common.job import job
-from present.sheets import BASE, markdown, sheet
-from present.stamp import stamp
+from present.format import Say
+from present.tables import to_markdown
+from present.values import BASE
 from tables import heads_of
 
 COLUMNS = (
@@ -30,6 +30,7 @@ def cost(
     md: str | Path,
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
+    language: str = "en",
 ) -> None:
     """Write a row for each run and task: `train` (adapters), `predict_spider`, `predict_mmlu`.
 
@@ -45,7 +46,8 @@ def cost(
             …/<study>/runs/<model>/<variant>/.
         predict_mmlu: predict_mmlu.json of each run but those with other shots, which have the base's answers.
         csv, md: files to write.
-        known_defects, accept_defect: see `present.stamp.stamp`.
+        known_defects, accept_defect: see `present.tables.defects`.
+        language: of the Markdown page.
     """
     _, heads = heads_of(runs)
     trained, knowledge = iter(train), iter(predict_mmlu)
@@ -67,9 +69,8 @@ def cost(
     with atomic_write(csv) as stream:
         frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
     with atomic_write(md) as stream:
-        one = sheet("cost", frame, None)
-        page = markdown(replace(one, title=f"{one.title}: {study}"))
-        stream.write(page + stamp(known_defects, accept_defect))
+        facts = {"study": study, "known_defects": known_defects, "accept_defect": accept_defect}
+        stream.write(to_markdown("cost", frame, facts, Say(language)))
 
 
 def trained_row(path: str | Path) -> dict:

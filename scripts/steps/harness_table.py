@@ -11,8 +11,9 @@ import _path  # noqa: F401
 from common.files import UserError, atomic_write, read_json
 from common.job import job
 from custom_metrics.stats import clustered_difference
-from present.sheets import is_point, markdown, sheet
-from present.stamp import stamp
+from present.format import Say
+from present.tables import to_markdown
+from present.values import is_point
 from tables import adjust, base_of, heads_of, verdicts
 
 COLUMNS = (
@@ -29,6 +30,7 @@ def harness_table(
     confidence_level: float,
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
+    language: str = "en",
 ) -> None:
     """Write the table as CSV and as Markdown.
 
@@ -39,7 +41,7 @@ def harness_table(
     Args:
         scores: what `harness` wrote, in the order of `runs`.
         csv, md: the files to write.
-        runs, known_defects, accept_defect: as in `tables`.
+        runs, known_defects, accept_defect, language: as in `tables`.
         confidence_level: of intervals and verdicts.
 
     Raises:
@@ -82,7 +84,8 @@ def harness_table(
     with atomic_write(csv) as stream:
         frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
     with atomic_write(md) as stream:
-        stream.write(markdown(sheet("harness", frame, None)) + stamp(known_defects, accept_defect))
+        facts = {"known_defects": known_defects, "accept_defect": accept_defect}
+        stream.write(to_markdown("harness", frame, facts, Say(language)))
 
 
 def questions(found: Mapping) -> dict[tuple[str, str], dict[tuple, dict]]:

@@ -18,21 +18,20 @@ from custom_metrics.stats import (
     mcnemar,
     minimum_detectable_difference,
 )
-from present.sheets import (
+from present.format import Say
+from present.tables import shared_facts, to_markdown
+from present.values import (
     BASE,
     BASE_ITSELF,
     GAINS_LESS,
     LOSS_OVER_CAP,
     LOSS_SHOWN,
-    MEASURES,
+    MMLU,
     NO_GAIN,
     RECOMMENDED,
     SAME,
-    Notes,
-    markdown,
-    sheet,
+    SPIDER,
 )
-from present.stamp import stamp
 from tables import (
     ALL,
     MMLU_QUESTION,
@@ -51,7 +50,6 @@ from tables import (
 )
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS
 
-SPIDER, MMLU = MEASURES
 HALVES = ("validation", "report")
 # Of fewer databases or subjects than these the questions of each are divided. Databases: each half has two at least.
 # Subjects: what an adapter forgets differs from one to the next, and a half must have enough of them to show it.
@@ -93,6 +91,7 @@ def recommend(
     seed: int,
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
+    language: str = "en",
 ) -> None:
     """Choose among the adapters of each model, and their points, on the validation half of the questions.
 
@@ -100,7 +99,7 @@ def recommend(
         spider, mmlu: records of each run, in the order of `runs`.
         csv, md: the table to write: the validation half of all candidates, the report half of what is recommended.
         decision: the same of what is recommended, as JSON, for `export_recommended`.
-        study, runs, confidence_level, semantics, known_defects, accept_defect: as in `tables`.
+        study, runs, confidence_level, semantics, known_defects, accept_defect, language: as in `tables`.
         max_loss_pp: what the interval of the loss of MMLU may reach up to, in percentage points; None: any loss that
             cannot be told from none.
         seed: draws the halves.
@@ -161,11 +160,13 @@ def recommend(
     accuracy = accuracy.assign(data_sha256=sha256_json(frames[SPIDER][0][SPIDER_QUESTION].values.tolist()))
     knowledge = with_heads(heads[:1], iter([mmlu_rows(frames[MMLU][0], level)]))
     knowledge = knowledge.assign(data_sha256=sha256_json(frames[MMLU][0][MMLU_QUESTION].values.tolist()))
-    notes = Notes(study, accuracy.assign(confidence_level=level), knowledge)
+    say = Say(language)
+    facts = shared_facts(study, accuracy.assign(confidence_level=level), knowledge, say)
+    facts |= {"known_defects": known_defects, "accept_defect": accept_defect}
     with atomic_write(csv) as stream:
         frame.to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
     with atomic_write(md) as stream:
-        stream.write(markdown(sheet("recommendation", frame, notes)) + stamp(known_defects, accept_defect))
+        stream.write(to_markdown("recommendation", frame, facts, say))
     write_json(decision, decided)
 
 
@@ -189,7 +190,7 @@ def divide(spider: pd.DataFrame, mmlu: pd.DataFrame, seed: int) -> dict[str, Hal
     for measure, names, strata in ((SPIDER, spider["db_id"], None), (MMLU, mmlu["subject"], mmlu["category"])):
         if len(names) < 2:
             raise UserError(
-                f"recommend: found {len(names)} questions of {MEASURES[measure]}, expected 2 or more: one half "
+                f"recommend: found {len(names)} questions of {Say('en').measure(measure)}, expected 2 or more: one half "
                 "chooses, the other reports. Take more questions, or write recommend: null."
             )
         generator = random.Random(f"{seed} {measure}")

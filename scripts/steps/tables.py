@@ -26,7 +26,10 @@ from custom_metrics.stats import (
     replicates,
     wilson_interval,
 )
-from present.sheets import (
+from present import catalogue
+from present.format import Say
+from present.tables import shared_facts, to_markdown
+from present.values import (
     ALL,
     BASE,
     GOLD_EMPTY,
@@ -34,14 +37,9 @@ from present.sheets import (
     HARDNESS,
     SAME,
     SEED,
-    TABLES,
-    Notes,
     is_point,
     is_prompted,
-    markdown,
-    sheet,
 )
-from present.stamp import stamp
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
 
 CHANCE = {"execution_accuracy": 0.0, "mmlu": 0.25}
@@ -55,6 +53,7 @@ SPIDER_QUESTION = ["id", "db_id", "hardness", "question", "gold"]
 MMLU_QUESTION = ["id", "subject", "category", "answer"]
 SPIDER_COUNTED = [*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "gold_rows"]
 MMLU_COUNTED = ["correct", "correct_generated", "generated_letter"]
+TABLES = [table.key for table in catalogue.TABLES if table.rule == "tables"]
 # What a table without a column `measure` is about.
 MEASURE = dict.fromkeys(TABLES, "execution_accuracy") | {"mmlu": "mmlu"}
 
@@ -69,12 +68,13 @@ def tables(
     semantics: str = "bag",
     known_defects: Sequence[str] = (),
     accept_defect: Sequence[str] = (),
+    language: str = "en",
 ) -> None:
     """Write the tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
 
     Args:
         spider, mmlu: records of each run, in the order of `runs`.
-        outputs: a path for each name in `present.sheets.TABLES`, and for each with `_md`.
+        outputs: a path for each name in `TABLES`, and for each with `_md`.
         study: the study's name, for the headings.
         runs: of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the base); of a
             point that `evaluation` adds, also `point` (see `study.config.points`), and beside points of the base its
@@ -83,6 +83,7 @@ def tables(
         semantics: the headline's, one of `custom_metrics.judge.SEMANTICS`; the comparison with the base follows it.
         known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with; they
             stand under every table.
+        language: of the Markdown pages.
 
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
@@ -136,12 +137,14 @@ def tables(
         frame["confidence_level"] = level
     frames["exchange"]["data_sha256"] = " ".join(hashes.values())
 
-    notes = Notes(study, frames["execution_accuracy"], frames["mmlu"])
+    say = Say(language)
+    facts = shared_facts(study, frames["execution_accuracy"], frames["mmlu"], say)
+    facts |= {"known_defects": known_defects, "accept_defect": accept_defect}
     for name in TABLES:
         with atomic_write(outputs[name]) as stream:
             frames[name].to_csv(stream, index=False, lineterminator="\n", float_format="%.10g")
         with atomic_write(outputs[f"{name}_md"]) as stream:
-            stream.write(markdown(sheet(name, frames[name], notes)) + stamp(known_defects, accept_defect))
+            stream.write(to_markdown(name, frames[name], facts, say))
 
 
 def heads_of(runs: Sequence[Mapping]) -> tuple[list[str], list[dict]]:
