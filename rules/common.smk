@@ -54,8 +54,8 @@ HAS = {
     **{kind: kind in KINDS for kind in ("strength", "step", "shots")},
 }
 SAY = Say(config["report"]["language"])
-TABLES = catalogue.shown(catalogue.TABLES, HAS, rule="tables")
-FIGURES = catalogue.shown(catalogue.FIGURES, HAS)
+TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
+FIGURES = catalogue.names(catalogue.FIGURES, HAS)
 
 
 def shown(path, words, kind="table"):

@@ -42,7 +42,7 @@ rule tables_page:
     input:
         **{
             name: f"<results>/tables/{name}.csv"
-            for name in catalogue.shown(catalogue.TABLES, HAS)
+            for name in catalogue.names(catalogue.TABLES, HAS)
             if name != "published"
         },
     output:

@@ -12,19 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from present.format import Say
-from present.values import (
-    ALL,
-    BASE,
-    CLASSES,
-    MMLU,
-    SPIDER,
-    is_point,
-    is_prompted,
-    setting_name,
-)
+from present.values import ALL, BASE, CLASSES, MMLU, SPIDER, is_point, is_prompted, setting_name
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pandas import DataFrame
 
 # Nobody reads the counts of each class for more adapters than this.
 MOST_CONFUSIONS = 40
@@ -35,23 +26,25 @@ class Column:
     """One column as it is shown.
 
     Args:
-        key: its heading, `columns.<key>` of the words.
+        key: its name here.
         format: the method of `Say` that writes a cell.
         of: the columns of the rows that the method takes; `key` itself if there are none.
-        bar: whether the page draws the interval into the cell; `of` is then value, low, high.
+        heading: `columns.<heading>` of the words; `key` if empty.
         fill: what is filled into the heading.
+        bar: whether the page draws the interval into the cell; `of` is then value, low, high.
     """
 
     key: str
     format: str = "text"
     of: tuple[str, ...] = ()
-    bar: bool = False
+    heading: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
+    bar: bool = False
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one heading line.
+    """Rows under one line of headings.
 
     Args:
         columns: what is shown.
@@ -61,7 +54,7 @@ class Block:
     """
 
     columns: Sequence[Column]
-    rows: Callable[["pd.DataFrame"], "pd.DataFrame"] = lambda frame: frame
+    rows: Callable[["DataFrame"], "DataFrame"] = lambda frame: frame
     above: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,7 +67,7 @@ class Table:
         key: its name; `tables.<key>` of the words.
         blocks: what is shown of it, or how that follows from the frame.
         notes: keys of its notes: `tables.<key>.notes`, or `notes` for those of several tables. One whose fact of the
-            same name is False is left out.
+            same name is empty or False is left out.
         facts: what the notes say, from the frame.
         empty: the note of a table without rows.
         rule: which rule writes it.
@@ -82,9 +75,9 @@ class Table:
     """
 
     key: str
-    blocks: Sequence[Block] | Callable[["pd.DataFrame", Say], Sequence[Block]]
-    notes: tuple[str, ...]
-    facts: Callable[["pd.DataFrame", Say], Mapping[str, Any]] = lambda frame, say: {}
+    blocks: Sequence[Block] | Callable[["DataFrame", Say], Sequence[Block]]
+    notes: str
+    facts: Callable[["DataFrame", Say], Mapping[str, Any]] = lambda frame, say: {}
     empty: str = ""
     rule: str = "tables"
     when: str = ""
@@ -98,104 +91,134 @@ class Figure:
     when: str = ""
 
 
-HEADS = (Column("model"), Column("variant"))
-MEASURE = Column("measure", "measure")
-N = Column("n", "count")
-CLUSTERS = Column("n_clusters", "clusters", ("n", "clusters"))
-VERDICT = Column("verdict", "verdict", ("verdict", "unit"))
-P_HOLM = Column("p_holm", "p")
-DETECTABLE = Column("detectable", "number", ("minimum_detectable_pp",))
-BASE_TUNED = Column("base_tuned", "percents", ("base_accuracy_pct", "tuned_accuracy_pct"))
-GAINED_LOST = Column("gained_lost", "counts", ("gained", "lost"))
 CHANGE = ("difference_pp", "ci_low_pp", "ci_high_pp")
-DIFFERENCE = Column("difference", "interval_pp", CHANGE, bar=True)
-RIGHT = Column("right", "counts", ("correct", "n"))
-ACCURACY = Column("accuracy", "interval", ("accuracy_pct", "ci_low", "ci_high"), bar=True)
+MEAN_CHANGE = ("mean_difference_pp", "ci_low_pp", "ci_high_pp")
+MACRO_CHANGE = ("macro_difference_pp", "macro_difference_ci_low_pp", "macro_difference_ci_high_pp")
+COLUMNS = {
+    column.key: column
+    for column in (
+        Column("model"),
+        Column("variant"),
+        Column("setting"),
+        Column("category"),
+        Column("measure", "measure"),
+        Column("measure_category", "measure", ("measure", "category"), "measure"),
+        Column("measure_value", "measure", ("measure", "value"), "measure"),
+        Column("task_metric", heading="measure"),
+        Column("levels", "change", ("low", "high")),
+        Column("choice", "choice"),
+        Column("n", "count"),
+        Column("n_clusters", "clusters", ("n", "clusters")),
+        Column("pairs", "count"),
+        Column("seeds", "count"),
+        Column("right", "counts", ("correct", "n")),
+        Column("gained_lost", "counts", ("gained", "lost")),
+        *(Column(name, "count") for name in ("both_right", "gained", "lost", "both_wrong")),
+        Column("base_tuned", "percents", ("base_accuracy_pct", "tuned_accuracy_pct")),
+        Column("first_second", "percents", ("low_accuracy_pct", "high_accuracy_pct")),
+        Column("min_max", "span", ("min_accuracy_pct", "max_accuracy_pct")),
+        Column("mean", "number", ("mean_accuracy_pct",)),
+        Column("accuracy", "interval", ("accuracy_pct", "ci_low", "ci_high"), bar=True),
+        Column("macro", "interval", ("macro_accuracy_pct", "macro_ci_low", "macro_ci_high")),
+        Column("macro_difference", "interval_pp", MACRO_CHANGE),
+        Column("generated", "interval", ("accuracy_generated_pct", "generated_ci_low", "generated_ci_high")),
+        Column("invalid", "interval", ("invalid_pct", "invalid_ci_low", "invalid_ci_high")),
+        Column("difference", "interval_pp", CHANGE, bar=True),
+        Column("difference_to_base", "interval_pp", MEAN_CHANGE, bar=True),
+        Column("gain", "interval_pp", ("gain_pp", "gain_ci_low_pp", "gain_ci_high_pp")),
+        Column("loss", "interval_pp", ("loss_pp", "loss_ci_low_pp", "loss_ci_high_pp")),
+        Column("gain_change", "interval_pp", CHANGE, bar=True),
+        Column("loss_change", "interval_pp", tuple(f"{name}_mmlu" for name in CHANGE), bar=True),
+        Column("rate", "rate", ("exchange_rate", "ci_low", "ci_high", "note")),
+        Column("verdict", "verdict", ("verdict", "unit")),
+        Column("verdict_alone", "verdict", ("verdict",), "verdict"),
+        *(Column(name, "p") for name in ("p", "p_holm", "p_clustered", "p_mcnemar")),
+        Column("detectable", "number", ("minimum_detectable_pp",)),
+        Column("detectable_loss", "number", ("minimum_detectable_pp",)),
+        Column("change", "signed", ("percent_change",)),
+        *(Column(name, "number", (f"{name}_pp",)) for name in ("sd", "seed_sd", "question_sd")),
+        Column("seed_share", "count", ("seed_share_pct",)),
+        Column("score", "score"),
+        Column("stderr", "error"),
+        *(Column(name, "hours") for name in ("gpu_hours", "cpu_hours")),
+        # Of the figures that a report printed.
+        Column("where", of=("table",)),
+        Column("shown", heading="variant"),
+        Column("of", of=("what",)),
+        Column("published", "printed", ("published", "kind", "decimals")),
+        Column("possible", "allowed"),
+        Column("why"),
+        Column("ours", "compared", ("ours", "ci_low", "ci_high", "kind")),
+        Column("apart", "signed", ("difference_pp",)),
+        Column("held", "held", ("published_in_ci",)),
+    )
+}
 
 
-def part(column: str, *values: str, out: bool = False) -> Callable[["pd.DataFrame"], "pd.DataFrame"]:
+def columns(names: str) -> tuple[Column, ...]:
+    """The columns of these names."""
+    return tuple(COLUMNS[name] for name in names.split())
+
+
+RUN = columns("model variant")
+
+
+def part(column: str, *values: str, out: bool = False) -> Callable[["DataFrame"], "DataFrame"]:
     """Rows whose column has one of these values; with `out`, all others."""
     return lambda frame: frame[frame[column].isin(values) != out]
 
 
-def crossed(
-    frame: "pd.DataFrame", heads: Sequence[Column], across: str, value: str, columns: Mapping[str, Column]
-) -> Block:
+def crossed(frame: "DataFrame", heads: Sequence[Column], across: str, value: str, shown: Mapping[str, Column]) -> Block:
     """A row for each value of `heads`, a column for each name of `across`; a pair without a row was counted 0 times."""
     index = [head.key for head in heads]
     pairs = zip(*(frame[name] for name in (*index, across)), strict=True)
     found = dict(zip(pairs, frame[value], strict=True))
     rows = frame[index].drop_duplicates()
     keys = list(rows.itertuples(index=False, name=None))
-    wide = rows.assign(**{f"at {name}": [found.get((*key, name), 0) for key in keys] for name in columns})
-    return Block([*heads, *(replace(one, of=(f"at {name}",)) for name, one in columns.items())], lambda _: wide)
+    wide = rows.assign(**{f"at {name}": [found.get((*key, name), 0) for key in keys] for name in shown})
+    return Block([*heads, *(replace(one, of=(f"at {name}",)) for name, one in shown.items())], lambda _: wide)
 
 
-def comparisons(frame: "pd.DataFrame", say: Say) -> dict[str, int]:
-    """How many comparisons p was adjusted for, where all rows are one family."""
-    return {"comparisons": len(frame)}
+def share(name: str, n: str = "") -> Column:
+    """A column of percentages of something that is named, and how many questions it has."""
+    return Column("share", "number", (), "named_n_pct" if n else "named_pct", {"name": name, "n": n})
 
 
-# -- recommendation ------------------------------------------------------------------------------------------------
+def class_columns(names: "Sequence[str]") -> dict[str, Column]:
+    """A column of counts for each of these classes of answers, in their order."""
+    return {name: Column("class", "count", (), "named", {"name": f"`{name}`"}) for name in CLASSES if name in names}
 
 
-def drawn(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows, where the base itself has no difference."""
+# -- what single tables show, and what their notes say -------------------------------------------------------------
+
+
+def drawn(frame: "DataFrame") -> "DataFrame":
+    """The rows, where the base itself has no difference from the base."""
     return frame.assign(difference_pp=frame["difference_pp"].where(frame["ci_low_pp"].notna()))
 
 
-def candidates(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The validation half, a row for each candidate, with both measures."""
-    found = frame[frame["half"].eq("validation") & frame["variant"].ne(BASE)]
-    columns = [*CHANGE, "minimum_detectable_pp"]
-    keys = ["model", "variant"]
-    both = found[found["measure"] == SPIDER][[*keys, *CHANGE, "choice"]].merge(
-        found[found["measure"] == MMLU][[*keys, *columns]], on=keys, suffixes=("", "_mmlu"), how="left"
-    )
-    return drawn(both)
+def candidates(frame: "DataFrame") -> "DataFrame":
+    """The validation half: a row for each candidate, with both measures."""
+    found = drawn(frame[frame["half"].eq("validation") & frame["variant"].ne(BASE)])
+    gain, loss = (found[found["measure"] == measure].set_index(["model", "variant"]) for measure in (SPIDER, MMLU))
+    gain = gain.drop(columns="minimum_detectable_pp").join(loss[["minimum_detectable_pp"]])
+    return gain.join(loss[[*CHANGE]], rsuffix="_mmlu").reset_index()
 
 
-def recommended_facts(frame: "pd.DataFrame", say: Say) -> dict[str, str]:
+def recommendation_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
     """How the questions were divided, and which loss was admitted."""
     first, words = frame.iloc[0], "tables.recommendation"
+    halves = frame[frame["half"] == "report"].drop_duplicates("measure").itertuples()
     divided = [
-        say.word(
-            f"{words}.divided",
-            measure=say.measure(row.measure),
-            parts=say.word(
-                f"{words}.each_{'database' if row.measure == SPIDER else 'subject'}"
-                if row.divided == "question"
-                else f"{words}.whole_{row.divided}"
-            ),
-        )
-        for row in frame[frame["half"] == "report"].drop_duplicates("measure").itertuples()
+        say.word(f"{words}.divided.{row.measure}_{row.divided}", measure=say.measure(row.measure)) for row in halves
     ]
     cap, percent = first["max_loss_pp"], say.level(first["confidence_level"])
-    admitted = (
-        say.word(f"{words}.cap", percent=percent, cap=say.score(cap)) if cap == cap else say.word(f"{words}.no_loss")
-    )
+    capped = cap == cap  # else it is missing
+    admitted = say.word(f"{words}.cap", percent=percent, cap=say.score(cap)) if capped else say.word(f"{words}.no_loss")
     return {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
 
 
-# -- against the base ----------------------------------------------------------------------------------------------
-
-COMPARED = (
-    *HEADS,
-    Column("measure", "measure", ("measure", "category")),
-    CLUSTERS,
-    BASE_TUNED,
-    DIFFERENCE,
-    VERDICT,
-    P_HOLM,
-    Column("p_clustered", "p"),
-    Column("p_mcnemar", "p"),
-    DETECTABLE,
-    Column("change", "signed", ("percent_change",)),
-    GAINED_LOST,
-)
-
-
-def regression_facts(frame: "pd.DataFrame", say: Say) -> dict[str, Any]:
+def regression_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
     """How many comparisons each family has."""
     whole, point, prompted = frame["category"] == ALL, is_point(frame), is_prompted(frame)
     asked = int(prompted.sum())
@@ -209,355 +232,205 @@ def regression_facts(frame: "pd.DataFrame", say: Say) -> dict[str, Any]:
     }
 
 
-# -- execution accuracy --------------------------------------------------------------------------------------------
+def comparisons(frame: "DataFrame", say: Say) -> dict[str, int]:
+    """How many comparisons p was adjusted for, where all rows are one family."""
+    return {"comparisons": len(frame)}
 
 
-def execution_accuracy(frame: "pd.DataFrame", say: Say) -> Sequence[Block]:
-    """All questions under the headline's criterion, under each, and the parts of the questions."""
+def execution_accuracy(frame: "DataFrame", say: Say) -> Sequence[Block]:
+    """All questions under the headline's criterion and under each, then the parts of the questions."""
     whole = part("questions", ALL)
-    sides = {
-        above: [
-            Column("named_pct", "number", (f"{key}{raw}_pct",), fill={"name": one["name"]})
-            for key, one in say.words["criteria"].items()
-        ]
+    sides = [
+        Block(
+            [*RUN, *(replace(share(one["name"]), of=(f"{key}{raw}_pct",)) for key, one in criteria.items())],
+            whole,
+            above,
+        )
         for above, raw in (("extracted", ""), ("raw", "_raw"))
-    }
-    sizes = frame[frame["n"] > 0].drop_duplicates("questions").set_index("questions")["n"]
-    parts = {
-        name: Column("named_n_pct", "number", fill={"name": word, "n": say.count(sizes[name])})
-        for name, word in say.words["parts"].items()
-        if name in sizes
-    }
-    return [
-        Block([*HEADS, RIGHT, ACCURACY], whole),
-        *(Block([*HEADS, *columns], whole, above) for above, columns in sides.items()),
-        replace(crossed(frame, HEADS, "questions", "accuracy_pct", parts), above="parts"),
+        for criteria in [say.words["criteria"]]
     ]
+    sizes = frame[frame["n"] > 0].drop_duplicates("questions").set_index("questions")["n"]
+    parts = {name: share(word, say.count(sizes[name])) for name, word in say.words["parts"].items() if name in sizes}
+    hardness = replace(crossed(frame, RUN, "questions", "accuracy_pct", parts), above="parts")
+    return [Block([*RUN, *columns("right accuracy")], whole), *sides, hardness]
 
 
-def criteria_facts(frame: "pd.DataFrame", say: Say) -> dict[str, str]:
+def criteria_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
     """What makes an answer right, under each criterion."""
     found = say.words["criteria"].values()
     return {"criteria": "\n".join(f"- {one['name']}: {one['meaning']}." for one in found)}
 
 
-def databases(frame: "pd.DataFrame", say: Say) -> Sequence[Block]:
+def databases(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """Runs down and databases across, or the other way, whichever makes the longer table."""
-    sizes = frame.drop_duplicates("db_id").set_index("db_id")["n"].sort_index()
-    fill = {name: {"name": name, "n": say.count(n)} for name, n in sizes.items()}
+    sizes = frame.drop_duplicates("db_id").set_index("db_id")["n"].sort_index().map(say.count)
     runs = frame[["model", "variant"]].drop_duplicates()
     if len(runs) > len(sizes):
-        columns = {name: Column("named_n_pct", "number", fill=fill[name]) for name in fill}
-        return [crossed(frame, HEADS, "db_id", "accuracy_pct", columns)]
+        shown = {name: share(name, n) for name, n in sizes.items()}
+        return [crossed(frame, RUN, "db_id", "accuracy_pct", shown)]
     several = runs["model"].nunique() > 1
     names = frame["model"] + " " + frame["variant"] if several else frame["variant"]
-    labels = frame["db_id"].map({name: say.word("columns.named_n", **one) for name, one in fill.items()})
-    columns = {name: Column("named_pct", "number", fill={"name": name}) for name in names.unique()}
+    labels = frame["db_id"].map({name: say.word("columns.named_n", name=name, n=n) for name, n in sizes.items()})
     rows = frame.assign(run=names, database=labels).sort_values("db_id", kind="stable")
-    return [crossed(rows, [Column("database")], "run", "accuracy_pct", columns)]
+    return [crossed(rows, [Column("database")], "run", "accuracy_pct", {name: share(name) for name in names.unique()})]
 
 
-# -- MMLU ----------------------------------------------------------------------------------------------------------
-
-
-def uneven(frame: "pd.DataFrame") -> bool:
+def uneven(frame: "DataFrame") -> bool:
     """Tell whether the two averages differ; where all subjects have as many questions they are one."""
     return bool((frame["macro_accuracy_pct"] - frame["accuracy_pct"]).abs().max() > 1e-6)
 
 
-def mmlu(frame: "pd.DataFrame", say: Say) -> Sequence[Block]:
+def mmlu(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """All questions, and each category; the macro average where it is another."""
-    macro = [
-        Column("macro", "interval", ("macro_accuracy_pct", "macro_ci_low", "macro_ci_high")),
-        Column(
-            "macro_difference",
-            "interval_pp",
-            ("macro_difference_pp", "macro_difference_ci_low_pp", "macro_difference_ci_high_pp"),
-        ),
-    ]
-    columns = [
-        RIGHT,
-        ACCURACY,
-        *(macro if uneven(frame) else []),
-        Column("generated", "interval", ("accuracy_generated_pct", "generated_ci_low", "generated_ci_high")),
-        Column("invalid", "interval", ("invalid_pct", "invalid_ci_low", "invalid_ci_high")),
-    ]
-    return [
-        Block([*HEADS, *columns], part("category", ALL)),
-        Block([*HEADS, Column("category"), *columns], part("category", ALL, out=True), "categories"),
-    ]
+    shown = columns(f"right accuracy {'macro macro_difference' if uneven(frame) else ''} generated invalid")
+    category = Block([*RUN, COLUMNS["category"], *shown], part("category", ALL, out=True), "categories")
+    return [Block([*RUN, *shown], part("category", ALL)), category]
 
 
-def mmlu_facts(frame: "pd.DataFrame", say: Say) -> dict[str, Any]:
-    """Over how many subjects is averaged, and whether a base was not asked anew."""
-    return {
-        "unasked": bool(is_prompted(frame).any()),
-        "averages": uneven(frame),
-        "subjects": int(frame["subjects"].max()),
-    }
+def mmlu_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
+    """Whether a base was not asked anew, and over how many subjects is averaged."""
+    asked = {"unasked": bool(is_prompted(frame).any())}
+    return asked | {"averages": uneven(frame), "subjects": int(frame["subjects"].max())}
 
 
-# -- errors, gained and lost ---------------------------------------------------------------------------------------
-
-
-def errors(frame: "pd.DataFrame", say: Say) -> Sequence[Block]:
+def errors(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """A column for each class that occurs."""
-    occur = set(frame.loc[frame["n"] > 0, "error_class"])
-    columns = {name: Column("named", "count", fill={"name": f"`{name}`"}) for name in CLASSES if name in occur}
-    return [crossed(frame, HEADS, "error_class", "n", columns)]
+    occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
+    return [crossed(frame, RUN, "error_class", "n", occur)]
 
 
-def confusion(frame: "pd.DataFrame", say: Say) -> Sequence[Block]:
+def confusion(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """A block for each adapter; none of too many."""
     runs = frame.groupby(["model", "variant"], sort=False)
-    blocks = []
-    for (model, variant), rows in runs if len(runs) <= MOST_CONFUSIONS else ():
-        became = set(rows["tuned_class"])
-        columns = {name: Column("named", "count", fill={"name": f"`{name}`"}) for name in CLASSES if name in became}
-        ordered = rows.sort_values("base_class", key=lambda names: names.map(CLASSES.index), kind="stable")
-        block = crossed(ordered, [Column("base_class", "code")], "tuned_class", "n", columns)
-        blocks.append(replace(block, above="run", fill={"model": model, "variant": variant}))
-    return blocks
+    heads = [Column("base_class", "code")]
+    return [
+        replace(
+            crossed(rows, heads, "tuned_class", "n", class_columns(set(rows["tuned_class"]))),
+            above="run",
+            fill={"model": model, "variant": variant},
+        )
+        for (model, variant), rows in (runs if len(runs) <= MOST_CONFUSIONS else ())
+    ]
 
 
-def confusion_facts(frame: "pd.DataFrame", say: Say) -> dict[str, Any]:
+def confusion_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
     """How many adapters there are."""
     adapters = len(frame[["model", "variant"]].drop_duplicates())
     many = adapters > MOST_CONFUSIONS
     return {"adapters": adapters, "many": many, "classes": not many}
 
 
-FLIPPED = (
-    *HEADS,
-    Column("measure", "measure", ("measure", "value")),
-    N,
-    *(Column(name, "count") for name in ("both_right", "gained", "lost", "both_wrong")),
-)
-
-
-# -- other tasks, cost, published figures --------------------------------------------------------------------------
-
-
-def scored(frame: "pd.DataFrame") -> "pd.DataFrame":
+def scored(frame: "DataFrame") -> "DataFrame":
     """The rows with the name of each measure, and differences in percentage points."""
     named = [
         f"{row.task}, {row.metric}" + ("" if row.filter == "none" else f" ({row.filter})") for row in frame.itertuples()
     ]
     percent = {f"{name}_pp": 100 * frame[name] for name in ("difference", "ci_low", "ci_high")}
-    return frame.assign(measure=named, **percent)
+    return frame.assign(task_metric=named, **percent)
 
 
-def harness_facts(frame: "pd.DataFrame", say: Say) -> dict[str, str]:
+def harness_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
     """The harness's version, and the examples in the prompts of each task."""
-    tasks = frame.drop_duplicates("task").itertuples()
-    return {
-        "version": str(frame["lm_eval"].iloc[0]),
-        "shots": ", ".join(f"{row.task} {say.count(row.shots)}" for row in tasks),
-        "level": say.level(frame["confidence_level"].iloc[0]),
-    }
+    first, tasks = frame.iloc[0], frame.drop_duplicates("task").itertuples()
+    shots = ", ".join(f"{row.task} {say.count(row.shots)}" for row in tasks)
+    return {"version": str(first["lm_eval"]), "shots": shots, "level": say.level(first["confidence_level"])}
 
 
+# Of each job: heading, format, source. Of answers to MMLU no tokens are counted, and of training no questions.
 COSTS = (
-    ("seconds", "count", "seconds", ("train", "predict_spider", "predict_mmlu")),
-    ("token_rate", "count", "tokens_per_second", ("train", "predict_spider")),
-    ("question_rate", "number", "rows_per_second", ("predict_spider", "predict_mmlu")),
-    ("memory", "gib", "peak_memory_mib", ("train", "predict_spider", "predict_mmlu")),
+    ("seconds", "count", "seconds"),
+    ("token_rate", "count", "tokens_per_second"),
+    ("question_rate", "number", "rows_per_second"),
+    ("memory", "gib", "peak_memory_mib"),
 )
+UNCOUNTED = {("train", "question_rate"), ("predict_mmlu", "token_rate")}
 
 
-def cost(frame: "pd.DataFrame", say: Say) -> Sequence[Block]:
+def cost(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """A row for each run, with what each of its jobs took."""
-    keys = ["model", "variant"]
-    rows = frame[keys].drop_duplicates()
-    columns = []
+    runs = frame.set_index(["model", "variant"])
+    wide, shown = runs[[]][~runs.index.duplicated()], []
     for job, word in say.words["jobs"].items():
-        found = frame[frame["task"] == job]
-        rows = rows.merge(found[[*keys, *(source for _, _, source, _ in COSTS)]], on=keys, how="left").rename(
-            columns={source: f"{job} {source}" for _, _, source, _ in COSTS}
-        )
-        columns += [
+        found = runs[runs["task"] == job]
+        wide = wide.join(found[[source for *_, source in COSTS]].add_prefix(f"{job} "))
+        shown += [
             Column(key, form, (f"{job} {source}",), fill={"job": word})
-            for key, form, source, jobs in COSTS
-            if job in jobs and len(found)
+            for key, form, source in COSTS
+            if len(found) and (job, key) not in UNCOUNTED
         ]
-    hours = ["gpu_hours", "cpu_hours"]
-    sums = frame.groupby(keys, sort=False)[hours].agg(lambda values: values.sum(skipna=False)).reset_index()
-    columns += [Column(key, "hours") for key in hours]
-    return [Block([*HEADS, *columns], lambda _: rows.merge(sums, on=keys))]
+    hours = runs[["gpu_hours", "cpu_hours"]].groupby(level=[0, 1], sort=False).agg(lambda one: one.sum(skipna=False))
+    wide = wide.join(hours).reset_index()
+    return [Block([*RUN, *shown, *columns("gpu_hours cpu_hours")], lambda _: wide)]
 
 
-def cost_facts(frame: "pd.DataFrame", say: Say) -> dict[str, Any]:
+def cost_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
     """All hours, which are not known if one is not; where the work was done; how many jobs were cut off."""
     hours = {name: say.number(frame[name].sum(skipna=False), 2) for name in ("gpu_hours", "cpu_hours")}
-    resumed = int(frame["resumed"].sum())
-    return hours | {
-        "devices": ", ".join(dict.fromkeys(frame["device"])),
-        "unknown": bool(frame["job_seconds"].isna().any()),
-        "resumed": resumed,
-    }
-
-
-PUBLISHED = (
-    Column("where", of=("table",)),
-    Column("variant", of=("shown",)),
-    Column("of", of=("what",)),
-    Column("published", "printed", ("published", "kind", "decimals")),
-    Column("possible", "allowed"),
-    Column("why"),
-    Column("ours", "compared", ("ours", "ci_low", "ci_high", "kind")),
-    Column("right", "counts", ("correct", "n")),
-    Column("difference", "signed", ("difference_pp",)),
-    Column("held", "held", ("published_in_ci",)),
-)
+    unknown, devices = bool(frame["job_seconds"].isna().any()), ", ".join(dict.fromkeys(frame["device"]))
+    return hours | {"devices": devices, "unknown": unknown, "resumed": int(frame["resumed"].sum())}
 
 
 # -- all of them, in the order in which a reader wants them --------------------------------------------------------
 
+COMPARED = columns(
+    "model variant measure_category n_clusters base_tuned difference verdict p_holm p_clustered p_mcnemar detectable "
+    "change gained_lost"
+)
+FLIPPED = columns("model variant measure_value n both_right gained lost both_wrong")
+REPORTED = columns("model variant measure n_clusters base_tuned difference verdict p gained_lost")
+CANDIDATES = columns("model variant gain_change loss_change detectable_loss choice")
+FACTORS = columns("model setting levels measure pairs n_clusters first_second difference verdict p_holm p detectable")
+SEEDS = columns(
+    "model setting measure seeds n_clusters mean sd min_max difference_to_base verdict p_holm seed_sd question_sd "
+    "seed_share"
+)
+HARNESS = columns("model variant task_metric n score stderr difference verdict_alone p_holm")
+PUBLISHED = columns("where shown of published possible why ours right apart held")
 TABLES = (
     Table(
         "recommendation",
         (
-            Block(
-                [*HEADS, MEASURE, CLUSTERS, BASE_TUNED, DIFFERENCE, VERDICT, Column("p", "p"), GAINED_LOST],
-                lambda frame: drawn(frame[frame["half"] == "report"]),
-                "report",
-            ),
-            Block(
-                [
-                    *HEADS,
-                    Column("gain_change", "interval_pp", CHANGE, bar=True),
-                    Column("loss_change", "interval_pp", tuple(f"{name}_mmlu" for name in CHANGE), bar=True),
-                    Column("detectable_loss", "number", ("minimum_detectable_pp",)),
-                    Column("choice", "choice"),
-                ],
-                candidates,
-                "validation",
-            ),
+            Block(REPORTED, lambda frame: drawn(frame[frame["half"] == "report"]), "report"),
+            Block(CANDIDATES, candidates, "validation"),
         ),
-        ("how", "statistics", "few", "both_halves", "spider", "mmlu"),
-        recommended_facts,
+        "how statistics few both_halves spider mmlu",
+        recommendation_facts,
         rule="recommend",
         when="recommend",
     ),
     Table(
         "regression",
-        (
-            Block(COMPARED, part("category", ALL)),
-            Block(COMPARED, part("category", ALL, out=True), "categories"),
-        ),
-        ("spider", "mmlu", "difference", "clusters", "adjusted", "explored", "few"),
+        (Block(COMPARED, part("category", ALL)), Block(COMPARED, part("category", ALL, out=True), "categories")),
+        "spider mmlu difference clusters adjusted explored few",
         regression_facts,
-        empty="no_adapters",
+        "no_adapters",
     ),
-    Table(
-        "exchange",
-        (
-            Block(
-                [
-                    *HEADS,
-                    Column("gain", "interval_pp", ("gain_pp", "gain_ci_low_pp", "gain_ci_high_pp")),
-                    Column("loss", "interval_pp", ("loss_pp", "loss_ci_low_pp", "loss_ci_high_pp")),
-                    Column("rate", "rate", ("exchange_rate", "ci_low", "ci_high", "note")),
-                ]
-            ),
-        ),
-        ("rate", "spider", "mmlu"),
-        empty="no_adapters",
-    ),
+    Table("exchange", (Block(columns("model variant gain loss rate")),), "rate spider mmlu", empty="no_adapters"),
     Table(
         "factors",
-        (
-            Block(
-                [
-                    Column("model"),
-                    Column("setting"),
-                    Column("levels", "change", ("low", "high")),
-                    MEASURE,
-                    Column("pairs", "count"),
-                    CLUSTERS,
-                    Column("first_second", "percents", ("low_accuracy_pct", "high_accuracy_pct")),
-                    DIFFERENCE,
-                    VERDICT,
-                    P_HOLM,
-                    Column("p", "p"),
-                    DETECTABLE,
-                ],
-                lambda frame: frame.assign(setting=frame["axis"].map(setting_name)),
-            ),
-        ),
-        ("pairs", "spider", "mmlu", "few"),
+        (Block(FACTORS, lambda frame: frame.assign(setting=frame["axis"].map(setting_name))),),
+        "pairs spider mmlu few",
         comparisons,
-        empty="empty",
+        "empty",
     ),
-    Table(
-        "seeds",
-        (
-            Block(
-                [
-                    Column("model"),
-                    Column("setting"),
-                    MEASURE,
-                    Column("seeds", "count"),
-                    CLUSTERS,
-                    Column("mean", "number", ("mean_accuracy_pct",)),
-                    Column("sd", "number", ("sd_pp",)),
-                    Column("min_max", "span", ("min_accuracy_pct", "max_accuracy_pct")),
-                    Column(
-                        "difference_to_base", "interval_pp", ("mean_difference_pp", "ci_low_pp", "ci_high_pp"), bar=True
-                    ),
-                    VERDICT,
-                    P_HOLM,
-                    Column("seed_sd", "number", ("seed_sd_pp",)),
-                    Column("question_sd", "number", ("question_sd_pp",)),
-                    Column("seed_share", "count", ("seed_share_pct",)),
-                ]
-            ),
-        ),
-        ("seeds", "spider", "mmlu", "few"),
-        comparisons,
-        empty="empty",
-    ),
-    Table("execution_accuracy", execution_accuracy, ("spider", "wilson", "criteria"), criteria_facts),
-    Table("databases", databases, ("spider", "csv")),
-    Table("mmlu", mmlu, ("mmlu", "unasked", "letters", "averages"), mmlu_facts),
-    Table("errors", errors, ("questions", "classes")),
+    Table("seeds", (Block(SEEDS),), "seeds spider mmlu few", comparisons, "empty"),
+    Table("execution_accuracy", execution_accuracy, "spider wilson criteria", criteria_facts),
+    Table("databases", databases, "spider csv"),
+    Table("mmlu", mmlu, "mmlu unasked letters averages", mmlu_facts),
+    Table("errors", errors, "questions classes"),
     Table(
         "flips",
-        (
-            Block(FLIPPED, part("part", ALL)),
-            Block(FLIPPED, part("part", "hardness", "category"), "parts"),
-        ),
-        ("gained", "spider", "mmlu"),
+        (Block(FLIPPED, part("part", ALL)), Block(FLIPPED, part("part", "hardness", "category"), "parts")),
+        "gained spider mmlu",
         empty="no_adapters",
     ),
-    Table("confusion", confusion, ("questions", "classes", "many"), confusion_facts, empty="no_adapters"),
-    Table(
-        "harness",
-        (
-            Block(
-                [
-                    *HEADS,
-                    Column("measure"),
-                    N,
-                    Column("score", "score"),
-                    Column("stderr", "error"),
-                    DIFFERENCE,
-                    Column("verdict", "verdict", ("verdict",)),
-                    P_HOLM,
-                ],
-                scored,
-            ),
-        ),
-        ("how",),
-        harness_facts,
-        rule="harness_table",
-        when="harness",
-    ),
-    Table("cost", cost, ("hours", "unknown", "resumed"), cost_facts, rule="cost"),
+    Table("confusion", confusion, "questions classes many", confusion_facts, "no_adapters"),
+    Table("harness", (Block(HARNESS, scored),), "how", harness_facts, rule="harness_table", when="harness"),
+    Table("cost", cost, "hours unknown resumed", cost_facts, rule="cost"),
     Table(
         "published",
         (Block(PUBLISHED, above="report"),),
-        ("how", "findings", "stated"),
+        "how findings stated",
         rule="compare_published",
         when="published",
     ),
@@ -577,10 +450,12 @@ FIGURES = (
 )
 
 
-def shown(entries: Sequence[Any], has: Mapping[str, Any], **wanted: str) -> list[str]:
-    """The names of the tables or figures that a study has, and whose fields have the wanted values."""
-    return [
-        one.key
-        for one in entries
-        if (not one.when or has[one.when]) and all(getattr(one, name) == value for name, value in wanted.items())
-    ]
+def names(entries: Sequence[Table | Figure], has: Mapping[str, Any], rule: str = "") -> list[str]:
+    """The names of the tables or figures that a study has, of one rule or of all.
+
+    Args:
+        entries: `TABLES` or `FIGURES`.
+        has: of each condition whether the study meets it.
+        rule: the rule that writes them; all if empty.
+    """
+    return [one.key for one in entries if (not one.when or has[one.when]) and (not rule or one.rule == rule)]

@@ -25,7 +25,7 @@ VERDICTS = {
 
 def missing(value: Any) -> bool:
     """Tell whether a value is None, NaN or pandas' NA."""
-    return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
 
 class Say:

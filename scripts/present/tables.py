@@ -113,7 +113,7 @@ def read(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) ->
         facts["besides"] = say.word(f"tables.{name}.few")
     facts = {key: say.count(value) if type(value) is int and value else value for key, value in facts.items()}
     blocks = table.blocks(frame, say) if callable(table.blocks) else table.blocks
-    notes = [table.empty] if empty else [key for key in table.notes if facts.get(key, True)]
+    notes = [table.empty] if empty else [key for key in table.notes.split() if facts.get(key, True)]
     own = say.words["tables"][name]
     return Sheet(
         name,
@@ -157,7 +157,11 @@ def escape(text: str) -> str:
 def _grid(name: str, block: Block, frame: pd.DataFrame, say: Say, facts: Mapping[str, Any]) -> Grid:
     rows = block.rows(frame)
     headings = [
-        Heading(say.word(f"columns.{column.key}").format(**column.fill), column.key, column.format in WORDS)
+        Heading(
+            say.word(f"columns.{column.heading or column.key}").format(**column.fill),
+            column.key,
+            column.format in WORDS,
+        )
         for column in block.columns
     ]
     cells = [_cells(column, rows, say) for column in block.columns]

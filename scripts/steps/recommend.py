@@ -190,8 +190,8 @@ def divide(spider: pd.DataFrame, mmlu: pd.DataFrame, seed: int) -> dict[str, Hal
     for measure, names, strata in ((SPIDER, spider["db_id"], None), (MMLU, mmlu["subject"], mmlu["category"])):
         if len(names) < 2:
             raise UserError(
-                f"recommend: found {len(names)} questions of {Say('en').measure(measure)}, expected 2 or more: one half "
-                "chooses, the other reports. Take more questions, or write recommend: null."
+                f"recommend: found {len(names)} questions of {Say('en').measure(measure)}, expected 2 or more: one "
+                "half chooses, the other reports. Take more questions, or write recommend: null."
             )
         generator = random.Random(f"{seed} {measure}")
         whole = names.nunique() >= FEWEST[measure]

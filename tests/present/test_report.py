@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import typst
 
+from _study import TABLES as WRITTEN
 from _study import mmlu_records, spider_records, study, with_shots
 from common.files import UserError, write_json
 from custom_metrics.judge import ERROR_CLASSES
@@ -24,9 +25,8 @@ from present.report_render import (
     to_pdf,
 )
 from present.report_text import LANGUAGES, TEXTS, Language, code, text
-from present.sheets import SAME, read_table
-from present.sheets import TABLES as SHEETS
-from report import TABLES, report
+from present.values import SAME, read_table
+from report import report
 from tables import heads_of, tables
 from tasks.records import SPIDER_COLUMNS, read_records
 
@@ -49,8 +49,8 @@ def results(folder, adapters, models=("demo",), made=None):
         records.append(folder / f"runs/{model}/{variant}/spider.csv")
         records[-1].parent.mkdir(parents=True)
         records[-1].write_bytes(path.read_bytes())
-    paths = {name: folder / f"tables/{name}.csv" for name in (*SHEETS, "cost")}
-    tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in SHEETS}, **made)
+    paths = {name: folder / f"tables/{name}.csv" for name in (*WRITTEN, "cost")}
+    tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in WRITTEN}, **made)
     pd.DataFrame([head | COST for head in heads_of(made["runs"])[1]]).to_csv(paths["cost"], index=False)
     (folder / "figures").mkdir()
     picture = typst.compile(b"#set page(width: 400pt, height: 300pt)\nA figure", timestamp=0)
@@ -99,7 +99,7 @@ def results(folder, adapters, models=("demo",), made=None):
             write_json(trained[-1], facts | {"settings": settings, "history": [{"loss": 0.5}]})
     return {
         "outputs": {"report": folder / "report.md", "pdf": folder / "report.pdf"},
-        "tables": {name: paths[name] for name in TABLES},
+        "tables": {name: paths[name] for name in WRITTEN},
         "figures": figures,
         "records": records,
         **{name: folder / f"{name}.json" for name in manifests},

@@ -13,20 +13,20 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from _study import mmlu_records, spider_records, study, table_paths
+from _study import TABLES, mmlu_records, spider_records, study, table_paths
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from custom_metrics.stats import clustered_difference
 from export_recommended import export_recommended
 from llm.load import load_adapter, load_model
 from predict_spider import predict_spider
 from present.report_text import Language
-from present.sheets import BASE_ITSELF, GAINS_LESS, LOSS_OVER_CAP, LOSS_SHOWN, NO_GAIN, RECOMMENDED, TABLES, read_table
+from present.values import BASE_ITSELF, GAINS_LESS, LOSS_OVER_CAP, LOSS_SHOWN, NO_GAIN, RECOMMENDED, read_table
 from recommend import HALVES, choose, compare, divide, recommend
 from soup import soup
 from tables import tables
 from tables_page import tables_page
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
-from tests.analysis.test_tables import STYLE, costs
+from tests.analysis.test_tables import costs
 from tests.present.test_report import part, results, written
 from tiny_model import make_model, render, write_splits
 
@@ -265,7 +265,7 @@ def test_the_page_of_tables_begins_with_it(tmp_path):
     pages = []
     for more in ({}, {"recommendation": tmp_path / "recommendation.csv"}):
         recommend(**made | arguments(tmp_path, max_loss_pp=0))  # so small a cap that it is the base
-        tables_page(csv | more, STYLE, tmp_path / "tables.html", "test")
+        tables_page(csv | more, tmp_path / "tables.html", "test")
         pages.append((tmp_path / "tables.html").read_text(encoding="utf-8"))
     assert "section id=recommendation" not in pages[0]
     assert pages[1].index("section id=recommendation") < pages[1].index("section id=regression")
