@@ -134,7 +134,7 @@ COLUMNS = {
         Column("verdict_alone", "verdict", ("verdict",), "verdict"),
         *(Column(name, "p") for name in ("p", "p_holm", "p_clustered", "p_mcnemar")),
         Column("detectable", "number", ("minimum_detectable_pp",)),
-        Column("detectable_loss", "number", ("minimum_detectable_pp",)),
+        Column("detectable_loss", "number", ("minimum_detectable_pp_mmlu",)),
         Column("change", "signed", ("percent_change",)),
         *(Column(name, "number", (f"{name}_pp",)) for name in ("sd", "seed_sd", "question_sd")),
         Column("seed_share", "count", ("seed_share_pct",)),
@@ -201,8 +201,8 @@ def candidates(frame: "DataFrame") -> "DataFrame":
     """The validation half: a row for each candidate, with both measures."""
     found = drawn(frame[frame["half"].eq("validation") & frame["variant"].ne(BASE)])
     gain, loss = (found[found["measure"] == measure].set_index(["model", "variant"]) for measure in (SPIDER, MMLU))
-    gain = gain.drop(columns="minimum_detectable_pp").join(loss[["minimum_detectable_pp"]])
-    return gain.join(loss[[*CHANGE]], rsuffix="_mmlu").reset_index()
+    loss = loss[[*CHANGE, "minimum_detectable_pp"]].add_suffix("_mmlu")
+    return gain.join(loss).reset_index()
 
 
 def recommendation_facts(frame: "DataFrame", say: Say) -> dict[str, str]:

@@ -26,7 +26,7 @@ from present.report_render import (
 )
 from present.report_text import LANGUAGES, TEXTS, Language, code, text
 from present.values import SAME, read_table
-from report import report
+from report import TABLES, report
 from tables import heads_of, tables
 from tasks.records import SPIDER_COLUMNS, read_records
 
@@ -99,7 +99,7 @@ def results(folder, adapters, models=("demo",), made=None):
             write_json(trained[-1], facts | {"settings": settings, "history": [{"loss": 0.5}]})
     return {
         "outputs": {"report": folder / "report.md", "pdf": folder / "report.pdf"},
-        "tables": {name: paths[name] for name in WRITTEN},
+        "tables": {name: paths[name] for name in TABLES},
         "figures": figures,
         "records": records,
         **{name: folder / f"{name}.json" for name in manifests},
