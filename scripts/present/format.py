@@ -198,3 +198,13 @@ class Say:
         """Return names as a list in a sentence: `a, b and c`; of more than `most`, how many more there are."""
         shown = [*names] if len(names) <= most else [*names[:most], self.word("numbers.more", n=len(names) - most)]
         return f" {self.word('numbers.and')} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def defects(known: Sequence[str], accepted: Sequence[str], say: Say) -> str:
+    """What must stand under every result of a study with known defects, as Markdown; nothing for one without."""
+    text = ""
+    if accepted:
+        text += f"\n**{say.word('defects.accepted', names=', '.join(accepted))} {say.word('defects.where')}**\n"
+    if known:
+        text += f"\n{say.word('defects.known')}:\n\n" + "".join(f"* {sentence}\n" for sentence in known)
+    return text

@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from present.catalogue import TABLES, Block, Column
-from present.format import Say
+from present.format import Say, defects
 from present.values import ALL
 
 # Words stand to the left, numbers to the right.
@@ -137,16 +137,6 @@ def to_markdown(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: 
     parts += [text for block in blocks[1:] for text in block]
     page = "\n\n".join(parts) + "\n"
     return page + defects(shared.get("known_defects", ()), shared.get("accept_defect", ()), say)
-
-
-def defects(known: Sequence[str], accepted: Sequence[str], say: Say) -> str:
-    """What must stand under every result of a study with known defects, as Markdown; nothing for one without."""
-    text = ""
-    if accepted:
-        text += f"\n**{say.word('defects.accepted', names=', '.join(accepted))} {say.word('defects.where')}**\n"
-    if known:
-        text += f"\n{say.word('defects.known')}:\n\n" + "".join(f"* {sentence}\n" for sentence in known)
-    return text
 
 
 def escape(text: str) -> str:

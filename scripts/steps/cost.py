@@ -46,7 +46,7 @@ def cost(
             …/<study>/runs/<model>/<variant>/.
         predict_mmlu: predict_mmlu.json of each run but those with other shots, which have the base's answers.
         csv, md: files to write.
-        known_defects, accept_defect: see `present.tables.defects`.
+        known_defects, accept_defect: see `present.format.defects`.
         language: of the Markdown page.
     """
     _, heads = heads_of(runs)

@@ -11,7 +11,7 @@ import _path  # noqa: F401
 from common.files import UserError, read_json, sha256_file, write_json
 from common.job import job, versions
 from present.format import Say
-from present.tables import defects as defects_of
+from present.format import defects as defects_of
 from study.config import ADAPTER_FILES, BASE, recommended_folder
 
 # The numbers of questions of the official release, whose name and licence the card then gives.
