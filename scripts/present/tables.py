@@ -13,12 +13,12 @@ from tabulate import tabulate
 
 from present.catalogue import TABLES, Block, Column
 from present.format import Say, defects
-from present.values import ALL
+from present.values import ALL, SAME
 
 # Words stand to the left, numbers to the right.
 WORDS = ("text", "code", "measure", "verdict", "choice", "change", "rate", "allowed", "held")
 # What a verdict means for the colour and the sign of its cell.
-TONES = {"better": "up", "higher": "up", "worse": "down", "lower": "down", "not distinguishable at this n": "same"}
+TONES = {"better": "up", "higher": "up", "worse": "down", "lower": "down", SAME: "same"}
 
 
 class Bar(NamedTuple):
