@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 from study import config as _config
 from common.access import check_access, check_harness
 from common.files import UserError
+from present import catalogue
+from present.format import Say
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
 overrides = _config.retype(workflow.config_settings.config)
@@ -41,35 +43,25 @@ FOLDERS = _config.adapter_folders(config)
 SHOTS = {run["variant"] for run in RUNS if "shots" in run.get("point", {})}
 ASKED_MMLU = [run for run in RUNS if run["variant"] not in SHOTS]
 SOUPS = {name: point["of"] for name, point in _config.points(config).items() if "soup" in point}
-# What `tables` and `figures` write, and what each is called in Snakemake's report; the captions have the same names.
-TABLES = {
-    "regression": "Change against the base model",
-    "exchange": "Exchange rate of forgetting for learning",
-    "factors": "Swept settings against each other",
-    "seeds": "Seeds",
-    "execution_accuracy": "Execution accuracy",
-    "databases": "Execution accuracy by database",
-    "mmlu": "MMLU",
-    "errors": "What became of the SQL",
-    "flips": "Answers gained and lost",
-    "confusion": "What became of each class of answers",
+# What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
+KINDS = {kind for run in RUNS for kind in run.get("point", {})}
+SEEDS = config["training"]["seed"]
+HAS = {
+    "recommend": config["recommend"],
+    "harness": HARNESS,
+    "published": PUBLISHED,
+    "seeds": isinstance(SEEDS, list) and len(SEEDS) > 1,
+    **{kind: kind in KINDS for kind in ("strength", "step", "shots")},
 }
-FIGURES = {
-    "tradeoff": "Learning against forgetting",
-    "differences": "Differences against the base model",
-    "hardness": "Accuracy by hardness",
-    "databases": "Accuracy by database",
-    "error_flow": "Error classes, base to tuned",
-    "loss": "Training and validation loss",
-}
-if isinstance(config["training"]["seed"], list) and len(config["training"]["seed"]) > 1:
-    FIGURES["seeds"] = "Spread over seeds"
-if any("strength" in run.get("point", {}) for run in RUNS):
-    FIGURES["strength"] = "Adapter strength"
-if any("step" in run.get("point", {}) for run in RUNS):
-    FIGURES["trajectory"] = "Trajectory of training"
-if SHOTS:
-    FIGURES["shots"] = "Solved examples in the prompt"
+SAY = Say(config["report"]["language"])
+TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
+FIGURES = catalogue.names(catalogue.FIGURES, HAS)
+
+
+def shown(path, words, kind="table"):
+    """Put an output into Snakemake's report, with its title and caption from the words."""
+    labels = {kind: SAY.word(f"{words}.short"), "shows": SAY.word(f"{words}.caption")}
+    return report(path, category=f"{kind.capitalize()}s", labels=labels)
 
 
 def any_of(names):

@@ -7,12 +7,7 @@ rule recommend:
         spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
         mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
     output:
-        csv=report(
-            "<results>/tables/recommendation.csv",
-            caption="captions/recommendation.rst",
-            category="Tables",
-            labels={"table": "Recommendation"},
-        ),
+        csv=shown("<results>/tables/recommendation.csv", "tables.recommendation"),
         md="<results>/tables/recommendation.md",
         decision="<results>/tables/recommendation.json",
     log:

@@ -4,15 +4,7 @@ rule tables:
         spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
         mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
     output:
-        **{
-            name: report(
-                f"<results>/tables/{name}.csv",
-                caption=f"captions/{name}.rst",
-                category="Tables",
-                labels={"table": label},
-            )
-            for name, label in TABLES.items()
-        },
+        **{name: shown(f"<results>/tables/{name}.csv", f"tables.{name}") for name in TABLES},
         **{f"{name}_md": f"<results>/tables/{name}.md" for name in TABLES},
     log:
         "<logs>/tables.log",
@@ -33,12 +25,7 @@ rule cost:
         predict_mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=ASKED_MMLU),
         answers=collect("<results>/runs/{run[model]}/{run[variant]}/spider_answers.jsonl", run=RUNS),
     output:
-        csv=report(
-            "<results>/tables/cost.csv",
-            caption="captions/cost.rst",
-            category="Tables",
-            labels={"table": "Cost"},
-        ),
+        csv=shown("<results>/tables/cost.csv", "tables.cost"),
         md="<results>/tables/cost.md",
     log:
         "<logs>/cost.log",
@@ -55,12 +42,8 @@ rule tables_page:
     input:
         **{
             name: f"<results>/tables/{name}.csv"
-            for name in [
-                *TABLES,
-                "cost",
-                *(["recommendation"] if config["recommend"] else []),
-                *(["harness"] if HARNESS else []),
-            ]
+            for name in catalogue.names(catalogue.TABLES, HAS)
+            if name != "published"
         },
     output:
         page="<results>/tables.html",
@@ -106,15 +89,7 @@ rule figures:
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
     output:
-        **{
-            f"{name}_svg": report(
-                f"<results>/figures/{name}.svg",
-                caption=f"captions/figure_{name}.rst",
-                category="Figures",
-                labels={"figure": label},
-            )
-            for name, label in FIGURES.items()
-        },
+        **{f"{name}_svg": shown(f"<results>/figures/{name}.svg", f"figure_list.{name}", "figure") for name in FIGURES},
         **{f"{name}_pdf": f"<results>/figures/{name}.pdf" for name in FIGURES},
     log:
         "<logs>/figures.log",
@@ -163,7 +138,7 @@ rule report:
         replay_source="<results>/data/replay_source/manifest.json" if REPLAYED else [],
     output:
         report="<results>/report.md",
-        pdf=report("<results>/report.pdf", caption="captions/report.rst", category="Report", labels={"report": "PDF"}),
+        pdf=shown("<results>/report.pdf", "report_file", "report"),
     log:
         "<logs>/report.log",
     conda:
@@ -180,12 +155,7 @@ rule compare_published:
         execution_accuracy="<results>/tables/execution_accuracy.csv",
         mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=TRAINED),
     output:
-        csv=report(
-            "<results>/tables/published.csv",
-            caption="captions/published.rst",
-            category="Tables",
-            labels={"table": "Published figures"},
-        ),
+        csv=shown("<results>/tables/published.csv", "tables.published"),
         md="<results>/tables/published.md",
     log:
         "<logs>/compare_published.log",

@@ -7,6 +7,7 @@ only what a person reads passes through here.
 from collections.abc import Sequence
 from typing import Any
 
+from present.values import ALL, BASE_ITSELF, SAME
 from present.words import read_words
 
 MINUS = "\N{MINUS SIGN}"
@@ -15,15 +16,16 @@ DAGGER = "\N{DAGGER}"
 VERDICTS = {
     "better": "better",
     "worse": "worse",
-    "not distinguishable at this n": "same",
+    SAME: "same",
     "higher": "higher",
     "lower": "lower",
+    BASE_ITSELF: "base",
 }
 
 
 def missing(value: Any) -> bool:
     """Tell whether a value is None, NaN or pandas' NA."""
-    return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
 
 class Say:
@@ -39,7 +41,7 @@ class Say:
         self.language, self.words = language, read_words(language)
 
     def word(self, key: str, /, **values: Any) -> str:
-        """Return the words at a dotted key such as `verdicts.better`, with `values` filled in.
+        """The words at a dotted key such as `verdicts.better`, with `values` filled in.
 
         Raises:
             KeyError: there is no such key.
@@ -50,21 +52,39 @@ class Say:
         return found.format(**values) if values else found
 
     def number(self, value: float, digits: int = 1) -> str:
-        """Return a number with so many decimals; a negative zero has no sign, a missing value is n/a."""
+        """A number with so many decimals; a negative zero has no sign, a missing value is n/a."""
         if missing(value):
             return self.word("numbers.missing")
         text = f"{value:,.{digits}f}"
-        if not float(text.replace(",", "")):
-            text = text.removeprefix("-")
+        return self.marked(text if float(text.replace(",", "")) else text.removeprefix("-"))
+
+    def marked(self, text: str) -> str:
+        """A number as Python writes it with the marks of the language."""
         marks = {",": self.word("numbers.thousands"), ".": self.word("numbers.decimal"), "-": MINUS}
         return "".join(marks.get(letter, letter) for letter in text)
 
+    def score(self, value: float, digits: int = 4) -> str:
+        """A number of unknown size with so many significant digits."""
+        return self.word("numbers.missing") if missing(value) else self.marked(f"{value:.{digits}g}")
+
+    def error(self, value: float) -> str:
+        """A standard error."""
+        return self.score(value, 2)
+
+    def hours(self, value: float) -> str:
+        """A number of hours."""
+        return self.number(value, 3)
+
+    def gib(self, mebibytes: float) -> str:
+        """An amount of memory in GiB."""
+        return self.number(mebibytes / 1024)
+
     def count(self, value: float) -> str:
-        """Return a whole number with its thousands apart."""
+        """A whole number with its thousands apart."""
         return self.number(value, 0)
 
     def signed(self, value: float, digits: int = 1) -> str:
-        """Return a number with its sign; what rounds to zero has none."""
+        """A number with its sign; what rounds to zero has none."""
         text = self.number(value, digits)
         return f"+{text}" if not missing(value) and value > 0 and any(c in "123456789" for c in text) else text
 
@@ -75,8 +95,38 @@ class Say:
             return write(value, digits)
         return f"{write(value, digits)} ({write(low, digits)} {self.word('numbers.to')} {write(high, digits)})"
 
+    def interval_pp(self, value: float, low: float, high: float) -> str:
+        """A difference with its interval, all with their signs."""
+        return self.interval(value, low, high, sign=True)
+
+    def rate(self, value: float, low: float, high: float, why: str) -> str:
+        """A rate with its interval; where there is none, why."""
+        if why:
+            return f"{self.word('numbers.missing')}: {self.words['no_rate'][why]}"
+        return self.interval(value, low, high, digits=2)
+
+    def percents(self, before: float, after: float) -> str:
+        """Two shares, one become the other."""
+        return self.change(self.number(before), self.number(after))
+
+    def change(self, before: str, after: str) -> str:
+        """What became of what."""
+        return f"{before} → {after}"
+
+    def span(self, low: float, high: float) -> str:
+        """A range of numbers."""
+        return f"{self.number(low)} {self.word('numbers.to')} {self.number(high)}"
+
+    def counts(self, part: float, whole: float) -> str:
+        """Two counts, such as the right answers and all."""
+        return f"{self.count(part)} / {self.count(whole)}" if not missing(part) else self.word("numbers.missing")
+
+    def clusters(self, n: float, clusters: float) -> str:
+        """A number of questions and, in brackets, on how many databases or subjects they are."""
+        return f"{self.count(n)} ({self.count(clusters)})"
+
     def p(self, value: float) -> str:
-        """Return a p value: `< 0.001`, `0.042`, `1`."""
+        """A p value: `< 0.001`, `0.042`, `1`."""
         if missing(value):
             return self.word("numbers.missing")
         if value >= 0.9995:
@@ -84,32 +134,77 @@ class Say:
         return ("< " if value < 0.001 else "") + self.number(max(value, 0.001), 3)
 
     def p_is(self, value: float) -> str:
-        """Return a p value as it stands in a sentence: `p = 0.042`, `p < 0.001`."""
+        """A p value as it stands in a sentence: `p = 0.042`, `p < 0.001`."""
         text = self.p(value)
         return f"p {text}" if text.startswith("<") else f"p = {text}"
 
     def level(self, value: float) -> str:
-        """Return a confidence level such as `95%`."""
+        """A confidence level such as `95%`."""
         return f"{100 * value:g}%".replace(".", self.word("numbers.decimal"))
 
     def seconds(self, value: float) -> str:
-        """Return a duration in whole seconds."""
+        """A duration in whole seconds."""
         return self.count(value)
 
     def verdict(self, name: str, unit: str = "") -> str:
-        """Return the words of a verdict, with a dagger where it holds for these databases or subjects alone.
+        """The words of a verdict, with a dagger where it holds for these databases or subjects alone.
 
         Args:
-            name: as the tables have it, a key of `VERDICTS`.
+            name: as the tables have it, a key of `VERDICTS`; none where nothing was compared.
             unit: what was taken as drawn at random; `question` brings the dagger.
 
         Raises:
             KeyError: no verdict has this name.
         """
+        if missing(name) or not name:
+            return ""
         words = self.word(f"verdicts.{VERDICTS[name]}")
         return f"{words} {DAGGER}" if unit == "question" else words
 
+    def choice(self, name: str) -> str:
+        """What is said of a candidate of the recommendation."""
+        return self.words["choices"][name]
+
+    def measure(self, name: str, part: str = ALL) -> str:
+        """The name of a measure, and of the part of its questions."""
+        words = self.words["measures"][name]
+        return words if part in ("", ALL) else f"{words}, {part}"
+
+    def printed(self, value: float, kind: str, decimals: int) -> str:
+        """A figure as a report printed it: a change has its sign."""
+        return (self.signed if kind == "change" else self.number)(value, int(decimals))
+
+    def compared(self, value: float, low: float, high: float, kind: str) -> str:
+        """Our figure beside a printed one; a change has its sign and no interval."""
+        return self.interval(value, low, high, sign=kind == "change")
+
+    def allowed(self, value: bool | None) -> str:
+        """Whether a printed figure is possible, or that this cannot be told."""
+        return self.word("allowed.unknown" if missing(value) else f"allowed.{'yes' if value else 'no'}")
+
+    def held(self, value: bool | None) -> str:
+        """Whether our interval holds a printed figure."""
+        return self.word("numbers.missing" if missing(value) else f"held.{'yes' if value else 'no'}")
+
+    def text(self, value: str) -> str:
+        """A name as it is."""
+        return str(value)
+
+    def code(self, value: str) -> str:
+        """A name as code."""
+        return f"`{value}`"
+
     def listed(self, names: Sequence[str], most: int = 4) -> str:
-        """Return names as a list in a sentence: `a, b and c`; of more than `most`, how many more there are."""
+        """Names as a list in a sentence: `a, b and c`; of more than `most`, how many more there are."""
         shown = [*names] if len(names) <= most else [*names[:most], self.word("numbers.more", n=len(names) - most)]
         return f" {self.word('numbers.and')} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def defects(known: Sequence[str], accepted: Sequence[str], say: Say) -> str:
+    """What must stand under every result of a study with known defects, as Markdown; nothing for one without."""
+    text = ""
+    if accepted:
+        text += f"\n**{say.word('defects.accepted', names=', '.join(accepted))} {say.word('defects.where')}**\n"
+    if known:
+        text += f"\n{say.word('defects.known')}:\n\n" + "".join(f"* {sentence}\n" for sentence in known)
+    return text

@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 
 from common.files import UserError
+from custom_metrics.judge import SEMANTICS
 from present.report_text import Language, Spans, code, joined, text
-from present.sheets import (
+from present.values import (
     ALL,
     BASE,
     GAINS_LESS,
@@ -25,7 +26,6 @@ from present.sheets import (
     RECOMMENDED,
     SAME,
     SEED,
-    SEMANTICS,
     is_prompted,
     setting_name,
 )

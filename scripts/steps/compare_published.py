@@ -11,8 +11,8 @@ from analysis.data import ALL, MMLU, SPIDER, write_table
 from analysis.published import COLUMNS, beside, findings
 from common.files import UserError, atomic_write
 from common.job import job
-from present.published import published_page
-from present.stamp import stamp
+from present.format import Say
+from present.tables import to_markdown
 
 
 def compare_published(
@@ -48,9 +48,35 @@ def compare_published(
     whole = dict.fromkeys(("published_n", "published_correct", "n", "correct"), "Int64")
     write_table(outputs["csv"], pd.DataFrame(rows).reindex(columns=COLUMNS).astype(whole))
     with atomic_write(outputs["md"]) as stream:
-        odd = findings(published, settings["dev_questions"])
-        page = published_page(settings["study"], published, rows, odd, level)
-        stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
+        stream.write(page(rows, settings))
+
+
+def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    """Write the comparison as a page of Markdown; the arguments are those of the step."""
+    published, say = settings["published"], Say(settings["language"])
+    shown = [
+        row
+        | {"shown": row["run"] or row["variant"]}
+        | {"what": say.word(f"tables.published.{row['kind']}", what=f"{named(row['measure'])}, {named(row['column'])}")}
+        for row in rows
+    ]
+    odd = findings(published, settings["dev_questions"])
+    stated = [f"* {one['what']}: {say.number(one['value'], one['decimals'])}" for one in published["stated"]]
+    facts = {
+        **settings,
+        "percent": say.level(settings["confidence_level"]),
+        "report": published["report"],
+        "findings": "\n".join(f"* {sentence}" for sentence in odd),
+        "stated": "\n".join(stated),
+    }
+    beside_ours = ["ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci"]
+    columns = ["table", "shown", "what", "published", "kind", "decimals", "possible", "why", *beside_ours]
+    return to_markdown("published", pd.DataFrame(shown, columns=columns), facts, say)
+
+
+def named(key: str) -> str:
+    """Name a measure or a category as it stands in a sentence."""
+    return "MMLU" if key == "mmlu" else key.replace("_", " ")
 
 
 def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:

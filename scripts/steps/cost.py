@@ -1,7 +1,6 @@
 """Put into one table what each run cost: time, speed and memory of its training and of its answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import _path  # noqa: F401
 from analysis.data import BASE, heads_of, write_table
 from common.files import atomic_write, read_json, read_jsonl
 from common.job import job
-from present.sheets import markdown, sheet
-from present.stamp import stamp
+from present.format import Say
+from present.tables import to_markdown
 
 COLUMNS = (
     "task", "device", "seconds", "job_seconds", "gpu_hours", "cpu_hours", "rows", "rows_per_second",
@@ -53,9 +52,7 @@ def cost(
     frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS])
     write_table(outputs["csv"], frame)
     with atomic_write(outputs["md"]) as stream:
-        one = sheet("cost", frame, None)
-        page = markdown(replace(one, title=f"{one.title}: {settings['study']}"))
-        stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
+        stream.write(to_markdown("cost", frame, settings, Say(settings["language"])))
 
 
 def trained_row(path: str | Path) -> dict[str, Any]:

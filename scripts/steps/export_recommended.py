@@ -10,7 +10,8 @@ from typing import Any
 import _path  # noqa: F401
 from common.files import UserError, read_json, sha256_file, write_json
 from common.job import job, versions
-from present.stamp import stamp
+from present.format import Say
+from present.format import defects as defects_of
 from study.config import ADAPTER_FILES, BASE, recommended_folder
 
 # The numbers of questions of the official release, whose name and licence the card then gives.
@@ -89,7 +90,7 @@ def export_recommended(
                 "files": {path.name: sha256_file(path) for path in sorted(place.iterdir())},
             }
             write_json(place / "recommendation.json", chosen | facts)
-            defects = stamp(known_defects, accept_defect)
+            defects = defects_of(known_defects, accept_defect, Say("en"))
             local = record["source"]
             if not Path(local).is_absolute():
                 local = os.path.relpath(Path(local).resolve(), (folder / place.relative_to(staging)).resolve())

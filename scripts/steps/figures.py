@@ -41,8 +41,10 @@ from present.charts import (
     text_width,
     wrapped,
 )
-from present.sheets import ALL, BASE, HARDNESS, MEASURES, RECOMMENDED, SAME, SEED, is_point, read_table, trained
+from present.values import ALL, BASE, HARDNESS, RECOMMENDED, SAME, SEED, is_point, read_table, trained
+from present.words import read_words
 
+MEASURES = read_words("en")["measures"]
 CHANCE = 25.0
 # More runs than this get a number at the point and a key below the picture; only the Pareto front keeps its crosses.
 MOST_LABELS = 12

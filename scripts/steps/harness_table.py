@@ -14,8 +14,8 @@ from analysis.data import base_of, heads_of, write_table
 from common.files import UserError, atomic_write, read_json
 from common.job import job
 from custom_metrics.stats import clustered_difference
-from present.sheets import markdown, sheet
-from present.stamp import stamp
+from present.format import Say
+from present.tables import to_markdown
 
 COLUMNS = (
     "task", "metric", "filter", "shots", "n", "score", "stderr", "difference", "ci_low", "ci_high", "p", "p_holm",
@@ -66,8 +66,7 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
     frame["confidence_level"] = level
     write_table(outputs["csv"], frame)
     with atomic_write(outputs["md"]) as stream:
-        page = markdown(sheet("harness", frame, None))
-        stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
+        stream.write(to_markdown("harness", frame, settings, Say(settings["language"])))
 
 
 def by_question(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[tuple, Mapping[str, Any]]]:

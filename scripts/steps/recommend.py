@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import _path  # noqa: F401
 from analysis import describe
 from analysis.choose import recommendation
-from analysis.data import MMLU, SPIDER, Results, read_results, write_table
+from analysis.data import MMLU, SPIDER, read_results, write_table
 from common.files import atomic_write, write_json
 from common.job import job
-from present.sheets import Notes, markdown, sheet
-from present.stamp import stamp
+from present.format import Say
+from present.tables import shared_facts, to_markdown
 
 
 def recommend(
@@ -34,14 +32,10 @@ def recommend(
     frame, decided = recommendation(results, settings["max_loss_pp"], settings["seed"])
     write_table(outputs["csv"], frame)
     with atomic_write(outputs["md"]) as stream:
-        stream.write(page(frame, results, settings))
+        say = Say(settings["language"])
+        facts = settings | shared_facts(settings["study"], *describe.questions(results), say)
+        stream.write(to_markdown("recommendation", frame, facts, say))
     write_json(outputs["decision"], decided)
-
-
-def page(frame: pd.DataFrame, results: Results, settings: Mapping[str, Any]) -> str:
-    """Write the table as a page of Markdown."""
-    notes = Notes(settings["study"], *describe.questions(results))
-    return markdown(sheet("recommendation", frame, notes)) + stamp(settings["known_defects"], settings["accept_defect"])
 
 
 if __name__ == "__main__":

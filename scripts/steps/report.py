@@ -12,7 +12,7 @@ from common.files import UserError, atomic_write, read_json
 from common.job import job
 from present.report_content import Facts, content
 from present.report_render import MOST_PAGES, to_markdown, to_pdf
-from present.sheets import BASE, is_point, read_table, trained
+from present.values import BASE, is_point, read_table, trained
 from tasks.records import SPIDER_COLUMNS, read_records
 
 # The tables that the report tells of.

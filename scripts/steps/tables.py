@@ -11,8 +11,8 @@ from analysis import compare, describe
 from analysis.data import MMLU, SPIDER, Results, read_results, write_table
 from common.files import atomic_write
 from common.job import job
-from present.sheets import Notes, markdown, sheet
-from present.stamp import stamp
+from present.format import Say
+from present.tables import shared_facts, to_markdown
 
 # Nothing in these depends on the criterion of the headline.
 UNDER_EVERY_CRITERION = ("mmlu", "errors", "confusion")
@@ -38,11 +38,11 @@ def tables(
     frames = all_tables(results)
     for name, frame in frames.items():
         write_table(outputs[name], frame)
-    notes = Notes(settings["study"], *describe.questions(results))
+    say = Say(settings["language"])
+    facts = settings | shared_facts(settings["study"], *describe.questions(results), say)
     for name, frame in frames.items():
         with atomic_write(outputs[f"{name}_md"]) as stream:
-            page = markdown(sheet(name, frame, notes))
-            stream.write(page + stamp(settings["known_defects"], settings["accept_defect"]))
+            stream.write(to_markdown(name, frame, facts, say))
 
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:

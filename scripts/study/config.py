@@ -406,6 +406,7 @@ def settings(config: dict) -> dict[str, dict]:
         ]
     ]
     defects = _pick(config, "known_defects", "accept_defect")
+    written = {**defects, **_pick(config["report"], "language")}
     replay = config["replay"]
 
     def predict(max_new_tokens: int, names: Iterable[str]) -> dict:
@@ -469,22 +470,22 @@ def settings(config: dict) -> dict[str, dict]:
             # Other examples before questions on databases change nothing here.
             "runs": [run for run in swept if "shots" not in run.get("point", {})],
             **_pick(config["tables"], "confidence_level"),
-            **defects,
+            **written,
         },
         "score_spider": _pick(config["scoring"], "timeout_s"),
         "score_mmlu": {},
         "tables": {
             "study": label(config),
             **config["tables"],
-            **defects,
+            **written,
             "runs": swept,
         },
         "cost": {
-            **defects,
+            **written,
             "study": label(config),
             "runs": swept,
         },
-        "tables_page": {"study": label(config), **defects},
+        "tables_page": {"study": label(config), **written},
         "answers": {
             "study": label(config),
             **_pick(config["tables"], "semantics"),
@@ -507,7 +508,7 @@ def settings(config: dict) -> dict[str, dict]:
             "study": label(config),
             **_pick(config["recommend"], "max_loss_pp", "seed"),
             **config["tables"],
-            **defects,
+            **written,
             "runs": swept,
         },
         "export_recommended": config["recommend"]
@@ -525,7 +526,7 @@ def settings(config: dict) -> dict[str, dict]:
             "dev_questions": spider["counts"]["dev"],
             "confidence_level": config["tables"]["confidence_level"],
             "runs": names,
-            **defects,
+            **written,
         },
     }
     return _sorted(slices)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import typst
 
+from _study import TABLES as WRITTEN
 from _study import mmlu_records, spider_records, study, with_shots, write_tables
 from analysis.data import heads_of
 from common.files import UserError, write_json
@@ -25,8 +26,7 @@ from present.report_render import (
     to_pdf,
 )
 from present.report_text import LANGUAGES, TEXTS, Language, code, text
-from present.sheets import SAME, read_table
-from present.sheets import TABLES as SHEETS
+from present.values import SAME, read_table
 from report import TABLES, report
 from tasks.records import SPIDER_COLUMNS, read_records
 
@@ -49,8 +49,8 @@ def results(folder, adapters, models=("demo",), made=None):
         records.append(folder / f"runs/{model}/{variant}/spider.csv")
         records[-1].parent.mkdir(parents=True)
         records[-1].write_bytes(path.read_bytes())
-    paths = {name: folder / f"tables/{name}.csv" for name in (*SHEETS, "cost")}
-    write_tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in SHEETS}, **made)
+    paths = {name: folder / f"tables/{name}.csv" for name in (*WRITTEN, "cost")}
+    write_tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in WRITTEN}, **made)
     pd.DataFrame([head | COST for head in heads_of(made["runs"])[1]]).to_csv(paths["cost"], index=False)
     (folder / "figures").mkdir()
     picture = typst.compile(b"#set page(width: 400pt, height: 300pt)\nA figure", timestamp=0)
@@ -381,7 +381,7 @@ def harness_csv(path, adapters, scores):
         files.append(path.with_name(f"{run['variant']}.json"))
         found = {"lm_eval": "0.4.13", "shots": dict.fromkeys(scores, 0), "results": results, "samples": samples}
         write_json(files[-1], found)
-    settings = {"runs": runs, "confidence_level": 0.95, "known_defects": [], "accept_defect": []}
+    settings = {"runs": runs, "confidence_level": 0.95, "known_defects": [], "accept_defect": [], "language": "en"}
     harness_table(files, {"csv": path, "md": path.with_suffix(".md")}, settings)
     return path
 

@@ -11,7 +11,9 @@ from common.access import check_harness
 from common.files import UserError, write_json
 from custom_metrics.stats import clustered_difference
 from harness_table import harness_table
-from present.sheets import markdown, read_table, sheet
+from present.format import Say
+from present.tables import to_markdown
+from present.values import read_table
 
 RUNS = [
     {"model": "m", "variant": "base", "settings": {}},
@@ -61,7 +63,7 @@ def test_differences_are_paired(tmp_path):
     assert f"+50.0 (+{100 * expected.low:.1f} to +{100 * expected.high:.1f})" in page
     assert "t 2" in page
     # As the page of all tables reads it.
-    assert markdown(sheet("harness", read_table(tmp_path / "h.csv"), None)) == page
+    assert to_markdown("harness", read_table(tmp_path / "h.csv"), {}, Say("en")) == page
 
 
 def test_a_point_has_one_column_of_shots(tmp_path):

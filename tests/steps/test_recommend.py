@@ -32,12 +32,12 @@ from export_recommended import export_recommended
 from llm.load import load_adapter, load_model
 from predict_spider import predict_spider
 from present.report_text import Language
-from present.sheets import read_table
+from present.values import read_table
 from recommend import recommend
 from soup import soup
 from tables_page import tables_page
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
-from tests.analysis.test_tables import STYLE, costs
+from tests.analysis.test_tables import costs
 from tests.present.test_report import part, results, written
 from tiny_model import make_model, render, write_splits
 
@@ -274,7 +274,7 @@ def test_the_page_of_tables_begins_with_it(tmp_path):
     pages = []
     for more in ({}, {"recommendation": tmp_path / "recommendation.csv"}):
         recommended(tmp_path, made, max_loss_pp=0)  # so small a cap that it is the base
-        tables_page(csv | more, STYLE, tmp_path / "tables.html", "test")
+        tables_page(csv | more, tmp_path / "tables.html", "test")
         pages.append((tmp_path / "tables.html").read_text(encoding="utf-8"))
     assert "section id=recommendation" not in pages[0]
     assert pages[1].index("section id=recommendation") < pages[1].index("section id=regression")

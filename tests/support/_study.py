@@ -4,13 +4,12 @@ import random
 from pathlib import Path
 
 from custom_metrics.compare import SEMANTICS
+from present import catalogue
 from tables import tables
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
 
-TABLES = (
-    "regression", "exchange", "factors", "seeds", "execution_accuracy", "databases", "mmlu", "errors", "flips",
-    "confusion",
-)  # fmt: skip
+# What the rule `tables` writes.
+TABLES = [table.key for table in catalogue.TABLES if table.rule == "tables"]
 HARDNESS = ("easy", "medium", "hard", "extra")
 CATEGORIES = ("stem", "humanities", "social_sciences")
 
@@ -102,7 +101,7 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
 
 def as_inputs(arguments: dict) -> tuple[dict[str, list[Path]], dict]:
     """Return what `study` returned as a step takes it: records by measure, and settings."""
-    settings = {"semantics": "bag", "known_defects": [], "accept_defect": []} | arguments
+    settings = {"semantics": "bag", "known_defects": [], "accept_defect": [], "language": "en"} | arguments
     return {"execution_accuracy": settings.pop("spider"), "mmlu": settings.pop("mmlu")}, settings
 
 

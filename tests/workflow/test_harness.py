@@ -23,7 +23,7 @@ from llm.chat import load_chat
 from llm.load import load_adapter, load_model
 from predict_mmlu import predict_mmlu
 from prepare_mmlu import prepare_mmlu
-from present.sheets import read_table
+from present.values import read_table
 from render_mmlu import render_mmlu
 from study import config as _config
 from tasks import mmlu

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from common.files import read_json, read_jsonl
-from present.sheets import read_table
+from present.values import read_table
 from tests.workflow.test_staleness import ANSWERED, EVERY_RULE, TABLES, chain, jobs
 
 pytestmark = pytest.mark.long

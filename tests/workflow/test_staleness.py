@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from present.sheets import TABLES as WRITTEN
+from _study import TABLES as WRITTEN
 
 # What is made of the tables, and of the answers and times that lie behind them.
 TABLES = {"tables", "tables_page", "figures", "report", "recommend", "export_recommended"}

@@ -1,0 +1,110 @@
+"""Catalogue, words and numbers: what one place names no other lacks, and nobody else writes numbers."""
+
+import ast
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from custom_metrics.judge import ERROR_CLASSES, SEMANTICS
+from present import catalogue
+from present.catalogue import COLUMNS, FIGURES, TABLES, Block, names
+from present.format import Say
+from present.values import CLASSES
+from present.words import LANGUAGES, read_words
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def texts(words, place=""):
+    """Every text of nested words, by its place."""
+    if isinstance(words, dict):
+        return {key: text for name, value in words.items() for key, text in texts(value, f"{place}/{name}").items()}
+    return {place: words}
+
+
+def filled(text):
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+def test_the_languages_have_the_same_words_and_fill_in_the_same():
+    english = texts(read_words("en"))
+    assert all(isinstance(text, str) for text in english.values())
+    for language in LANGUAGES:
+        other = texts(read_words(language))
+        assert other.keys() == english.keys()
+        assert all(filled(other[key]) == filled(text) for key, text in english.items())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_table_and_figure_has_its_words(language):
+    say = Say(language)
+    own = say.words["tables"]
+    assert set(own) == {table.key for table in TABLES}
+    assert set(say.words["figure_list"]) == {figure.key for figure in FIGURES}
+    for table in TABLES:
+        notes = [*table.notes.split(), *([table.empty] if table.empty else [])]
+        assert all(key in own[table.key]["notes"] or key in say.words["notes"] for key in notes)
+        assert set(own[table.key]["notes"]) <= set(notes)
+        assert {"title", "short", "caption"} <= own[table.key].keys()
+        for block in table.blocks if not callable(table.blocks) else []:
+            assert isinstance(block, Block)
+            assert not block.above or block.above in own[table.key]["above"]
+    for column in COLUMNS.values():
+        assert say.word(f"columns.{column.heading or column.key}")
+        assert callable(getattr(say, column.format))
+
+
+def test_criteria_and_classes_are_those_of_the_metric():
+    assert tuple(read_words("en")["criteria"]) == tuple(SEMANTICS)
+    assert CLASSES == ERROR_CLASSES
+
+
+def test_a_study_has_what_it_asks_for():
+    has = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots"), False)
+    assert names(TABLES, has, "tables") == [table.key for table in TABLES if table.rule == "tables"]
+    assert "recommendation" not in names(TABLES, has)
+    assert "recommendation" in names(TABLES, has | {"recommend": True})
+    assert names(FIGURES, has) == [figure.key for figure in FIGURES[:6]]
+    assert names(FIGURES, dict.fromkeys(has, True)) == [figure.key for figure in FIGURES]
+
+
+def test_the_rules_read_the_catalogue_without_pandas():
+    code = "import sys, present.catalogue; sys.exit('pandas' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, check=True)
+    assert catalogue.__doc__
+
+
+# Where a format makes no number of a result, or is to go, and why.
+ALLOWED = {
+    "present/format.py": {",.{digits}f", ".{digits}g", "g"},  # the one place
+    "present/report_text.py": {".{digits}f", ",", "g"},  # goes with the report by templates
+    "steps/export_recommended.py": {"g", ".1f", "+.1f", ".3f"},  # goes with the model card by template
+    "steps/fetch_spider.py": {","},  # how many questions an error found
+    "steps/tables.py": {".10f"},  # a swept setting as it stands in CSV files
+}
+# Numbers in names, such as dev-00042, and bytes.
+PADDED = re.compile(r"#?0\d[dxX]")
+
+
+def formats(path):
+    """The format of every number that a file writes, where it is no plain text."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            found.append(ast.unparse(node.format_spec).removeprefix("f'").removesuffix("'"))
+        elif isinstance(node, ast.Attribute) and node.attr == "format" and isinstance(node.value, ast.Constant):
+            found.append(node.value.value)
+    return found
+
+
+def test_no_number_is_written_elsewhere():
+    found = {
+        f"{folder}/{path.name}": {spec for spec in formats(path) if not PADDED.fullmatch(spec)}
+        for folder in ("present", "steps")
+        for path in sorted((SCRIPTS / folder).glob("*.py"))
+    }
+    assert {name: specs for name, specs in found.items() if specs} == ALLOWED
