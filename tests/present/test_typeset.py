@@ -16,8 +16,8 @@ def test_a_pdf_of_hostile_text_in_every_kind_of_block(tmp_path):
         "<!-- end -->\n\n## {{ x }}\n\n{{ x }} {{ x|code }} **{{ x }}** *{{ x }}*\n\n- {{ x }}\n- {{ x|code }}\n\n"
         "<!-- table -->\n**Table 1.** {{ x }} {{ x|code }}\n\n| {{ x }} | a |\n| :-- | --: |\n"
         "| {{ x|code }} | {{ x }} |\n\n{{ x }}\n<!-- end -->\n\n<!-- pipeline -->\n1. **a** {{ x }} **b** c\n"
-        "2. **d** e\n\n**Fig. 1.** {{ x }}\n<!-- end -->\n\n<!-- entry -->\n{{ x }}\n\n{{ x|fenced }}\n\n{{ x }}\n<!-- end -->"
-        "\n\n{{ x|fenced('sql') }}\n"
+        "2. **d** e\n\n**Fig. 1.** {{ x }}\n<!-- end -->\n\n<!-- entry -->\n{{ x }}\n\n"
+        "{{ x|fenced }}\n\n{{ x }}\n<!-- end -->\n\n{{ x|fenced('sql') }}\n"
     )
     made = environment("en").from_string(page).render(x=HOSTILE)
     kinds = "heading paragraph stamp abstract heading paragraph list table pipeline entry code"
