@@ -12,13 +12,15 @@ from common.files import UserError, atomic_write, read_json
 from common.job import job
 from present.facts import Results, facts
 from present.format import VERDICTS
-from present.sheets import BASE, is_point, is_prompted, read_table, trained
+from present.sheets import BASE, BASE_ITSELF, is_point, is_prompted, read_table, trained
 from present.templates import render
 from present.typeset import MOST_PAGES, SCREEN, ReportSize, fitted_pdf
 from tasks.records import SPIDER_COLUMNS, read_records
 
 # The tables that the report tells of.
 TABLES = ("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost")
+# What stands in place of a verdict where nothing is compared.
+NO_VERDICT = ("", BASE_ITSELF)
 
 
 def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -122,11 +124,12 @@ def check_verdicts(tables: Mapping[str, pd.DataFrame]) -> None:
     Raises:
         UserError: they hold another one.
     """
-    for name in ("regression", "factors"):
-        for verdict in tables[name]["verdict"]:
-            if verdict not in VERDICTS:
+    for name, frame in tables.items():
+        file = "regression" if name in ("points", "prompted") else name
+        for verdict in frame.get("verdict", ()):
+            if verdict not in (*VERDICTS, *NO_VERDICT):
                 raise UserError(
-                    f"tables/{name}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
+                    f"tables/{file}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
                     "Run `snakemake -R tables`."
                 )
 
