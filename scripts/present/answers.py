@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from present.format import Say
-from present.templates import FOLDER, environment
+from present.templates import FOLDER, html_environment
 
 
 def answers_page(say: Say, study: str, defects: Sequence[str], data: Mapping[str, Any]) -> str:
@@ -30,7 +30,7 @@ def answers_page(say: Say, study: str, defects: Sequence[str], data: Mapping[str
     given = {**data, "language": say.language, "words": words}
     text = json.dumps(given, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return (
-        environment(say)
+        html_environment(say)
         .get_template("answers.html.j2")
         .render(
             language=say.language,

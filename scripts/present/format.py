@@ -83,6 +83,10 @@ class Say:
         """A whole number with its thousands apart."""
         return self.number(value, 0)
 
+    def short(self, value: float) -> str:
+        """Return a setting with no more digits than it needs: `0.75`, `12`."""
+        return f"{value:g}".replace("-", MINUS).replace(".", self.word("numbers.decimal"))
+
     def signed(self, value: float, digits: int = 1) -> str:
         """A number with its sign; what rounds to zero has none."""
         text = self.number(value, digits)

@@ -1,7 +1,17 @@
-"""The one Jinja2 environment: what a template may use, and that nothing it is given can break the page."""
+"""The Jinja2 environments: what a template fills in is shown as it is, whatever it says.
 
+A page of HTML has `html_environment`. The templates of report and model card are Markdown: every filled-in value is
+escaped for Markdown (`markdown`), unless a filter has already made Markdown of it (`code`, `fenced`) or Python
+(`literal`). So a model's answer can neither end a table nor open a heading, and as it is a value and no template,
+Jinja2 never reads it.
+"""
+
+import json
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
@@ -10,11 +20,71 @@ from markupsafe import Markup, escape
 from present.format import Say
 
 FOLDER = Path(__file__).parent / "templates"
+FORMATS = ("count", "interval", "level", "number", "p", "p_is", "seconds", "short", "signed", "verdict", "word")
+# Control characters, surrogates, and what is not seen but changes what is: direction, joining, line separators.
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 # Paragraphs, lists and code alone: a name in a note is no link and no emphasis.
 _NOTES = MarkdownIt("zero").enable(["list", "backticks"])
 
 
-def environment(say: Say) -> Environment:
+class Numbers(dict):
+    """The numbers of figures or tables: `table.seeds` is the next free number where it is first named."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = len(self) + 1
+        return self[name]
+
+
+class Part(NamedTuple):
+    """The rows of a table that are shown; `shown` of `all` ranks."""
+
+    rows: Sequence[Mapping[str, Any]]
+    shown: int
+    all: int
+
+
+def fit(rows: Sequence[Mapping[str, Any]], most: int) -> Part:
+    """Choose about `most` rows: those of the first ranks, and those without a rank (`rank` is None)."""
+    ranks = [row["rank"] for row in rows if row["rank"] is not None]
+    each = max((ranks.count(rank) for rank in set(ranks)), default=1)
+    most = max(1, most // each)
+    kept = [row for row in rows if row["rank"] is None or row["rank"] < most]
+    return Part(kept, min(most, len(set(ranks))), len(set(ranks)))
+
+
+def render(template: str, language: str, values: Mapping[str, Any]) -> str:
+    """Fill in a template of `templates/`, with numbers and words in one language.
+
+    Raises:
+        jinja2.UndefinedError: the template names a value that is not there.
+    """
+    page = environment(language).get_template(template).render(table=Numbers(), figure=Numbers(), **values)
+    # Where a condition left lines empty, one of them stays; code blocks are as they are.
+    return (
+        re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|\n{3,}", lambda found: found[0] if found[1] else "\n\n", page).strip() + "\n"
+    )
+
+
+def environment(language: str) -> Environment:
+    """Make the environment: the methods of `Say` and what writes Markdown are its filters, `fit` is a function."""
+    say = Say(language)
+    made = Environment(
+        loader=FileSystemLoader(FOLDER),
+        # With it, text of macros and blocks is known as Markdown; `finalize` escapes all else before Jinja2 would.
+        autoescape=True,
+        finalize=_finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {name: getattr(say, name) for name in FORMATS}
+    made.filters |= {"code": code, "fenced": fenced, "literal": literal}
+    made.filters |= {"listed": partial(listed, say), "shortened": shortened}
+    made.globals |= {"fit": fit, "say": say}
+    return made
+
+
+def html_environment(say: Say) -> Environment:
     """The environment of one language: `say` in every template, HTML escaped, an unknown name an error.
 
     Filters: the methods of `Say`; `note` makes HTML of a note; `inline` of a text with code in backticks.
@@ -32,3 +102,66 @@ def environment(say: Say) -> Environment:
     made.filters["note"] = lambda text: Markup(_NOTES.render(text).strip())
     made.filters["inline"] = lambda text: Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
     return made
+
+
+def listed(say: Say, names: Iterable[Any], most: int = 4, write: Callable[[Any], Any] | None = None) -> Markup:
+    """Write names as a list in a sentence (see `Say.listed`), each as the macro `write` has it."""
+    return Markup(say.listed([_finalize(write(name) if write else name) for name in names], most))
+
+
+def shortened(body: str, most: int = 300) -> str:
+    """Put a text on one line and leave out the end of a long one."""
+    body = " ".join(body.split())
+    return body if len(body) <= most else f"{body[:most]}…"
+
+
+def _finalize(value: Any) -> Markup:
+    return value if isinstance(value, Markup) else Markup(markdown(value))
+
+
+def markdown(body: object) -> str:
+    """Write text as Markdown that shows it as it is, on one line."""
+    body = re.sub(r"([\\`*_\[\]<>#~&!|$])", r"\\\1", visible(str(body)).replace("\n", " "))
+    # At the head of a line these would begin a list or underline a heading.
+    return re.sub(r"^(\s*)(?:([-+=])(?=\s|[-=])|(\d+)(?=[.)]\s))", lambda m: f"{m[1]}{_held(m[2], m[3])}", body)
+
+
+def _held(sign: str | None, digits: str | None) -> str:
+    return f"\\{sign}" if sign else f"{digits}\\"
+
+
+def code(body: object) -> Markup:
+    """Write text as inline code, whatever backticks it holds; with a bar, which would end a cell, as plain text."""
+    body = visible(str(body)).replace("\n", " ")
+    if "|" in body:
+        return Markup(markdown(body))
+    ticks = "`" * (1 + max(map(len, re.findall("`+", body)), default=0))
+    space = " " if body[:1] in ("", "`", " ") or body[-1:] in ("`", " ") else ""
+    return Markup(f"{ticks}{space}{body or ' '}{space}{ticks}")
+
+
+def fenced(body: str, language: str = "text", most: int | None = None) -> Markup:
+    """Write text as a code block that nothing in the text can close; of a long one the first `most` characters."""
+    body = visible(body if most is None or len(body) <= most else body[:most] + "…")
+    ticks = "`" * (1 + max([2, *map(len, re.findall("`+", body))]))
+    return Markup(f"{ticks}{language}\n{body}\n{ticks}")
+
+
+def literal(value: Any) -> Markup:
+    """Write text, a number or a list of them as Python code, text in double quotes."""
+    return Markup(json.dumps(value, ensure_ascii=False))
+
+
+def visible(body: str) -> str:
+    """Write characters that cannot be shown or encoded as `\\uXXXX`; newlines and tabs stay.
+
+    Signs that turn the direction of writing are among them: they would turn what follows the text as well.
+    """
+    body = body.replace("\r\n", "\n").replace("\r", "\n")
+    return _HIDDEN.sub(lambda found: escaped(found[0]), body)
+
+
+def escaped(character: str) -> str:
+    """Write a character as `\\uXXXX` or `\\UXXXXXXXX`."""
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

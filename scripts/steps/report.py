@@ -1,7 +1,7 @@
 """Write the technical report of a study from its results alone, as Markdown and as PDF."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,111 +10,82 @@ import pandas as pd
 import _path  # noqa: F401
 from common.files import UserError, atomic_write, read_json
 from common.job import job
-from present.report_content import Facts, content
-from present.report_render import MOST_PAGES, to_markdown, to_pdf
-from present.values import BASE, is_point, read_table, trained
+from present.facts import Results, facts
+from present.format import VERDICTS
+from present.templates import render
+from present.typeset import MOST_PAGES, SCREEN, ReportSize, fitted_pdf
+from present.values import BASE, BASE_ITSELF, is_point, is_prompted, read_table, trained
 from tasks.records import SPIDER_COLUMNS, read_records
 
 # The tables that the report tells of.
 TABLES = ("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost")
+# What stands in place of a verdict where nothing is compared.
+NO_VERDICT = ("", BASE_ITSELF)
 
 
-def report(
-    outputs: Mapping[str, str | Path],
-    tables: Mapping[str, str | Path],
-    figures: Sequence[str | Path],
-    records: Sequence[str | Path],
-    spider: str | Path,
-    mmlu_source: str | Path,
-    splits: str | Path,
-    suite: str | Path,
-    models: Sequence[str | Path],
-    audits: Sequence[str | Path],
-    dev_prompts: Sequence[str | Path],
-    mmlu_prompts: Sequence[str | Path],
-    train: Sequence[str | Path],
-    answers_reports: Sequence[str | Path],
-    template: str | Path,
-    study: str,
-    semantics: str,
-    language: str = "en",
-    face: str = "corrected",
-    scale: str = "full",
-    known_defects: Sequence[str] = (),
-    accept_defect: Sequence[str] = (),
-    recommendation: str | Path | None = None,
-    harness: str | Path | None = None,
-    own_prompts: Sequence[str] = (),
-    replay: str | Path | None = None,
-    replay_source: str | Path | None = None,
-) -> None:
+def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write the report.
 
     Args:
         outputs: the files to write, `report` (Markdown) and `pdf`.
-        tables: what `tables` and `cost` wrote, the CSV files by name: those of `TABLES`.
-        figures: what `figures` drew, as PDF, named after the figure, with an SVG of the same name beside each.
-        records: spider.csv of each run, in …/<model>/<variant>/, in the order of the tables.
-        spider, mmlu_source, splits, suite: manifests of `fetch_spider`, `fetch_mmlu`, `prepare_spider`, `prepare_mmlu`.
-        models: records of `fetch_model`.
-        audits: reports of `audit_labels`, in …/<model>/.
-        dev_prompts, mmlu_prompts: reports of `render_spider` and `render_mmlu`, in …/<model>/prompts/.
-        train: reports of `train`, in …/<model>/<variant>/.
-        answers_reports: reports of `predict_spider` and `predict_mmlu`, in …/<model>/<variant>/.
-        template: how the PDF looks, in typst.
-        semantics: the headline's, as in the tables.
-        language: en or pt.
-        face, scale: which of the study's faces and scales was run.
-        known_defects, accept_defect: what is said of the method, and which failures of the audit it ran with.
-        recommendation, harness: what `recommend` and `harness_table` wrote (CSV), of a study that has it.
-        own_prompts: the variants whose Spider prompts are not those of the adapters.
-        replay, replay_source: manifests of `prepare_replay` and `fetch_replay`; None if no adapter replays rows.
+        inputs: as the rule names them, what is of several runs or models as lists: the CSV files of `TABLES`,
+            `recommendation` and `harness` (empty in a study without), `figures` (PDF, an SVG beside each), `records`
+            (spider.csv of each run), the manifests `spider`, `mmlu_source`, `splits`, `suite`, and `replay` and
+            `replay_source` (empty without replay), and the reports `models`, `audits`, `dev_prompts`, `mmlu_prompts`,
+            `train`, `answers_reports`. Model and variant are the folders they lie in.
+        settings: `language`, and what `Results.settings` names.
 
     Raises:
-        UserError: two runs of a model were given different prompts, and the study does not say so.
+        UserError: two runs of a model were given different prompts and the study does not say so; a table holds a
+            verdict that is not known here.
     """
-    answers = {(*run_of(path), Path(path).stem): read_json(path) for path in answers_reports}
-    check_prompts(answers, own_prompts)
-    read = {name: read_table(path) for name, path in tables.items()}
-    facts = Facts(
-        study=study,
-        face=face,
-        scale=scale,
-        semantics=semantics,
-        known_defects=known_defects,
-        accept_defect=accept_defect,
-        own_prompts=own_prompts,
-        tables={name: trained(frame) for name, frame in read.items()},
-        points=read["regression"][is_point(read["regression"])],
-        recommendation=read_table(recommendation) if recommendation else None,
-        harness=trained(read_table(harness)) if harness else None,
-        shots=own_shots(read["execution_accuracy"]),
-        figures={Path(path).stem: Path(path) for path in figures},
-        records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in records},
-        spider=read_json(spider),
-        mmlu=read_json(mmlu_source),
-        splits=read_json(splits),
-        suite=read_json(suite),
-        models=[read_json(path) for path in models],
-        audits={Path(path).parent.name: read_json(path) for path in audits},
-        dev_prompts={Path(path).parts[-3]: read_json(path) for path in dev_prompts},
-        mmlu_prompts={Path(path).parts[-3]: read_json(path) for path in mmlu_prompts},
-        train={run_of(path): read_json(path) for path in train},
-        answers=answers,
-        replay=read_json(replay) if replay else None,
-        replay_source=read_json(replay_source) if replay_source else None,
-    )
-    made = content(facts, language)
-    folder = Path(outputs["report"]).parent
-    drawn = os.path.relpath(Path(figures[0]).parent, folder) if figures else "."
+    results = read_results(outputs, inputs, settings)
+    check_prompts(results)
+    check_verdicts(results.tables)
+    values, language = facts(results), settings["language"]
+
+    def page(size: ReportSize) -> str:
+        return render(f"report.{language}.md.j2", language, values | {"size": size})
+
     with atomic_write(outputs["report"]) as stream:
-        stream.write(to_markdown(made, language, drawn))
-    pdf, pages = to_pdf(made, language, template)
+        stream.write(page(SCREEN))
+    pdf, pages = fitted_pdf(page, Path(outputs["report"]).parent, language)
     print(f"{outputs['pdf']}: {pages} pages")
     if pages > MOST_PAGES:
         print(f"WARNING: {pages} pages, expected at most {MOST_PAGES}: the study has too many models or defects.")
     with atomic_write(outputs["pdf"], "wb") as stream:
         stream.write(pdf)
+
+
+def read_results(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Results:
+    """Read what the report is made of; see `report`."""
+    read = {name: read_table(inputs[name]) for name in TABLES}
+    points = read["regression"][is_point(read["regression"])]
+    tables = {name: trained(frame) for name, frame in read.items()}
+    tables["points"] = points[(points["category"] == "aggregate") & ~is_prompted(points)]
+    tables["prompted"] = points[is_prompted(points)]
+    if inputs.get("recommendation"):
+        tables["recommendation"] = read_table(inputs["recommendation"])
+    if inputs.get("harness"):
+        tables["harness"] = trained(read_table(inputs["harness"]))
+    here = Path(outputs["report"]).parent
+    manifests = ("spider", "mmlu_source", "splits", "suite", "replay", "replay_source")
+    return Results(
+        settings=settings,
+        tables=tables,
+        shots=own_shots(read["execution_accuracy"]),
+        figures={Path(path).stem: os.path.relpath(Path(path).with_suffix(".svg"), here) for path in inputs["figures"]},
+        records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in inputs["records"]},
+        manifests={name: read_json(inputs[name]) for name in manifests if inputs.get(name)},
+        models=[read_json(path) for path in inputs["models"]],
+        audits={Path(path).parent.name: read_json(path) for path in inputs["audits"]},
+        prompts={
+            task: {Path(path).parts[-3]: read_json(path) for path in inputs[f"{task}_prompts"]}
+            for task in ("dev", "mmlu")
+        },
+        train={run_of(path): read_json(path) for path in inputs["train"]},
+        answers={(*run_of(path), Path(path).stem): read_json(path) for path in inputs["answers_reports"]},
+    )
 
 
 def run_of(path: str | Path) -> tuple[str, str]:
@@ -128,7 +99,7 @@ def own_shots(accuracy: pd.DataFrame) -> int | None:
     return int(found.iloc[0]) if len(found) else None
 
 
-def check_prompts(answers: Mapping[tuple[str, str, str], Mapping[str, Any]], own_prompts: Sequence[str]) -> None:
+def check_prompts(results: Results) -> None:
     """Check that all variants of a model answered the same prompts.
 
     Raises:
@@ -136,10 +107,10 @@ def check_prompts(answers: Mapping[tuple[str, str, str], Mapping[str, Any]], own
             looked at.
     """
     found: dict[tuple[str, str], str] = {}
-    for (model, variant, task), facts in answers.items():
-        if variant in own_prompts and task == "predict_spider":
+    for (model, variant, task), answers in results.answers.items():
+        if variant in results.settings["own_prompts"] and task == "predict_spider":
             continue
-        sha256 = facts["prompts_sha256"]
+        sha256 = answers["prompts_sha256"]
         if found.setdefault((model, task), sha256) != sha256:
             raise UserError(
                 f"{model}/{variant}/{task}.json, prompts_sha256: found {sha256}, expected {found[model, task]} as for "
@@ -147,13 +118,22 @@ def check_prompts(answers: Mapping[tuple[str, str, str], Mapping[str, Any]], own
             )
 
 
+def check_verdicts(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Check that the tables hold verdicts that the report has words for.
+
+    Raises:
+        UserError: they hold another one.
+    """
+    for name, frame in tables.items():
+        file = "regression" if name in ("points", "prompted") else name
+        for verdict in frame.get("verdict", ()):
+            if verdict not in (*VERDICTS, *NO_VERDICT):
+                raise UserError(
+                    f"tables/{file}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
+                    "Run `snakemake -R tables`."
+                )
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        inputs = {name: value for name, value in snakemake.input.items() if name not in TABLES}
-        report(
-            outputs=dict(snakemake.output.items()),
-            tables={name: snakemake.input[name] for name in TABLES},
-            template=Path(__file__).resolve().parents[2] / "resources" / "report" / "report.typ",
-            **inputs,
-            **snakemake.params.settings,
-        )
+        report(dict(snakemake.output.items()), dict(snakemake.input.items()), snakemake.params.settings)

@@ -9,7 +9,7 @@ from common.job import job
 from present import tables
 from present.catalogue import TABLES
 from present.format import Say
-from present.templates import environment
+from present.templates import html_environment
 from present.values import BASE, read_table, trained
 
 
@@ -35,7 +35,7 @@ def tables_page(
         "intervals": facts["percent"],
     }
     text = (
-        environment(say)
+        html_environment(say)
         .get_template("tables.html.j2")
         .render(
             sheets=[tables.read(name, frame, facts, say) for name, frame in frames.items()],

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -31,14 +32,14 @@ from custom_metrics.stats import clustered_difference
 from export_recommended import export_recommended
 from llm.load import load_adapter, load_model
 from predict_spider import predict_spider
-from present.report_text import Language
+from present.format import Say
 from present.values import read_table
 from recommend import recommend
 from soup import soup
 from tables_page import tables_page
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
 from tests.analysis.test_tables import costs
-from tests.present.test_report import part, results, written
+from tests.present.test_report import HEADINGS, part, results, written
 from tiny_model import make_model, render, write_splits
 
 SPIDER, MMLU = "execution_accuracy", "mmlu"
@@ -241,28 +242,33 @@ def test_prompts_alone_and_strength_0_are_no_candidates(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("language", "max_loss_pp", "loss"), [("en", None, "recommend_no_loss"), ("pt", 2.5, "recommend_cap")]
+    ("language", "max_loss_pp", "loss", "base", "to"),
+    [
+        ("en", None, "its loss of MMLU must not be distinguishable.", "none passes", "to"),
+        ("pt", 2.5, "sua perda em MMLU, pelo intervalo de 95%, deve ser de no máximo 2,5 pp.", "nenhum passa", "a"),
+    ],
 )
-def test_the_report_says_what_the_report_half_says(tmp_path, language, max_loss_pp, loss):
+def test_the_report_says_what_the_report_half_says(tmp_path, language, max_loss_pp, loss, base, to):
     made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
     recommended(tmp_path, made, max_loss_pp=max_loss_pp)
     page, _ = written(
         results(tmp_path, 3, made=made, models=("llama", "gemma")),
+        {"recommendation": tmp_path / "recommendation.csv"},
         language=language,
-        recommendation=tmp_path / "recommendation.csv",
     )
-    own, say = part(page, "recommendation", language), Language(language)
-    assert say.plain(loss, cap="2.5" if language == "en" else "2,5", level="95%") in own
+    own, say = part(page, "recommendation", language), Say(language)
+    assert loss in own
     for one in read_json(tmp_path / "recommendation.json"):
         found = one["report"]["figures"][SPIDER]
         if one["variant"] == "base":
-            assert say.plain("recommend_base", n=3, model=one["model"]) in own.replace("`", "")
+            assert re.search(rf"\w+ 3 candidat\w+ \w+ {one['model']} {base}", own.replace("`", ""))
         else:
-            figures = (found["difference_pp"], found["ci_low_pp"], found["ci_high_pp"])
+            value, low, high = (say.signed(found[key]) for key in ("difference_pp", "ci_low_pp", "ci_high_pp"))
             assert f"`{one['model']} {one['variant']}`" in own
-            assert say.change(*figures) in own
+            verdict = say.verdict(found["verdict"], found["unit"])
+            assert f"{value} pp, {low} {to} {high} ({verdict})" in own
     without, _ = written(results(tmp_path / "without", 3, models=("llama", "gemma")), language=language)
-    assert say.plain("recommendation") not in without
+    assert f"### {HEADINGS['recommendation'][language == 'pt']}" not in without
 
 
 def test_the_page_of_tables_begins_with_it(tmp_path):
@@ -338,17 +344,18 @@ def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",
     ]
     write_json(folder / "decision.json", decided)
     prompts = [made / f"runs/{model}/prompts/dev.json" for model in models]
+    if not (folder / "runs").exists():
+        (folder / "runs").symlink_to(made / "runs")
     settings = {"study": "test", "folders": FOLDERS, "merge": False, "merge_adapters": False}
-    export_recommended(
-        decision=folder / "decision.json",
-        runs=made / "runs",
-        records=records or [made / f"{model}.json" for model in models],
-        prompts=prompts,
-        base_prompts=prompts,
-        spider=made / "spider.json",
-        folder=folder / "recommended",
-        **settings | {"precisions": dict.fromkeys(models, "fp32")} | others,
-    )
+    settings |= {"precisions": dict.fromkeys(models, "fp32"), "known_defects": [], "accept_defect": []}
+    inputs = {
+        "decision": folder / "decision.json",
+        "records": records or [made / f"{model}.json" for model in models],
+        "prompts": prompts,
+        "base_prompts": prompts,
+        "spider": made / "spider.json",
+    }
+    export_recommended(inputs, folder / "recommended", settings | others)
     return folder / "recommended"
 
 
@@ -449,7 +456,7 @@ def test_the_code_of_the_card_finds_a_base_model_that_the_study_names_from_its_o
 
 
 def test_the_code_of_the_card_of_a_4_bit_model_computes_what_was_evaluated(made, tmp_path, monkeypatch, repo):
-    # bitsandbytes also computes on a CPU, with matrices larger than the tiny model's; the workflow itself wants a card.
+    # bitsandbytes also computes on a CPU, with matrices larger than the tiny model's; the workflow itself wants a GPU.
     model, adapter = repo / "resources/demo/model", tmp_path / "made/runs/tiny/lr0.1/adapter"
     shutil.copytree(made, tmp_path / "made")
     write_json(tmp_path / "made/tiny.json", read_json(made / "tiny.json") | {"source": str(model), "path": str(model)})
@@ -501,14 +508,30 @@ def test_several_models_have_a_folder_each(made, tmp_path):
 def test_a_missing_adapter_leaves_no_folder(made, tmp_path):
     with pytest.raises(UserError, match=r"adapter_config\.json: no such file"):
         export(made, tmp_path, "lr0.1", folders={"lr0.1": "gone/adapter"})
-    assert [path.name for path in tmp_path.iterdir()] == ["decision.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decision.json", "runs"]
 
 
 def test_the_card_says_what_was_measured(made, tmp_path):
     folder = export(made, tmp_path, "lr0.1@0.75", known_defects=["It is a toy."])
     page = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| Spider execution accuracy | 10 (2) | 40.0 | 60.0 | +20.0 (-4.0 to +44.0) | 0.040 | better |" in page
+    assert (
+        "| Spider execution accuracy | 10 (2) | 40.0 | 60.0 | +20.0 (\N{MINUS SIGN}4.0 to +44.0) | 0.040 | better † |"
+        in page
+    )
     assert "at strength 0.3" in page
+    assert "† There are few databases or subjects" in page
     assert "A loss of less than 30.0 pp" in page
     assert "* It is a toy." in page
     assert "example.zip" in page
+
+
+def test_hostile_names_cannot_change_the_card(made, tmp_path):
+    hostile = "a`b|c <i>d</i>\n# e\n```\n$x$ {{ 7 * 7 }}"
+    page = (
+        export(made, tmp_path, "lr0.1", study=hostile, known_defects=[hostile], accept_defect=[hostile]) / "README.md"
+    ).read_text(encoding="utf-8")
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.split("---\n", 2)[2])
+    assert sum(token.type == "heading_open" for token in tokens) == 8
+    assert sum(token.type == "fence" for token in tokens) == 1
+    assert not [token for token in tokens for child in token.children or () if child.type.startswith("html")]
+    assert "49" not in page.replace(sha256_file(tmp_path / "recommended/prompt.txt"), "").partition("## Measured")[0]

@@ -1,0 +1,175 @@
+"""A report's Markdown as PDF, by typst: the very text of report.md, or a shorter one that fits its pages.
+
+`read_blocks` turns Markdown into plain values, which `templates/report.typ` draws. Nothing is ever evaluated by typst:
+texts become its `text` or `raw` elements. Comments such as `<!-- table wide -->` … `<!-- end -->`, which no reader of
+the page sees, say what belongs together and how it is set: `abstract`, `pipeline`, `table`, `figure`, `entry`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typst
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+
+from present.templates import FOLDER, escaped
+
+MOST_PAGES = 10
+REGIONS = {"en": "us", "pt": "br"}
+# What the fonts built into typst can draw: Latin, Greek, Cyrillic, punctuation, currencies, letter-like signs, arrows,
+# mathematics, boxes and shapes. Neither combining marks, which pile up, nor signs that turn the direction of writing.
+_DRAWN = re.compile(
+    r"[\n\x20-\x7e\xa0-\xac\xae-\u024f\u0370-\u03ff\u0400-\u0482\u048a-\u04ff\u1e00-\u1eff"
+    r"\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2100-\u214f\u2190-\u22ff\u2500-\u25ff]"
+)
+
+
+@dataclass(frozen=True)
+class ReportSize:
+    """How much of a report is shown.
+
+    Attributes:
+        rows: rows of a table with one or more of each adapter.
+        failures: adapters in the error analysis.
+        prompt, answer: characters of a prompt, and of a query or an answer.
+        items: entries of a list with one of each adapter or contrast.
+        figure: millimetres that a figure may be high on paper; 0 is the page on the screen, with its links.
+    """
+
+    rows: int
+    failures: int
+    prompt: int
+    answer: int
+    items: int
+    figure: int
+
+
+SCREEN = ReportSize(rows=200, failures=10**9, prompt=6000, answer=1200, items=10**9, figure=0)
+# From roomy to narrow; a PDF has the first with which it has no more than `MOST_PAGES` pages.
+SIZES = (
+    ReportSize(rows=24, failures=5, prompt=3000, answer=700, items=12, figure=225),
+    ReportSize(rows=20, failures=3, prompt=2400, answer=500, items=12, figure=225),
+    ReportSize(rows=14, failures=2, prompt=1600, answer=400, items=8, figure=180),
+    ReportSize(rows=10, failures=1, prompt=1000, answer=300, items=6, figure=120),
+    ReportSize(rows=5, failures=1, prompt=400, answer=160, items=3, figure=80),
+)
+
+
+def fitted_pdf(page: Callable[[ReportSize], str], folder: Path, language: str) -> tuple[bytes, int]:
+    """Make the PDF with the first size that fits `MOST_PAGES` pages, or with the last.
+
+    Args:
+        page: writes the report in a size, as Markdown.
+        folder: where the paths of its figures begin; beside each SVG that it names lies a PDF.
+
+    Returns:
+        the file, equal bytes for equal reports, and the number of its pages.
+    """
+    for size in SIZES:
+        pdf, pages = to_pdf(page(size), folder, language, size.figure)
+        if pages <= MOST_PAGES:
+            break
+    return pdf, pages
+
+
+def to_pdf(markdown: str, folder: Path, language: str, highest: int = 225) -> tuple[bytes, int]:
+    """Typeset a page of Markdown whose figures are at most `highest` mm high; see `fitted_pdf`."""
+    data = {"language": language, "region": REGIONS[language], "highest": highest}
+    data["body"] = [_placed(block, folder) for block in read_blocks(markdown)]
+    inputs = {"report": json.dumps(data)}
+    compiler = typst.Compiler(FOLDER / "report.typ", root="/", ignore_system_fonts=True, sys_inputs=inputs)
+    # The epoch: the date of a report is that of its results, and equal results make equal files.
+    pdf = compiler.compile(format="pdf", timestamp=0)
+    return pdf, json.loads(compiler.query("<pages>", field="value", one=True))
+
+
+def _placed(block: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    if block["kind"] != "figure":
+        return block
+    return {**block, "path": (folder / block["path"]).resolve().with_suffix(".pdf").as_posix()}
+
+
+def read_blocks(markdown: str) -> list[dict[str, Any]]:
+    """Read Markdown as blocks: dicts with a `kind` whose running text is spans, (kind, text) in a row.
+
+    Kinds: heading, paragraph, list, code, stamp (a quotation), and those that comments name.
+    """
+    blocks: list[dict[str, Any]] = []
+    group: dict[str, Any] | None = None
+    for node in SyntaxTreeNode(MarkdownIt("commonmark").enable("table").parse(markdown)):
+        if node.type != "html_block":
+            (blocks if group is None else group["parts"]).append(_block(node))
+            continue
+        kind, *more = node.content.strip().removeprefix("<!--").removesuffix("-->").split()
+        if kind == "end":
+            blocks.append(_joined(group))
+            group = None
+        else:
+            group = {"kind": kind, "wide": "wide" in more, "parts": []}
+    return blocks
+
+
+def _joined(group: dict[str, Any]) -> dict[str, Any]:
+    """Put the parts of a table or a figure into one block, with its caption."""
+    parts = group.pop("parts")
+    if group["kind"] == "table":
+        caption, table, *notes = parts
+        rows = [row[0] for row in table["rows"]]
+        # A thin line where the next adapter begins, in tables that have several rows of each.
+        new = [i for i in range(1, len(rows)) if rows[i] != rows[i - 1]]
+        groups = new if len(new) + 1 < len(rows) else []
+        return table | group | {"caption": caption["body"], "groups": groups, "notes": [n["body"] for n in notes]}
+    if group["kind"] in ("figure", "pipeline"):
+        return parts[0] | group | {"caption": parts[1]["body"]}
+    return group | {"parts": parts}
+
+
+def _block(node: SyntaxTreeNode) -> dict[str, Any]:
+    if node.type == "heading":
+        return {"kind": "heading", "level": int(node.tag[1]), "body": _spans(node)}
+    if node.type == "fence":
+        return {"kind": "code", "body": drawable(node.content.removesuffix("\n"))}
+    if node.type in ("bullet_list", "ordered_list"):
+        return {"kind": "list", "items": [_spans(item) for item in node]}
+    if node.type == "blockquote":
+        return {"kind": "stamp", "parts": [_block(child) for child in node]}
+    if node.type == "table":
+        head, *body = [row.children for part in node for row in part]
+        columns = [
+            {"title": _spans(cell), "align": "right" if "right" in str(cell.attrs.get("style")) else "left"}
+            for cell in head
+        ]
+        return {"kind": "table", "columns": columns, "rows": [[_spans(cell) for cell in row] for row in body]}
+    images = [child for inline in node for child in inline if child.type == "image"]
+    if images:
+        return {"kind": "figure", "path": str(images[0].attrs["src"]), "alt": drawable(images[0].content)}
+    return {"kind": "paragraph", "body": _spans(node)}
+
+
+def _spans(node: SyntaxTreeNode, kind: str = "text") -> list[tuple[str, str]]:
+    """Read running text; neighbours of one kind are one span."""
+    if node.type == "code_inline":
+        return [("code", drawable(node.content))]
+    if node.type == "text":
+        return [(kind, drawable(node.content))]
+    if node.type in ("softbreak", "hardbreak"):
+        return [(kind, " ")]
+    kind = {"strong": "strong", "em": "emph"}.get(node.type, kind)
+    spans: list[tuple[str, str]] = []
+    for child in node:
+        for name, body in _spans(child, kind):
+            if spans and spans[-1][0] == name != "code":
+                spans[-1] = (name, spans[-1][1] + body)
+            elif body:
+                spans.append((name, body))
+    return spans
+
+
+def drawable(body: str) -> str:
+    """Write text with the characters that typst's own fonts have; any other as `\\uXXXX` or `\\UXXXXXXXX`."""
+    body = body.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
+    return "".join(c if _DRAWN.match(c) else escaped(c) for c in body)
