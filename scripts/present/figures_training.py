@@ -73,12 +73,12 @@ def loss(results: Results, say: Say) -> Figure:
         for entry in (*report["history"], *report["eval_history"])
     ]
     figure = new(lines * height, WIDTH if beside > 1 else 5.8, measured=beside < 5)
-    shared = {"sharex": True, "sharey": True, "squeeze": False}
-    grid = figure.subplots(lines, beside, **shared).flat
-    first = grid[0]
-    first.set(xlim=(0, max(report["steps"] for *_, report in reports)), ylim=(0, 1.04 * max(losses, default=1) or 1))
-    numbers(first.xaxis, say, 4)
-    numbers(first.yaxis, say, 5)
+    grid = figure.subplots(lines, beside, squeeze=False).flat
+    # Not shared axes: matplotlib's time for these grows with the square of their number.
+    limits = {
+        "xlim": (0, max(report["steps"] for *_, report in reports)),
+        "ylim": (0, 1.04 * max(losses, default=1) or 1),
+    }
     ranges = loss_ranges(results)
     for number, (axes, (model, _, report)) in enumerate(zip(grid, reports, strict=False)):
         name = shortened(named(runs), 3 * letters)[number]
@@ -86,11 +86,13 @@ def loss(results: Results, say: Say) -> Figure:
         if model in ranges:
             axes.fill_between(*ranges[model], color=RANGE, linewidth=0, zorder=1)
         loss_lines(axes, report, say, 4 if beside < 5 else 2.5)
-        if number + beside >= len(runs):
-            axes.set_xlabel(say.word("figures.loss.step"))
-            axes.tick_params(labelbottom=True)
-        if number % beside == 0:
-            axes.set_ylabel(say.word("figures.loss.loss"))
+        axes.set(**limits)
+        numbers(axes.xaxis, say, 4)
+        numbers(axes.yaxis, say, 5)
+        last, first = number + beside >= len(runs), number % beside == 0
+        axes.tick_params(labelbottom=last, labelleft=first)
+        axes.set_xlabel(say.word("figures.loss.step") if last else "")
+        axes.set_ylabel(say.word("figures.loss.loss") if first else "")
     for axes in figure.axes[len(runs) :]:
         axes.remove()
     evaluated = any(report["eval_history"] for *_, report in reports)

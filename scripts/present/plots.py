@@ -115,7 +115,7 @@ def frame(figure: Figure, title: str, sentences: Iterable[str], entries: Sequenc
         figure.text((left + 0.1) / width, top / height, name, color=colour, va="top")
     engine = figure.get_layout_engine()
     if engine is None:
-        edges = {"left": 0.55 / width, "right": 1 - 0.1 / width, "top": 1 - (head + 0.45) / height}
+        edges = {"left": 0.6 / width, "right": 1 - 0.1 / width, "top": 1 - (head + 0.45) / height}
         figure.subplots_adjust(**edges, bottom=(foot + 0.5) / height, hspace=0.8, wspace=0.15)
     elif figure.axes:
         engine.set(rect=(0, foot / height, 1 - 0.1 / width, body / height))
