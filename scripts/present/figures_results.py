@@ -408,7 +408,7 @@ def error_flow(results: Results, say: Say) -> Figure:
         table = table.replace({"base_class": rare, "tuned_class": rare}, OTHER)
     found = {*table["base_class"], *table["tuned_class"]}
     classes = [name for names in (*ERROR_GROUPS.values(), (OTHER,)) for name in names if name in found]
-    names = [say.word(f"figures.errors.classes.{name}") for name in (*classes, "sum")]
+    names = class_names(classes, say)
     letters = LETTER * max(map(len, names))
     beside = max(1, int(WIDTH / (letters + 0.4 * len(names) + 0.3)))
     lines = -(-len(adapters) // beside)
@@ -416,7 +416,7 @@ def error_flow(results: Results, say: Say) -> Figure:
     grid = figure.subplots(lines, beside, squeeze=False).flat
     for axes, run, name in zip(grid, adapters, shortened(named(adapters), 60), strict=False):
         part = table[(table["model"] == run[0]) & (table["variant"] == run[1])]
-        matrix(axes, part, classes, names)
+        matrix(axes, part, classes, say)
         axes.set_title(name, size=9.5)
     for axes in figure.axes[len(adapters) :]:
         axes.remove()
@@ -424,15 +424,21 @@ def error_flow(results: Results, say: Say) -> Figure:
     return figure
 
 
-def matrix(axes: Axes, table: pd.DataFrame, classes: Sequence[str], names: Sequence[str]) -> None:
+def class_names(classes: Sequence[str], say: Say) -> list[str]:
+    """Return how the classes of answers, and their sum, are called in the figure."""
+    return [say.word(f"figures.errors.classes.{name}") for name in (*classes, "sum")]
+
+
+def matrix(axes: Axes, table: pd.DataFrame, classes: Sequence[str], say: Say) -> None:
     """Draw one adapter's cells: a row a class before, a column a class after, with sums at the ends."""
     counts = table.pivot_table(index="base_class", columns="tuned_class", values="n", aggfunc="sum")
     counts = counts.reindex(index=classes, columns=classes).fillna(0).to_numpy(int)
+    names = class_names(classes, say)
     shares = np.full((len(names), len(names)), np.nan)
     with np.errstate(invalid="ignore"):
         shares[:-1, :-1] = np.where(counts, 0.85 * counts / counts.sum(axis=1, keepdims=True), np.nan)
-    texts = [[str(n) if n else "" for n in row] + [str(sum(row))] for row in counts.tolist()]
-    texts.append([*map(str, counts.sum(axis=0)), ""])
+    texts = [[say.count(n) if n else "" for n in row] + [say.count(sum(row))] for row in counts.tolist()]
+    texts.append([*map(say.count, counts.sum(axis=0)), ""])
     # The sums stand on white.
     shares[:-1, -1] = shares[-1] = 0
     cells(axes, shares, texts, names)
@@ -465,7 +471,7 @@ def outcomes(table: pd.DataFrame, adapters: Sequence[tuple[str, str]], say: Say)
             axes.hlines(row, starts[after], ends[after], color=fill, linewidth=72 * ROW - 4)
             for y, n, start, end in zip(row, here[after], starts[after], ends[after], strict=True):
                 if end - start > 1.5 * len(panels) * (len(str(n)) + 1) and n:
-                    axes.text((start + end) / 2, y, str(n), **MIDDLE, color=ink, size=7.5)
+                    axes.text((start + end) / 2, y, say.count(n), **MIDDLE, color=ink, size=7.5)
         for heading in rows.headings:
             n = sums[before].xs(rows.names[heading]).iloc[0]
             axes.text(1, heading, f"n = {say.count(n)}", va="center", size=8)
