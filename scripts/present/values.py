@@ -11,7 +11,7 @@ ALL = "aggregate"
 SEED = "training.seed"
 HARDNESS = ("easy", "medium", "hard", "extra")
 GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
-SPIDER, MMLU = "execution_accuracy", "mmlu"
+MEASURES = SPIDER, MMLU = "execution_accuracy", "mmlu"
 SAME = "not distinguishable at this n"
 # What the table of `recommend` says of a run on the half of the questions that chooses.
 RECOMMENDED, BASE_ITSELF, GAINS_LESS = "recommended", "the base itself", "gains less"

@@ -6,25 +6,18 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import figures as module
 from _study import draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
 from common.files import UserError
-from figures import (
-    MOST_LABELS,
-    MOST_MATRICES,
-    MOST_PANELS,
-    Words,
-    by_shots,
-    curves,
-    domain,
-    figures,
-    pareto_front,
-    read_points,
-)
-from present.charts import COLOURS, fitted, meet, nearest, place, text_width, wrapped
+from figures import DRAW, figures, read_points, read_results
+from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow, pareto_front
+from present.format import Say
+from present.plots import COLOURS, WIDTH, Results, covers, frame, label, new, percent_limits, shortened
+from present.words import read_words
 
 PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
 TABLES = ("execution_accuracy", "mmlu", "regression", "databases", "confusion", "seeds")
@@ -46,7 +39,7 @@ def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
     folder.mkdir(exist_ok=True)
     paths = table_paths(folder)
     write_tables(outputs=paths, **arguments)
-    inputs = {name: paths[name] for name in TABLES}
+    inputs = {"tables": {name: paths[name] for name in TABLES}}
     inputs["train"] = [
         report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base" and "point" not in run
     ]
@@ -60,8 +53,13 @@ def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
 def texts(path):
     """Return the texts of a picture, which must be no wider than a page allows."""
     root = ElementTree.parse(path).getroot()
-    assert float(root.get("width")) <= 740, path
+    assert float(root.get("width").removesuffix("pt")) <= 72 * WIDTH, path
     return [element.text for element in root.iter() if element.tag.endswith(("text", "tspan")) and element.text]
+
+
+def whole(words):
+    """Return the texts of a picture as one, with the parts of what was broken after hyphens put together."""
+    return " ".join(words).replace("- ", "-")
 
 
 def swept_seeds(folder, rights):
@@ -91,19 +89,19 @@ def test_every_run_is_named_in_every_picture(tmp_path, adapters, models):
     arguments = study(tmp_path, adapters, names)
     _, found = drawn(tmp_path, arguments)
     assert found["tradeoff"].count("base") == models
-    whole = {name: " ".join(words).replace("- ", "-") for name, words in found.items()}
+    whole_of = {name: whole(words) for name, words in found.items()}
     for run in arguments["runs"]:
         if run["variant"] == "base":
             assert "base" in found["hardness"]
             continue
         for name in PICTURES:
-            assert run["variant"] in whole[name], name
-            assert run["model"] in whole[name] or models == 1, name
-    n = "n = 200 Spider questions (bag semantics) and 150 MMLU questions."
+            assert run["variant"] in whole_of[name], name
+            assert run["model"] in whole_of[name] or models == 1, name
+    n = "n = 200 Spider questions (bag criterion) and 150 MMLU questions."
     assert n in found["tradeoff"]
-    assert "Spider execution accuracy (%, bag semantics)" in found["tradeoff"]
+    assert "Spider execution accuracy (%, bag criterion)" in found["tradeoff"]
     for name in ("tradeoff", "hardness", "databases"):
-        assert ("95%" in whole[name] and "bag semantics" in whole[name]) or adapters * models > MOST_PANELS
+        assert ("95%" in whole_of[name] and "bag criterion" in whole_of[name]) or adapters * models > MOST_PANELS
     if not adapters:
         for name in ("differences", "error_flow", "loss"):
             assert len(found[name]) == 2
@@ -119,6 +117,17 @@ def test_bytes_are_the_same_again(tmp_path):
     assert not any(str(tmp_path).encode() in path.read_bytes() for path in again.values())
 
 
+def labelled(points, taken=()):
+    """Write labels at points (in pixels) of a plane; return the boxes of the labels and the axes."""
+    figure = new(400 / 72, 560 / 72)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 560), ylim=(0, 400))
+    frame(figure, "title", [])
+    table = pd.DataFrame(points).assign(ink="black")
+    label(axes, table, taken(axes) if taken else ())
+    return np.array([text.get_window_extent().extents for text in axes.texts]), axes
+
+
 @pytest.mark.parametrize("number", [2, 8, 12, 30])
 def test_no_label_covers_another_or_a_point(number):
     points = [
@@ -126,24 +135,33 @@ def test_no_label_covers_another_or_a_point(number):
         for i in range(number)
     ]
     for point in points:
-        point |= {"x_low": point["x"] - 30, "x_high": point["x"] + 30, "y_low": point["y"] + 40}
-        point |= {"y_high": point["y"] - 40}
-    taken = (460, 0, 560, 30)
-    spots = place(points, 560, 400, [taken])
-    boxes = [spot["box"] for spot in spots]
-    for box, point in zip(boxes, points, strict=True):
-        assert box[0] >= 0 and box[1] >= 0 and box[2] <= 560 and box[3] <= 400
-        assert box[2] - box[0] >= text_width(point["label"])
-        assert not meet(box, taken)
-        assert not any(meet((p["x"] - 5, p["y"] - 5, p["x"] + 5, p["y"] + 5), box) for p in points)
-    assert not any(meet(a, b) for a, b in itertools.combinations(boxes, 2))
+        point |= {"x_low": point["x"] - 30, "x_high": point["x"] + 30, "y_low": point["y"] - 40}
+        point |= {"y_high": point["y"] + 40}
+
+    def corner(axes):
+        return [tuple(axes.transData.transform([(460, 370), (560, 400)]).ravel())]
+
+    boxes, axes = labelled(points, corner)
+    assert len(boxes) == number
+    assert (boxes[:, :2] >= axes.bbox.min).all() and (boxes[:, 2:] <= axes.bbox.max).all()
+    centres = axes.transData.transform([(point["x"], point["y"]) for point in points])
+    assert not covers(boxes, np.hstack([centres - 4, centres + 4])).any()
+    assert not covers(boxes, np.array(corner(axes))).any()
+    # Each covers itself alone.
+    assert (covers(boxes, boxes) == 1).all()
 
 
 def test_a_label_far_from_its_point_has_a_line_to_its_nearest_side():
-    crowd = [{"label": "a", "x": 200 + i, "y": 200, "x_low": None} for i in range(9)]
-    spots = place(crowd, 400, 400)
-    assert any(spot["far"] for spot in spots)
-    assert nearest(0, 5, (10, 0, 20, 10)) == (10, 5)
+    nothing = dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), float("nan"))
+    crowd = [{"label": "abc", "x": 200 + i, "y": 200} | nothing for i in range(9)]
+    boxes, axes = labelled(crowd)
+    centres = axes.transData.transform([(point["x"], point["y"]) for point in crowd])
+    (leads,) = axes.collections
+    assert 0 < len(leads.get_segments()) < len(crowd)
+    for start, end in leads.get_segments():
+        assert np.isclose(centres, start).all(axis=1).any()
+        # On a side of one of the boxes.
+        assert any((box[:2] - 3 <= end).all() and (end <= box[2:] + 3).all() for box in boxes)
 
 
 def test_the_pareto_front_is_of_one_model():
@@ -151,21 +169,22 @@ def test_the_pareto_front_is_of_one_model():
         {"model": model, "x": x, "y": y}
         for model, x, y in [("a", 40, 60), ("a", 50, 60), ("a", 60, 50), ("a", 55, 50), ("b", 10, 10), ("a", 60, 50)]
     ]
-    assert pareto_front(runs) == {1, 2, 4, 5}
+    assert pareto_front(pd.DataFrame(runs)) == [False, True, True, False, True, True]
 
 
 def test_limits_hold_all_intervals():
-    assert domain([20, 40], [30, 50]) == [15, 55]
-    assert domain([0], [4]) == [-3, 20]
-    assert domain([96], [100]) == [80, 103]
+    assert percent_limits([20, 40], [30, 50]) == (15, 55)
+    assert percent_limits([0], [4]) == (-3, 20)
+    assert percent_limits([96], [100]) == (80, 103)
 
 
 def test_long_names_stay_unlike_each_other():
     names = [f"lr0.0001-modules{'q_proj+' * 6}r{i}-{'x' * 30}" for i in (2, 4)]
-    assert len(set(fitted(names, 120))) == 2
-    assert all(text_width(name) <= 120 for name in fitted(names, 120))
-    assert fitted(["short"], 120) == ["short"]
-    assert wrapped("lr0.0001-r8 of all", text_width("lr0.0001-")) == ["lr0.0001-", "r8 of all"]
+    assert len(set(shortened(names, 40))) == 2
+    assert all(len(name) == 40 for name in shortened(names, 40))
+    alike = shortened([*(f"{'x' * 30}{i}{'x' * 30}" for i in (2, 4)), "short"], 20)
+    assert alike == ["1. xxxxxxxx…xxxxxxxx", "2. xxxxxxxx…xxxxxxxx", "short"]
+    assert shortened(["short"], 20) == ["short"]
 
 
 @pytest.mark.parametrize("right", [0, 1])
@@ -218,16 +237,17 @@ def test_rare_classes_are_drawn_as_one():
     classes = ["ok"] * 500 + ["no_sql"] * 497 + ["timeout"] * 2 + ["forbidden"]
     rows = pd.DataFrame({"base_class": classes, "tuned_class": classes}).value_counts().rename("n").reset_index()
     rows = rows.assign(model="m", variant="a", questions=1000)
-    words = module.error_flow(rows, module.Words("en")).to_json()
-    assert "other classes" in words
-    assert "timeout" not in words
-    assert "no SQL" in words
+    nothing = pd.DataFrame()
+    results = Results(nothing, nothing, nothing, nothing, rows, nothing, [])
+    (axes,) = error_flow(results, Say("en")).axes
+    words = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert words == ["right", "no SQL", "other classes", "sum"]
 
 
 def test_many_adapters_have_their_differences_in_cells(tmp_path):
     arguments = study(tmp_path, MOST_PANELS + 1)
     inputs, found = drawn(tmp_path, arguments, ("databases",))
-    table = pd.read_csv(inputs["databases"])
+    table = pd.read_csv(inputs["tables"]["databases"])
     for value in table["difference_pp"].dropna():
         assert f"{value:+.0f}".replace("-", "\u2212").replace("+0", "0") in found["databases"]
 
@@ -249,8 +269,8 @@ def test_seeds_are_drawn_with_their_mean_and_deviation(tmp_path):
     assert {"lr0.001", "seed 1", "seed 2", "seed 3"} <= set(found["seeds"])
     # (25 + 35 + 52.5) / 3 and the deviation with n - 1.
     assert "mean +37.5 pp, SD 13.9 pp" in found["seeds"]
-    assert "mean +0.0 pp, SD 0.0 pp" in found["seeds"]
-    assert any("90% intervals; set semantics" in text for text in found["seeds"])
+    assert "mean 0.0 pp, SD 0.0 pp" in found["seeds"]
+    assert "90% intervals; set criterion" in whole(found["seeds"])
 
 
 def with_points(folder, adapters=2, models=("demo",)):
@@ -290,19 +310,16 @@ def test_strength_and_trajectory(tmp_path, adapters, models, language):
 
 def test_the_curve_goes_through_the_tables_numbers(tmp_path):
     inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 1), ())
-    points = read_points(inputs["execution_accuracy"], inputs["mmlu"])
-    picture = curves(points, "strength", {("demo", "lr0.0001-r8-seed42"): 1.0}, Words("en")).to_dict()
-    panel, _ = picture["vconcat"][1]["hconcat"]
-    line = next(layer for layer in panel["layer"] if layer["mark"]["type"] == "line")
-    data = line.get("data") or panel["data"]
-    rows = json.loads(data["values"] if "values" in data else picture["datasets"][data["name"]])
-    by_name = points.set_index("variant")["x"]
+    results = read_results(inputs["train"], inputs["tables"])
+    panel, *_ = DRAW["strength"](results, Say("en")).axes
+    (line,) = panel.lines
+    by_name = results.points.set_index("variant")["x"]
     name = "lr0.0001-r8-seed42"
-    assert [(row["position"], row["x"]) for row in rows] == [
-        (0, by_name["base"]),
-        *((s, by_name[f"{name}@{s}"]) for s in (0.25, 0.5)),
-        (1.0, by_name[name]),
-        (1.5, by_name[f"{name}@1.5"]),
+    assert line.get_xydata().tolist() == [
+        [0, by_name["base"]],
+        *([s, by_name[f"{name}@{s}"]] for s in (0.25, 0.5)),
+        [1.0, by_name[name]],
+        [1.5, by_name[f"{name}@1.5"]],
     ]
 
 
@@ -312,19 +329,18 @@ def test_the_curve_goes_through_the_tables_numbers(tmp_path):
 def test_examples_in_the_prompt(tmp_path, adapters, models, language):
     arguments = with_shots(study(tmp_path, adapters, models), tmp_path, {0: [0, 1] * 100, 5: [1] * 200})
     inputs, found = drawn(tmp_path / "drawn", arguments, ("shots",), language)
-    points = read_points(inputs["execution_accuracy"], inputs["mmlu"])
-    picture = by_shots(points, Words(language)).to_dict()
-    (panels,) = [row["hconcat"] for row in picture["vconcat"] if "hconcat" in row]
+    results = read_results(inputs["train"], inputs["tables"])
+    panels = DRAW["shots"](results, Say(language)).axes
     for model, panel in zip(models, panels, strict=True):
-        of_layers = [layer.get("data") or panel["data"] for layer in panel["layer"]]
-        of_layers = [json.loads(d["values"] if "values" in d else picture["datasets"][d["name"]]) for d in of_layers]
-        x = points[points["model"] == model].set_index("variant")["x"]
-        expected = [(0, x["base@shots0"]), (3, x["base"]), (5, x["base@shots5"])]
-        assert [(row["shots"], row["x"]) for row in of_layers[-1]] == expected
-        lines = {row["variant"]: row["x"] for row in of_layers[0]} if adapters else {}
-        best = sorted(x[[name for name in x.index if not name.startswith("base")]], reverse=True)[:4]
-        assert list(lines.values()) == best
-        assert all(any(name in text for text in found["shots"]) for name in lines)
+        x = results.points[results.points["model"] == model].set_index("variant")["x"]
+        expected = [[0, x["base@shots0"]], [3, x["base"]], [5, x["base@shots5"]]]
+        line, own, *ends = panel.lines
+        assert line.get_xydata().tolist() == expected
+        assert own.get_xydata().tolist() == expected[1:2]
+        best = x[[name for name in x.index if not name.startswith("base")]].sort_values(ascending=False, kind="stable")
+        assert [end.get_ydata()[0] for end in ends] == best[:4].tolist()
+        assert [text.get_text() for text in panel.texts] == list(best.index[:4])
+        assert {text.get_text() for text in panel.texts} <= set(found["shots"])
     few = {"en": "Lines: the 4 adapters of the highest", "pt": "Linhas: os 4 adaptadores de maior"}[language]
     assert any(few in text for text in found["shots"]) == (adapters > 4)
 
@@ -338,9 +354,14 @@ def test_points_are_in_no_other_picture(tmp_path):
             assert path.read_bytes() == after["outputs"][name].read_bytes(), name
 
 
-def rings(path):
-    """Return the places of the rings in a picture: all that are round, larger than a point and black."""
-    return re.findall(r'translate\(([^)]*)\)" d="M7\.[^"]*" stroke="#222222"', path.read_text())
+def rings(inputs, language):
+    """Return the places of the rings in the plane, and of all its other points."""
+    results = read_results(inputs["train"], inputs["tables"])
+    found = {True: [], False: []}
+    for line in DRAW["tradeoff"](results, Say(language)).axes[0].lines:
+        if line.get_marker() not in ("None", ""):
+            found[line.get_markerfacecolor() == "none"] += line.get_xydata().tolist()
+    return found[True], found[False]
 
 
 @pytest.mark.parametrize(
@@ -353,15 +374,18 @@ def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, wo
     inputs, found = drawn(tmp_path, arguments, ("tradeoff",), language)
     picture = tmp_path / "tradeoff.svg"
     assert word not in found["tradeoff"]
-    assert not rings(picture)
+    assert not rings(inputs, language)[0]
     table = pd.DataFrame({"model": "demo", "variant": [chosen, "soup-all"], "choice": ["recommended", "gains less"]})
     table.to_csv(tmp_path / "recommendation.csv", index=False)
-    figures(**inputs, language=language, recommendation=tmp_path / "recommendation.csv")
+    inputs["tables"]["recommendation"] = tmp_path / "recommendation.csv"
+    figures(**inputs, language=language)
     after = texts(picture)
     assert word in after
-    # In the legend, and around a run's own mark.
-    _, place = rings(picture)
-    assert re.findall(r'translate\(([^)]*)\)" d="M[^7]', picture.read_text()).count(place) == 1
+    # Around the run's own mark.
+    (ring,), points = rings(inputs, language)
+    table = read_points(inputs["tables"]["execution_accuracy"], inputs["tables"]["mmlu"]).set_index("variant")
+    assert ring == table.loc[chosen, ["x", "y"]].tolist()
+    assert points.count(ring) == 1
     # A point of `evaluation` is there if it is the one, and no other is; what was trained is there anyway.
     assert chosen in after
     assert [text for text in after if "@" in text or "soup" in text] == [chosen] * ("@" in chosen)
@@ -379,20 +403,29 @@ def test_portuguese(tmp_path):
         ("none", study(tmp_path / "none", 0), ("tradeoff", "differences", "error_flow", "loss", "seeds")),
     ):
         _, found = drawn(tmp_path / folder, arguments, pictures, "pt", evaluated=True, best=25)
-        words = " ".join(itertools.chain(*found.values()))
+        words = whole(itertools.chain(*found.values()))
         assert not re.search(r"\b(the|of|and|adapters|questions|no run)\b", words), words
         if folder == "few":
             assert "média +30,0 pp, DP 7,1 pp" in words
-    assert list(module.PORTUGUESE) == list(dict.fromkeys(module.PORTUGUESE))
-    for english, portuguese in module.PORTUGUESE.items():
-        assert sorted(re.findall(r"{\w+}", english)) == sorted(re.findall(r"{\w+}", portuguese)), english
+    english, portuguese = (flat(read_words(language)["figures"]) for language in ("en", "pt"))
+    assert list(english) == list(portuguese)
+    for key, words in english.items():
+        assert sorted(re.findall(r"{\w+}", words)) == sorted(re.findall(r"{\w+}", portuguese[key])), key
+
+
+def flat(words, above=""):
+    """Return nested words by their dotted keys."""
+    found = {}
+    for key, value in words.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return found
 
 
 def test_tables_of_other_runs_are_refused(tmp_path):
     a, _ = drawn(tmp_path / "a", study(tmp_path / "a", 1), ())
     b, _ = drawn(tmp_path / "b", study(tmp_path / "b", 2), ())
     with pytest.raises(UserError, match="other runs"):
-        read_points(a["execution_accuracy"], b["mmlu"])
+        read_points(a["tables"]["execution_accuracy"], b["tables"]["mmlu"])
 
 
 def test_drawing_needs_no_model_library():
