@@ -34,7 +34,7 @@ include: "rules/common.smk"
 
 
 pathvars:
-    results=f"results/{_config.label(config)}",
+    results=f"results/{STUDY}",
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
 

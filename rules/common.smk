@@ -1,46 +1,60 @@
-# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/config.py, where tests
-# can reach it.
+# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/, where tests can reach it.
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
-from study import config as _config
 from common.access import check_access, check_harness
 from common.files import UserError
+from study import read as _read, unfold
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
-overrides = _config.retype(workflow.config_settings.config)
+overrides = _read.retype(workflow.config_settings.config)
 if overrides:
     study_file += " with --config"
-rules = Path(workflow.basedir, "rules")
 try:
-    smoke, schema = (_config.read_schema(rules / name) for name in ("smoke.yaml", "config.schema.yaml"))
-    config = _config.resolve(config, overrides, smoke, schema, study_file)
+    config = _read.resolve(config, overrides, study_file)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# Each rule's own slice of the study, the only values its job sees.
-SETTINGS = _config.settings(config)
+# What a rule names by `pick` is all that its jobs see of the study, and all of it whose change makes their outputs
+# stale. So a key belongs to as few rules as can be, and nothing that only concerns evaluation to a rule that leads to
+# training.
+pick = partial(unfold.pick, config)
+STUDY = unfold.label(config)
 # One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
-RUNS = SETTINGS["tables"]["runs"]
-OWN_PROMPTS = _config.own_prompts(config)
+RUNS = unfold.runs(config)
+NAMES = [{"model": run["model"], "variant": run["variant"]} for run in RUNS]
+VARIANTS = unfold.variants(config)
+POINTS = unfold.points(config)
+OWN_PROMPTS = unfold.own_prompts(config)
+DEFECTS = ("known_defects", "accept_defect")
+DECODING = (
+    "inference.batch_size",
+    "inference.merge_adapters",
+    "inference.do_sample",
+    "inference.temperature",
+    "inference.top_p",
+    "inference.seed",
+)
 EVALUATED = config["training"]["eval_strategy"] != "no"
 PUBLISHED = bool(config["published"]["tables"])
 HARNESS = bool(config["evaluation"]["harness"]["tasks"])
 # The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
-ADAPTERS = [run for run in TRAINED if run["variant"] != _config.BASE]
-REPLAYED = any("replay" in settings for found in SETTINGS["train"].values() for settings in found.values())
-FOLDERS = _config.adapter_folders(config)
+ADAPTERS = [run for run in TRAINED if run["variant"] != unfold.BASE]
+REPLAYED = any(unfold.replay_fraction(config, chosen) for chosen in VARIANTS.values())
+REPLAYS_MMLU = config["replay"]["source"] == unfold.AUXILIARY
+FOLDERS = unfold.adapter_folders(config)
 # With other examples in its text-to-SQL prompts, the base model has the answers to MMLU that it has anyway.
 SHOTS = {run["variant"] for run in RUNS if "shots" in run.get("point", {})}
 ASKED_MMLU = [run for run in RUNS if run["variant"] not in SHOTS]
-SOUPS = {name: point["of"] for name, point in _config.points(config).items() if "soup" in point}
+SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point}
 # What `tables` and `figures` write, and what each is called in Snakemake's report; the captions have the same names.
 TABLES = {
     "regression": "Change against the base model",
@@ -79,7 +93,7 @@ def any_of(names):
 
 wildcard_constraints:
     model=any_of(config["models"]),
-    variant=any_of(dict.fromkeys([_config.BASE, *FOLDERS, *OWN_PROMPTS])),
+    variant=any_of(dict.fromkeys([unfold.BASE, *FOLDERS, *OWN_PROMPTS])),
     split="train|validation|dev|dev_shots[0-9]+",
     shots="[0-9]+",
 
@@ -89,7 +103,7 @@ def adapter_files(wildcards):
     if wildcards.variant not in FOLDERS:
         return []
     folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
-    return [f"{folder}/{name}" for name in _config.ADAPTER_FILES]
+    return [f"{folder}/{name}" for name in unfold.ADAPTER_FILES]
 
 
 def spider_prompts(wildcards):
@@ -99,7 +113,7 @@ def spider_prompts(wildcards):
 
 def mmlu_answers(wildcards):
     """Return the answers to MMLU of a variant."""
-    variant = _config.BASE if wildcards.variant in SHOTS else wildcards.variant
+    variant = unfold.BASE if wildcards.variant in SHOTS else wildcards.variant
     return f"<results>/runs/{wildcards.model}/{variant}/mmlu_answers.jsonl"
 
 
@@ -113,13 +127,33 @@ def split_rows(wildcards):
 def soup_files(wildcards):
     """Return the adapters that a soup is made of."""
     folder = f"<results>/runs/{wildcards.model}"
-    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in _config.ADAPTER_FILES]
+    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in unfold.ADAPTER_FILES]
 
 
 def replay_file(wildcards, name):
     """Return a model's file about the rows to replay; nothing for an adapter that replays none."""
-    replayed = "replay" in SETTINGS["train"][wildcards.model][wildcards.variant]
+    replayed = unfold.replay_fraction(config, VARIANTS[wildcards.variant])
     return f"<results>/runs/{wildcards.model}/{name}" if replayed else []
+
+
+def render_settings(wildcards):
+    """Return what the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
+    words = pick("prompt.spider_system as system", "prompt.schema", "prompt.sample_rows", "prompt.style")
+    if wildcards.split in ("train", "validation"):
+        return pick("prompt.train_target", **words)
+    return pick(
+        "spider.dev_questions as questions",
+        "spider.exclude_databases",
+        "inference.spider_max_new_tokens as max_new_tokens",
+        **words,
+    )
+
+
+def loaded(wildcards):
+    """Return how a run's model and adapter are loaded: the precision and, of an interpolation, the strength."""
+    point = POINTS.get(wildcards.variant, {})
+    strength = {"strength": point["strength"]} if "strength" in point else {}
+    return unfold.pick(config["models"][wildcards.model], "precision", **strength)
 
 
 def require_access(models):

@@ -19,7 +19,7 @@ rule tables:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["tables"],
+        settings=pick("tables.semantics", "tables.confidence_level", *DEFECTS, study=STUDY, runs=RUNS),
     script:
         "../scripts/steps/tables.py"
 
@@ -45,7 +45,7 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["cost"],
+        settings=pick(*DEFECTS, study=STUDY, runs=RUNS),
     script:
         "../scripts/steps/cost.py"
 
@@ -69,7 +69,7 @@ rule tables_page:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["tables_page"],
+        settings=pick(*DEFECTS, study=STUDY),
     script:
         "../scripts/steps/tables_page.py"
 
@@ -89,7 +89,7 @@ rule answers:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["answers"],
+        settings=pick("tables.semantics", *DEFECTS, study=STUDY, runs=NAMES),
     script:
         "../scripts/steps/answers.py"
 
@@ -121,7 +121,7 @@ rule figures:
     conda:
         "../envs/report.yaml"
     params:
-        settings=SETTINGS["figures"],
+        settings=pick("report.language"),
     script:
         "../scripts/steps/figures.py"
 
@@ -169,7 +169,15 @@ rule report:
     conda:
         "../envs/report.yaml"
     params:
-        settings=SETTINGS["report"],
+        settings=pick(
+            "tables.semantics",
+            "report.language",
+            "face",
+            "scale",
+            *DEFECTS,
+            study=STUDY,
+            own_prompts=sorted(OWN_PROMPTS),
+        ),
     script:
         "../scripts/steps/report.py"
 
@@ -192,6 +200,13 @@ rule compare_published:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["compare_published"],
+        settings=pick(
+            "published",
+            "spider.counts.dev as dev_questions",
+            "tables.confidence_level",
+            *DEFECTS,
+            study=STUDY,
+            runs=[{"model": run["model"], "variant": run["variant"]} for run in TRAINED],
+        ),
     script:
         "../scripts/steps/compare_published.py"

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from common.files import UserError, read_json, read_jsonl, sha256_file
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
-from study.config import ADAPTER_FILES, recommended_folder
+from study.unfold import ADAPTER_FILES, recommended_folder
 from tasks.sql_schema import read_schema
 
 RECOMMENDED = "recommended"

@@ -39,7 +39,7 @@ from llm.checkpoints import SaveOnSigterm
 from llm.labels import IGNORED, build_dataset, check_labels, check_target, rows_of, with_labels
 from llm.load import device, load_model, machine
 from llm.packing import Collator, keep_apart, pack, passes
-from study.config import ADAPTER_FILES
+from study.unfold import ADAPTER_FILES
 
 # Keys of `training` that SFTConfig does not get.
 OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")

@@ -12,7 +12,7 @@ from common.download import CACHE, find_root, hub_snapshot, opened
 from common.files import UserError, sha256_file, write_json, write_jsonl
 from common.job import job
 from fetch_mmlu import LETTERS, csv_rows, parquet_rows
-from study.config import AUXILIARY
+from study.unfold import AUXILIARY
 
 CHOICE, INSTRUCTION = "multiple_choice", "instruction"
 # Of the release's archive and of the hub's copy, whose configuration `all` has it in the form of the other splits.

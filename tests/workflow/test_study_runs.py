@@ -16,7 +16,7 @@ import yaml
 
 from analysis.published import CATEGORY
 from common.files import read_json, read_jsonl
-from study.config import FACES
+from study.unfold import FACES
 
 REPO = Path(__file__).parents[2]
 # Not the embedded demo's own, which test_staleness, test_points and test_replay_runs run.
