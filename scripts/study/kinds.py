@@ -11,8 +11,13 @@ ONE, OTHER = "(one)", "(other)"
 T = TypeVar("T")
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def whole(**bounds: int) -> Any:
+    """Return the type of a whole number within bounds."""
+
+    def convert(value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return Annotated[int, Field(**bounds), BeforeValidator(convert)]
 
 
 def _unique(values: list) -> list:
@@ -61,17 +66,17 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Field(ge=0)]
-AtLeast1 = Annotated[Whole, Field(ge=1)]
+Count = whole(ge=0)
+AtLeast1 = whole(ge=1)
 Unique = Annotated[list[T], AfterValidator(_unique)]
 # A list whose order means nothing: sorted, so that equal studies are equal values.
 Set = Annotated[list[T], AfterValidator(sorted), AfterValidator(_unique)]
+SomeSet = Annotated[list[T], Field(min_length=1), AfterValidator(sorted), AfterValidator(_unique)]
 Some = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
 # One value, or a list of values to sweep.
 Swept = either(T, Some[T], list)
 Modules = Annotated[
-    list[either(str, Annotated[Set[str], Field(min_length=1)], list)],
+    list[either(str, SomeSet[str], list)],
     Field(min_length=1),
     AfterValidator(_modules),
     AfterValidator(_unique),

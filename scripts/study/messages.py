@@ -113,10 +113,10 @@ def _declared(place: list) -> Any:
     return found
 
 
-def _kinds(place: list) -> list[str]:
-    """Return the types allowed at a place, in words."""
+def kinds_of(annotation: Any) -> list[str]:
+    """Return the types that a declared type allows, in words."""
     kinds = []
-    for one in members(_declared(place)):
+    for one in members(annotation):
         origin = get_origin(one) or one
         kinds.append(KINDS[str if origin is Literal else dict if section_of(one) else origin])
     return list(dict.fromkeys(kinds))
@@ -135,11 +135,12 @@ def _suggest(place: list) -> str:
 
 def _wrong_value(found: Any, place: list) -> str:
     """Say what stands there and what should; numbers that YAML 1.1 reads as text get their own sentence."""
-    kinds = _kinds(place)
+    declared = _declared(place)
+    kinds = kinds_of(declared)
     if isinstance(found, str):
         if {"a number", "a whole number"} & set(kinds) and (sentence := _number(found)):
             return sentence
-        words = [word for one in members(_declared(place)) if get_origin(one) is Literal for word in get_args(one)]
+        words = [word for one in members(declared) if get_origin(one) is Literal for word in get_args(one)]
         if words:
             others = [kind for kind in kinds if kind not in ("text", "null")]
             near = difflib.get_close_matches(found, words, 1)

@@ -23,11 +23,12 @@ from study.kinds import (
     Sha256,
     Share,
     Some,
+    SomeSet,
     Swept,
     Text,
     Unique,
-    Whole,
     either,
+    whole,
 )
 from study.published import Published
 
@@ -43,7 +44,7 @@ class Model(Section):
     precision: Literal["fp32", "bf16", "nf4"] = "bf16"
     """fp32, bf16, or nf4 (QLoRA: 4-bit weights with double quantization, computing in bf16; needs a GPU)."""
     gated: bool = False
-    """Whether the hub asks you to accept a licence first. Only `make studies` shows it."""
+    """Whether the hub asks you to accept a licence first. Then a run without a token ends before its first job."""
     parameters: Positive | None = None
     """Size in billions of parameters. Only `make studies` and `make plan` use it, to estimate memory."""
     vocabulary: AtLeast1 | None = None
@@ -82,10 +83,7 @@ class Spider(Section):
     sha256: Sha256 | None = None
     """SHA-256 of the archive; null to check only the counts."""
     counts: Counts = Counts()
-    train_files: Annotated[Set[Literal["train_spider", "train_others"]], Field(min_length=1)] = [
-        "train_others",
-        "train_spider",
-    ]
+    train_files: SomeSet[Literal["train_spider", "train_others"]] = ["train_others", "train_spider"]
     """The files whose questions are trained on."""
     train_questions: AtLeast1 | None = None
     """Train on the first N rows of the training split; null for all."""
@@ -196,7 +194,7 @@ class Training(Section):
     """Highest learning rate of the schedule. A list is swept."""
     num_train_epochs: Swept[Positive] = 1.0
     """Epochs: how often the training goes through the rows. A list is swept."""
-    max_steps: Swept[Annotated[Whole, Field(ge=-1)]] = -1
+    max_steps: Swept[whole(ge=-1)] = -1
     """Stop after N optimizer steps, whatever the epochs; -1 for no limit. A list is swept."""
     mode: Literal["faithful", "fast"] = "faithful"
     """faithful: an optimizer step has per_device_train_batch_size x gradient_accumulation_steps rows, in whatever
@@ -231,7 +229,7 @@ class Training(Section):
     """Optimizer steps after which each adapter is kept for good, so that evaluation.steps can name them. A further step
     trains an adapter again if the adapter is evaluated there. One step less changes nothing. Not an option of
     SFTConfig."""
-    save_total_limit: Annotated[Whole, Field(ge=2)] = 2
+    save_total_limit: whole(ge=2) = 2
     """Checkpoints kept at a time. One is too few: a kill may cut the newest."""
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     """When the validation loss is computed: "no" (never; write the quotes), steps (every eval_steps), or epoch."""
@@ -368,7 +366,7 @@ class Recommend(Section):
     chooses, must stay within it: with a true loss equal to the cap, the measured loss alone would be over it half of
     the time. null admits any loss that cannot be told from none. With few questions that is nearly every loss; the
     report says which loss could have been found."""
-    seed: Whole = 42
+    seed: whole() = 42
     """Draws the halves. To try several and keep the best would be to choose on both halves."""
     merge: bool = False
     """Write the whole model with the adapter merged into its weights, instead of the adapter alone. This takes the

@@ -32,7 +32,7 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
 NOT_PICKED = {
     "study": "is in the name of the results' folder, which rules see",
     "faces": "is merged over the study before anything is read",
-    "models.gated": "for `make studies`, and for the check before the first job",
+    "models.gated": "for the check before the first job, and for `make studies`",
     "models.parameters": "for `make studies` and `make plan`",
     "models.vocabulary": "for `make studies` and `make plan`",
     "prompt.base_shots": "decides which prompts the base model answers",
