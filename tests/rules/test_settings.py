@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from _config import EVALUATION, REPLAY, SWEPT, settings, study
+from _config import EVALUATION, REPLAY, SWEPT, study
+from _rules import settings
 from study import read, unfold
 from study.messages import leaves
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from _config import EVALUATION, MINIMAL, REPLAY, SWEPT, refusal, settings, study
+from _config import EVALUATION, MINIMAL, REPLAY, SWEPT, refusal, study
+from _rules import settings
 from common.files import UserError
 from study import read, unfold
 

@@ -19,7 +19,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from _config import settings
+from _rules import settings
 from common.access import check_access
 from common.files import UserError, read_json, read_jsonl
 from fetch_mmlu import fetch_mmlu

@@ -16,7 +16,7 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 
-from _config import settings as rule_settings
+from _rules import settings as rule_settings
 from common.files import read_json, read_jsonl, write_jsonl
 from fetch_mmlu import fetch_mmlu
 from fetch_model import fetch_model
