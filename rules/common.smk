@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 from common.access import check_access, check_harness
-from common.files import UserError
+from common.files import ADAPTER_FILES, UserError
 from study import read as _read, unfold
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
@@ -103,7 +103,7 @@ def adapter_files(wildcards):
     if wildcards.variant not in FOLDERS:
         return []
     folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
-    return [f"{folder}/{name}" for name in unfold.ADAPTER_FILES]
+    return [f"{folder}/{name}" for name in ADAPTER_FILES]
 
 
 def spider_prompts(wildcards):
@@ -127,7 +127,7 @@ def split_rows(wildcards):
 def soup_files(wildcards):
     """Return the adapters that a soup is made of."""
     folder = f"<results>/runs/{wildcards.model}"
-    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in unfold.ADAPTER_FILES]
+    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in ADAPTER_FILES]
 
 
 def replay_file(wildcards, name):

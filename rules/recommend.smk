@@ -42,7 +42,7 @@ rule export_recommended:
             f"<results>/runs/{model}/{folder}/{name}"
             for model in config["models"]
             for folder in dict.fromkeys(FOLDERS.values())
-            for name in unfold.ADAPTER_FILES
+            for name in ADAPTER_FILES
         ],
         records=collect("<results>/data/models/{model}.json", model=config["models"]),
         prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),

@@ -61,7 +61,7 @@ rule train:
         kept=[
             f"<results>/runs/{{model}}/{{variant}}/steps/{step}/{name}"
             for step in config["training"]["kept_steps"]
-            for name in unfold.ADAPTER_FILES
+            for name in ADAPTER_FILES
         ],
     log:
         "<logs>/train/{model}/{variant}.log",

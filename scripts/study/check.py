@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Iterator
 
-from analysis.published import OFFICIAL
 from study.unfold import BASE, variants
+from tasks.mmlu import OFFICIAL
 
 
 def contradictions(config: dict) -> Iterator[str]:

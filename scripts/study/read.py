@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from analysis.published import OFFICIAL
 from common.files import UserError
 from study.check import contradictions
 from study.messages import sentences
 from study.schema import Study
 from study.unfold import AXES, FACES, canonical, nested
+from tasks.mmlu import OFFICIAL
 
 SMOKE = Path(__file__).parents[2] / "rules" / "smoke.yaml"
 
