@@ -87,7 +87,7 @@ if SHOTS:
 
 
 def any_of(names):
-    """Return the pattern of one of these names; of none, one that nothing matches."""
+    """The pattern of one of these names; of none, one that nothing matches."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -99,7 +99,7 @@ wildcard_constraints:
 
 
 def adapter_files(wildcards):
-    """Return the adapter that a variant answers with; nothing for the base model."""
+    """The adapter that a variant answers with; nothing for the base model."""
     if wildcards.variant not in FOLDERS:
         return []
     folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
@@ -107,37 +107,37 @@ def adapter_files(wildcards):
 
 
 def spider_prompts(wildcards):
-    """Return the text-to-SQL prompts that a variant answers."""
+    """The text-to-SQL prompts that a variant answers."""
     return f"<results>/runs/{wildcards.model}/prompts/{OWN_PROMPTS.get(wildcards.variant, 'dev')}.jsonl"
 
 
 def mmlu_answers(wildcards):
-    """Return the answers to MMLU of a variant."""
+    """The answers to MMLU of a variant."""
     variant = unfold.BASE if wildcards.variant in SHOTS else wildcards.variant
     return f"<results>/runs/{wildcards.model}/{variant}/mmlu_answers.jsonl"
 
 
 def split_rows(wildcards):
-    """Return the rows of a split, and the solved examples that are put before each."""
+    """The rows of a split, and the few-shot examples that are put before each."""
     name, _, number = wildcards.split.partition("_shots")
     shots = f"shots{number}" if number else "shots"
     return {"rows": f"<results>/data/splits/{name}.jsonl", "shots": f"<results>/data/splits/{shots}.jsonl"}
 
 
 def soup_files(wildcards):
-    """Return the adapters that a soup is made of."""
+    """The adapters that a soup is made of."""
     folder = f"<results>/runs/{wildcards.model}"
     return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in ADAPTER_FILES]
 
 
 def replay_file(wildcards, name):
-    """Return a model's file about the rows to replay; nothing for an adapter that replays none."""
+    """A model's file about the rows to replay; nothing for an adapter that replays none."""
     replayed = unfold.replay_fraction(config, VARIANTS[wildcards.variant])
     return f"<results>/runs/{wildcards.model}/{name}" if replayed else []
 
 
 def render_settings(wildcards):
-    """Return what the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
+    """What the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
     words = pick("prompt.spider_system as system", "prompt.schema", "prompt.sample_rows", "prompt.style")
     if wildcards.split in ("train", "validation"):
         return pick("prompt.train_target", **words)
@@ -150,7 +150,7 @@ def render_settings(wildcards):
 
 
 def loaded(wildcards):
-    """Return how a run's model and adapter are loaded: the precision and, of an interpolation, the strength."""
+    """How a run's model and adapter are loaded: the precision and, of an interpolation, the strength."""
     point = POINTS.get(wildcards.variant, {})
     strength = {"strength": point["strength"]} if "strength" in point else {}
     return unfold.pick(config["models"][wildcards.model], "precision", **strength)
@@ -172,8 +172,8 @@ def require_harness(tasks):
         raise WorkflowError(str(error)) from None
 
 
-def require_cards():
-    """Stop before the first job if one is given more cards than the run has; Snakemake would lower that, unsaid."""
+def require_gpus():
+    """Stop before the first job if one is given more GPUs than the run has; Snakemake would lower that, unsaid."""
     limit = workflow.global_resources.get("gpu").value
     for name, given in workflow.resource_settings.overwrite_resources.items():
         asked = given.get("gpu").value

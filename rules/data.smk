@@ -113,7 +113,7 @@ rule prepare_spider:
 
 
 rule prepare_mmlu:
-    """Draw the multiple-choice questions of each category, each with the solved examples of its subject."""
+    """Draw the multiple-choice questions of each category, each with the few-shot examples of its subject."""
     input:
         dev="<results>/data/mmlu/dev.csv",
         test="<results>/data/mmlu/test.csv",
@@ -138,7 +138,7 @@ rule prepare_mmlu:
 
 
 rule extend_shots:
-    """Take so many solved examples: those set aside, then further ones from the training rows."""
+    """Take so many few-shot examples: those set aside, then further ones from the training rows."""
     input:
         shots="<results>/data/splits/shots.jsonl",
         train="<results>/data/splits/train.jsonl",

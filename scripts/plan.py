@@ -47,7 +47,7 @@ CHARACTERS = 3.4
 
 
 def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
-    """Return the shape of a study's model, None if nothing is known of it, and whether it is read, not estimated."""
+    """The shape of a study's model, None if nothing is known of it, and whether it is read, not estimated."""
     folder = Path(read_json(record)["path"] if record.exists() else values["source"])
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
@@ -61,7 +61,7 @@ def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
 
 
 def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
-    """Return the exact tokens of a rendered prompts file, completions included; None where there is none.
+    """The exact tokens of a rendered prompts file, completions included; None where there is none.
 
     With `new`, the tokens of an answer at most, the groups in which the prompts are answered are found too.
     """
@@ -83,7 +83,7 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
 
 
 def estimate(config: dict, split: str) -> Prompts:
-    """Return the prompts of a split as the study's numbers and the mean lengths of the real data have them.
+    """The prompts of a split as the study's numbers and the mean lengths of the real data have them.
 
     The split dev_shots5 is dev with five examples.
     """
@@ -129,7 +129,7 @@ def duration(seconds: float | None) -> str:
 
 
 def line(rule: str, target: Target, jobs: int, need: Need) -> dict[str, str]:
-    """Return a row of the plan."""
+    """A row of the plan."""
     mark, seconds = "" if need.prompts.counted else "~", need.seconds
     return {
         "Rule": rule,
@@ -145,7 +145,7 @@ def line(rule: str, target: Target, jobs: int, need: Need) -> dict[str, str]:
 
 
 def plan_model(config: dict, target: Target, find: Callable[..., Prompts]) -> tuple[list[dict[str, str]], list[str]]:
-    """Return the rows and the refusals of one model; `find` gives the prompts of a split."""
+    """The rows and the refusals of one model; `find` gives the prompts of a split."""
     chosen = {name: values for name, values in variants(config).items() if name != BASE}
     trainings = {name: training(config, target.name, values) for name, values in chosen.items()}
     refused = not_here(target, {one["training"]["optim"] for one in trainings.values()})
@@ -175,7 +175,7 @@ def plan_model(config: dict, target: Target, find: Callable[..., Prompts]) -> tu
 
 
 def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Return a row of the plan for each rule and model, and a sentence for each that cannot fit."""
+    """A row of the plan for each rule and model, and a sentence for each that cannot fit."""
     rows, refused = [], []
     for model, values in config["models"].items():
         record, rendered = results / "data/models" / f"{model}.json", results / "runs" / model / "prompts"

@@ -25,7 +25,7 @@ ROW_TOKENS = 2000
 
 
 def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float | None:
-    """Return the estimate that the head of this file describes; None for a model whose size the study does not say."""
+    """The estimate that the head of this file describes; None for a model whose size the study does not say."""
     if model["parameters"] is None:
         return None
     shape, precision = Shape.like(model["parameters"] * 1e9, model["vocabulary"]), model["precision"]
@@ -37,13 +37,13 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
 
 
 def _largest(config: dict, model: str) -> dict:
-    """Return the adapter's settings that need the most memory."""
+    """The adapter's settings that need the most memory."""
     adapters = [training(config, model, chosen)["lora"] for name, chosen in variants(config).items() if name != BASE]
     return max(adapters, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
 
 
 def describe(path: Path) -> list[dict[str, str]]:
-    """Return one row for each model of a study.
+    """One row for each model of a study.
 
     Raises:
         UserError: the file is not YAML, or no study.

@@ -70,7 +70,7 @@ class Need:
 
 
 def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts:
-    """Return the prompts of a training that mixes in a fraction of replayed rows."""
+    """The prompts of a training that mixes in a fraction of replayed rows."""
     number = math.ceil(fraction * prompts.count)
     total = prompts.count + number
     mean = (prompts.count * prompts.mean + number * replayed.mean) / total
@@ -79,7 +79,7 @@ def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts
 
 
 def training_rows(prompts: Prompts, training: dict) -> float:
-    """Return how many rows a training passes through the model."""
+    """How many rows a training passes through the model."""
     rows = prompts.count * training["num_train_epochs"]
     if training["max_steps"] > 0:
         rows = training["max_steps"] * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
@@ -87,7 +87,7 @@ def training_rows(prompts: Prompts, training: dict) -> float:
 
 
 def training_seconds(target: Target, tokens: float, step: float, twice: bool) -> float | None:
-    """Return the time of a training: forward, and backward to the activations only, 2 operations a weight and token.
+    """The time of a training: forward, and backward to the activations only, 2 operations a weight and token.
 
     Args:
         target: what is trained, and on what.
@@ -102,7 +102,7 @@ def training_seconds(target: Target, tokens: float, step: float, twice: bool) ->
 
 
 def answering_seconds(target: Target, prompts: Prompts, rows: int, new: int) -> float | None:
-    """Return the time of answering if every answer is of the longest: see `limit` in benchmarks/inference.py."""
+    """The time of answering if every answer is of the longest: see `limit` in benchmarks/inference.py."""
     if target.flops is None or not target.device.bandwidth:
         return None
     shape, element = target.shape, _memory.element(target.precision)
@@ -117,7 +117,7 @@ def answering_seconds(target: Target, prompts: Prompts, rows: int, new: int) -> 
 
 
 def train_need(target: Target, settings: dict, spider: Prompts, replayed: Prompts | None) -> Need:
-    """Return what the training of one adapter needs."""
+    """What the training of one adapter needs."""
     lora, training, replay = settings["lora"], settings["training"], settings.get("replay")
     prompts = with_replay(spider, replayed, replay["fraction"]) if replay else spider
     need = target.training_bytes(lora, training, (tokens := min(prompts.longest, training["max_length"])))
@@ -135,7 +135,7 @@ def train_need(target: Target, settings: dict, spider: Prompts, replayed: Prompt
 
 
 def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) -> tuple[Need, float]:
-    """Return what answering prompts needs, in batches that fit, and the bytes of one prompt at a time."""
+    """What answering prompts needs, in batches that fit, and the bytes of one prompt at a time."""
     device, tokens = target.device, -(-(prompts.rest + new) // ROUND) * ROUND
     shared = max(beginning for _, beginning in prompts.groups)
 
@@ -153,7 +153,7 @@ def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) ->
 
 
 def remedies(target: Target, settings: dict, tokens: int) -> tuple[list[tuple[str, float]], bool]:
-    """Return the changes that need less memory, each by itself and then all, with what they need; and if all fit."""
+    """The changes that need less memory, each by itself and then all, with what they need; and if all fit."""
     lora, training, cuda = settings["lora"], settings["training"], target.device.cuda
 
     def total(precision: str = target.precision, tokens: int = tokens, **changed) -> float:
@@ -196,7 +196,7 @@ def too_large(target: Target, variant: str, settings: dict, need: Need) -> str:
 
 
 def not_here(target: Target, optims: set[str]) -> list[str]:
-    """Return a sentence for each setting that a CPU cannot have."""
+    """A sentence for each setting that a CPU cannot have."""
     if target.device.cuda:
         return []
     special = [f"training.optim: {one}" for one in optims if any(part in one for part in ("8bit", "32bit", "paged"))]

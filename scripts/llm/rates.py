@@ -35,7 +35,7 @@ def rate(function: Callable[[], Any], wait: Callable[[], None], work: float) -> 
 
 
 def this_device(calibration: Path) -> Device:
-    """Return the first visible GPU, or this CPU with two threads, and keep its rates in the file `calibration`."""
+    """The first visible GPU, or this CPU with two threads, with the rates that the file `calibration` keeps."""
     import torch
 
     cuda = torch.cuda.is_available()

@@ -8,7 +8,7 @@ from tasks.mmlu import OFFICIAL
 
 
 def contradictions(config: dict) -> Iterator[str]:
-    """Yield a sentence for each contradiction in a complete study: key, what was found, what to write."""
+    """A sentence for each contradiction in a complete study: key, what was found, what to write."""
     yield from _validation(config)
     yield from _precision(config)
     yield from _questions(config)
@@ -109,7 +109,7 @@ def _points(config: dict) -> Iterator[str]:
 
 
 def _published(config: dict) -> Iterator[str]:
-    """Yield what in `published` is about nothing that this study has."""
+    """What in `published` is about nothing that this study has."""
     published = config["published"]
     if not published["tables"]:
         return

@@ -43,7 +43,7 @@ its place.
 
 
 def documents(folder: Path) -> dict[str, str]:
-    """Return the generated files of the repository in `folder` by their paths; config.yaml keeps the values it has."""
+    """The generated files of the repository in `folder` by their paths; config.yaml keeps the values it has."""
     values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _tidy(Study.model_json_schema())
     return {
@@ -54,7 +54,7 @@ def documents(folder: Path) -> dict[str, str]:
 
 
 def _tidy(schema: Any) -> Any:
-    """Return a JSON schema without pydantic's titles, and without the line breaks of the source in descriptions."""
+    """A JSON schema without pydantic's titles, and without the line breaks of the source in descriptions."""
     if isinstance(schema, dict):
         kept = {key: _tidy(value) for key, value in schema.items() if key != "title"}
         return kept | ({"description": " ".join(kept["description"].split())} if "description" in kept else {})
@@ -62,7 +62,7 @@ def _tidy(schema: Any) -> Any:
 
 
 def _commented(section: type[BaseModel], values: dict, indent: str = "", comments: bool = True) -> Iterator[str]:
-    """Yield the lines of a section's keys, each key below a comment that says what it means."""
+    """The lines of a section's keys, each key below a comment that says what it means."""
     for key, field in keys_of(section).items():
         if not indent:
             yield ""
@@ -84,7 +84,7 @@ def _commented(section: type[BaseModel], values: dict, indent: str = "", comment
 
 
 def _lines(key: str, value: Any, indent: str) -> list[str]:
-    """Return a key with its value on one line, or its parts on a line each if it is a mapping of lists."""
+    """A key with its value on one line, or its parts on a line each if it is a mapping of lists."""
     if isinstance(value, dict) and any(isinstance(item, list) for item in value.values()):
         return [f"{indent}{key}:", *(line for item in value.items() for line in _lines(*item, f"{indent}  "))]
     written = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
@@ -92,7 +92,7 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
 
 
 def _page(section: type[BaseModel], place: str = "") -> Iterator[str]:
-    """Yield a table of a section's keys, then those of the sections below it."""
+    """A table of a section's keys, then those of the sections below it."""
     below = []
     for number, (key, field) in enumerate(keys_of(section).items()):
         if not number:
@@ -136,7 +136,7 @@ def _wrapped(paragraph: str, indent: str = "") -> list[str]:
 
 
 def _meaning(field: FieldInfo) -> list[str]:
-    """Return the paragraphs that describe a key; a section's stand at its class."""
+    """The paragraphs that describe a key; a section's stand at its class."""
     below = section_of(field.annotation)
     text = field.description or (below.__doc__ if below else "") or ""
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
@@ -148,6 +148,6 @@ def _default(field: FieldInfo) -> Any:
 
 
 def _in_mapping(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section that a mapping's values or a list's items are, if they are one."""
+    """The section that a mapping's values or a list's items are, if they are one."""
     inner = [get_args(one)[-1] for one in members(field.annotation) if get_args(one)]
     return next((found for one in inner if (found := section_of(one))), None)

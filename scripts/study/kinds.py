@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def whole(**bounds: int) -> Any:
-    """Return the type of a whole number within bounds."""
+    """The type of a whole number within bounds."""
 
     def convert(value: Any) -> Any:
         return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -37,7 +37,7 @@ def _expected(words: str) -> PydanticCustomError:
 
 
 def _text(pattern: str, words: str) -> Any:
-    """Return the type of a text that matches a pattern, which `words` put into words."""
+    """The type of a text that matches a pattern, which `words` put into words."""
 
     def match(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -48,7 +48,7 @@ def _text(pattern: str, words: str) -> Any:
 
 
 def either(one: Any, other: Any, kind: type) -> Any:
-    """Return the type of a value that is `other` if Python calls it a `kind`, else `one`."""
+    """The type of a value that is `other` if Python calls it a `kind`, else `one`."""
 
     def branch(value: Any) -> str:
         return OTHER if isinstance(value, kind) else ONE

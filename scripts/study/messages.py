@@ -30,7 +30,7 @@ BOUNDS = {
 
 
 def sentences(error: ValidationError) -> Iterator[str]:
-    """Yield one sentence for each mistake that pydantic found in a study."""
+    """One sentence for each mistake that pydantic found in a study."""
     for one in error.errors(include_url=False):
         # In pydantic's places stand, beside keys, the branches of unions, and a mark on a wrong name of a mapping.
         place = [part for part in one["loc"] if part not in (ONE, OTHER, "[key]")]
@@ -73,12 +73,12 @@ def dotted(place: list) -> str:
 
 
 def keys_of(section: type[BaseModel]) -> dict[str, Any]:
-    """Return the fields of a section by their names in a study."""
+    """The fields of a section by their names in a study."""
     return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def members(annotation: Any) -> list:
-    """Return the types that a declared type allows, without what restricts their values."""
+    """The types that a declared type allows, without what restricts their values."""
     if get_origin(annotation) is Annotated:
         return members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -87,13 +87,13 @@ def members(annotation: Any) -> list:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a declared type is, if it is one."""
+    """The section that a declared type is, if it is one."""
     found = [one for one in members(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
     return found[0] if found else None
 
 
 def leaves(section: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every key below a section, sections before what is in them, with its field."""
+    """Every key below a section, sections before what is in them, with its field."""
     for key, field in keys_of(section).items():
         yield f"{prefix}{key}", field
         if below := section_of(field.annotation):
@@ -101,7 +101,7 @@ def leaves(section: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple
 
 
 def _declared(place: list) -> Any:
-    """Return the type that the schema declares for a place."""
+    """The type that the schema declares for a place."""
     found: Any = Study
     for part in place:
         section = section_of(found)
@@ -114,7 +114,7 @@ def _declared(place: list) -> Any:
 
 
 def kinds_of(annotation: Any) -> list[str]:
-    """Return the types that a declared type allows, in words."""
+    """The types that a declared type allows, in words."""
     kinds = []
     for one in members(annotation):
         origin = get_origin(one) or one

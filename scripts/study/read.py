@@ -55,7 +55,7 @@ def retype(overrides: Any) -> Any:
 
 
 def resolve(raw: dict, overrides: dict | None = None, source: str = "config.yaml", smoke: dict | None = None) -> dict:
-    """Return the study that is to be run, checked and complete.
+    """The study that is to be run, checked and complete.
 
     Args:
         raw: a study as read from YAML; not changed.
@@ -72,7 +72,7 @@ def resolve(raw: dict, overrides: dict | None = None, source: str = "config.yaml
 
 
 def overlay(config: dict, smoke: dict, source: str = "config.yaml") -> dict:
-    """Return a study's own values, those of its face over them, and those of the scale smoke over both.
+    """A study's own values, those of its face over them, and those of the scale smoke over both.
 
     Raises:
         UserError: the study does not have this face.
@@ -134,7 +134,7 @@ def _merge(below: dict, above: dict) -> dict:
 
 
 def _first_values(config: dict) -> dict:
-    """Return a study with the first value alone of each swept axis, still as a list: the adapter keeps its name.
+    """A study with the first value alone of each swept axis, still as a list: the adapter keeps its name.
 
     Of the points of `evaluation` it has the strengths.
     """

@@ -27,7 +27,7 @@ AXES = {
 
 
 def label(config: dict) -> str:
-    """Return the name of what is run, which is its folder under results/: the study, its face, its scale."""
+    """The name of what is run, which is its folder under results/: the study, its face, its scale."""
     parts = [config["study"]]
     parts += [config["face"]] if config["face"] != FACES[0] else []
     parts += [config["scale"]] if config["scale"] != "full" else []
@@ -35,14 +35,14 @@ def label(config: dict) -> str:
 
 
 def value_of(config: dict, place: str) -> Any:
-    """Return the value at a place such as `training.learning_rate`."""
+    """The value at a place such as `training.learning_rate`."""
     for key in place.split("."):
         config = config[key]
     return config
 
 
 def pick(config: dict, /, *places: str, **others: Any) -> dict:
-    """Return a rule's settings: the values of these keys of a study, and `others` under their own names.
+    """A rule's settings: the values of these keys of a study, and `others` under their own names.
 
     A key such as `prompt.spider_system as system` is called `system`, any other by its last part. The result is one
     sorted dict of plain values: Snakemake compares representations, which show the order of keys.
@@ -55,14 +55,14 @@ def pick(config: dict, /, *places: str, **others: Any) -> dict:
 
 
 def canonical(value: Any) -> Any:
-    """Return a copy of a plain value with the keys of all its mappings sorted."""
+    """A copy of a plain value with the keys of all its mappings sorted."""
     if isinstance(value, dict):
         return {key: canonical(value[key]) for key in sorted(value)}
     return [canonical(item) for item in value] if isinstance(value, list) else value
 
 
 def variants(config: dict) -> dict[str, dict[str, Any]]:
-    """Return the swept values of every variant of a checked study, by its name: `base` first, then the adapters.
+    """The swept values of every variant of a checked study, by its name: `base` first, then the adapters.
 
     A list in the configuration is a swept axis, even with one element; a scalar is fixed. The adapters are all
     combinations, the last axis varying fastest: `lr0.0001-r8-seed42`. Without any swept axis there is one adapter,
@@ -85,12 +85,12 @@ def variants(config: dict) -> dict[str, dict[str, Any]]:
 
 
 def replay_fraction(config: dict, chosen: dict[str, Any]) -> float:
-    """Return the fraction of replayed rows of the adapter with these swept values."""
+    """The fraction of replayed rows of the adapter with these swept values."""
     return chosen.get("replay.fraction", config["replay"]["fraction"])
 
 
 def points(config: dict) -> dict[str, dict[str, Any]]:
-    """Return what a checked study evaluates besides base and adapters, by variant: points of trained adapters.
+    """What a checked study evaluates besides base and adapters, by variant: points of trained adapters.
 
     Each has `of`, the adapters that it is made of, and one of `strength` (lr0.003@0.5: what the adapter adds to each
     weight is multiplied by that), `step` (lr0.003@step50: the adapter as it was after so many optimizer steps) and
@@ -116,7 +116,7 @@ def points(config: dict) -> dict[str, dict[str, Any]]:
 
 
 def runs(config: dict) -> list[dict[str, Any]]:
-    """Return one entry for each row of the tables: model, variant, swept values, and what it is a point of."""
+    """One entry for each row of the tables: model, variant, swept values, and what it is a point of."""
     trained, further = variants(config), points(config)
     # The base's own number of examples matters only beside other numbers.
     shown = {"shots": base_shots(config)} if any("shots" in point for point in further.values()) else {}
@@ -132,7 +132,7 @@ def runs(config: dict) -> list[dict[str, Any]]:
 
 
 def adapter_folders(config: dict) -> dict[str, str]:
-    """Return the folder, below the model's, of the adapter that each variant answers with; the base has none."""
+    """The folder, below the model's, of the adapter that each variant answers with; the base has none."""
     folders = {name: f"{name}/adapter" for name in variants(config) if name != BASE}
     for name, point in points(config).items():
         if "step" in point:
@@ -143,12 +143,12 @@ def adapter_folders(config: dict) -> dict[str, str]:
 
 
 def recommended_folder(folder: Path, models: Collection[str], model: str) -> Path:
-    """Return where, in `folder`, what is recommended of a model lies: of several models each has a folder."""
+    """Where, in `folder`, what is recommended of a model lies: of several models each has a folder."""
     return folder / model if len(models) > 1 else folder
 
 
 def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of one adapter's training: the study's, with its own value for each swept axis."""
+    """The settings of one adapter's training: the study's, with its own value for each swept axis."""
     values = pick(config, "lora", "training", "prompt.train_target", "accept_defect")
     replay = pick(config, "replay.fraction", "replay.kl")
     for place, value in chosen.items():
@@ -162,13 +162,13 @@ def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]
 
 
 def base_shots(config: dict) -> int:
-    """Return how many few-shot examples the base model sees before each text-to-SQL question."""
+    """How many few-shot examples the base model sees before each text-to-SQL question."""
     own, shots = config["prompt"]["base_shots"], config["spider"]["shots"]
     return own if own is not None else shots if isinstance(shots, int) else len(shots)
 
 
 def own_prompts(config: dict) -> dict[str, str]:
-    """Return the split of the text-to-SQL prompts that a variant answers, by variant; of all others it is dev.
+    """The split of the text-to-SQL prompts that a variant answers, by variant; of all others it is dev.
 
     The split dev_shots3 is dev with three few-shot examples before each question.
     """

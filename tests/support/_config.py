@@ -15,12 +15,12 @@ EVALUATION = {"strengths": [1, 0.5, 0, 0.25], "steps": [9, 5], "soups": {"both":
 
 
 def study(**sections: dict) -> dict:
-    """Return the minimal study with these sections, checked."""
+    """The minimal study with these sections, checked."""
     return read.check(copy.deepcopy(MINIMAL) | sections)
 
 
 def refusal(**sections: dict) -> str:
-    """Return what is said of the minimal study with these sections, which is not valid."""
+    """What is said of the minimal study with these sections, which is not valid."""
     with pytest.raises(UserError) as caught:
         study(**sections)
     return str(caught.value)

@@ -15,7 +15,7 @@ BY_VARIANT = ("train", "predict_spider", "predict_mmlu", "harness")
 
 
 def parse(study: dict[str, Any]) -> Workflow:
-    """Return the workflow as Snakemake has it after reading the Snakefile with a study, which may not be complete.
+    """The workflow as Snakemake has it after reading the Snakefile with a study, which may not be complete.
 
     Raises:
         WorkflowError: the study is refused.
@@ -30,7 +30,7 @@ def parse(study: dict[str, Any]) -> Workflow:
 
 
 def settings(study: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameter `settings` of every rule, by the rule's name.
+    """The parameter `settings` of every rule, by the rule's name.
 
     Of a rule with wildcards they are nested: by model, by split, by model and variant. All keys are sorted.
     """
