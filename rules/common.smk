@@ -1,4 +1,4 @@
-# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/, where tests can reach it.
+# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/.
 
 import re
 import sys

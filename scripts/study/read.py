@@ -77,15 +77,15 @@ def overlay(config: dict, smoke: dict, source: str = "config.yaml") -> dict:
     Raises:
         UserError: the study does not have this face.
     """
-    face = config.get("face", FACES[0])
-    faces = config.get("faces") or {}
-    if face in FACES[1:] and isinstance(faces, dict) and face not in faces:
-        raise UserError(
-            f"{source}, face: found {face}, but faces.{face} is not there: this study has one face. Remove the key."
-        )
-    above = faces.get(face) if isinstance(faces, dict) else None
-    if isinstance(above, dict):
-        config = _merge(config, above)
+    face, faces = config.get("face", FACES[0]), config.get("faces") or {}
+    # What is of a wrong type is left to `check`, which says so.
+    if face in FACES and isinstance(faces, dict):
+        if face != FACES[0] and face not in faces:
+            raise UserError(
+                f"{source}, face: found {face}, but faces.{face} is not there: this study has one face. Remove the key."
+            )
+        above = faces.get(face)
+        config = _merge(config, above) if isinstance(above, dict) else config
     if config.get("scale") == "smoke":
         config = _merge(_first_values(config), smoke)
     return config
@@ -141,11 +141,16 @@ def _first_values(config: dict) -> dict:
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for short, place in AXES.items():
         section, key = place.split(".")
-        values = config.get(section, {}).get(key)
+        values = _part(config, section).get(key)
         if isinstance(values, list) and values and (short != "modules" or nested(values)):
             # The first fraction is mostly 0, with which nothing is replayed.
             config[section][key] = values[-1:] if short == "replay" else values[:1]
     # What is left names no adapter and no step that a smoke run may not have.
-    config["training"] = {key: value for key, value in config.get("training", {}).items() if key != "kept_steps"}
-    config["evaluation"] = {"strengths": config.get("evaluation", {}).get("strengths", [])}
+    _part(config, "training").pop("kept_steps", None)
+    if isinstance(evaluation := config.get("evaluation", {}), dict):
+        config["evaluation"] = {"strengths": evaluation.get("strengths", [])}
     return config
+
+
+def _part(config: dict, section: str) -> dict:
+    return found if isinstance(found := config.get(section), dict) else {}

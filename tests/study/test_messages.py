@@ -1,5 +1,7 @@
 """The sentences with which a study is refused: the key, what was found, what to write instead."""
 
+import copy
+import datetime
 import gzip
 import json
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from _config import MINIMAL, refusal
 from common.files import UserError
 from study import read
+from study.messages import leaves
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -246,3 +249,21 @@ def test_every_key_is_refused_in_the_same_words_as_before():
     ]
     # Each of these was looked at: the words are plainer, or name what was written (1, not 1.0).
     assert changed == json.loads((GOLDEN / "refusals_changed.json").read_text(encoding="utf-8"))
+
+
+ODD = (None, True, -1, float("nan"), "x", "1e", [], [[None]], [{}], {}, {"a": {}}, {None: 3}, datetime.date(2020, 1, 1))
+
+
+@pytest.mark.parametrize("chosen", [{}, {"scale": "smoke"}, {"face": "as_reported"}])
+def test_whatever_stands_there_ends_in_a_study_or_in_sentences(chosen):
+    for place in [*(place for place, _ in leaves()), "models.m", "models.m.precision"]:
+        *sections, key = place.split(".")
+        for value in ODD:
+            given = inner = copy.deepcopy(MINIMAL) | chosen
+            for section in sections:
+                inner = inner.setdefault(section, {})
+            inner[key] = value
+            try:
+                read.resolve(given)
+            except UserError as error:
+                assert all(line.startswith("config.yaml, ") for line in str(error).splitlines())
