@@ -18,6 +18,7 @@ NOT_IN_JOBS = {
     "hypothesis",
     "playwright",
     "ruff",
+    "import-linter",
     "snakefmt",
 }
 
