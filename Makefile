@@ -46,7 +46,7 @@ demo-replay: .venv/.stamp ## the demo's adapter that forgets, with replay and a 
 	@cat results/demo-replay/tables/factors.md
 
 studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
-	@$(BIN)/python scripts/list_studies.py
+	@$(BIN)/python scripts/studies.py
 
 plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))

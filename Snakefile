@@ -34,7 +34,7 @@ include: "rules/common.smk"
 
 
 pathvars:
-    results=f"results/{_config.label(config)}",
+    results=f"results/{STUDY}",
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
 
@@ -54,7 +54,7 @@ if config["recommend"]:
 onstart:
     # Not in a dry run. A licence that has not been accepted must not show after hours of downloads.
     require_access(config["models"])
-    require_cards()
+    require_gpus()
     require_harness(config["evaluation"]["harness"]["tasks"])
 
 

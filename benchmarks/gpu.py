@@ -31,11 +31,11 @@ from typing import Any
 from unittest.mock import patch
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPO), str(REPO / "scripts"), str(REPO / "benchmarks")]
+sys.path[:0] = [str(REPO / part) for part in ("", "scripts", "scripts/steps", "benchmarks")]
 
+import shapes  # noqa: E402
 import torch  # noqa: E402
 
-import studies  # noqa: E402
 from common.files import read_json, read_jsonl, write_json  # noqa: E402
 from llm.chat import load_chat  # noqa: E402
 
@@ -49,9 +49,9 @@ def make_data(folder: Path, spider: Path, mmlu: str) -> Path:
     """Write the token ids of a study's prompts and rows, and how many there are of all; return the file."""
     data: dict[str, Any] = {}
     for key, shots in (("train", ["train_spider-00001"]), ("study_train", 3)):
-        config = studies.read_study(STUDY, spider={"shots": shots})
-        rows = {"train": ROWS, "validation": studies.VALIDATION, "dev": None}
-        prompts, record = studies.prepare(config, folder / key, spider, mmlu, rows)
+        config = shapes.read_study(STUDY, spider={"shots": shots})
+        rows = {"train": ROWS, "validation": shapes.VALIDATION, "dev": None}
+        prompts, record = shapes.prepare(config, folder / key, spider, mmlu, rows)
         chat = load_chat(read_json(record))
         pairs = [chat.encode(row["prompt"], row["completion"]) for row in read_jsonl(prompts / "train.jsonl")]
         lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
@@ -81,10 +81,11 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     from llm.training import fuse_kernels
     from predict_mmlu import predict_mmlu
     from predict_spider import predict_spider
+    from study.unfold import BASE
 
-    config = studies.read_study(STUDY)
+    config = shapes.read_study(STUDY)
     (model,) = config["models"]
-    settings = studies._config.settings(config)
+    settings = shapes.rule_settings(config)
     rows = Dataset.from_list(
         [
             {"input_ids": prompt + completion, "labels": [training.IGNORED] * len(prompt) + completion}
@@ -93,7 +94,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     )
     found: dict[str, Any] = {}
     eight = quantise(make_model())
-    new = settings["predict_mmlu"][model][studies._config.BASE]["max_new_tokens"]
+    new = settings["predict_mmlu"][model][BASE]["max_new_tokens"]
     middle = sorted(data["mmlu"], key=len)[len(data["mmlu"]) // 2 :][:4]
     plain(eight, middle[:1], new)
     found["mmlu_recipe_seconds"] = [timed(lambda p=p, m=eight: plain(m, [p], new), 1)[0] for p in middle[1:]]
@@ -107,13 +108,13 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     adapted.save_pretrained(folder)
     del eight, adapted
     torch.cuda.empty_cache()
-    with patch.object(studies._model.AutoModelForCausalLM, "from_pretrained", studies.from_pretrained):
+    with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):
         for task, function in (("spider", predict_spider), ("mmlu", predict_mmlu)):
             split = "dev" if task == "spider" else "mmlu"
-            given = settings[f"predict_{task}"][model][studies._config.BASE] | {"batch_size": "auto"}
+            given = settings[f"predict_{task}"][model][BASE] | {"batch_size": "auto"}
             if task == "spider":
                 given["max_new_tokens"] = answer
-            taken = studies.measured(
+            taken = shapes.measured(
                 function,
                 prompts=f"{data['prompts']}/{split}.jsonl",
                 record=data["record"],

@@ -1,48 +1,65 @@
-# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/config.py, where tests
-# can reach it.
+# The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/.
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
-from study import config as _config
 from common.access import check_access, check_harness
-from common.files import UserError
+from common.files import ADAPTER_FILES, UserError
 from present import catalogue
 from present.format import Say
+from study import read as _read, unfold
+from tasks.mmlu import AUXILIARY
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
-overrides = _config.retype(workflow.config_settings.config)
+overrides = _read.retype(workflow.config_settings.config)
 if overrides:
     study_file += " with --config"
-rules = Path(workflow.basedir, "rules")
 try:
-    smoke, schema = (_config.read_schema(rules / name) for name in ("smoke.yaml", "config.schema.yaml"))
-    config = _config.resolve(config, overrides, smoke, schema, study_file)
+    config = _read.resolve(config, overrides, study_file)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# Each rule's own slice of the study, the only values its job sees.
-SETTINGS = _config.settings(config)
+# What a rule names by `pick` is all that its jobs see of the study, and all of it whose change makes their outputs
+# stale. So a key belongs to as few rules as can be, and nothing that only concerns evaluation to a rule that leads to
+# training.
+pick = partial(unfold.pick, config)
+STUDY = unfold.label(config)
 # One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
-RUNS = SETTINGS["tables"]["runs"]
-OWN_PROMPTS = _config.own_prompts(config)
+RUNS = unfold.runs(config)
+NAMES = [{"model": run["model"], "variant": run["variant"]} for run in RUNS]
+VARIANTS = unfold.variants(config)
+POINTS = unfold.points(config)
+OWN_PROMPTS = unfold.own_prompts(config)
+DEFECTS = ("known_defects", "accept_defect")
+# What every page that a person reads depends on.
+WRITTEN = (*DEFECTS, "report.language")
+DECODING = (
+    "inference.batch_size",
+    "inference.merge_adapters",
+    "inference.do_sample",
+    "inference.temperature",
+    "inference.top_p",
+    "inference.seed",
+)
 EVALUATED = config["training"]["eval_strategy"] != "no"
 PUBLISHED = bool(config["published"]["tables"])
 HARNESS = bool(config["evaluation"]["harness"]["tasks"])
 # The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
-ADAPTERS = [run for run in TRAINED if run["variant"] != _config.BASE]
-REPLAYED = any("replay" in settings for found in SETTINGS["train"].values() for settings in found.values())
-FOLDERS = _config.adapter_folders(config)
+ADAPTERS = [run for run in TRAINED if run["variant"] != unfold.BASE]
+REPLAYED = any(unfold.replay_fraction(config, chosen) for chosen in VARIANTS.values())
+REPLAYS_MMLU = config["replay"]["source"] == AUXILIARY
+FOLDERS = unfold.adapter_folders(config)
 # With other examples in its text-to-SQL prompts, the base model has the answers to MMLU that it has anyway.
 SHOTS = {run["variant"] for run in RUNS if "shots" in run.get("point", {})}
 ASKED_MMLU = [run for run in RUNS if run["variant"] not in SHOTS]
-SOUPS = {name: point["of"] for name, point in _config.points(config).items() if "soup" in point}
+SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point}
 # What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
 KINDS = {kind for run in RUNS for kind in run.get("point", {})}
 SEEDS = config["training"]["seed"]
@@ -65,53 +82,73 @@ def shown(path, words, kind="table"):
 
 
 def any_of(names):
-    """Return the pattern of one of these names; of none, one that nothing matches."""
+    """The pattern of one of these names; of none, one that nothing matches."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
     model=any_of(config["models"]),
-    variant=any_of(dict.fromkeys([_config.BASE, *FOLDERS, *OWN_PROMPTS])),
+    variant=any_of(dict.fromkeys([unfold.BASE, *FOLDERS, *OWN_PROMPTS])),
     split="train|validation|dev|dev_shots[0-9]+",
     shots="[0-9]+",
 
 
 def adapter_files(wildcards):
-    """Return the adapter that a variant answers with; nothing for the base model."""
+    """The adapter that a variant answers with; nothing for the base model."""
     if wildcards.variant not in FOLDERS:
         return []
     folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
-    return [f"{folder}/{name}" for name in _config.ADAPTER_FILES]
+    return [f"{folder}/{name}" for name in ADAPTER_FILES]
 
 
 def spider_prompts(wildcards):
-    """Return the text-to-SQL prompts that a variant answers."""
+    """The text-to-SQL prompts that a variant answers."""
     return f"<results>/runs/{wildcards.model}/prompts/{OWN_PROMPTS.get(wildcards.variant, 'dev')}.jsonl"
 
 
 def mmlu_answers(wildcards):
-    """Return the answers to MMLU of a variant."""
-    variant = _config.BASE if wildcards.variant in SHOTS else wildcards.variant
+    """The answers to MMLU of a variant."""
+    variant = unfold.BASE if wildcards.variant in SHOTS else wildcards.variant
     return f"<results>/runs/{wildcards.model}/{variant}/mmlu_answers.jsonl"
 
 
 def split_rows(wildcards):
-    """Return the rows of a split, and the solved examples that are put before each."""
+    """The rows of a split, and the few-shot examples that are put before each."""
     name, _, number = wildcards.split.partition("_shots")
     shots = f"shots{number}" if number else "shots"
     return {"rows": f"<results>/data/splits/{name}.jsonl", "shots": f"<results>/data/splits/{shots}.jsonl"}
 
 
 def soup_files(wildcards):
-    """Return the adapters that a soup is made of."""
+    """The adapters that a soup is made of."""
     folder = f"<results>/runs/{wildcards.model}"
-    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in _config.ADAPTER_FILES]
+    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in ADAPTER_FILES]
 
 
 def replay_file(wildcards, name):
-    """Return a model's file about the rows to replay; nothing for an adapter that replays none."""
-    replayed = "replay" in SETTINGS["train"][wildcards.model][wildcards.variant]
+    """A model's file about the rows to replay; nothing for an adapter that replays none."""
+    replayed = unfold.replay_fraction(config, VARIANTS[wildcards.variant])
     return f"<results>/runs/{wildcards.model}/{name}" if replayed else []
+
+
+def render_settings(wildcards):
+    """What the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
+    words = pick("prompt.spider_system as system", "prompt.schema", "prompt.sample_rows", "prompt.style")
+    if wildcards.split in ("train", "validation"):
+        return pick("prompt.train_target", **words)
+    return pick(
+        "spider.dev_questions as questions",
+        "spider.exclude_databases",
+        "inference.spider_max_new_tokens as max_new_tokens",
+        **words,
+    )
+
+
+def loaded(wildcards):
+    """How a run's model and adapter are loaded: the precision and, of an interpolation, the strength."""
+    point = POINTS.get(wildcards.variant, {})
+    strength = {"strength": point["strength"]} if "strength" in point else {}
+    return unfold.pick(config["models"][wildcards.model], "precision", **strength)
 
 
 def require_access(models):
@@ -130,8 +167,8 @@ def require_harness(tasks):
         raise WorkflowError(str(error)) from None
 
 
-def require_cards():
-    """Stop before the first job if one is given more cards than the run has; Snakemake would lower that, unsaid."""
+def require_gpus():
+    """Stop before the first job if one is given more GPUs than the run has; Snakemake would lower that, unsaid."""
     limit = workflow.global_resources.get("gpu").value
     for name, given in workflow.resource_settings.overwrite_resources.items():
         asked = given.get("gpu").value

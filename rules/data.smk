@@ -20,7 +20,7 @@ rule fetch_spider:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["fetch_spider"],
+        settings=pick("spider.source", "spider.sha256", "spider.counts"),
     script:
         "../scripts/steps/fetch_spider.py"
 
@@ -38,7 +38,7 @@ rule fetch_mmlu:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["fetch_mmlu"],
+        settings=pick("mmlu.source", "mmlu.revision", "mmlu.sha256", "mmlu.subjects"),
     script:
         "../scripts/steps/fetch_mmlu.py"
 
@@ -47,7 +47,7 @@ rule fetch_replay:
     """Get rows of general knowledge to mix into the training: MMLU's auxiliary_train, or a local file."""
     input:
         # Of a local file, an edit is seen.
-        file=[] if config["replay"]["source"] in (None, _config.AUXILIARY) else config["replay"]["source"],
+        file=[] if REPLAYS_MMLU else config["replay"]["source"] or [],
     output:
         rows="<results>/data/replay_source/rows.jsonl",
         manifest="<results>/data/replay_source/manifest.json",
@@ -58,7 +58,12 @@ rule fetch_replay:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["fetch_replay"],
+        # Of MMLU, what leads to its training rows alone.
+        settings=(
+            pick("replay.source", mmlu=pick("mmlu.source", "mmlu.revision", "mmlu.sha256"))
+            if REPLAYS_MMLU
+            else pick("replay.source")
+        ),
     script:
         "../scripts/steps/fetch_replay.py"
 
@@ -76,7 +81,7 @@ rule fetch_model:
     conda:
         "../envs/data.yaml"
     params:
-        settings=lookup("{model}", within=SETTINGS["fetch_model"]),
+        settings=lambda wildcards: unfold.pick(config["models"][wildcards.model], "source", "revision"),
     script:
         "../scripts/steps/fetch_model.py"
 
@@ -100,7 +105,9 @@ rule prepare_spider:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["prepare_spider"],
+        settings=pick(
+            "spider.train_files", "spider.shots", "spider.seed", "spider.validation", "spider.train_questions"
+        ),
     script:
         "../scripts/steps/prepare_spider.py"
 
@@ -118,7 +125,14 @@ rule prepare_mmlu:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["prepare_mmlu"],
+        settings=pick(
+            "mmlu.categories",
+            "mmlu.questions_per_category",
+            "mmlu.shots",
+            "mmlu.shots_from",
+            "mmlu.fixed_shots",
+            "mmlu.seed",
+        ),
     script:
         "../scripts/steps/prepare_mmlu.py"
 
@@ -136,7 +150,7 @@ rule extend_shots:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["extend_shots"],
+        settings=pick("spider.seed"),
     script:
         "../scripts/steps/extend_shots.py"
 
@@ -155,7 +169,7 @@ rule prepare_replay:
     conda:
         "../envs/data.yaml"
     params:
-        settings=SETTINGS["prepare_replay"],
+        settings=pick("replay.questions", "replay.seed"),
     script:
         "../scripts/steps/prepare_replay.py"
 
@@ -175,7 +189,7 @@ rule render_spider:
     conda:
         "../envs/model.yaml"
     params:
-        settings=lookup("{split}", within=SETTINGS["render_spider"]),
+        settings=render_settings,
     script:
         "../scripts/steps/render_spider.py"
 
@@ -193,7 +207,7 @@ rule render_mmlu:
     conda:
         "../envs/model.yaml"
     params:
-        settings=SETTINGS["render_mmlu"],
+        settings=pick("prompt.mmlu_system as system", "inference.mmlu_max_new_tokens as max_new_tokens"),
     script:
         "../scripts/steps/render_mmlu.py"
 
@@ -211,6 +225,6 @@ rule render_replay:
     conda:
         "../envs/model.yaml"
     params:
-        settings=SETTINGS["render_replay"],
+        settings=pick("prompt.mmlu_system as system", "training.max_length"),
     script:
         "../scripts/steps/render_replay.py"

@@ -19,7 +19,9 @@ rule predict_spider:
         mem_mb=32000,
         runtime=720,
     params:
-        settings=lambda wildcards: SETTINGS["predict_spider"][wildcards.model][wildcards.variant],
+        settings=lambda wildcards: pick(
+            *DECODING, "inference.spider_max_new_tokens as max_new_tokens", **loaded(wildcards)
+        ),
     script:
         "../scripts/steps/predict_spider.py"
 
@@ -45,7 +47,9 @@ rule predict_mmlu:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lambda wildcards: SETTINGS["predict_mmlu"][wildcards.model][wildcards.variant],
+        settings=lambda wildcards: pick(
+            *DECODING, "inference.mmlu_max_new_tokens as max_new_tokens", **loaded(wildcards)
+        ),
     script:
         "../scripts/steps/predict_mmlu.py"
 
@@ -68,7 +72,7 @@ rule score_spider:
         "../envs/score.yaml"
     threads: 4
     params:
-        settings=SETTINGS["score_spider"],
+        settings=pick("scoring.timeout_s"),
     script:
         "../scripts/steps/score_spider.py"
 
@@ -85,6 +89,6 @@ rule score_mmlu:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["score_mmlu"],
+        settings={},
     script:
         "../scripts/steps/score_mmlu.py"

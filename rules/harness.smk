@@ -11,7 +11,7 @@ rule fetch_harness:
     conda:
         "../envs/harness.yaml"
     params:
-        settings=SETTINGS["fetch_harness"],
+        settings=pick("evaluation.harness.tasks", "evaluation.harness.include_path"),
     script:
         "../scripts/steps/fetch_harness.py"
 
@@ -36,7 +36,15 @@ rule harness:
         mem_mb=32000,
         runtime=720,
     params:
-        settings=lambda wildcards: SETTINGS["harness"][wildcards.model][wildcards.variant],
+        settings=lambda wildcards: pick(
+            "evaluation.harness.tasks",
+            "evaluation.harness.num_fewshot",
+            "evaluation.harness.limit",
+            "evaluation.harness.include_path",
+            "inference.batch_size",
+            "inference.merge_adapters",
+            **loaded(wildcards),
+        ),
     script:
         "../scripts/steps/harness.py"
 
@@ -53,6 +61,6 @@ rule harness_table:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["harness_table"],
+        settings=pick("tables.confidence_level", *WRITTEN, runs=ASKED_MMLU),
     script:
         "../scripts/steps/harness_table.py"

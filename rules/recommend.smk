@@ -15,7 +15,15 @@ rule recommend:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["recommend"],
+        settings=pick(
+            "recommend.max_loss_pp",
+            "recommend.seed",
+            "tables.semantics",
+            "tables.confidence_level",
+            *WRITTEN,
+            study=STUDY,
+            runs=RUNS,
+        ),
     script:
         "../scripts/steps/recommend.py"
 
@@ -29,12 +37,12 @@ rule export_recommended:
             f"<results>/runs/{model}/{folder}/{name}"
             for model in config["models"]
             for folder in dict.fromkeys(FOLDERS.values())
-            for name in _config.ADAPTER_FILES
+            for name in ADAPTER_FILES
         ],
         records=collect("<results>/data/models/{model}.json", model=config["models"]),
         prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
         base_prompts=collect(
-            f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(_config.BASE, 'dev')}.json", model=config["models"]
+            f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(unfold.BASE, 'dev')}.json", model=config["models"]
         ),
         spider="<results>/data/spider/manifest.json",
     output:
@@ -47,6 +55,13 @@ rule export_recommended:
     resources:
         mem_mb=32000 if config["recommend"]["merge"] else 4000,
     params:
-        settings=SETTINGS["export_recommended"],
+        settings=pick(
+            "recommend.merge",
+            "inference.merge_adapters",
+            *DEFECTS,
+            study=STUDY,
+            folders=FOLDERS,
+            precisions={name: model["precision"] for name, model in config["models"].items()},
+        ),
     script:
         "../scripts/steps/export_recommended.py"

@@ -11,7 +11,7 @@ rule tables:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["tables"],
+        settings=pick("tables.semantics", "tables.confidence_level", *WRITTEN, study=STUDY, runs=RUNS),
     script:
         "../scripts/steps/tables.py"
 
@@ -32,7 +32,7 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["cost"],
+        settings=pick(*WRITTEN, study=STUDY, runs=RUNS),
     script:
         "../scripts/steps/cost.py"
 
@@ -52,7 +52,7 @@ rule tables_page:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["tables_page"],
+        settings=pick(*WRITTEN, study=STUDY),
     script:
         "../scripts/steps/tables_page.py"
 
@@ -72,7 +72,7 @@ rule answers:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["answers"],
+        settings=pick("tables.semantics", *WRITTEN, study=STUDY, runs=NAMES),
     script:
         "../scripts/steps/answers.py"
 
@@ -96,7 +96,7 @@ rule figures:
     conda:
         "../envs/report.yaml"
     params:
-        settings=SETTINGS["figures"],
+        settings=pick("report.language"),
     script:
         "../scripts/steps/figures.py"
 
@@ -144,7 +144,15 @@ rule report:
     conda:
         "../envs/report.yaml"
     params:
-        settings=SETTINGS["report"],
+        settings=pick(
+            "tables.semantics",
+            "report.language",
+            "face",
+            "scale",
+            *DEFECTS,
+            study=STUDY,
+            own_prompts=sorted(OWN_PROMPTS),
+        ),
     script:
         "../scripts/steps/report.py"
 
@@ -162,6 +170,13 @@ rule compare_published:
     conda:
         "../envs/score.yaml"
     params:
-        settings=SETTINGS["compare_published"],
+        settings=pick(
+            "published",
+            "spider.counts.dev as dev_questions",
+            "tables.confidence_level",
+            *WRITTEN,
+            study=STUDY,
+            runs=[{"model": run["model"], "variant": run["variant"]} for run in TRAINED],
+        ),
     script:
         "../scripts/steps/compare_published.py"

@@ -21,7 +21,7 @@ rule audit_labels:
     conda:
         "../envs/model.yaml"
     params:
-        settings=SETTINGS["audit_labels"],
+        settings=pick("training.max_length", "training.truncate", "prompt.train_target", "accept_defect"),
     script:
         "../scripts/steps/audit_labels.py"
 
@@ -39,7 +39,7 @@ rule audit_replay:
     conda:
         "../envs/model.yaml"
     params:
-        settings=SETTINGS["audit_replay"],
+        settings=pick("training.max_length"),
     script:
         "../scripts/steps/audit_replay.py"
 
@@ -61,14 +61,14 @@ rule train:
         kept=[
             f"<results>/runs/{{model}}/{{variant}}/steps/{step}/{name}"
             for step in config["training"]["kept_steps"]
-            for name in _config.ADAPTER_FILES
+            for name in ADAPTER_FILES
         ],
     log:
         "<logs>/train/{model}/{variant}.log",
     benchmark:
         "<benchmarks>/train/{model}/{variant}.tsv"
     wildcard_constraints:
-        variant=any_of(_config.variants(config)),
+        variant=any_of(VARIANTS),
     conda:
         "../envs/model.yaml"
     # Two threads, so that a CPU's sums do not depend on how many cores it has.
@@ -78,8 +78,7 @@ rule train:
         mem_mb=32000,
         runtime=1440,
     params:
-        # Not `lookup`: it walks through all settings of all adapters, for each adapter.
-        settings=lambda wildcards: SETTINGS["train"][wildcards.model][wildcards.variant],
+        settings=lambda wildcards: unfold.training(config, wildcards.model, VARIANTS[wildcards.variant]),
     script:
         "../scripts/steps/train.py"
 
@@ -99,6 +98,6 @@ rule soup:
     conda:
         "../envs/model.yaml"
     params:
-        settings=SETTINGS["soup"],
+        settings={},
     script:
         "../scripts/steps/soup.py"

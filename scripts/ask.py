@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from common.files import UserError, read_json, read_jsonl, sha256_file
+from common.files import ADAPTER_FILES, UserError, read_json, read_jsonl, sha256_file
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
-from study.config import ADAPTER_FILES, recommended_folder
+from study.unfold import recommended_folder
 from tasks.sql_schema import read_schema
 
 RECOMMENDED = "recommended"

@@ -1,8 +1,11 @@
 """List the studies: model, precision, licence, adapters, questions, memory, faces.
 
+    python scripts/studies.py [FILE ...]       by default config.yaml and studies/*.yaml
+    python scripts/studies.py document         write config.yaml's comments, config.schema.json and docs/config.md anew
+
 Memory is that of the largest of its jobs, in GB of 10^9 bytes, estimated as scripts/llm/memory.py says for a model
 that is proportioned like Llama 3 8B, and rows of 2,000 tokens, about the longest of Spider with three examples. Of a
-study in fp32 it is a CPU's, where a pass has a whole batch. `make plan` looks closer.
+study in fp32 it is a CPU's, where a micro-batch is the whole batch. `make plan` looks closer.
 """
 
 import argparse
@@ -10,19 +13,19 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from common.files import UserError
+from common.files import UserError, atomic_write
 from llm import memory as _memory
 from llm.memory import Shape
-from study import config as _config
+from study.read import check, overlay, read_yaml
+from study.unfold import BASE, FACES, training, variants
 
 ROOT = Path(__file__).parents[1]
 ROW_TOKENS = 2000
 
 
 def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float | None:
-    """Return the estimate that the head of this file describes; None for a model whose size the study does not say."""
+    """The estimate that the head of this file describes; None for a model whose size the study does not say."""
     if model["parameters"] is None:
         return None
     shape, precision = Shape.like(model["parameters"] * 1e9, model["vocabulary"]), model["precision"]
@@ -33,63 +36,61 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     return max(answer, sum(train.values())) / 1e9
 
 
-def _largest(config: dict) -> dict:
-    """Return the adapter's settings that need the most memory."""
-    adapters = next(iter(_config.settings(config)["train"].values())).values()
-    return max((one["lora"] for one in adapters), key=lambda lora: (len(lora["target_modules"]), lora["r"]))
+def _largest(config: dict, model: str) -> dict:
+    """The adapter's settings that need the most memory."""
+    adapters = [training(config, model, chosen)["lora"] for name, chosen in variants(config).items() if name != BASE]
+    return max(adapters, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
 
 
-def describe(path: Path, schema: dict) -> list[dict[str, str]]:
-    """Return one row for each model of a study.
+def describe(path: Path) -> list[dict[str, str]]:
+    """One row for each model of a study.
 
     Raises:
         UserError: the file is not YAML, or no study.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({error}).") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: found no keys, expected a study. See config.yaml.")
-    config = _config.check(_config.unfold(raw, {}, path.name), schema, path.name)
-    adapters = len(_config.variants(config)) - 1
-    faces = ["corrected"] + [face for face in _config.FACES[1:] if config["faces"][face]]
-    mmlu = config["mmlu"]
-    each = mmlu["questions_per_category"]
-    knowledge = (
-        f"all of {sum(map(len, mmlu['categories'].values()))} subjects"
-        if each is None
-        else str(each * len(mmlu["categories"]))
-    )
+    config = check(overlay(read_yaml(path), {}, path.name), path.name)
+    mmlu, each = config["mmlu"], config["mmlu"]["questions_per_category"]
+    subjects = sum(map(len, mmlu["categories"].values()))
     rows = []
-    for model in config["models"].values():
-        memory = memory_gb(model, _largest(config), config["training"], config["inference"])
+    for name, model in config["models"].items():
+        memory = memory_gb(model, _largest(config, name), config["training"], config["inference"])
         rows.append(
             {
                 "Study": str(path),
                 "Model": model["source"],
                 "Precision": model["precision"],
                 "Licence": "gated: accept it, set HF_TOKEN" if model["gated"] else "open",
-                "Adapters": str(adapters),
+                "Adapters": str(len(variants(config)) - 1),
                 "Spider": str(config["spider"]["dev_questions"] or config["spider"]["counts"]["dev"]),
-                "MMLU": knowledge,
+                "MMLU": f"all of {subjects} subjects" if each is None else str(each * len(mmlu["categories"])),
                 "Memory GB": "?" if memory is None else f"{memory:.0f}",
-                "Faces": ", ".join(faces),
+                "Faces": ", ".join(face for face in FACES if face == FACES[0] or config["faces"][face]),
             }
         )
     return rows
 
 
+def document(root: Path) -> None:
+    """Write what is generated from scripts/study/schema.py; config.yaml keeps the values that it has."""
+    from study.document import documents
+
+    for name, text in documents(root).items():
+        with atomic_write(root / name) as stream:
+            stream.write(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; return 1 if a file is no study, and say why on stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="studies (default: config.yaml and studies/*.yaml)")
+    parser.add_argument("files", nargs="*", type=Path, help="studies, or the word document")
     files = parser.parse_args(arguments).files
-    schema = _config.read_schema(ROOT / "rules" / "config.schema.yaml")
+    if files == [Path("document")]:
+        document(ROOT)
+        return 0
     rows, failed = [], False
     for path in files or [Path("config.yaml"), *sorted(Path("studies").glob("*.yaml"))]:
         try:
-            rows += describe(path, schema)
+            rows += describe(path)
         except (UserError, OSError) as error:
             print(f"ERROR: {error}", file=sys.stderr)
             failed = True

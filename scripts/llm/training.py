@@ -32,14 +32,22 @@ from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from common.files import UserError, atomic_write, read_json, read_jsonl, sha256_file, sha256_json, write_json
+from common.files import (
+    ADAPTER_FILES,
+    UserError,
+    atomic_write,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from common.job import Sigterm, versions
 from llm.chat import load_chat
 from llm.checkpoints import SaveOnSigterm
 from llm.labels import IGNORED, build_dataset, check_labels, check_target, rows_of, with_labels
 from llm.load import device, load_model, machine
 from llm.packing import Collator, keep_apart, pack, passes
-from study.config import ADAPTER_FILES
 
 # Keys of `training` that SFTConfig does not get.
 OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")

@@ -10,10 +10,10 @@ from typing import Any
 from markupsafe import Markup
 
 import _path  # noqa: F401
-from common.files import UserError, read_json, sha256_file, write_json
+from common.files import ADAPTER_FILES, UserError, read_json, sha256_file, write_json
 from common.job import job, versions
 from present.templates import render
-from study.config import ADAPTER_FILES, BASE, recommended_folder
+from study.unfold import BASE, recommended_folder
 
 # The numbers of questions of the official release, whose name and licence the card then gives.
 SPIDER = {"train_spider": 7000, "train_others": 1659, "dev": 1034}

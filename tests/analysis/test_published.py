@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,16 +24,14 @@ from analysis.published import (
 )
 from common.files import UserError
 from compare_published import compare_published
-from study import config as _config
+from study import read
 
 REPO = Path(__file__).parents[2]
-SCHEMA = _config.read_schema(REPO / "rules/config.schema.yaml")
 NAMES = ("souza", "ribeiro", "cunha")
 
 
 def published(name: str) -> dict:
-    raw = yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
-    return _config.check(_config.unfold(raw, {}, name), SCHEMA, name)["published"]
+    return read.resolve(read.read_yaml(REPO / f"studies/{name}.yaml"), source=name)["published"]
 
 
 def checked(block: dict) -> dict[tuple, dict]:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.inference import LLAMA3_8B, NEW, PREFIX, make_prompts
-from benchmarks.studies import SHAPES
+from benchmarks.shapes import SHAPES
 from llm import memory as _memory
 from llm.memory import Shape
 from llm.prefix_engine import PREFILL_TOKENS, ROUND

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from peft import get_peft_model
 from transformers import (
     GemmaConfig,
@@ -20,33 +19,36 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from _rules import settings
 from common.access import check_access
 from common.files import UserError, read_json, read_jsonl
 from llm.training import lora_config, training_arguments
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
-from study import config as _config
+from study import read, unfold
 from tasks import mmlu as mmlu_task
 from tasks import spider as spider_task
 
 REPO = Path(__file__).parents[2]
-SCHEMA = _config.read_schema(REPO / "rules/config.schema.yaml")
-SMOKE = _config.read_schema(REPO / "rules/smoke.yaml")
 FILES = sorted((REPO / "studies").glob("*.yaml"))
 NAMES = ["assignment", "souza", "ribeiro", "freitas", "cunha"]
 
 
-def read(name: str) -> dict:
-    return yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
+def raw(name: str) -> dict:
+    return read.read_yaml(REPO / f"studies/{name}.yaml")
 
 
 def study(name: str, face: str = "corrected", scale: str = "full") -> dict:
-    return _config.check(_config.unfold(read(name) | {"face": face, "scale": scale}, SMOKE, name), SCHEMA, name)
+    return read.resolve(raw(name), {"face": face, "scale": scale}, name)
+
+
+def slices(name: str, face: str = "corrected", scale: str = "full") -> dict:
+    return settings(raw(name) | {"face": face, "scale": scale})
 
 
 def every_face():
     for path in FILES:
-        faces = read(path.stem).get("faces", {})
+        faces = raw(path.stem).get("faces", {})
         for face in ("corrected", *(["as_reported"] if "as_reported" in faces else [])):
             yield path.stem, face
 
@@ -61,8 +63,7 @@ def test_the_assignment_and_the_four_reports_are_here():
 def test_every_study_is_valid(name, face, scale):
     config = study(name, face, scale)
     assert config["study"] == name
-    settings = _config.settings(config)
-    runs = [run["variant"] for run in settings["tables"]["runs"]]
+    runs = [run["variant"] for run in slices(name, face, scale)["tables"]["runs"]]
     assert runs[0] == "base"
     assert len(runs) >= (2 if scale == "smoke" or name.startswith(("freitas", "demo")) else 3)
     # A study whose own name is no defect says which of its method are.
@@ -75,7 +76,7 @@ def test_every_study_is_valid(name, face, scale):
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_changes_the_model_and_numbers_only(name):
     full, smoke = (study(name, scale=scale) for scale in ("full", "smoke"))
-    assert _config.label(smoke) == f"{name}-smoke"
+    assert unfold.label(smoke) == f"{name}-smoke"
     for section in ("prompt", "scoring", "tables", "published", "accept_defect"):
         assert smoke[section] == full[section]
     assert smoke["spider"]["source"] == full["spider"]["source"]
@@ -143,7 +144,7 @@ SWEPT = {
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_trainer_is_given(name, tmp_path):
     face = "corrected" if name == "assignment" else "as_reported"
-    (runs,) = _config.settings(study(name, face))["train"].values()
+    (runs,) = slices(name, face)["train"].values()
     swept, values = SWEPT[name]
     found = []
     for run in runs.values():
@@ -165,7 +166,7 @@ def test_what_the_trainer_is_given(name, tmp_path):
 
 
 def test_warmup_is_a_share_of_the_steps(tmp_path):
-    (runs,) = _config.settings(study("souza"))["train"].values()
+    (runs,) = slices("souza")["train"].values()
     for run in runs.values():
         # 0.03 of 1,731 steps, rounded up, as the report's warmup_ratio was.
         assert training_arguments(run["training"], "nf4", tmp_path).get_warmup_steps(1731) == 52
@@ -244,7 +245,7 @@ def steps_an_epoch(rows: int, training: dict) -> int:
 
 def split(spider, name, out, face="corrected"):
     config = study(name, face)
-    prepare_spider(spider, _config.settings(config)["prepare_spider"], out)
+    prepare_spider(spider, slices(name, face)["prepare_spider"], out)
     return config["training"], {path.stem: len(read_jsonl(path)) for path in out.glob("*.jsonl")}
 
 
@@ -280,7 +281,7 @@ def test_whole_databases_are_set_aside_where_the_study_is_ours(name, rows, spide
 def test_questions_of_the_reports(name, face, shared_data, mmlu, tmp_path):
     config = study(name, face)
     manifest = tmp_path / "manifest.json"
-    prepare_mmlu(mmlu, _config.settings(config)["prepare_mmlu"], tmp_path / "questions.jsonl", manifest)
+    prepare_mmlu(mmlu, slices(name, face)["prepare_mmlu"], tmp_path / "questions.jsonl", manifest)
     found = read_json(manifest)
     if name == "ribeiro":
         # All test questions of 39 subjects; his fourth table gives the sizes of six of them.
@@ -297,7 +298,7 @@ def test_questions_of_the_reports(name, face, shared_data, mmlu, tmp_path):
     assert len(shown) == (1 if face == "as_reported" and name in ("souza", "ribeiro") else own)
 
 
-GATED = [path.stem for path in FILES if any(model.get("gated") for model in read(path.stem)["models"].values())]
+GATED = [path.stem for path in FILES if any(model.get("gated") for model in raw(path.stem)["models"].values())]
 
 
 def test_which_studies_need_a_licence():

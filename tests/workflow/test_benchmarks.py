@@ -27,7 +27,7 @@ def spider(shared_data, tmp_path) -> Path:
 
 def test_a_study_is_measured_from_real_prompts(shared_data, spider, repo):
     out = spider / "out.json"
-    command = [sys.executable, "benchmarks/studies.py", "--spider", spider, "--out", out, "--shapes", "tiny"]
+    command = [sys.executable, "benchmarks/shapes.py", "--spider", spider, "--out", out, "--shapes", "tiny"]
     command += ["--mmlu", shared_data / "mmlu/mmlu_data.tar.gz", "--study", "freitas"]
     run = subprocess.run(command, cwd=repo, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-4000:]

@@ -16,6 +16,7 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 
+from _rules import settings as rule_settings
 from common.files import read_json, read_jsonl, write_jsonl
 from fetch_model import fetch_model
 from harness import harness
@@ -25,7 +26,6 @@ from predict_mmlu import predict_mmlu
 from prepare_mmlu import prepare_mmlu
 from present.values import read_table
 from render_mmlu import render_mmlu
-from study import config as _config
 from tasks import mmlu
 
 pytestmark = pytest.mark.long
@@ -39,7 +39,7 @@ def study(tmp_path_factory, repo) -> Path:
     """The demo's model, its 150 questions as its prompts have them, and an adapter that was not trained."""
     folder, demo = tmp_path_factory.mktemp("harness"), repo / "resources" / "demo"
     config = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
-    settings = _config.settings(_config.check(config, _config.read_schema(repo / "rules" / "config.schema.yaml")))
+    settings = rule_settings(config)
     fetch_model("demo", str(demo / "model"), None, str(folder / "model.json"))
     mmlu.fetch(settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, folder)
     questions, prompts = folder / "questions.jsonl", folder / "prompts.jsonl"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from common.files import read_json, read_jsonl
-from study.config import FACES
+from study.unfold import FACES
 from tasks.mmlu import CATEGORY
 
 REPO = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """Each study at its model's real shapes: optimizer steps and answers, within the memory that it states.
 
-    python benchmarks/studies.py --spider spider_data --mmlu mmlu_data.tar.gz [--study souza ...] [--out results.json]
+    python benchmarks/shapes.py --spider spider_data --mmlu mmlu_data.tar.gz [--study souza ...] [--out results.json]
 
 One CUDA GPU with 30 GB. PyTorch gets no more of it than `scripts/studies.py` states for the study: what needs
 more fails, and what adapts to the memory adapts to that. Only the model is not real: each tensor is drawn at random
@@ -31,6 +31,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts/steps"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import torch
@@ -45,6 +46,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from _rules import settings as rule_settings
 from audit_labels import audit_labels
 from benchmarks.inference import LLAMA3_8B
 from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
@@ -59,7 +61,7 @@ from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
 from render_spider import Settings, render_spider
 from studies import memory_gb
-from study import config as _config
+from study import read
 from tasks import mmlu as mmlu_task
 from tasks.sql_schema import compact_schema
 from tiny_model import KINDS
@@ -187,10 +189,10 @@ def measured(function: Callable[..., None], **arguments: Any) -> dict[str, float
 
 def read_study(name: str, **changed: dict) -> dict:
     """Return a study of studies/, checked and complete; `changed` are values of its sections."""
-    raw = yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8"))
+    raw = read.read_yaml(REPO / f"studies/{name}.yaml")
     for section, values in changed.items():
         raw[section] |= values
-    return _config.check(_config.unfold(raw, {}, name), _config.read_schema(REPO / "rules/config.schema.yaml"), name)
+    return read.resolve(raw, source=name)
 
 
 def prepare(
@@ -214,7 +216,7 @@ def prepare(
     Returns:
         The folder of the prompts, and the model record.
     """
-    settings = _config.settings(config)
+    settings = rule_settings(config)
     (model,) = config["models"]
     prepare_spider(spider, settings["prepare_spider"], folder)
     tables = read_json(spider / "tables.json")
@@ -270,7 +272,7 @@ def prepare(
 def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[str, Any]:
     """Train and answer with the first adapter of a study; return what it took."""
     config = read_study(name)
-    settings = _config.settings(config)
+    settings = rule_settings(config)
     (model,) = config["models"]
     facts, training = config["models"][model], config["training"]
     variant = settings["tables"]["runs"][1]["variant"]

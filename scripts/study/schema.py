@@ -1,0 +1,424 @@
+"""Every key of a study: its type, its default, its bounds and what it means, each said once.
+
+`config.yaml`, `config.schema.json` and `docs/config.md` are generated from these classes by
+
+    python scripts/studies.py document
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from study.kinds import (
+    ABSENT,
+    AtLeast1,
+    Count,
+    Modules,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    Set,
+    Sha256,
+    Share,
+    Some,
+    SomeSet,
+    Swept,
+    Text,
+    Unique,
+    either,
+    whole,
+)
+from study.published import Published
+
+
+class Model(Section):
+    """An instruct model, and how it is loaded, for training and for inference alike."""
+
+    source: Text
+    """A local folder (config, weights, tokenizer with a chat template), or a repository on the Hugging Face hub such as
+    mistralai/Mistral-7B-Instruct-v0.2."""
+    revision: str | None = None
+    """The commit on the hub, 40 hexadecimal digits; a branch or a tag may move. null for a local folder."""
+    precision: Literal["fp32", "bf16", "nf4"] = "bf16"
+    """fp32, bf16, or nf4 (QLoRA: 4-bit weights with double quantization, computing in bf16; needs a GPU)."""
+    gated: bool = False
+    """Whether the hub asks you to accept a licence first. Then a run without a token ends before its first job."""
+    parameters: Positive | None = None
+    """Size in billions of parameters. Only `make studies` and `make plan` use it, to estimate memory."""
+    vocabulary: AtLeast1 | None = None
+    """Tokens in the vocabulary. Only `make studies` and `make plan` use it, to estimate memory."""
+
+
+class Counts(Section):
+    """How many questions each file must hold. The official release has 7000, 1659 and 1034."""
+
+    train_spider: Count = 7000
+    """Questions in train_spider.json."""
+    train_others: Count = 1659
+    """Questions in train_others.json."""
+    dev: AtLeast1 = 1034
+    """Questions in dev.json."""
+
+
+class Validation(Section):
+    """The rows that are set aside from training, for the validation loss."""
+
+    by: Literal["rows", "database", "dev", "none"] = "database"
+    """rows: drawn at random. database: whole databases, so that no database is in both parts. none: no rows. dev: the
+    questions of the evaluation themselves, a defect that accept_defect must name."""
+    fraction: Share = 0.1
+    """Share of the training rows to set aside."""
+    questions: AtLeast1 | None = None
+    """Evaluate on the first N of these rows while training; the others stay set aside. null for all."""
+
+
+class Spider(Section):
+    """The text-to-SQL data: Spider."""
+
+    source: Text = "gdrive:1403EGqzIDoHMdQF4c9Bkyl7dZLZ5Wt6J"
+    """The release's archive or its unpacked folder: an http(s) URL, gdrive:<id> (the official archive is
+    gdrive:1403EGqzIDoHMdQF4c9Bkyl7dZLZ5Wt6J), or a local path."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the archive; null to check only the counts."""
+    counts: Counts = Counts()
+    train_files: SomeSet[Literal["train_spider", "train_others"]] = ["train_others", "train_spider"]
+    """The files whose questions are trained on."""
+    train_questions: AtLeast1 | None = None
+    """Train on the first N rows of the training split; null for all."""
+    shots: either(Count, Unique[str], list) = 3
+    """Few-shot examples in every prompt, drawn from the training rows and excluded from training: a number, or a list
+    of the ids of questions."""
+    seed: Count = 42
+    """Draws the few-shot examples and the validation rows."""
+    validation: Validation = Validation()
+    dev_questions: AtLeast1 | None = None
+    """Evaluate on the first N dev questions; null for all."""
+    exclude_databases: Set[str] = []
+    """Dev databases whose questions are left out of the evaluation, for example because they have no rows."""
+
+
+class FixedShot(Section):
+    """One row of the MMLU release."""
+
+    subject: str
+    """The subject, by its file name in the release."""
+    split: Literal["dev", "test"]
+    """The file in which the row stands."""
+    index: Count
+    """The number of the row there, counted from 0."""
+    answer: Literal["A", "B", "C", "D"] = ABSENT
+    """The right answer, to be checked against the data. May be left out."""
+
+
+class Mmlu(Section):
+    """The general-knowledge data: MMLU."""
+
+    source: Text
+    """The release's CSV archive or folder (http(s) URL or local path), hub:<repository> such as hub:cais/mmlu, or a
+    local folder of that repository's parquet files."""
+    revision: str | None = None
+    """The commit of the hub repository, needed with hub:<repository>; null for other sources."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the archive, or null."""
+    subjects: AtLeast1 = 57
+    """How many subjects the source must hold. The official release has 57."""
+    categories: either(Annotated[dict[Name, Some[str]], Field(min_length=1)], Literal["official"], str) = {
+        "stem": ["astronomy"],
+        "humanities": ["world_religions"],
+        "social_sciences": ["econometrics"],
+    }
+    """The categories to ask and the subjects of each, by their file names in the release. official stands for all 57
+    subjects in the benchmark's own four categories: stem, humanities, social_sciences and other."""
+    questions_per_category: AtLeast1 | None = 50
+    """Test questions drawn for each category, shared equally by its subjects; null for all, 14,042 of the release."""
+    shots: Count = 4
+    """Few-shot examples before each question. The release has 5 a subject."""
+    shots_from: Literal["own_dev", "first_subject", "fixed"] = "own_dev"
+    """own_dev: the first dev rows of the question's own subject. To repeat other studies: first_subject, the rows of
+    the first subject for all questions (a defect), or fixed, the rows in fixed_shots for all questions."""
+    fixed_shots: list[FixedShot] = []
+    """The few-shot examples of shots_from: fixed, in their order; as many as shots. For example {subject: astronomy,
+    split: dev, index: 1}."""
+    seed: Count = 42
+    """Draws the questions."""
+
+
+class Prompt(Section):
+    """The words around a question. The model's own chat template wraps them. Base and adapters see the same prompts."""
+
+    spider_system: str = "You translate questions into SQLite queries. Reply with one SQL query and nothing else."
+    """System text of a text-to-SQL prompt."""
+    mmlu_system: str = "Answer with the letter of the correct choice."
+    """System text of a multiple-choice prompt."""
+    schema_: Literal["compact", "pipe", "ddl", "ddl_rows", "none"] = Field(default="compact", alias="schema")
+    """How the prompt shows the database. compact: one line a table. pipe: the same between bars. ddl: CREATE TABLE
+    statements. ddl_rows: the same with sample rows. none: not at all."""
+    sample_rows: AtLeast1 = 3
+    """Rows shown of each table, with schema: ddl_rows."""
+    style: Literal["default", "ribeiro"] = "default"
+    """The words between schema, question and answer: default, or ribeiro, those of that report."""
+    base_shots: Count | None = None
+    """Few-shot examples in the base model's text-to-SQL prompts, to repeat a study that gave the base fewer than the
+    adapters (a defect). null: the same prompts for all."""
+    train_target: Literal["sql", "prompt"] = "sql"
+    """What the loss covers: sql, the gold query; or prompt, a defect that accept_defect must name."""
+
+
+class Lora(Section):
+    """The adapter. The names are those of PEFT's LoraConfig.
+
+    Each value may be a list, which is then swept: one adapter is trained for each combination of all swept values. The
+    adapters are named after the values (lr0.001-r8). A further value trains its own adapters only. Without a value,
+    only the tables change.
+    """
+
+    r: Swept[AtLeast1] = 8
+    """The rank."""
+    lora_alpha: Swept[AtLeast1] = 16
+    """The scale: what the adapter adds is multiplied by lora_alpha / r."""
+    lora_dropout: Swept[Share] = 0.05
+    """Dropout before the adapter."""
+    target_modules: Modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    """The linear layers that get an adapter. Swept as a list of lists."""
+
+
+class Training(Section):
+    """The training. The names are those of TRL's SFTConfig, unless the description says otherwise.
+
+    A list is swept where the description says so. Write 1.0e-4 or 0.0001: YAML reads 1e-4 as text.
+    """
+
+    learning_rate: Swept[Positive] = 1e-4
+    """Highest learning rate of the schedule. A list is swept."""
+    num_train_epochs: Swept[Positive] = 1.0
+    """Epochs: how often the training goes through the rows. A list is swept."""
+    max_steps: Swept[whole(ge=-1)] = -1
+    """Stop after N optimizer steps, whatever the epochs; -1 for no limit. A list is swept."""
+    mode: Literal["faithful", "fast"] = "faithful"
+    """faithful: an optimizer step has per_device_train_batch_size x gradient_accumulation_steps rows, in whatever
+    number of micro-batches. fast: a step has as many rows as one micro-batch holds in the GPU's memory, so that there
+    are fewer steps. Not an option of SFTConfig."""
+    per_device_train_batch_size: AtLeast1 = 8
+    """Rows in one optimizer step, before multiplication by gradient_accumulation_steps. The size of a micro-batch
+    follows from the GPU's memory."""
+    gradient_accumulation_steps: AtLeast1 = 1
+    """Multiplies the rows in one optimizer step; see per_device_train_batch_size."""
+    optim: str = "adamw_torch"
+    """The optimizer, by its name in transformers."""
+    weight_decay: Swept[NotNegative] = 0.0
+    """Decoupled weight decay. It draws the adapter's matrices A and B, and so what they add to the weights, towards
+    zero. A list is swept."""
+    max_grad_norm: NotNegative = 1.0
+    """The norm of the gradient is clipped to this value."""
+    warmup_steps: NotNegative = 0.03
+    """Optimizer steps in which the learning rate rises; below 1, a share of all steps."""
+    lr_scheduler_type: str = "cosine"
+    """How the learning rate falls after the warmup."""
+    max_length: AtLeast1 = 1024
+    """Longest training row in tokens. A longer row stops the run, unless truncate is true."""
+    truncate: bool = False
+    """Cut rows that are longer than max_length, and the answer with them: a defect that accept_defect must name. Not an
+    option of SFTConfig."""
+    gradient_checkpointing: bool = False
+    """Save memory by computing the activations twice."""
+    save_steps: AtLeast1 = 50
+    """Optimizer steps between two checkpoints. A killed training goes on from the last one."""
+    kept_steps: Unique[AtLeast1] = []
+    """Optimizer steps after which each adapter is kept for good, so that evaluation.steps can name them. A further step
+    trains an adapter again if the adapter is evaluated there. One step less changes nothing. Not an option of
+    SFTConfig."""
+    save_total_limit: whole(ge=2) = 2
+    """Checkpoints kept at a time. One is too few: a kill may cut the newest."""
+    eval_strategy: Literal["no", "steps", "epoch"] = "no"
+    """When the validation loss is computed: "no" (never; write the quotes), steps (every eval_steps), or epoch."""
+    eval_steps: AtLeast1 = 50
+    """Optimizer steps between two evaluations, with eval_strategy: steps."""
+    per_device_eval_batch_size: AtLeast1 = 8
+    """Validation rows in one forward pass."""
+    load_best_model_at_end: bool = False
+    """Keep the checkpoint with the best metric_for_best_model instead of the last one."""
+    metric_for_best_model: Literal["eval_loss"] = "eval_loss"
+    """What decides which checkpoint is best and when to stop early. Less is better."""
+    early_stopping_patience: AtLeast1 | None = None
+    """Stop after N evaluations without a better one; null for never. Not an option of SFTConfig."""
+    train_sampling_strategy: Literal["random", "group_by_length"] = "random"
+    """How rows are put into batches: at random, or with rows of similar length, which needs less padding."""
+    report_to: Literal["none", "tensorboard"] = "none"
+    """Where losses go besides train.json. tensorboard writes to results/<study>/tensorboard/."""
+    logging_steps: AtLeast1 = 5
+    """Optimizer steps between two losses in train.json."""
+    seed: Swept[Count] = 42
+    """Draws the adapter's first weights, the order of the rows and the dropout. A list is swept."""
+
+
+class Replay(Section):
+    """Rows of general knowledge mixed into the training, against forgetting; studies/demo-replay.yaml shows it.
+
+    A row whose question and choices, in any order, are those of an MMLU test or dev row is dropped and counted.
+    """
+
+    source: Text | None = None
+    """auxiliary_train (of mmlu.source), or a local file: CSV with columns question, A, B, C, D, answer and, if known,
+    subject; or JSONL of {"question": ..., "choices": [...], "answer": ...} and of {"prompt": ..., "completion": ...}.
+    null for none."""
+    questions: AtLeast1 = 2000
+    """How many rows are drawn at most, for all adapters. Each adapter takes as many of the first rows as its fraction
+    needs."""
+    fraction: Swept[Annotated[Number, Field(ge=0, le=1)]] = 0.0
+    """Replayed rows for each text-to-SQL row; 0 for none. They are added and replace nothing, so an epoch has more
+    optimizer steps. A list is swept."""
+    kl: Swept[NotNegative] = 0.0
+    """Weight of KL(base || tuned) at each label of a replayed row, added to the cross entropy there; 0 for cross
+    entropy alone. As in learning without forgetting (Li and Hoiem 2016, arXiv:1606.09282), but the labels are kept
+    beside the distribution of the base model (DER++, Buzzega et al. 2020, arXiv:2004.15211). A list is swept."""
+    seed: Count = 42
+    """Draws the rows."""
+
+
+class Inference(Section):
+    """How models answer: greedily, unless do_sample is true."""
+
+    batch_size: either(AtLeast1, Literal["auto"], str) = "auto"
+    """Prompts in one batch. auto fills the free memory of a GPU, and is 32 on a CPU."""
+    merge_adapters: bool = False
+    """Merge each adapter into the model's weights before it answers. That is faster, but the sum is rounded to the
+    precision of the weights, so in bf16 a few answers differ. Not with nf4."""
+    spider_max_new_tokens: AtLeast1 = 128
+    """Longest SQL answer in tokens."""
+    mmlu_max_new_tokens: AtLeast1 = 8
+    """Longest generated multiple-choice answer in tokens."""
+    do_sample: bool = False
+    """Draw each token at random instead of taking the likeliest one, to repeat a study that did."""
+    temperature: Positive = 1.0
+    """With do_sample: below 1 sharpens the probabilities, above 1 flattens them."""
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """With do_sample: draw among the likeliest tokens whose probabilities together reach this value."""
+    seed: Count = 42
+    """With do_sample: draws the tokens. Each question has its own generator, so the size of batches changes nothing."""
+
+
+class Harness(Section):
+    """Tasks of lm-evaluation-harness as a further yardstick of every run. `make harness` installs it."""
+
+    tasks: Set[str] = []
+    """Tasks or groups by their names in the harness, such as [arc_easy, hellaswag]; none to leave it out."""
+    num_fewshot: Count | None = None
+    """Few-shot examples before each question; null for each task's own number."""
+    limit: AtLeast1 | None = None
+    """Ask the first N questions of each task; null for all."""
+    include_path: str | None = None
+    """A folder with tasks of your own, as YAML files of the harness."""
+
+
+class Evaluation(Section):
+    """What to evaluate besides base and adapters, each a row of its own in the tables; studies/demo-full.yaml shows it.
+
+    Nothing is trained again, and one more value is one more evaluation.
+    """
+
+    adapters: Unique[str] | None = None
+    """The adapters whose strengths and steps are evaluated, by their names in the tables, such as [lr0.012]; null for
+    all."""
+    strengths: Unique[NotNegative] = []
+    """Interpolation between base and adapter: factors for what the adapter adds to the weights, such as [0.25, 0.5,
+    0.75]. 0 is the base model and 1 the adapter; both are there anyway."""
+    steps: Unique[AtLeast1] = []
+    """Checkpoints to evaluate: optimizer steps out of training.kept_steps."""
+    shots: Unique[Count] = []
+    """Numbers of few-shot examples in the base model's text-to-SQL prompts, such as [0, 1, 3, 5]: what prompting alone
+    gains. The first are those that spider.shots sets aside; further ones are training rows, drawn with spider.seed. The
+    number that the base has anyway is left out."""
+    soups: dict[Name, Unique[str]] = {}
+    """Means of adapters, under names of your choice, such as {both: [lr0.003, lr0.012]}."""
+    harness: Harness = Harness()
+
+
+class Scoring(Section):
+    """How SQL is judged."""
+
+    timeout_s: Positive = 30.0
+    """Seconds after which a query counts as wrong. Before that it is tried again with nothing running beside it."""
+
+
+class Tables(Section):
+    """What the tables show."""
+
+    semantics: Literal["set", "bag", "ordered", "test_suite", "columns_any_order"] = "bag"
+    """When an answer's rows count as equal to those of the gold query, for the headline and all that follows from it.
+    The table of execution accuracy shows all five. set: the same rows occur. bag: they occur equally often. ordered:
+    also in the same order, where the gold query sorts. columns_any_order: bag, with the columns in any order.
+    test_suite: what Spider's official test-suite evaluator says."""
+    confidence_level: Annotated[Number, Field(gt=0, lt=1)] = 0.95
+    """Coverage of every interval."""
+
+
+class Recommend(Section):
+    """Recommend one adapter, interpolation, checkpoint or soup of each model; null for no recommendation.
+
+    It is chosen on one half of the questions, and its figures come from the other half. It is written to
+    results/<study>/recommended/, ready to load.
+    """
+
+    max_loss_pp: NotNegative | None = None
+    """The most MMLU accuracy that may be lost, in percentage points. The whole interval of the loss, on the half that
+    chooses, must stay within it: with a true loss equal to the cap, the measured loss alone would be over it half of
+    the time. null admits any loss that cannot be told from none. With few questions that is nearly every loss; the
+    report says which loss could have been found."""
+    seed: whole() = 42
+    """Draws the halves. To try several and keep the best would be to choose on both halves."""
+    merge: bool = False
+    """Write the whole model with the adapter merged into its weights, instead of the adapter alone. This takes the
+    memory and disk space of the model. Not with nf4."""
+
+
+class Report(Section):
+    """How the report is written."""
+
+    language: Literal["en", "pt"] = "en"
+    """Language of report.md, report.pdf, the tables and the figures: English or Portuguese."""
+
+
+class Faces(Section):
+    """What each face changes in the study. It is merged over the study before anything else is read; a list replaces a
+    list. studies/souza.yaml is an example."""
+
+    corrected: dict[str, Any] = {}
+    """What the corrected face changes: often nothing, since the study itself is written corrected."""
+    as_reported: dict[str, Any] = {}
+    """What a published report did otherwise, where that can be run."""
+
+
+class Study(Section):
+    """What to train on what data, how to evaluate it, and what to put in the tables."""
+
+    study: Name
+    """Name of the study. Its results go to results/<study>/."""
+    scale: Literal["full", "smoke"] = "full"
+    """smoke puts rules/smoke.yaml over the study: a run of a minute which shows that all steps work. Meant for the
+    command line: --config scale=smoke. Its results go to results/<study>-smoke/."""
+    face: Literal["corrected", "as_reported"] = "corrected"
+    """A study that repeats a published one can have two faces: corrected, and as_reported with the report's defects.
+    --config face=as_reported runs the second one, in results/<study>-as_reported/."""
+    faces: Faces = Faces()
+    known_defects: Unique[Text] = []
+    """What is known to be wrong with the study's method, in sentences that stand in its tables."""
+    accept_defect: Set[Literal["dev_used_to_choose", "target_not_in_loss", "truncated"]] = []
+    """Failures of the audit with which the study runs all the same: target_not_in_loss, truncated, dev_used_to_choose.
+    They are recorded, and stand in the tables."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """The models to study, by names of your choice. Each is evaluated as it is (`base`) and with every adapter."""
+    spider: Spider = Spider()
+    mmlu: Mmlu
+    prompt: Prompt = Prompt()
+    lora: Lora = Lora()
+    training: Training = Training()
+    replay: Replay = Replay()
+    inference: Inference = Inference()
+    evaluation: Evaluation = Evaluation()
+    scoring: Scoring = Scoring()
+    tables: Tables = Tables()
+    recommend: Recommend | None = None
+    report: Report = Report()
+    published: Published = Published()

@@ -1,0 +1,173 @@
+"""From YAML to a checked study: faces, scales, the command line, defaults and canonical form."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from _config import EVALUATION, MINIMAL, REPLAY, SWEPT, refusal, study
+from _rules import settings
+from common.files import UserError
+from study import read, unfold
+
+REPO = Path(__file__).parents[2]
+
+
+def overlay(smoke: dict | None = None, **values) -> dict:
+    return read.overlay(copy.deepcopy(MINIMAL) | values, smoke or {}, "my.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", [REPO / "config.yaml", *sorted((REPO / "studies").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_the_studies_of_the_repository_are_valid(path):
+    config = read.check(read.read_yaml(path), path.name)
+    assert len(unfold.variants(config)) > 1
+    if path.name != "config.yaml":
+        assert config["study"] == path.stem
+
+
+def test_the_full_demo_differs_from_the_demo_in_its_points_alone():
+    def parts(path):
+        config = read.check(read.read_yaml(REPO / path))
+        kept = config["training"].pop("kept_steps"), config.pop("evaluation"), config.pop("study")
+        return config, kept
+
+    demo, full = parts("config.yaml"), parts("studies/demo-full.yaml")
+    assert demo[0] == full[0]
+    assert len(full[1][0]) == 3
+    assert demo[1][0] == []
+
+
+def test_defaults_are_the_official_data():
+    config = study()
+    assert config["spider"]["counts"] == {"train_spider": 7000, "train_others": 1659, "dev": 1034}
+    assert config["mmlu"]["subjects"] == 57
+    assert config["models"]["m"] == {
+        "gated": False,
+        "parameters": None,
+        "precision": "bf16",
+        "revision": None,
+        "source": "folder",
+        "vocabulary": None,
+    }
+
+
+def test_equal_studies_are_equal_values():
+    one = study(
+        training={"learning_rate": [0.0002, 1], "num_train_epochs": 2},
+        lora={"r": 8.0, "target_modules": ["v_proj", "q_proj"]},
+        spider={"validation": {"fraction": 0.1, "by": "rows"}, "shots": 3.0},
+    )
+    other = study(
+        spider={"shots": 3, "validation": {"by": "rows", "fraction": 0.1}},
+        lora={"target_modules": ["q_proj", "v_proj"], "r": 8},
+        training={"num_train_epochs": 2.0, "learning_rate": [2.0e-4, 1.0]},
+    )
+    # Snakemake compares representations, which show the order of keys and the types of numbers.
+    assert repr(one) == repr(other)
+    assert repr(settings(one)) == repr(settings(other))
+    assert isinstance(one["training"]["num_train_epochs"], float)
+    assert isinstance(one["lora"]["r"], int)
+
+
+def test_check_does_not_change_its_argument():
+    given = copy.deepcopy(MINIMAL)
+    read.check(given)
+    assert given == MINIMAL
+
+
+def test_a_face_is_merged_over_the_study_lists_in_place_of_lists():
+    training = {"seed": 1, "learning_rate": [0.1, 0.2]}
+    faces = {"as_reported": {"training": {"learning_rate": [0.3]}, "known_defects": ["a"]}}
+    assert overlay(training=training, faces=faces)["training"] == training
+    merged = overlay(training=training, faces=faces, face="as_reported")
+    assert merged["training"] == {"seed": 1, "learning_rate": [0.3]}
+    assert merged["known_defects"] == ["a"]
+    # What a face says is checked like what the study says.
+    faces["as_reported"]["training"]["sed"] = 1
+    with pytest.raises(UserError, match=r"training.sed: no such key. Did you mean training.seed\?"):
+        read.check(overlay(faces=faces, face="as_reported"))
+
+
+def test_a_study_without_the_face_says_so():
+    with pytest.raises(UserError, match=r"my.yaml, face: found as_reported, but faces.as_reported is not there"):
+        overlay(face="as_reported")
+
+
+def test_smoke_keeps_the_first_value_of_each_axis_and_the_names_of_adapters():
+    smoke = {"models": {"*": {"source": "small"}}, "training": {"logging_steps": 1}}
+    given = {
+        "models": {"a": {"source": "x", "precision": "nf4"}, "b": {"source": "y"}},
+        "training": {"learning_rate": [0.1, 0.2], "seed": 3},
+        "lora": {"r": [4, 8], "target_modules": ["q_proj", "v_proj"]},
+    }
+    before = copy.deepcopy(given)
+    config = read.check(overlay(smoke, scale="smoke", **given))
+    assert given == before
+    assert list(unfold.variants(config)) == ["base", "lr0.1-r4"]
+    assert config["lora"]["target_modules"] == ["q_proj", "v_proj"]
+    assert {name: model["source"] for name, model in config["models"].items()} == {"a": "small", "b": "small"}
+    assert config["models"]["a"]["precision"] == "nf4"
+    assert config["training"]["logging_steps"] == 1
+    assert overlay(smoke, **given)["models"] == given["models"]
+
+
+def test_overrides_get_their_yaml_types():
+    given = {
+        "tables": {"confidence_level": "0.9"},
+        "spider": {"sha256": "null"},
+        "lora": {"r": ["4", "8"]},
+    }
+    assert read.retype(given) == {
+        "tables": {"confidence_level": 0.9},
+        "spider": {"sha256": None},
+        "lora": {"r": [4, 8]},
+    }
+    assert read.retype({"training": {"eval_strategy": "no"}}) == {"training": {"eval_strategy": "no"}}
+    text = {"prompt": {"spider_system": "Answer: {x}", "mmlu_system": "[A-D]"}, "models": {"m": {"revision": "*"}}}
+    assert read.retype(text) == text
+    assert read.retype({"training": {"learning_rate": "1e-4"}}) == {"training": {"learning_rate": "1e-4"}}
+
+
+def test_overrides_choose_face_and_scale_and_hold_over_them():
+    raw = copy.deepcopy(MINIMAL) | {
+        "training": {"max_steps": 9},
+        "faces": {"as_reported": {"training": {"max_steps": 5}, "lora": {"r": 2}}},
+    }
+    smoke = {"training": {"max_steps": 2, "save_steps": 1}}
+
+    def resolve(overrides: dict) -> tuple:
+        config = read.resolve(raw, overrides, smoke=smoke)
+        return config["lora"]["r"], config["training"]["max_steps"], config["training"]["save_steps"]
+
+    assert resolve({}) == (8, 9, 50)
+    assert resolve({"face": "as_reported"}) == (2, 5, 50)
+    assert resolve({"face": "as_reported", "scale": "smoke"}) == (2, 2, 1)
+    assert resolve({"scale": "smoke", "training": {"max_steps": 7}}) == (8, 7, 1)
+
+
+def test_a_smoke_run_replays():
+    given = MINIMAL | {"replay": REPLAY | {"kl": 1.0}}
+    assert list(unfold.variants(read.check(overlay(scale="smoke", **given)))) == ["base", "replay0.2"]
+
+
+def test_a_smoke_run_has_the_strengths_alone():
+    config = overlay(training=SWEPT, evaluation=EVALUATION | {"adapters": ["lr0.2"]}, scale="smoke")
+    assert config["evaluation"] == {"strengths": EVALUATION["strengths"]}
+    assert "kept_steps" not in config["training"]
+
+
+def test_the_official_categories_have_a_name():
+    config = study(mmlu={"source": "folder", "categories": "official"})
+    categories = config["mmlu"]["categories"]
+    assert {name: len(subjects) for name, subjects in categories.items()} == {
+        "humanities": 13, "other": 14, "social_sciences": 12, "stem": 18
+    }  # fmt: skip
+    assert len({subject for subjects in categories.values() for subject in subjects}) == 57
+    # Named or written out, it is the same study.
+    assert config == study(mmlu={"source": "folder", "categories": categories})
+    assert "found official, all 57 subjects" in refusal(
+        mmlu={"source": "folder", "categories": "official", "subjects": 3}
+    )
+    assert "mmlu.categories: found 'oficial', expected" in refusal(mmlu={"source": "folder", "categories": "oficial"})
