@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 BASE = "base"
-# The replay.source that stands for MMLU's own training rows.
-
 FACES = ("corrected", "as_reported")
 # The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
 # identity on disk: changing this order, or a short name, would train every published study again.

@@ -219,6 +219,7 @@ def compared(tmp_path):
             ],
         }
         settings = {
+            "language": "en",
             "study": "test",
             "published": block,
             "dev_questions": 100,

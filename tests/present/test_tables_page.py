@@ -6,13 +6,12 @@ from html import unescape
 import pandas as pd
 import pytest
 
-from _study import TABLES, draw, mmlu_records, study, table_paths
+from _study import TABLES, draw, mmlu_records, study, table_paths, write_tables
 from present.catalogue import MOST_CONFUSIONS
 from present.format import Say
 from present.tables import read, shared_facts, to_markdown
 from present.values import read_table
 from present.words import LANGUAGES
-from tables import tables
 from tables_page import tables_page
 from tests.analysis.test_tables import costs, run, settings_of, sweep, two
 
@@ -20,7 +19,7 @@ from tests.analysis.test_tables import costs, run, settings_of, sweep, two
 def page_of(folder, language="en", **arguments):
     """Write tables, their costs as made up, and the page of them; return the page's text."""
     paths = table_paths(folder)
-    tables(outputs=paths, language=language, **arguments)
+    write_tables(outputs=paths, language=language, **arguments)
     costs(folder, arguments["runs"])
     csv = {name: paths[name] for name in TABLES} | {"cost": folder / "cost.csv"}
     tables_page(csv, folder / "tables.html", arguments["study"], language=language)

@@ -20,7 +20,7 @@ RUNS = [
     {"model": "m", "variant": "a", "settings": {}},
     {"model": "m", "variant": "b", "settings": {}},
 ]
-SETTINGS = {"runs": RUNS, "confidence_level": 0.95, "known_defects": [], "accept_defect": []}
+SETTINGS = {"language": "en", "runs": RUNS, "confidence_level": 0.95, "known_defects": [], "accept_defect": []}
 
 
 def scores(path, values, first=0):
