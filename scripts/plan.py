@@ -145,7 +145,7 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
     if not (path.exists() and record.exists()):
         return None
     from llm.chat import load_chat  # seconds to import
-    from llm.prefix_engine import alike, common_prefix
+    from llm.groups import alike, common_prefix
 
     chat = load_chat(read_json(record))
     pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))
@@ -251,7 +251,8 @@ def remedies(
     """Return the changes that need less memory, each by itself and then all, with what they need; and if all fit."""
 
     def total(precision: str = precision, tokens: int = tokens, **changed) -> float:
-        return sum(_memory.training(shape, precision, lora, {**training, **changed}, tokens, cuda).values())
+        settings = {"precision": precision, "lora": lora, "training": {**training, **changed}}
+        return sum(_memory.training(shape, settings, tokens, cuda).values())
 
     batch = training["per_device_train_batch_size"]
     accumulated = training["gradient_accumulation_steps"]
@@ -332,7 +333,7 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
             lora, training, replay = one["lora"], one["training"], one.get("replay")
             prompts = with_replay(spider, replayed, replay["fraction"]) if replay else spider
             tokens = min(prompts.longest, training["max_length"])
-            need = _memory.training(shape, precision, lora, training, tokens, device.cuda)
+            need = _memory.training(shape, one, tokens, device.cuda)
             mean = min(prompts.mean, training["max_length"])
             total = training_rows(prompts, training) * mean
             step = mean * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
@@ -370,7 +371,8 @@ def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, st
             shared = max(beginning for _, beginning in prompts.groups)
 
             def memory(number: int, shape=shape, tokens=tokens, shared=shared, precision=precision) -> float:
-                return _memory.answering(shape, precision, number, tokens, AT_ONCE, shared)
+                prefix = _memory.row(shape, shared, _memory.element(precision))
+                return _memory.answering(shape, precision, number, tokens, AT_ONCE) + prefix
 
             number = answer["batch_size"]
             if number == "auto" and not device.cuda:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+# What an adapter is on disk, as PEFT writes it.
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
 
 class UserError(Exception):
     """Something the user can mend. The message names the file, the key and the remedy; no traceback is shown."""

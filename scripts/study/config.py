@@ -15,13 +15,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from analysis.published import OFFICIAL
+from common.files import ADAPTER_FILES as ADAPTER_FILES
 from common.files import UserError
 
 BASE = "base"
 # The replay.source that stands for MMLU's own training rows.
 AUXILIARY = "auxiliary_train"
-# What an adapter is in a folder.
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
 # identity on disk: changing this order, or a short name, would train every published study again.
 AXES = {

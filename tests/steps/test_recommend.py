@@ -17,7 +17,8 @@ from _study import mmlu_records, spider_records, study, table_paths
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from custom_metrics.stats import clustered_difference
 from export_recommended import export_recommended
-from llm.load import load_adapter, load_model
+from llm.adapters import load_adapter
+from llm.load import load_model
 from predict_spider import predict_spider
 from present.report_text import Language
 from present.sheets import BASE_ITSELF, GAINS_LESS, LOSS_OVER_CAP, LOSS_SHOWN, NO_GAIN, RECOMMENDED, TABLES, read_table

@@ -24,7 +24,7 @@ from common.access import check_access
 from common.files import UserError, read_json, read_jsonl
 from fetch_mmlu import fetch_mmlu
 from fetch_spider import fetch_spider
-from llm.training import lora_config, training_arguments
+from llm.options import lora_config, training_arguments
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from study import config as _config
