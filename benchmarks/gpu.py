@@ -79,6 +79,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     from peft import get_peft_model
 
     from llm.answering import Job, predict
+    from llm.decoding import Decoding
     from llm.load import fuse_kernels
     from llm.options import lora_config
     from tasks.prompts import LETTERS
@@ -113,7 +114,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
             given = settings[f"predict_{task}"][model][studies._config.BASE] | {"batch_size": "auto"}
             if task == "spider":
                 given["max_new_tokens"] = answer
-            job = Job(f"{data['prompts']}/{split}.jsonl", data["record"], str(folder), given, options)
+            job = Job(f"{data['prompts']}/{split}.jsonl", data["record"], str(folder), Decoding(**given), options)
             taken = studies.measured(predict, job, folder / f"{task}.jsonl", folder / f"{task}.json")
             report = read_json(folder / f"{task}.json")
             found[task] = taken | {

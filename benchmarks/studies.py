@@ -55,6 +55,7 @@ from llm import fit as _fit
 from llm import load as _model
 from llm.answering import Job
 from llm.answering import predict as answer
+from llm.decoding import Decoding
 from llm.trainer import Trainer
 from llm.training import Plan, train
 from prepare_mmlu import prepare_mmlu
@@ -350,7 +351,7 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
         for task, split, options in (("spider", "dev", ()), ("mmlu", "mmlu", LETTERS)):
             answers = folder / f"{task}_answers.jsonl"
             asked, adapted = str(prompts / f"{split}.jsonl"), str(folder / "adapter")
-            job = Job(asked, str(record), adapted, predict[task], tuple(options))
+            job = Job(asked, str(record), adapted, Decoding(**predict[task]), tuple(options))
             taken = measured(answer, job, answers, folder / f"{task}.json")
             report = read_json(folder / f"{task}.json")
             result[task] = taken | {

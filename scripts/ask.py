@@ -186,11 +186,12 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
     from transformers.utils.logging import disable_progress_bar
 
     from llm.answering import one_by_one
+    from llm.decoding import Decoding
 
     disable_progress_bar()
     # As the study's jobs: what a CPU adds up depends on it.
     torch.set_num_threads(2)
-    return one_by_one(source.record, source.adapter, source.settings)
+    return one_by_one(source.record, source.adapter, Decoding(**source.settings))
 
 
 def shown(text: str) -> str:

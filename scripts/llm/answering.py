@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,26 +32,13 @@ PROGRAM = (sys.executable, "-m", "llm.answering")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to answer, and with what; plain values, so that a process on another GPU can be told.
-
-    settings: precision (fp32, bf16 or nf4), batch_size (prompts a batch, at most, or "auto": as many as fit),
-        max_new_tokens; and optionally do_sample with temperature, top_p and seed (`llm.decoding.Sampling`),
-        merge_adapters and strength (`llm.adapters.load_adapter`).
-    """
+    """What to answer, and with what; plain values, so that a process on another GPU can be told."""
 
     prompts: str  # rendered: JSON lines with `id` and `prompt`
     record: str  # of the model
     adapter: str | None  # folder of the LoRA adapter, None for the base model
-    settings: Mapping[str, Any]
+    decoding: Decoding
     options: Sequence[str] = ()  # of a multiple-choice question, such as A, B, C and D; empty for free text
-
-    def noted(self) -> dict[str, Any]:
-        """The settings, but for those that have no effect."""
-        decoding = Decoding.of(self.settings)
-        found = {key: self.settings[key] for key in ("precision", "batch_size", "max_new_tokens")}
-        found |= {"do_sample": True, **asdict(decoding.sampling)} if decoding.sampling else {}
-        found |= {"merge_adapters": True} if decoding.merge and self.adapter is not None else {}
-        return found | ({"strength": decoding.strength} if decoding.strength != 1 else {})
 
 
 class Questions:
@@ -79,14 +66,14 @@ def load(record: dict, chat: Chat, adapter: str | Path | None, decoding: Decodin
     """Load what answers: the model of a record with its adapter, if any, set to greedy decoding."""
     model = load_model(record, decoding.precision)
     if adapter is not None:
-        model = load_adapter(model, adapter, decoding.merge, decoding.strength)
+        model = load_adapter(model, adapter, decoding.merge_adapters, decoding.strength)
     set_greedy(model, chat, decoding.max_new_tokens)
     return model
 
 
 def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding) -> Engine:
     """The prefix engine if it computes what the model means, else `generate`; the engine's facts say why."""
-    reason = "answers are drawn at random" if decoding.sampling else supports(model)
+    reason = "answers are drawn at random" if decoding.do_sample else supports(model)
     if not reason:
         engine = PrefixEngine(model, chat.stop_ids, prompts, decoding.max_new_tokens)
         if all(engine.prefixes):
@@ -167,7 +154,7 @@ def answer_here(
     All prompts are given, not those questions alone: what they have in common, and the longest, decide how each is
     computed.
     """
-    chat, decoding = questions.chat, Decoding.of(job.settings)
+    chat, decoding = questions.chat, job.decoding
     tokens = option_tokens(chat, job.options) if job.options else {}
     model = load(questions.base, chat, job.adapter, decoding)
     engine = choose(model, chat, [prompt.tokens for prompt in questions.encoded], decoding)
@@ -200,7 +187,8 @@ def answer_here(
 
 def answer_share(job: dict, answers: str, bound_to: str, names: list[str], batch_size: int | str) -> None:
     """Answer one GPU's share of the questions into the file `answers`; the rest as `answer_here`."""
-    work, partial = Job(**job), Partial(Path(answers), bound_to)
+    work = Job(**job | {"decoding": Decoding(**job["decoding"])})
+    partial = Partial(Path(answers), bound_to)
     try:
         partial.note(answer_here(work, Questions(work), partial, names, batch_size))
     finally:
@@ -211,12 +199,12 @@ def answer_on(
     gpus: Sequence[str], job: Job, questions: Questions, partial: Partial, answers: str | Path
 ) -> dict[str, Any]:
     """Answer what `partial` does not hold yet on several GPUs, a process on each; how it was done."""
-    decoding, size = Decoding.of(job.settings), job.settings["batch_size"]
+    decoding, size = job.decoding, job.decoding.batch_size
     if partial.batch_size is not None and size != "auto":
         size = partial.batch_size
     tokens = [prompt.tokens for prompt in questions.encoded]
     whole = [longest_first(tokens, range(len(tokens)))]
-    groups = whole if decoding.sampling else alike(tokens, decoding.max_new_tokens)
+    groups = whole if decoding.do_sample else alike(tokens, decoding.max_new_tokens)
     names = [[questions.encoded[i].id for i in group] for group in groups]
     left = [[name for name in group if name not in partial.rows] for group in names]
     shares, size = deal(left, len(gpus), size)
@@ -241,14 +229,14 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         gpus: as `common.gpus.take` returned them; several share the questions.
 
     Raises:
-        UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, a
-            temperature or top_p that nothing can be drawn with, the process of a GPU that was killed.
+        UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, the
+            process of a GPU that was killed.
     """
-    settings, questions = job.noted(), Questions(job)
+    questions = Questions(job)
     base, rows, chat = questions.base, questions.rows, questions.chat
     tokens = option_tokens(chat, job.options) if job.options else {}
     identity = {
-        "settings": settings,
+        "settings": job.decoding.effective(job.adapter is not None),
         "prompts_sha256": sha256_file(job.prompts),
         "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
         "adapter_sha256": None if job.adapter is None else file_hashes(job.adapter),
@@ -264,7 +252,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
             how = answer_on(gpus, job, questions, partial, answers)
         elif done_before < len(rows):
             names = [row["id"] for row in rows]
-            how = answer_here(job, questions, partial, names, settings["batch_size"])
+            how = answer_here(job, questions, partial, names, job.decoding.batch_size)
         answered = [partial.rows[row["id"]] for row in rows]
         write_jsonl(answers, answered)
         here, used = machine(), how["gpus"]
@@ -294,15 +282,13 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         partial.close(remove=finished)
 
 
-def one_by_one(
-    record: dict, adapter: str | Path | None, settings: Mapping[str, Any]
-) -> Callable[[str], tuple[str, bool]]:
+def one_by_one(record: dict, adapter: str | Path | None, decoding: Decoding) -> Callable[[str], tuple[str, bool]]:
     """Load a model, and return what answers one prompt: the text, and whether the model ended it.
 
     A study that draws its answers at random has its random numbers from the ids of its questions; here the prompt takes
     their place, so that a question has one answer.
     """
-    chat, decoding = load_chat(record), Decoding.of(settings)
+    chat = load_chat(record)
     model = load(record, chat, adapter, decoding)
 
     def answer(prompt: str) -> tuple[str, bool]:

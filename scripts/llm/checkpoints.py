@@ -64,40 +64,27 @@ def _complete(checkpoint: Path) -> bool:
     return True
 
 
-class LogWithSave(TrainerCallback):
-    """Log whenever a checkpoint is saved, and save one at each evaluation.
+class Checkpoints(TrainerCallback):
+    """When a checkpoint is saved, and what is kept of it.
 
-    The trainer's running mean of the loss is not part of a checkpoint. Emptied at each of them, it is the same in a
-    run that was interrupted as in one that was not. The best evaluation must have its checkpoint, and training may stop
-    at any of them.
-    """
+    Each evaluation gets a checkpoint, since the best one must have its own and training may stop at any. So does each
+    step whose adapter is to be kept. And so does the step in which SIGTERM came; the training then ends with a
+    UserError. (transformers' own `enable_jit_checkpoint` saves within a step, when random states have moved on but
+    weights have not, and marks the training as finished: a resumed run would end elsewhere, or at once.)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_save |= control.should_evaluate
-        control.should_log |= control.should_save
-        return control
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        control.should_log |= control.should_save
-        return control
-
-
-class KeepSteps(TrainerCallback):
-    """Keep the adapter of some optimizer steps, each in a folder of its number, whatever checkpoints are deleted.
+    Whenever a checkpoint is saved, there is a log entry. The trainer's running mean of the loss is not part of a
+    checkpoint; emptied at each, it is the same in a run that was interrupted as in one that was not.
 
     Args:
-        folder: where; inside the folder of the checkpoints, so that it outlives a kill and goes with other settings.
-        steps: which.
+        folder: of the adapters kept, each in a folder of its step's number; inside the folder of the checkpoints, so
+            that it outlives a kill and goes with other settings.
+        steps: those whose adapters are kept, whatever checkpoints are deleted.
         source: the base model's, for `write_adapter`.
+        sigterm: entered around the training.
     """
 
-    def __init__(self, folder: Path, steps: Sequence[int], source: str):
-        self.folder, self.steps, self.source = folder, set(steps), source
-
-    def missing(self, until: int) -> list[int]:
-        """The steps up to this one of which no adapter is kept."""
-        # The configuration is written last.
-        return [s for s in sorted(self.steps) if s <= until and not (self.folder / f"{s}/adapter_config.json").exists()]
+    def __init__(self, folder: Path, steps: Sequence[int], source: str, sigterm: Sigterm):
+        self.folder, self.steps, self.source, self.sigterm = folder, set(steps), source, sigterm
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Refuse steps that this training does not have."""
@@ -109,12 +96,36 @@ class KeepSteps(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_save |= state.global_step in self.steps
+        control.should_save |= control.should_evaluate or state.global_step in self.steps
+        # If a checkpoint comes after the evaluation of the epoch, that must not be left out.
+        if self.sigterm.came and not (args.save_strategy == "epoch" and float(state.epoch).is_integer()):
+            control.should_save = True
+        control.should_log |= control.should_save
+        return control
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save
         return control
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self.keep(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+        if self.sigterm.came and not control.should_training_stop:
+            raise UserError(
+                f"training: stopped by SIGTERM (preemption or time limit) after step {state.global_step} of "
+                f"{state.max_steps}. A checkpoint is saved; the next attempt goes on from there."
+            )
+
+    def keep(self, checkpoint: Path) -> None:
+        """Keep the adapter of a checkpoint, if it is one of a step that is to be kept."""
+        step = int(checkpoint.name.partition("-")[2])
+        if step in self.steps:
+            write_adapter(checkpoint, self.folder / str(step), self.source)
+
+    def missing(self, until: int) -> list[int]:
+        """The steps up to this one of which no adapter is kept."""
+        # The configuration is written last.
+        return [s for s in sorted(self.steps) if s <= until and not (self.folder / f"{s}/adapter_config.json").exists()]
 
     def publish(self, folder: Path, steps_done: int) -> None:
         """Copy what was kept to `folder`, each step's adapter in a folder of its number.
@@ -130,37 +141,3 @@ class KeepSteps(TrainerCallback):
         for step in self.steps:
             for name in ADAPTER_FILES:
                 copy_file(self.folder / str(step) / name, folder / str(step) / name)
-
-    def keep(self, checkpoint: Path) -> None:
-        """Keep the adapter of a checkpoint, if it is one of a step that is to be kept."""
-        step = int(checkpoint.name.partition("-")[2])
-        if step in self.steps:
-            write_adapter(checkpoint, self.folder / str(step), self.source)
-
-
-class SaveOnSigterm(TrainerCallback):
-    """Save a checkpoint after the step in which SIGTERM came, and end the training with a UserError.
-
-    transformers' own `enable_jit_checkpoint` saves within a step, when random states have moved on but weights have
-    not, and marks the training as finished: a resumed run would end elsewhere, or at once.
-
-    Args:
-        sigterm: entered around the training.
-    """
-
-    def __init__(self, sigterm: Sigterm):
-        self.sigterm = sigterm
-
-    def on_step_end(self, args, state, control, **kwargs):
-        # If a checkpoint comes after the evaluation of the epoch, that must not be left out.
-        if self.sigterm.came and not (args.save_strategy == "epoch" and float(state.epoch).is_integer()):
-            control.should_save = True
-        return control
-
-    def on_save(self, args, state, control, **kwargs):
-        if self.sigterm.came and not control.should_training_stop:
-            raise UserError(
-                f"training: stopped by SIGTERM (preemption or time limit) after step {state.global_step} of "
-                f"{state.max_steps}. A checkpoint is saved; the next attempt goes on from there."
-            )
-        return control

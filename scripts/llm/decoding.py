@@ -1,7 +1,7 @@
 """How answers are decoded: greedily, or drawn at random with random numbers of each question's own."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,57 +12,46 @@ from common.files import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn: temperature, then top-p, then the draw.
-
-    top-p keeps the likeliest tokens that together have that probability (Holtzman et al. 2020, arXiv:1904.09751).
+class Decoding:
+    """How a model answers: the settings of a prediction.
 
     Raises:
         UserError: a temperature or top_p that nothing can be drawn with.
     """
 
-    temperature: float
-    top_p: float
-    seed: int
+    precision: str  # fp32, bf16 or nf4
+    max_new_tokens: int
+    batch_size: int | str  # prompts a batch, at most, or "auto": as many as fit
+    do_sample: bool = False  # draw each token at random instead of taking the likeliest
+    temperature: float = 1.0
+    top_p: float = 1.0  # draw among the likeliest tokens of this probability (Holtzman et al. 2020, arXiv:1904.09751)
+    seed: int = 42
+    merge_adapters: bool = False
+    strength: float = 1.0  # what the adapter adds to the weights is multiplied by this (`llm.adapters.load_adapter`)
 
     def __post_init__(self):
-        if self.temperature <= 0:
+        if self.do_sample and self.temperature <= 0:
             raise UserError(
                 f"inference.temperature: found {self.temperature}, expected more than 0. For 0, set do_sample to false."
             )
-        if not 0 < self.top_p <= 1:
+        if self.do_sample and not 0 < self.top_p <= 1:
             raise UserError(f"inference.top_p: found {self.top_p}, expected more than 0 and at most 1.")
 
-    def processors(self, ids: Sequence[str], max_new_tokens: int) -> LogitsProcessorList:
-        """What makes `generate`'s greedy decoding of the questions `ids`, one a row, draw their tokens."""
-        draw = Draw(ids, self.seed, max_new_tokens)
+    def effective(self, adapted: bool) -> dict[str, Any]:
+        """The settings that have an effect on answers, with an adapter or without."""
+        names = ["precision", "batch_size", "max_new_tokens"]
+        names += ["do_sample", "temperature", "top_p", "seed"] if self.do_sample else []
+        names += ["merge_adapters"] if self.merge_adapters and adapted else []
+        names += ["strength"] if self.strength != 1 else []
+        return {name: getattr(self, name) for name in names}
+
+    def processors(self, ids: Sequence[str]) -> LogitsProcessorList:
+        """What makes `generate`'s greedy decoding draw the tokens of the questions `ids`, one a row, if it should."""
+        if not self.do_sample:
+            return LogitsProcessorList()
+        draw = Draw(ids, self.seed, self.max_new_tokens)
         return LogitsProcessorList(
             [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(self.top_p), draw]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How a model answers. `strength` multiplies what the adapter adds to the weights (see `llm.adapters`)."""
-
-    max_new_tokens: int
-    precision: str
-    merge: bool = False
-    strength: float = 1.0
-    sampling: Sampling | None = None
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Decoding":
-        """Read the settings of a prediction. Without do_sample, those of the draws have no effect."""
-        drawn = None
-        if settings.get("do_sample"):
-            drawn = Sampling(*(settings[key] for key in ("temperature", "top_p", "seed")))
-        return cls(
-            max_new_tokens=settings["max_new_tokens"],
-            precision=settings["precision"],
-            merge=settings.get("merge_adapters", False),
-            strength=settings.get("strength", 1.0),
-            sampling=drawn,
         )
 
 

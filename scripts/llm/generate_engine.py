@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessor, PreTrainedModel
 
 from llm.chat import Chat
 from llm.decoding import Decoding, Encoded
@@ -34,10 +34,7 @@ class GenerateEngine:
         padded = self.chat.tokenizer.pad(
             {"input_ids": [prompt.tokens for prompt in batch]}, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
-        first, processors = First(), LogitsProcessorList()
-        if self.decoding.sampling:
-            ids = [prompt.id for prompt in batch]
-            processors = self.decoding.sampling.processors(ids, self.decoding.max_new_tokens)
+        first, processors = First(), self.decoding.processors([prompt.id for prompt in batch])
         processors.insert(0, first)
         sequences = self.model.generate(**padded, logits_processor=processors)
         return first.logits, sequences[:, padded["input_ids"].shape[1] :].tolist()

@@ -19,7 +19,7 @@ from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_j
 from common.job import Sigterm, versions
 from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
-from llm.checkpoints import KeepSteps, LogWithSave, SaveOnSigterm, best_checkpoint, last_checkpoint
+from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint
 from llm.fit import settle
 from llm.labels import Limits, build_dataset, check_labels, check_target, with_labels
 from llm.load import device, fuse_kernels, load_model, machine
@@ -105,8 +105,8 @@ def train(plan: Plan) -> dict[str, Any]:
     chat, sigterm = load_chat(base), Sigterm()
     limits = Limits(arguments.max_length, bool(plan.training.get("truncate")), plan.accept_defect)
     tokens = tokenise(plan, rows, chat, limits.cut_at)
-    keep = KeepSteps(plan.checkpoints / "kept", plan.kept_steps, base["source"])
-    trainer, how = make_trainer(plan, arguments, chat, tokens, [SaveOnSigterm(sigterm), keep, LogWithSave()])
+    keep = Checkpoints(plan.checkpoints / "kept", plan.kept_steps, base["source"], sigterm)
+    trainer, how = make_trainer(plan, arguments, chat, tokens, keep)
 
     # What really enters the loss: the trainer's own rows through the trainer's own collator.
     checked = check_labels(chat, trainer.train_dataset, trainer.data_collator, tokens.meant, limits)
@@ -227,7 +227,7 @@ def tokenise(plan: Plan, rows: Rows, chat: Chat, cut_at: int | None) -> Tokens:
 
 
 def make_trainer(
-    plan: Plan, arguments: SFTConfig, chat: Chat, tokens: Tokens, callbacks: Sequence[TrainerCallback]
+    plan: Plan, arguments: SFTConfig, chat: Chat, tokens: Tokens, keep: Checkpoints
 ) -> tuple[Trainer, dict[str, Any]]:
     """Load the model and put it into a trainer; also how it computes, for the report."""
     # Before the model: PEFT draws the adapter's weights at random (the trainer seeds once more, right before that).
@@ -255,14 +255,14 @@ def make_trainer(
         processing_class=chat.tokenizer,
         data_collator=collator,
         peft_config=lora_config(plan.lora, model),
-        callbacks=[*callbacks, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
+        callbacks=[keep, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
     )
     trainer.kl = kl
     processes = arguments.world_size
     return trainer, {"padded": padded, "kernels": kernels, "rows_per_step": rows_per_step, "processes": processes}
 
 
-def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: KeepSteps) -> Path | None:
+def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path | None:
     """The checkpoint from which to go on; those of other settings, data, models or machines are deleted."""
     replayed = sha256_file(plan.replay_prompts) if plan.replay else None
     bound_to = sha256_json({**identity(plan), "replay": replayed, "on": machine()["device"]})

@@ -11,6 +11,7 @@ import _path  # noqa: F401
 from common.gpus import take
 from common.job import job
 from llm.answering import Job, predict
+from llm.decoding import Decoding
 from tasks.prompts import LETTERS
 
 if __name__ == "__main__":
@@ -22,7 +23,7 @@ if __name__ == "__main__":
             prompts=snakemake.input.prompts,
             record=snakemake.input.record,
             adapter=str(Path(adapter[0]).parent) if adapter else None,
-            settings=snakemake.params.settings,
+            decoding=Decoding(**snakemake.params.settings),
             options=tuple(LETTERS),
         )
         predict(work, snakemake.output.answers, snakemake.output.report, gpus)

@@ -8,6 +8,7 @@ import _path  # noqa: F401
 from common.gpus import take
 from common.job import job
 from llm.answering import Job, predict
+from llm.decoding import Decoding
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.answers}.lock"):
@@ -18,6 +19,6 @@ if __name__ == "__main__":
             prompts=snakemake.input.prompts,
             record=snakemake.input.record,
             adapter=str(Path(adapter[0]).parent) if adapter else None,
-            settings=snakemake.params.settings,
+            decoding=Decoding(**snakemake.params.settings),
         )
         predict(work, snakemake.output.answers, snakemake.output.report, gpus)

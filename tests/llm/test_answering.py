@@ -17,7 +17,7 @@ from common.files import UserError, read_json, read_jsonl, sha256_file, write_js
 from llm.adapters import load_adapter
 from llm.answering import Job, answer_all, predict
 from llm.chat import load_chat
-from llm.decoding import Draw, Encoded, Sampling
+from llm.decoding import Decoding, Draw, Encoded
 from llm.load import load_model, set_greedy
 from llm.partial import Partial
 from llm.reading import decode_new, option_tokens
@@ -60,7 +60,7 @@ def make_job(study, options=(), adapter=False, **settings):
         prompts=str(study / "prompts/dev.jsonl"),
         record=str(study / "model.json"),
         adapter=str(study / "adapter") if adapter else None,
-        settings=SETTINGS | settings,
+        decoding=Decoding(**SETTINGS | settings),
         options=options,
     )
 
@@ -226,7 +226,7 @@ def test_draws_follow_the_distribution():
     order = warped.argsort(descending=True)
     kept = order[: int((warped[order].cumsum(0) < 0.9).sum()) + 1]
     expected = torch.zeros(20).scatter(0, kept, warped[kept] / warped[kept].sum())
-    processors = Sampling(0.7, 0.9, 42).processors([str(i) for i in range(n)], 3)
+    processors = Decoding("fp32", 3, "auto", True, 0.7, 0.9, 42).processors([str(i) for i in range(n)])
     drawn = [processors(torch.zeros(n, 1), scores.repeat(n, 1)).argmax(-1) for _ in range(3)]
     for tokens in drawn:
         frequencies = torch.bincount(tokens, minlength=20) / n
@@ -292,6 +292,7 @@ def torn(self, entry):
     os.kill(os.getpid(), signal.SIGKILL)
 answering.Partial._write = torn
 job, answers, report = json.loads(sys.argv[1])
+job["decoding"] = answering.Decoding(**job["decoding"])
 answering.predict(answering.Job(**job), answers, report)
 """
 

@@ -29,13 +29,13 @@ def study(tmp_path_factory):
 def train_and_terminate(study, variant, training, step, monkeypatch):
     """Train until the process gets SIGTERM within `step`; return what the error says."""
 
-    class Terminated(train_module.LogWithSave):
+    class Terminated(train_module.Checkpoints):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == step - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
-        patch.setattr(train_module, "LogWithSave", Terminated)
+        patch.setattr(train_module, "Checkpoints", Terminated)
         train(**arguments(study, variant, training=training))
     return str(error.value)
 
@@ -58,12 +58,12 @@ def test_sigterm_saves_and_the_next_attempt_ends_with_the_same_bits(study, train
 
 
 def test_sigterm_in_the_last_step_ends_the_training(study, monkeypatch):
-    class Terminated(train_module.LogWithSave):
+    class Terminated(train_module.Checkpoints):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train_module, "LogWithSave", Terminated)
+    monkeypatch.setattr(train_module, "Checkpoints", Terminated)
     train(**arguments(study, "last"))
     assert read_json(study / "last/train.json")["steps"] == 7
 

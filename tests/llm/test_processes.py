@@ -161,7 +161,8 @@ def test_processes_end_with_a_job_that_is_killed(study, tmp_path, child):
     code = (
         "import json, sys\nfrom llm import answering\n"
         "answering.PROGRAM = (sys.executable, sys.argv[2])\n"
-        "job, *rest = json.loads(sys.argv[1])\nanswering.predict(answering.Job(**job), *rest)"
+        "job, *rest = json.loads(sys.argv[1])\njob['decoding'] = answering.Decoding(**job['decoding'])\n"
+        "answering.predict(answering.Job(**job), *rest)"
     )
     scripts = Path(answering.__file__).parents[1]
     job = subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments), str(script)], cwd=scripts)

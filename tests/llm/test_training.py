@@ -180,19 +180,19 @@ torch.set_num_threads(2)
 where, at, arguments = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
-class Between(training.LogWithSave):
+class Between(training.Checkpoints):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == at:
             kill()
 if where == "between":
-    training.LogWithSave = Between
+    training.Checkpoints = Between
 elif where == "saving":
     save = trainer.SFTTrainer._save_rng_state
     trainer.SFTTrainer._save_rng_state = lambda self, path: kill() if self.state.global_step == at else save(self, path)
 elif where == "writing":
     training.write_adapter = kill
 elif where == "keeping":
-    training.KeepSteps.on_save = lambda self, args, state, control, **_: kill() if state.global_step == at else None
+    training.Checkpoints.on_save = lambda self, args, state, control, **_: kill() if state.global_step == at else None
 training.train(training.Plan(**arguments))
 """
 

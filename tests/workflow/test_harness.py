@@ -23,6 +23,7 @@ from fetch_model import fetch_model
 from llm.adapters import load_adapter
 from llm.answering import Job, predict
 from llm.chat import load_chat
+from llm.decoding import Decoding
 from llm.harness import harness
 from llm.load import load_model
 from prepare_mmlu import prepare_mmlu
@@ -93,8 +94,8 @@ def test_letters_are_those_of_lm_evaluation_harness(study, tmp_path, monkeypatch
     record = read_json(study / "model.json")
     adapter = None if strength is None else study / "adapter"
     more = {} if strength is None else {"strength": strength}
-    settings = {"precision": "fp32", "batch_size": 32, "max_new_tokens": 8, **more}
-    job = Job(str(study / "prompts.jsonl"), str(study / "model.json"), adapter and str(adapter), settings, LETTERS)
+    decoding = Decoding(precision="fp32", batch_size=32, max_new_tokens=8, **more)
+    job = Job(str(study / "prompts.jsonl"), str(study / "model.json"), adapter and str(adapter), decoding, LETTERS)
     predict(job, tmp_path / "answers.jsonl", tmp_path / "report.json")
     ours = {row["id"]: row for row in read_jsonl(tmp_path / "answers.jsonl")}
     model = load_model(record, "fp32")
