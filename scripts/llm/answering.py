@@ -106,8 +106,7 @@ def answer_all(
         prompts: of the run.
         groups: the places of those to answer, in this order; no batch mixes groups.
         answer: is given a batch, its group, and the size of a full batch of that group.
-        partial: where the answers go.
-        batch_size: prompts a batch, at most.
+        partial, batch_size: where the answers go, and prompts a batch, at most.
 
     Raises:
         UserError: one prompt alone does not fit the GPU's memory, or SIGTERM came; the answers so far are kept.
@@ -176,12 +175,8 @@ def answer_here(
         )
     seconds = time.perf_counter() - start
     engine.close()
-    gpu = {
-        **machine(),
-        "batch_size": batch_size,
-        "questions": len(partial.rows) - done_before,
-        "seconds": round(seconds, 3),
-    }
+    asked = len(partial.rows) - done_before
+    gpu = {**machine(), "batch_size": batch_size, "questions": asked, "seconds": round(seconds, 3)}
     return {**engine.facts(), "gpus": [gpu]}
 
 

@@ -58,7 +58,21 @@ class Chat:
         prompt = self.prompt(system, user)
         messages = [*_messages(system, user, self.system_role), {"role": "assistant", "content": answer}]
         whole = self.bos_text + _render(self.tokenizer, messages, answer_follows=False)
-        return _completion(self.source, prompt, whole, answer, self.end_of_turn)
+        if not whole.startswith(prompt):
+            raise UserError(
+                f"{self.source}: its chat template renders a prompt differently once it is answered. The prompt ends "
+                f"in {prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
+            )
+        tail = whole[len(prompt) :]
+        start = tail.find(answer)
+        end = tail.find(self.end_of_turn, start + len(answer))
+        if start < 0 or end < 0 or tail[:start].strip() or tail[start + len(answer) : end].strip():
+            raise UserError(
+                f"{self.source}: its chat template changes an answer. Found {tail!r}, expected {answer!r} and "
+                f"{self.end_of_turn!r}."
+            )
+        # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
+        return tail[: end + len(self.end_of_turn)]
 
     def encode(self, prompt: str, completion: str = "") -> tuple[list[int], list[int]]:
         """The token ids of a prompt and of the completion that follows it.
@@ -223,23 +237,6 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, 
         f"{source}: its chat template renders no end-of-turn token after an answer, found {after!r}. A model trained "
         "on it would never stop. Mend the template."
     )
-
-
-def _completion(source: str, prompt: str, whole: str, answer: str, end_of_turn: str) -> str:
-    if not whole.startswith(prompt):
-        raise UserError(
-            f"{source}: its chat template renders a prompt differently once it is answered. The prompt ends in "
-            f"{prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
-        )
-    tail = whole[len(prompt) :]
-    start = tail.find(answer)
-    end = tail.find(end_of_turn, start + len(answer))
-    if start < 0 or end < 0 or tail[:start].strip() or tail[start + len(answer) : end].strip():
-        raise UserError(
-            f"{source}: its chat template changes an answer. Found {tail!r}, expected {answer!r} and {end_of_turn!r}."
-        )
-    # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
-    return tail[: end + len(end_of_turn)]
 
 
 def _configured_stop_ids(path: Path, config: Any) -> set[int]:

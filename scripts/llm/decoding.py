@@ -61,11 +61,6 @@ class Draw(LogitsProcessor):
     Each question has its own random numbers, one for each token. Their generator is seeded with the SHA-256 of the
     study's seed and the question's id. So an answer does not depend on its batch, on the order, or on a kill;
     `generate` itself would draw all rows of a batch from one generator.
-
-    Args:
-        ids: the questions of the batch, one a row.
-        seed: inference.seed.
-        max_new_tokens: tokens to generate, at most.
     """
 
     def __init__(self, ids: Sequence[str], seed: int, max_new_tokens: int):
@@ -111,8 +106,6 @@ class Engine(Protocol):
             a stop token means nothing.
         """
 
-    def facts(self) -> dict[str, Any]:
-        """How prompts are continued, for the report."""
+    def facts(self) -> dict[str, Any]: ...  # how prompts are continued, for the report
 
-    def close(self) -> None:
-        """Give memory back."""
+    def close(self) -> None: ...  # gives memory back

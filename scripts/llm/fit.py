@@ -23,12 +23,10 @@ MOST_TOKENS = 16384
 
 
 def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """How the trainer is to compute a step: as `file` says, or else as it is measured now.
+    """How the trainer is to compute a step: tokens_per_pass (a micro-batch), gradient_checkpointing, rows_per_step.
 
-    A training that is resumed goes on as it began. With `mode: fast`, a step has as many rows as fit a micro-batch.
-
-    Returns:
-        tokens_per_pass (of a micro-batch), gradient_checkpointing and rows_per_step.
+    It is measured once and kept in `file`: a training that is resumed goes on as it began. With `mode: fast`, a step
+    has as many rows as fit a micro-batch.
     """
     arguments = trainer.args
     with arguments.main_process_first(local=False):

@@ -12,15 +12,7 @@ from llm.groups import longest_first
 
 
 class GenerateEngine:
-    """An `llm.decoding.Engine`.
-
-    Args:
-        model: set to greedy decoding (`llm.load.set_greedy`).
-        chat: its tokenizer.
-        prompts: the tokens of all prompts of the run.
-        decoding: with sampling or without.
-        reason: why it is this engine, for the report.
-    """
+    """An `llm.decoding.Engine`: a model set to greedy decoding; `reason`, for the report, says why it is this one."""
 
     def __init__(
         self, model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding, reason: str

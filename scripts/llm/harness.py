@@ -1,38 +1,15 @@
 """Tasks of lm-evaluation-harness on the base model or one adapter, with every question's score."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.files import UserError, read_json, sha256_file, sha256_json, write_json
+from common.files import read_json, sha256_file, sha256_json, write_json
 from common.job import versions
 from llm.adapters import load_adapter
 from llm.chat import load_chat
 from llm.load import load_model, machine
-
-
-def load_tasks(tasks: Sequence[str], include_path: str | None):
-    """Make the harness's manager of tasks, and put the data sets of `tasks` into the cache if they are not there.
-
-    Raises:
-        UserError: a task that the harness does not know, or whose data cannot be had.
-    """
-    from lm_eval.tasks import TaskManager, get_task_dict  # seconds to import
-
-    if include_path is not None and not Path(include_path).is_dir():
-        raise UserError(f"evaluation.harness.include_path: {include_path} is no folder.")
-    manager = TaskManager(include_path=include_path)
-    for name in tasks:
-        try:
-            get_task_dict([name], manager)
-        except KeyError as error:
-            raise UserError(
-                f"evaluation.harness.tasks: lm-evaluation-harness cannot make {name} ({error}). "
-                "`lm-eval ls tasks` lists what it has; tasks of your own need include_path."
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"evaluation.harness.tasks: the data of {name} cannot be had ({error}).") from error
-    return manager
+from tasks.harness import load_tasks
 
 
 def harness(
@@ -50,9 +27,8 @@ def harness(
         adapter_dir: folder of the LoRA adapter, None for the base model.
         output: the JSON file to write: `results`, a list of task, metric, filter, value and n; `samples`, a list of
             task, filter, doc_id, doc_hash and scores (by metric) of each question.
-        settings: precision, batch_size, merge_adapters and strength, as in `llm.answering.Job`; tasks, num_fewshot,
-            limit and include_path, as lm_eval.simple_evaluate and its TaskManager take them: None is the task's own
-            number of examples, and all questions.
+        settings: precision, batch_size, merge_adapters and strength, as in `llm.decoding.Decoding`; tasks, num_fewshot,
+            limit and include_path, as lm_eval takes them: None is the task's own number of examples, and all questions.
 
     Raises:
         UserError: as `llm.load.load_model`, `llm.adapters.load_adapter` and `load_tasks`.

@@ -140,11 +140,8 @@ def logits(shape: Shape) -> int:
 def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int) -> float:
     """The bytes that answering needs, but for the keys and values of a shared prefix (`row`), which exist once.
 
-    Args:
-        shape, precision: of the model.
-        rows: prompts a batch.
-        tokens: of the longest prompt and its answer, without what is shared.
-        at_once: tokens in one forward pass of the prompts, at most.
+    A batch has so many `rows`, each at most `tokens` of prompt and answer without the shared prefix; one forward pass
+    of prompts has at most `at_once` tokens.
     """
     e = element(precision)
     activations = prompt_activations(shape, min(at_once, rows * tokens), e)
@@ -154,13 +151,9 @@ def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int
 def training_activations(
     shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
 ) -> float:
-    """The bytes of activations of one forward and backward pass of `tokens` tokens.
+    """The bytes of activations of one forward and backward pass of `tokens` tokens, computed twice if `checkpointing`.
 
-    Args:
-        shape, precision: of the model.
-        lora: lora_dropout, target_modules.
-        tokens: in the micro-batch.
-        checkpointing: whether activations are computed twice.
+    Of `lora`, lora_dropout and target_modules count.
     """
     e, h, i = element(precision), shape.hidden, shape.intermediate
     block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e

@@ -49,7 +49,7 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
         "disable_tqdm": False,
     }
     names = {field.name for field in fields(SFTConfig) if field.init}
-    _check_evaluation(training, strategy)
+    _check_evaluation(training)
     if training.get("report_to", "none") not in ("none", "tensorboard"):
         raise UserError(f"training.report_to: found {training['report_to']!r}, expected none or tensorboard.")
     optim = str(training.get("optim", ""))
@@ -80,7 +80,7 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
         raise UserError(f"training: SFTConfig refuses these values ({error}).") from None
 
 
-def _check_evaluation(training: Mapping[str, Any], strategy: str) -> None:
+def _check_evaluation(training: Mapping[str, Any]) -> None:
     """Refuse keys about evaluation that contradict each other."""
     limit, patience = training.get("save_total_limit", 2), training.get("early_stopping_patience")
     if limit is not None and limit < 2:
@@ -88,7 +88,7 @@ def _check_evaluation(training: Mapping[str, Any], strategy: str) -> None:
             f"training.save_total_limit: found {limit}, expected at least 2: a checkpoint that a kill has cut needs "
             "one before it."
         )
-    if strategy == "no" and training.get("load_best_model_at_end"):
+    if training.get("eval_strategy", "no") == "no" and training.get("load_best_model_at_end"):
         raise UserError(
             'training.load_best_model_at_end: needs evaluations, found eval_strategy: "no". Set it to steps.'
         )

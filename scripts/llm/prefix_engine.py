@@ -192,12 +192,6 @@ class PrefixEngine:
 
     A group's last batch is smaller than the others but is computed in as many rows, so that an answer does not depend
     on where a run was interrupted.
-
-    Args:
-        model: set to greedy decoding.
-        stop_ids: a row is finished after any of these.
-        prompts: the tokens of all prompts of the run.
-        max_new_tokens: tokens to generate, at most.
     """
 
     def __init__(

@@ -22,11 +22,7 @@ def run(
 ) -> None:
     """Start a process for each job, on the GPU of the same place, and wait for all.
 
-    Args:
-        command: a program that calls `serve`.
-        gpus: as `common.gpus.take` returned them.
-        jobs: what each process gets on its standard input, as JSON.
-        environments: further variables of each process.
+    The `command` is a program that calls `serve`. Each process gets its job as JSON on its standard input.
 
     Raises:
         UserError: a process ended otherwise than well; the others are then ended too. What they have done is in their
@@ -67,18 +63,10 @@ def ranks(count: int) -> list[dict[str, str]]:
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [
-        {
-            "RANK": str(rank),
-            # Each process sees one GPU, its first.
-            "LOCAL_RANK": "0",
-            "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        for rank in range(count)
-    ]
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Each process sees one GPU, its first.
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": "0"} for rank in range(count)]
 
 
 def _end_with_parent() -> None:

@@ -145,8 +145,8 @@ def train(plan: Plan) -> dict[str, Any]:
         **spent,
     }
     if rows.replayed:
-        replay = {"rows": len(rows.replayed), "prompts_sha256": sha256_file(plan.replay_prompts), "of": plan.replay}
-        report["replay"] = replay
+        sha256 = sha256_file(plan.replay_prompts)
+        report["replay"] = {"rows": len(rows.replayed), "prompts_sha256": sha256, "of": plan.replay}
     write_json(plan.report, report)
     shutil.rmtree(plan.checkpoints)
     return report
@@ -258,8 +258,8 @@ def make_trainer(
         callbacks=[keep, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
     )
     trainer.kl = kl
-    processes = arguments.world_size
-    return trainer, {"padded": padded, "kernels": kernels, "rows_per_step": rows_per_step, "processes": processes}
+    how = {"padded": padded, "kernels": kernels, "rows_per_step": rows_per_step, "processes": arguments.world_size}
+    return trainer, how
 
 
 def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path | None:
@@ -335,18 +335,17 @@ def results_of(state: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a loss is not finite.
     """
-    keys = ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
-    replayed = ("replay_kl", "replay_loss")
-    evaluated = ("step", "eval_loss", "eval_mean_token_accuracy")
-    history = [
-        {key: entry.get(key) for key in keys} | {key: entry[key] for key in replayed if key in entry}
-        for entry in state["log_history"]
-        if "loss" in entry
-    ]
-    evaluations = [{key: entry.get(key) for key in evaluated} for entry in state["log_history"] if "eval_loss" in entry]
-    for step, loss in [(e["step"], e["loss"]) for e in history] + [(e["step"], e["eval_loss"]) for e in evaluations]:
+    history, evaluations = [], []
+    for entry in state["log_history"]:
+        loss = entry.get("loss", entry.get("eval_loss", 0.0))
         if not math.isfinite(loss):
-            raise UserError(f"training: the loss at step {step} is {loss}. Lower learning_rate.")
+            raise UserError(f"training: the loss at step {entry['step']} is {loss}. Lower learning_rate.")
+        if "loss" in entry:
+            keys = ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
+            replayed = {key: entry[key] for key in ("replay_kl", "replay_loss") if key in entry}
+            history.append({key: entry.get(key) for key in keys} | replayed)
+        if "eval_loss" in entry:
+            evaluations.append({key: entry.get(key) for key in ("step", "eval_loss", "eval_mean_token_accuracy")})
     return {
         "steps": state["global_step"],
         "epochs": state["epoch"],

@@ -6,7 +6,7 @@ from pathlib import Path
 import _path  # noqa: F401
 from common.files import write_json
 from common.job import job
-from llm.harness import load_tasks
+from tasks.harness import load_tasks
 
 
 def fetch_harness(tasks: Sequence[str], include_path: str | None, manifest: str | Path) -> None:

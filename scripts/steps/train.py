@@ -15,17 +15,10 @@ from llm.processes import ranks, run
 
 
 def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
-    """Train here, or with a process on each GPU if there are several.
+    """Carry out a plan, given by the fields of `llm.training.Plan`, here or with a process on each of several GPUs.
 
     The processes compute the same optimizer steps as one would: each takes its share of a step's rows, and they add up
     their gradients (data-parallel, by accelerate).
-
-    Args:
-        gpus: as `take` returned them.
-        plan: the fields of `llm.training.Plan`.
-
-    Raises:
-        UserError: a process ended otherwise than well.
     """
     if len(gpus) > 1:
         return run((sys.executable, "-m", "llm.training"), gpus, [plan] * len(gpus), ranks(len(gpus)))

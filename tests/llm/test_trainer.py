@@ -43,7 +43,7 @@ def test_what_is_overridden_is_still_called():
     """A method that the libraries have renamed would be overridden in vain."""
     source = inspect.getsource(Trainer) + inspect.getsource(SFTTrainer)
     for name in ("_get_train_sampler", "_set_signature_columns_if_needed", "_train_batch_size", "_total_train_tokens"):
-        assert source.count(f"self.{name}") > 1
+        assert f"self.{name}" in source
     assert {"num_processes", "process_index"} <= BatchSamplerShard(range(2)).__dict__.keys()
     assert {"batch_size", "lengths"} <= LengthGroupedSampler(1, lengths=[1, 2]).__dict__.keys()
 
