@@ -153,7 +153,7 @@ AttentionInterface.register(NAME, _attention)
 def supports(model: PreTrainedModel) -> str:
     """Why this engine does not compute what the model means; "" if it does."""
     config = core(model).config
-    if not core(model)._supports_attention_backend:
+    if not (core(model)._supports_attention_backend and core(model)._can_set_attn_implementation()):
         return "its attention cannot be replaced"
     kinds = getattr(config, "layer_types", None) or []
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
