@@ -55,7 +55,8 @@ class Limits:
 
     def verdict(self, failed: Iterable[str]) -> dict[str, Any]:
         """`pass`, and the defects `failed` and `accepted` in the order of `DEFECTS`."""
-        found = [name for name in DEFECTS if name in set(failed)]
+        every = set(failed)
+        found = [name for name in DEFECTS if name in every]
         return {"pass": not found, "failed": found, "accepted": [name for name in found if name in self.accept_defect]}
 
 
