@@ -177,11 +177,7 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
 
 
 def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
-    """Load the model, and return what answers a prompt as the study did: the answer, and whether it came to its end.
-
-    A study that draws its answers at random has its random numbers from the ids of its questions; here the prompt takes
-    their place, so that a question has one answer.
-    """
+    """Load the model, and return what answers a prompt as the study did: the answer, and whether it came to its end."""
     import torch
     from transformers.utils.logging import disable_progress_bar
 

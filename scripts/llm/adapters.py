@@ -55,17 +55,12 @@ def load_adapter(
 
 
 def average(adapters: Sequence[str | Path], record: str | Path, output: str | Path) -> None:
-    """Average several adapters of one base model (a model soup, Wortsman et al. 2022, arXiv:2203.05482).
+    """Average several adapters (their folders) of one base model (a soup, Wortsman et al. 2022, arXiv:2203.05482).
 
     The adapter made adds to each weight the mean of what the given ones add. That is the mean of (alpha / r) B A over
     the adapters, not of A and of B, whose product is another matrix. PEFT's combination "cat" puts the A below each
     other and the B beside each other, so that the sum of the products is exact; its rank is the sum of the ranks. No
     weight of the base model is read.
-
-    Args:
-        adapters: folders of adapters on the model of `record`.
-        record: the model record.
-        output: the folder for adapter_model.safetensors and adapter_config.json.
 
     Raises:
         UserError: an adapter cannot be read.
@@ -101,10 +96,7 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
 def write_adapter(checkpoint: Path, folder: str | Path, source: str) -> dict[str, str]:
     """Write the adapter of a checkpoint as files that are the same, bit for bit, wherever they were made.
 
-    Args:
-        checkpoint: a folder as PEFT writes it.
-        folder: where the two files go.
-        source: the base model's, in place of the folder on this machine.
+    The configuration names the base model's `source` in place of its folder on this machine.
 
     Returns:
         The SHA-256 of each file by its name.

@@ -217,11 +217,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
     `<answers>.partial.jsonl` holds the answers so far, and `<answers>.partial.gpu<N>.jsonl` those of each of several
     GPUs. The next run of the job collects them, on however many GPUs.
 
-    Args:
-        job: what to answer, and with what.
-        answers: the file of answers to write: JSON lines as `llm.reading.read_answers` has them, with `id`.
-        report: the file to write.
-        gpus: as `common.gpus.take` returned them; several share the questions.
+    Answers are JSON lines as `llm.reading.read_answers` has them, with `id`. Several GPUs share the questions.
 
     Raises:
         UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, the

@@ -75,12 +75,8 @@ class Checkpoints(TrainerCallback):
     Whenever a checkpoint is saved, there is a log entry. The trainer's running mean of the loss is not part of a
     checkpoint; emptied at each, it is the same in a run that was interrupted as in one that was not.
 
-    Args:
-        folder: of the adapters kept, each in a folder of its step's number; inside the folder of the checkpoints, so
-            that it outlives a kill and goes with other settings.
-        steps: those whose adapters are kept, whatever checkpoints are deleted.
-        source: the base model's, for `write_adapter`.
-        sigterm: entered around the training.
+    The adapters of `steps` are kept, whatever checkpoints are deleted, in `folder`, each by its step's number. It
+    lies inside the folder of the checkpoints, so that it outlives a kill and goes with other settings.
     """
 
     def __init__(self, folder: Path, steps: Sequence[int], source: str, sigterm: Sigterm):

@@ -115,11 +115,10 @@ def check_labels(
     accepts; without that, the first row that has one stops the check.
 
     Args:
-        chat: the model's tokenizer and template.
+        chat, limits: the model's tokenizer and template, and what is accepted.
         dataset: columns `input_ids` and `labels`, one row for each of `rows`, in their order.
         collator: what makes a batch of dataset rows, for `rows_of`.
         rows: prompts rows with `id`, `prompt`, `completion` (the gold SQL and the end of turn: see `check_gold`).
-        limits: what is accepted.
 
     Raises:
         UserError: a row is missing, cut, begins without its one BOS, or its labels are not exactly the completion

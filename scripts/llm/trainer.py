@@ -156,10 +156,7 @@ class Trainer(SFTTrainer):
     def _diverge(self, model, parts, labels):
         """Add the gradient of the KL term to the model's; the term.
 
-        Args:
-            model: as accelerate has wrapped it.
-            parts: micro-batches of replayed rows, those of this process.
-            labels: how many the step has, in all rows and processes.
+        `parts` are this process's micro-batches of replayed rows; `labels` is how many the step has in all processes.
         """
         inner, device = self.accelerator.unwrap_model(model), self.args.device
         term = torch.zeros((), device=device)

@@ -10,14 +10,7 @@ from llm.labels import Limits, build_dataset, check_gold, check_labels
 
 
 def audit_replay(prompts: str, rows: str, record: str, report: str, max_length: int) -> None:
-    """Check 100% of the rows to replay and write the report. There is none without a pass.
-
-    Args:
-        prompts: prompts of `render_replay`.
-        rows: JSON lines of `prepare_replay`.
-        record: the model record.
-        report: the file to write.
-        max_length: training.max_length.
+    """Check 100% of the rows to replay (of `prepare_replay`, rendered by `render_replay`), and write the report.
 
     Raises:
         UserError: the first row that fails, by its id, and what was found.
