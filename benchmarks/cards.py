@@ -1,10 +1,10 @@
-"""One card against two, at the shapes of an 8B model: training tokens and answered prompts a second.
+"""One GPU against two, at the shapes of an 8B model: training tokens and answered prompts a second.
 
-    python benchmarks/cards.py [--cards 2] [--out results.json]
+    python benchmarks/cards.py [--gpus 2] [--out results.json]
 
-On one machine with that many GPUs. Both go the way of the workflow: a process on each card, each taking its share of
+On one machine with that many GPUs. Both go the way of the workflow: a process on each GPU, each taking its share of
 the rows of every optimizer step, or of the prompts. Weights, rows and prompts are random, as in training.py and
-inference.py; seconds are those of the slowest card.
+inference.py; seconds are those of the slowest GPU.
 """
 
 import argparse
@@ -19,9 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import train
 from common.gpus import take
-from llm import shards as _shards
+from llm.processes import ranks, run, serve
 
 # As many as Spider's dev set has; no batch of more than `llm.prefix_engine.fitting_rows` allows.
 PROMPTS, BATCH = 1034, 512
@@ -33,15 +32,16 @@ def share(out: str, repeats: int, work: list[str]) -> None:
     import training
     from inference import NEW, PREFIX, STOP, make_model, make_prompts, timed
 
-    from llm.prefix_engine import Engine
+    from llm.prefix_engine import SharedPrefix
 
     def answers(model, prompts: list[list[int]]) -> list[float]:
         # As many batches as must be, of one size, as in `llm.answering.answer_here`.
         rows = -(-len(prompts) // -(-len(prompts) // BATCH))
         batches = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
-        engine = Engine(model, prompts[0][:PREFIX], STOP, rows, max(map(len, prompts)) - PREFIX, NEW)
-        engine.generate(batches[0])
-        seconds = timed(lambda: [engine.generate(batch) for batch in batches], repeats)
+        length = max(map(len, prompts)) - PREFIX + NEW
+        engine = SharedPrefix(model, prompts[0][:PREFIX], STOP, rows, length)
+        engine.generate(batches[0], NEW)
+        seconds = timed(lambda: [engine.generate(batch, NEW) for batch in batches], repeats)
         engine.close()
         return seconds
 
@@ -59,18 +59,18 @@ def share(out: str, repeats: int, work: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cards", type=int, default=2)
+    parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", choices=("answers", "training"), nargs="+", default=("answers", "training"))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    cards = take(given.cards)
+    gpus = take(given.gpus)
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     folder, results = Path(tempfile.mkdtemp()), {}
-    for count in (1, given.cards):
+    for count in (1, given.gpus):
         start = time.perf_counter()
         job = {"out": str(folder / str(count)), "repeats": given.repeats, "work": list(given.work)}
-        _shards.run(cards[:count], [job] * count, "cards.share", train.ranks(count))
+        run((sys.executable, __file__, "--share"), gpus[:count], [job] * count, ranks(count))
         results[count] = [json.loads((folder / f"{count}.{rank}").read_text()) for rank in range(count)]
         print(f"{count}: {time.perf_counter() - start:.0f} s in all", flush=True)
     rows = []
@@ -84,13 +84,15 @@ def main() -> None:
             else:
                 row[f"{count}"] = parts[0][name]["tokens_per_second"]
                 row[f"{count}_spread"] = [parts[0][name]["lowest"], parts[0][name]["highest"]]
-        row["ratio"] = row[f"{given.cards}"] / row["1"]
+        row["ratio"] = row[f"{given.gpus}"] / row["1"]
         rows.append(row)
         print(json.dumps(row), flush=True)
     if given.out:
         device = results[1][0]["device"]
-        given.out.write_text(json.dumps({"device": device, "cards": given.cards, "rows": rows}, indent=1) + "\n")
+        given.out.write_text(json.dumps({"device": device, "gpus": given.gpus, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--share"]:
+        sys.exit(serve(share))
     main()

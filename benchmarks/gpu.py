@@ -78,10 +78,12 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     from inference import make_model, plain, quantise, timed
     from peft import get_peft_model
 
-    from llm.training import fuse_kernels
-    from predict_mmlu import predict_mmlu
-    from predict_spider import predict_spider
+    from llm.answering import Job, predict
+    from llm.decoding import Decoding
+    from llm.load import fuse_kernels
+    from llm.options import lora_config
     from study.unfold import BASE
+    from tasks.choice import LETTERS
 
     config = shapes.read_study(STUDY)
     (model,) = config["models"]
@@ -104,25 +106,17 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     # An adapter to answer with, as the study has them.
     folder = Path(tempfile.mkdtemp())
     adapter = settings["train"][model][settings["tables"]["runs"][1]["variant"]]
-    adapted = get_peft_model(eight, training.workflow.lora_config(adapter["lora"], eight))
+    adapted = get_peft_model(eight, lora_config(adapter["lora"], eight))
     adapted.save_pretrained(folder)
     del eight, adapted
     torch.cuda.empty_cache()
     with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):
-        for task, function in (("spider", predict_spider), ("mmlu", predict_mmlu)):
-            split = "dev" if task == "spider" else "mmlu"
+        for task, split, options in (("spider", "dev", ()), ("mmlu", "mmlu", tuple(LETTERS))):
             given = settings[f"predict_{task}"][model][BASE] | {"batch_size": "auto"}
             if task == "spider":
                 given["max_new_tokens"] = answer
-            taken = shapes.measured(
-                function,
-                prompts=f"{data['prompts']}/{split}.jsonl",
-                record=data["record"],
-                adapter_dir=folder,
-                answers=folder / f"{task}.jsonl",
-                report=folder / f"{task}.json",
-                **given,
-            )
+            job = Job(f"{data['prompts']}/{split}.jsonl", data["record"], str(folder), Decoding(**given), options)
+            taken = shapes.measured(predict, job, folder / f"{task}.jsonl", folder / f"{task}.json")
             report = read_json(folder / f"{task}.json")
             found[task] = taken | {
                 "questions": report["questions"],

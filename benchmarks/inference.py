@@ -13,7 +13,7 @@ differs, the first token that does is looked up in that path's own logits: how f
 token taken there, in units of the last place (ulp) of bf16 at the size of these logits. The two tie within rounding if
 that is at most `TIE` ulp. What the same comparison says of plain batches stands beside it.
 
-The limit is what the card could do at best: the prompts' arithmetic at the measured rate of a large matrix product,
+The limit is what the GPU could do at best: the prompts' arithmetic at the measured rate of a large matrix product,
 plus, for each step of decoding, the weights and the cache at the measured bandwidth of a copy, with the largest batch.
 """
 
@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from llm.prefix_engine import Engine, common_prefix, fitting_rows, row_bytes
+from llm.groups import common_prefix
+from llm.prefix_engine import SharedPrefix, fitting_rows, row_bytes
 
 LLAMA3_8B = {
     "hidden_size": 4096,
@@ -263,12 +264,12 @@ def main() -> None:
         prefix = common_prefix(prompts)
         torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        engine = Engine(model, prefix, STOP, batch, max(map(len, prompts)) - len(prefix), NEW)
+        engine = SharedPrefix(model, prefix, STOP, batch, max(map(len, prompts)) - len(prefix) + NEW)
         first = time.perf_counter() - start
-        warm = timed(lambda: engine.generate(prompts), 1)
+        warm = timed(lambda: engine.generate(prompts, NEW), 1)
         print(f"engine made in {first:.2f} s, first batch {warm[0]:.2f} s", flush=True)
         answers: list = []
-        seconds = timed(lambda: answers.append(engine.generate(prompts)[1]), arguments.repeats)
+        seconds = timed(lambda: answers.append(engine.generate(prompts, NEW)[1]), arguments.repeats)
         record(way, precision, batch, seconds, batch)
         engine.close()
         torch.cuda.empty_cache()

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts/steps"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts/steps"))
 
 import torch
 import yaml
@@ -51,11 +52,13 @@ from audit_labels import audit_labels
 from benchmarks.inference import LLAMA3_8B
 from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from common.job import versions
+from llm import fit as _fit
 from llm import load as _model
-from llm import training as _training
-from llm.training import train
-from predict_mmlu import predict_mmlu
-from predict_spider import predict_spider
+from llm.answering import Job
+from llm.answering import predict as answer
+from llm.decoding import Decoding
+from llm.trainer import Trainer
+from llm.training import Plan, train
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
@@ -63,6 +66,7 @@ from render_spider import Settings, render_spider
 from studies import memory_gb
 from study import read
 from tasks import mmlu as mmlu_task
+from tasks.choice import LETTERS
 from tasks.sql_schema import compact_schema
 from tiny_model import KINDS
 
@@ -170,7 +174,7 @@ def spread(rows: list[dict], count: int, length: Callable[[dict], int]) -> list[
     return [rows[i] for i in sorted(chosen)]
 
 
-def measured(function: Callable[..., None], **arguments: Any) -> dict[str, float | None]:
+def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, float | None]:
     """Call the function; return its seconds and the GPU memory it took, in GB of 10^9 bytes (None without a GPU)."""
     gc.collect()
     cuda = torch.cuda.is_available()
@@ -178,7 +182,7 @@ def measured(function: Callable[..., None], **arguments: Any) -> dict[str, float
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    function(**arguments)
+    function(*arguments)
     return {
         "seconds": round(time.perf_counter() - start, 1),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if cuda else None,
@@ -255,17 +259,11 @@ def prepare(
         }
         render_spider(inputs, split, prompts / f"{split}.jsonl", Settings(**slice_))
     render_mmlu(asked, record, prompts / "mmlu.jsonl", **settings["render_mmlu"])
-    audit_labels(
-        prompts=prompts / "train.jsonl",
-        train=folder / "train.jsonl",
-        shots=folder / "shots.jsonl",
-        dev=folder / "dev.jsonl",
-        record=record,
-        report=folder / "audit.json",
-        validation=folder / "validation.jsonl" if evaluated else None,
-        validation_prompts=prompts / "validation.jsonl" if evaluated else None,
-        **settings["audit_labels"],
-    )
+    audited = {"prompts": prompts / "train.jsonl", "record": record}
+    audited |= {name: folder / f"{name}.jsonl" for name in ("train", "shots", "dev")}
+    if evaluated:
+        audited |= {"validation": folder / "validation.jsonl", "validation_prompts": prompts / "validation.jsonl"}
+    audit_labels(audited, settings["audit_labels"], folder / "audit.json")
     return prompts, record
 
 
@@ -296,10 +294,10 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
     rows = {"train": STEPS * batch * accumulation, "validation": VALIDATION, "dev": ANSWERS}
     prompts, record = prepare(config, folder, spider, mmlu, rows, ANSWERS, tiny)
 
-    sizes, peak = [], _training._peak
+    sizes, peak = [], _fit.peak
 
-    def peak_of(trainer: _training.Trainer, tokens: int) -> int | None:
-        """Keep what the passes took by which training sizes its own."""
+    def peak_of(trainer: Trainer, tokens: int) -> int | None:
+        """Keep what the micro-batches took by which training sizes its own."""
         found = peak(trainer, tokens)
         twice = trainer.model.get_base_model().is_gradient_checkpointing
         gb = found and round(found / 1e9, 3)
@@ -308,18 +306,20 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
 
     with (
         patch.object(_model.AutoModelForCausalLM, "from_pretrained", from_pretrained),
-        patch.object(_training, "_peak", peak_of),
+        patch.object(_fit, "peak", peak_of),
     ):
         taken = measured(
             train,
-            prompts=prompts / "train.jsonl",
-            audit=folder / "audit.json",
-            record=record,
-            adapter_dir=folder / "adapter",
-            report=folder / "train.json",
-            validation=prompts / "validation.jsonl" if evaluated else None,
-            tensorboard_dir=folder / "tensorboard",
-            **adapter,
+            Plan(
+                prompts=str(prompts / "train.jsonl"),
+                audit=str(folder / "audit.json"),
+                record=str(record),
+                adapter_dir=str(folder / "adapter"),
+                report=str(folder / "train.json"),
+                validation=str(prompts / "validation.jsonl") if evaluated else None,
+                tensorboard_dir=str(folder / "tensorboard"),
+                **adapter,
+            ),
         )
         report = read_json(folder / "train.json")
         result = {
@@ -330,7 +330,7 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
             "parameters": report["all_parameters"],
             "trained_parameters": report["trainable_parameters"],
             "stated_gb": round(stated, 1),
-            # Of one pass; null where it was more than what is stated.
+            # Of one micro-batch; null where it was more than what is stated.
             "passes": sizes,
             "train": taken
             | {
@@ -347,17 +347,11 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
                 "eval_losses": [entry["eval_loss"] for entry in report["eval_history"]],
             },
         }
-        for task, function in (("spider", predict_spider), ("mmlu", predict_mmlu)):
-            split, answers = "dev" if task == "spider" else "mmlu", folder / f"{task}_answers.jsonl"
-            taken = measured(
-                function,
-                prompts=prompts / f"{split}.jsonl",
-                record=record,
-                adapter_dir=folder / "adapter",
-                answers=answers,
-                report=folder / f"{task}.json",
-                **predict[task],
-            )
+        for task, split, options in (("spider", "dev", ()), ("mmlu", "mmlu", LETTERS)):
+            answers = folder / f"{task}_answers.jsonl"
+            asked, adapted = str(prompts / f"{split}.jsonl"), str(folder / "adapter")
+            job = Job(asked, str(record), adapted, Decoding(**predict[task]), tuple(options))
+            taken = measured(answer, job, answers, folder / f"{task}.json")
             report = read_json(folder / f"{task}.json")
             result[task] = taken | {
                 "answers": report["questions"],

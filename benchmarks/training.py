@@ -4,9 +4,9 @@
 
 One CUDA GPU with 80 GB. The weights are random. Rows are those of a study, as benchmarks/gpu.py writes them into a
 file, or else random ones of 500 tokens on average, of which the last 40 are the target. The reports' way is nf4, one
-row a pass, 4 passes a step, gradient checkpointing; `faithful` has the same rows in each step, `fast` as many as one
-pass takes. Each way runs in this process through the trainer of the workflow, or TRL's where it says so; tokens are
-those of the rows, without padding, and the time is the median of the steps after the first two.
+row a micro-batch, 4 of them a step, gradient checkpointing; `faithful` has the same rows in each step, `fast` as many
+as one micro-batch takes. Each way runs in this process through the trainer of the workflow, or TRL's where it says so;
+tokens are those of the rows, without padding, and the time is the median of the steps after the first two.
 
 The limit is the arithmetic that cannot be saved, 4 operations a weight and token (forward, and backward to the
 activations; frozen weights have no gradient), at the measured rate of a large matrix product.
@@ -24,7 +24,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import _training as workflow  # isort: skip - sets how PyTorch allocates
 import torch
 from datasets import Dataset
 from inference import LLAMA3_8B, ceilings, make_model, quantise
@@ -32,8 +31,12 @@ from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTTrainer
 
+from llm.fit import settle
 from llm.labels import IGNORED
-from llm.packing import Collator, keep_apart
+from llm.load import fuse_kernels
+from llm.options import training_arguments
+from llm.packing import collate, keep_apart
+from llm.trainer import Trainer
 
 MEAN, SPREAD, TARGET = 500, 150, 40
 LORA = {
@@ -102,7 +105,7 @@ def measure(
         "gradient_accumulation_steps": accumulation, "optim": "adamw_torch", "max_length": 4096,
         "gradient_checkpointing": not mode, "logging_steps": 1, "seed": 0, "train_sampling_strategy": "sequential",
     }  # fmt: skip
-    arguments = workflow.training_arguments(training, precision, folder)
+    arguments = training_arguments(training, precision, folder)
     arguments.save_strategy = "no"
     if rows is None or gib:
         rows = make_rows(64 * steps, 1024 if gib else None)
@@ -114,12 +117,12 @@ def measure(
     else:
         model.set_attn_implementation("sdpa")
     clock = Clock()
-    trainer = (workflow.Trainer if mode else SFTTrainer)(
+    trainer = (Trainer if mode else SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=rows,
         processing_class=tokenizer(),
-        data_collator=Collator() if mode else None,
+        data_collator=collate if mode else None,
         peft_config=LoraConfig(**LORA),
         callbacks=[clock],
     )
@@ -127,7 +130,8 @@ def measure(
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total if gib else 1.0)
     if mode:
-        how = workflow._set_passes(trainer, {"mode": mode}, folder / "passes.json", batch * accumulation)
+        how = settle(trainer, {"mode": mode}, folder / "passes.json")
+        trainer.use(how)
         arguments.max_steps = steps
     torch.cuda.reset_peak_memory_stats()
     per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
@@ -186,7 +190,7 @@ def main() -> None:
     }
     steps = given.steps
     run("bf16", "TRL, 4 rows a pass", 4, 4, steps)
-    workflow.fuse_kernels(model)
+    fuse_kernels(model)
     run("bf16", "faithful", 4, 4, steps, "faithful")
     run("bf16", "fast", 4, 4, steps, "fast")
     # nf4 from here on: the same weights, quantised, in a new model without the kernels.
@@ -199,7 +203,7 @@ def main() -> None:
     del weights
     model = quantise(model)
     run("nf4", "reports: TRL, 1 row a pass", 1, 4, steps)
-    workflow.fuse_kernels(model)
+    fuse_kernels(model)
     run("nf4", "faithful", 1, 4, steps, "faithful")
     run("nf4", "fast", 1, 4, steps, "fast")
     run("nf4", "faithful, 4 rows of 1,024 in 16 GB", 4, 1, steps, "faithful", gib=16e9 / 2**30)

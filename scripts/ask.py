@@ -177,35 +177,13 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from llm.answering import Decoder, decode_new, sampling
-    from llm.chat import load_chat
-    from llm.load import load_adapter, load_model, set_greedy
+    from llm.answering import one_by_one
+    from llm.decoding import Decoding
 
     disable_progress_bar()
     # As the study's jobs: what a CPU adds up depends on it.
     torch.set_num_threads(2)
-    settings, chat = source.settings, load_chat(source.record)
-    model = load_model(source.record, settings["precision"])
-    if source.adapter is not None:
-        merge, strength = settings.get("merge_adapters", False), settings.get("strength", 1.0)
-        model = load_adapter(model, source.adapter, merge, strength)
-    new_tokens = settings["max_new_tokens"]
-    set_greedy(model, chat, new_tokens)
-    drawn = {key: settings[key] for key in ("temperature", "top_p", "seed")} if settings.get("do_sample") else None
-
-    def answer(prompt: str) -> tuple[str, bool]:
-        ids, _ = chat.encode(prompt)
-        draw = (lambda names: sampling(names, new_tokens, **drawn)) if drawn else None
-        decoder = Decoder(model, chat, [ids], new_tokens, False, draw)
-        try:
-            with torch.inference_mode():
-                _, (new,) = decoder([ids], [prompt], 0, 1)
-        finally:
-            decoder.close()
-        text, _, finished = decode_new(chat, new)
-        return text, finished
-
-    return answer
+    return one_by_one(source.record, source.adapter, Decoding(**source.settings))
 
 
 def shown(text: str) -> str:

@@ -32,7 +32,8 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     rows = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
     # In one forward pass of the prompts: those of a batch, unless they are split up, as on a GPU.
     answer = _memory.answering(shape, precision, rows, ROW_TOKENS, at_once=ROW_TOKENS)
-    train = _memory.training(shape, precision, lora, training, ROW_TOKENS, cuda=precision != "fp32")
+    settings = {"precision": precision, "lora": lora, "training": training}
+    train = _memory.training(shape, settings, ROW_TOKENS, cuda=precision != "fp32")
     return max(answer, sum(train.values())) / 1e9
 
 

@@ -30,32 +30,27 @@ PAD_NAMES = ("pad", "reserved", "unused", "unk")
 class Chat:
     """A tokenizer and what its chat template does.
 
-    source: the model's name, for messages.
-    system_role: "own" if the template renders a system turn, "folded" if the system text goes into the user turn.
     bos: number of BOS tokens a prompt must hold, 1, or 0 for a model without one; None where the template begins every
         turn with that token (SmolLM2).
     bos_text: what to put before the rendered text: the BOS token where the template leaves it to the tokenizer.
-    end_of_turn: text and id of the token that ends the assistant's turn.
-    stop_ids: ids at which generation stops: those of the model's generation config and the end of turn.
-    max_tokens: context length of the model in tokens, None if its config names none.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    source: str
-    system_role: str
+    source: str  # the model's name, for messages
+    system_role: str  # "own" if the template renders a system turn, "folded" if its text goes into the user turn
     bos: int | None
     bos_text: str
-    end_of_turn: str
+    end_of_turn: str  # the token that ends the assistant's turn
     end_of_turn_id: int
-    stop_ids: tuple[int, ...]
-    max_tokens: int | None
+    stop_ids: tuple[int, ...]  # at which generation stops: those of the generation config and the end of turn
+    max_tokens: int | None  # of the model's context, None if its config names none
 
     def prompt(self, system: str, user: str) -> str:
-        """Return the text of a prompt: BOS, system text and user turn, up to where the answer begins."""
+        """The text of a prompt: BOS, system text and user turn, up to where the answer begins."""
         return self.bos_text + _render(self.tokenizer, _messages(system, user, self.system_role))
 
     def completion(self, system: str, user: str, answer: str) -> str:
-        """Return the text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
+        """The text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
 
         Raises:
             UserError: the template renders the prompt or the answer differently in a conversation.
@@ -63,10 +58,24 @@ class Chat:
         prompt = self.prompt(system, user)
         messages = [*_messages(system, user, self.system_role), {"role": "assistant", "content": answer}]
         whole = self.bos_text + _render(self.tokenizer, messages, answer_follows=False)
-        return _completion(self.source, prompt, whole, answer, self.end_of_turn)
+        if not whole.startswith(prompt):
+            raise UserError(
+                f"{self.source}: its chat template renders a prompt differently once it is answered. The prompt ends "
+                f"in {prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
+            )
+        tail = whole[len(prompt) :]
+        start = tail.find(answer)
+        end = tail.find(self.end_of_turn, start + len(answer))
+        if start < 0 or end < 0 or tail[:start].strip() or tail[start + len(answer) : end].strip():
+            raise UserError(
+                f"{self.source}: its chat template changes an answer. Found {tail!r}, expected {answer!r} and "
+                f"{self.end_of_turn!r}."
+            )
+        # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
+        return tail[: end + len(self.end_of_turn)]
 
     def encode(self, prompt: str, completion: str = "") -> tuple[list[int], list[int]]:
-        """Return the token ids of a prompt and of the completion that follows it.
+        """The token ids of a prompt and of the completion that follows it.
 
         The prompt's ids are those that inference sees. Both texts are tokenised as one where that leaves the prompt's
         ids as they are (SentencePiece would put a space before a text on its own), else each by itself.
@@ -80,7 +89,7 @@ class Chat:
         return prompt_ids, self.tokenizer.encode(completion, add_special_tokens=False)
 
     def check_bos(self, row: str, ids: Sequence[int]) -> None:
-        """Raise a UserError that names `row` unless its prompt `ids` begin with as many BOS as they must, no more."""
+        """Refuse a prompt, of the question `row`, that does not begin with as many BOS as it must."""
         bos_id = self.tokenizer.bos_token_id
         found = 0 if bos_id is None else ids.count(bos_id)
         if self.bos is None:  # it stands at the start of later turns too
@@ -97,7 +106,7 @@ class Chat:
             )
 
     def facts(self) -> dict[str, Any]:
-        """Return what was found out about the template and the tokenizer, for a report."""
+        """What was found out about the template and the tokenizer, for a report."""
         return {
             "system_role": self.system_role,
             "bos_token": self.tokenizer.bos_token,
@@ -135,27 +144,16 @@ def load_chat(record: dict) -> Chat:
             f"models.{record['name']}.source to one, or add a chat_template.jinja to the folder."
         )
     source = record["source"]
-    system_role = _system_role(tokenizer, source)
-    bos, bos_text = _bos(tokenizer, source)
+    system_role, (bos, bos_text) = _system_role(tokenizer, source), _bos(tokenizer, source)
     end_of_turn, end_of_turn_id = _end_of_turn(tokenizer, source)
     stop_ids = tuple(sorted({*_configured_stop_ids(path, config), end_of_turn_id}))
     _set_pad(tokenizer, source, stop_ids)
-    text_config = config.get_text_config()
-    return Chat(
-        tokenizer=tokenizer,
-        source=source,
-        system_role=system_role,
-        bos=bos,
-        bos_text=bos_text,
-        end_of_turn=end_of_turn,
-        end_of_turn_id=end_of_turn_id,
-        stop_ids=stop_ids,
-        max_tokens=getattr(text_config, "max_position_embeddings", None),
-    )
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return Chat(tokenizer, source, system_role, bos, bos_text, end_of_turn, end_of_turn_id, stop_ids, context)
 
 
 def check_context(chat: Chat, row: str, tokens: int, new_tokens: int, remedy: str) -> None:
-    """Raise a UserError that names `row` if its prompt and what follows do not fit the model's context."""
+    """Refuse a prompt, of the question `row`, that with what follows does not fit the model's context."""
     if chat.max_tokens is not None and tokens + new_tokens > chat.max_tokens:
         raise UserError(
             f"prompt of {row}: found {tokens} tokens and {new_tokens} to follow, expected at most {chat.max_tokens} "
@@ -164,7 +162,7 @@ def check_context(chat: Chat, row: str, tokens: int, new_tokens: int, remedy: st
 
 
 def token_counts(counts: Sequence[int]) -> dict[str, float] | None:
-    """Return minimum, median, 95th percentile (nearest rank) and maximum of token counts; None if there are none."""
+    """Minimum, median, 95th percentile (nearest rank) and maximum of token counts; None if there are none."""
     if not counts:
         return None
     ranked = sorted(counts)
@@ -191,7 +189,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], 
 
 
 def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
-    """Return "own" if the template has a system turn, "folded" if it refuses, drops or folds a system text."""
+    """ "own" if the template has a system turn, "folded" if it refuses, drops or folds a system text."""
     system, user = "Speak in rhymes.", "What is rain?"
     try:
         folded = _render(tokenizer, _messages(system, user, "folded"))
@@ -207,7 +205,7 @@ def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int | None, str]:
-    """Return how many BOS tokens a prompt must hold and the text to put before the rendered one to have them.
+    """How many BOS tokens a prompt must hold, and the text to put before the rendered one to have them.
 
     None for the number if the token begins every turn: then it is one of the template, which knows where it belongs.
     """
@@ -226,7 +224,7 @@ def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int | None, s
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, int]:
-    """Return text and id of the first special token that the template puts after an answer."""
+    """Text and id of the first special token that the template puts after an answer."""
     answer = "SELECT 1"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
     rendered = _render(tokenizer, messages, answer_follows=False)
@@ -241,25 +239,8 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, 
     )
 
 
-def _completion(source: str, prompt: str, whole: str, answer: str, end_of_turn: str) -> str:
-    if not whole.startswith(prompt):
-        raise UserError(
-            f"{source}: its chat template renders a prompt differently once it is answered. The prompt ends in "
-            f"{prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
-        )
-    tail = whole[len(prompt) :]
-    start = tail.find(answer)
-    end = tail.find(end_of_turn, start + len(answer))
-    if start < 0 or end < 0 or tail[:start].strip() or tail[start + len(answer) : end].strip():
-        raise UserError(
-            f"{source}: its chat template changes an answer. Found {tail!r}, expected {answer!r} and {end_of_turn!r}."
-        )
-    # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
-    return tail[: end + len(end_of_turn)]
-
-
 def _configured_stop_ids(path: Path, config: Any) -> set[int]:
-    """Return the EOS ids of generation_config.json, or of config.json where there is none."""
+    """The EOS ids of generation_config.json, or of config.json where there is none."""
     try:
         stop = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
     except OSError:

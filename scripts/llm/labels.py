@@ -1,8 +1,9 @@
 """The proof that the target is in the loss: what the collator hands to the model, decoded, is the gold SQL."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from tqdm import tqdm
@@ -21,27 +22,52 @@ DEFECTS = {
 }
 
 
-def check_accepted(accept_defect: Sequence[str]) -> None:
-    """Raise a UserError if `accept_defect` names what is no defect that can be accepted."""
-    for name in accept_defect:
-        if name not in DEFECTS:
-            raise UserError(f"accept_defect: found {name!r}, expected some of {', '.join(DEFECTS)}.")
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be wrong with rows.
 
+    max_length: tokens at which a trainer would cut a row off; None = it would not.
+    truncate: rows are meant to be cut there. Only then can `truncated` be accepted.
+    accept_defect: names of `DEFECTS` to go on with.
 
-def refuse(defect: str, found: str, accept_defect: Sequence[str]) -> None:
-    """Raise a UserError that says what was `found`, unless the study accepts the defect."""
-    if defect not in accept_defect:
-        raise UserError(f"{found} A study that means to repeat this defect says accept_defect: [{defect}].")
+    Raises:
+        UserError: `accept_defect` names what is no defect that can be accepted.
+    """
+
+    max_length: int | None
+    truncate: bool = False
+    accept_defect: Sequence[str] = ()
+
+    def __post_init__(self):
+        for name in self.accept_defect:
+            if name not in DEFECTS:
+                raise UserError(f"accept_defect: found {name!r}, expected some of {', '.join(DEFECTS)}.")
+
+    @property
+    def cut_at(self) -> int | None:
+        """Tokens at which rows are cut on purpose."""
+        return self.max_length if self.truncate else None
+
+    def refuse(self, defect: str, found: str) -> None:
+        """Refuse what was `found`, unless the study accepts the defect."""
+        if defect not in self.accept_defect:
+            raise UserError(f"{found} A study that means to repeat this defect says accept_defect: [{defect}].")
+
+    def verdict(self, failed: Iterable[str]) -> dict[str, Any]:
+        """`pass`, and the defects `failed` and `accepted` in the order of `DEFECTS`."""
+        every = set(failed)
+        found = [name for name in DEFECTS if name in every]
+        return {"pass": not found, "failed": found, "accepted": [name for name in found if name in self.accept_defect]}
 
 
 def _tokens(chat: Chat, row: dict) -> tuple[list[int], list[int]]:
-    """Return the ids and labels of a whole row: those of the completion, or of the prompt where there is none."""
+    """The ids and labels of a whole row: those of the completion, or of the prompt where there is none."""
     prompt, completion = chat.encode(row["prompt"], row["completion"])
     return prompt + completion, ([IGNORED] * len(prompt) + completion if row["completion"] else list(prompt))
 
 
 def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -> Dataset:
-    """Return the training set: `input_ids` and `labels`, the labels of the prompt being -100.
+    """Make the training set: `input_ids` and `labels`, the labels of the prompt being -100.
 
     A row without a completion is one whose prompt is to be learnt: its labels are its ids. Rows longer than `cut_at`
     tokens lose their end; None = none does.
@@ -55,22 +81,19 @@ def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -
 
 
 def with_labels(dataset: Dataset, rows: Sequence[dict]) -> list[dict]:
-    """Return the rows that have a label left where `build_dataset` cut them; SFTTrainer drops the others."""
-    return [
-        row for row, labels in zip(rows, dataset["labels"], strict=True) if any(label != IGNORED for label in labels)
-    ]
+    """The rows that have a label left where `build_dataset` cut them; SFTTrainer drops the others."""
+    return [row for row, labels in zip(rows, dataset["labels"], strict=True) if set(labels) != {IGNORED}]
 
 
 def rows_of(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Return ids and labels of each row of a batch, padded or in one pass (`llm.packing.pack`).
+    """The ids and labels of each row of a batch, padded or packed (`llm.packing.pack`).
 
     Raises:
         UserError: padding has a label.
     """
     if "cu_seq_lens_q" in batch:
-        bounds = batch["cu_seq_lens_q"].tolist()
         ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-        return [(ids[start:end], labels[start:end]) for start, end in pairwise(bounds)]
+        return [(ids[start:end], labels[start:end]) for start, end in pairwise(batch["cu_seq_lens_q"].tolist())]
     if (batch["labels"][batch["attention_mask"] == 0] != IGNORED).any():
         raise UserError("labels: found padding in the loss, expected none.")
     return [
@@ -84,73 +107,60 @@ def check_labels(
     dataset: Dataset,
     collator: Callable[[list[dict]], dict[str, Any]],
     rows: Sequence[dict],
-    max_length: int | None,
-    truncate: bool = False,
-    accept_defect: Sequence[str] = (),
+    limits: Limits,
 ) -> dict[str, Any]:
-    """Check every row as the collator gives it to the model, and return a summary.
+    """Check every row as the collator gives it to the model, and sum up.
 
     The summary's `failed` lists the defects of `DEFECTS` that were found, `accepted` those among them that the study
     accepts; without that, the first row that has one stops the check.
 
     Args:
-        chat: the model's tokenizer and template.
+        chat, limits: the model's tokenizer and template, and what is accepted.
         dataset: columns `input_ids` and `labels`, one row for each of `rows`, in their order.
         collator: what makes a batch of dataset rows, for `rows_of`.
         rows: prompts rows with `id`, `prompt`, `completion` (the gold SQL and the end of turn: see `check_gold`).
-        max_length: tokens at which a trainer would cut a row off; None = it would not.
-        truncate: rows are meant to be cut there. Only then can `truncated` be accepted.
-        accept_defect: names of defects to go on with.
 
     Raises:
         UserError: a row is missing, cut, begins without its one BOS, or its labels are not exactly the completion
             up to the end-of-turn token. The message names the row and says what was found.
     """
-    check_accepted(accept_defect)
     if len(dataset) != len(rows):
         raise UserError(f"labels: found {len(dataset)} rows in the training set, expected {len(rows)}, one a prompt.")
-    label_tokens, longest, example, cut, without_target = 0, 0, None, 0, 0
-    failed = set()
+    found: list[Checked] = []
     for start in tqdm(range(0, len(rows), BATCH), desc="labels", mininterval=5):
         chunk = [dataset[i] for i in range(start, min(start + BATCH, len(rows)))]
         # Only what the trainer itself passes on.
         batch = collator([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in chunk])
         for row, (ids, labels) in zip(rows[start : start + BATCH], rows_of(batch), strict=True):
-            full = len(_tokens(chat, row)[0])
-            if max_length is not None and full > max_length:
-                _check_cut(row, full, max_length, truncate, accept_defect)
-                failed.add("truncated")
-                cut += 1
-                without_target += all(label == IGNORED for label in labels)
-            if not row["completion"]:
-                refuse("target_not_in_loss", f"labels of {row['id']}: the completion is empty.", accept_defect)
-                failed.add("target_not_in_loss")
-            decoded = _check_row(chat, row, ids, labels, max_length)
-            label_tokens += sum(label != IGNORED for label in labels)
-            longest = max(longest, len(ids))
-            example = example or {"id": row["id"], "labels_decoded": decoded}
+            found.append(_check_row(chat, row, ids, labels, limits))
+    without_target = sum(row.labels == 0 for row in found)
     if without_target == len(rows):
-        raise UserError(f"labels: training.max_length = {max_length} cuts every row before its SQL. Set it higher.")
+        raise UserError(
+            f"labels: training.max_length = {limits.max_length} cuts every row before its SQL. Set it higher."
+        )
     return {
         "rows": len(rows),
-        "checked": len(rows),
-        "truncated": cut,
+        "checked": len(found),
+        "truncated": sum("truncated" in row.defects for row in found),
         "without_target": without_target,
-        "longest_row_tokens": longest,
-        "label_tokens": label_tokens,
-        "example": example,
-        **verdict(failed, accept_defect),
+        "longest_row_tokens": max(row.tokens for row in found),
+        "label_tokens": sum(row.labels for row in found),
+        "example": {"id": rows[0]["id"], "labels_decoded": found[0].decoded},
+        **limits.verdict(defect for row in found for defect in row.defects),
     }
 
 
-def verdict(failed: Iterable[str], accept_defect: Sequence[str]) -> dict[str, Any]:
-    """Return `pass`, and the defects `failed` and `accepted` in the order of `DEFECTS`."""
-    found = [name for name in DEFECTS if name in set(failed)]
-    return {"pass": not found, "failed": found, "accepted": [name for name in found if name in accept_defect]}
+class Checked(NamedTuple):
+    """A row that is as it is meant to be: its accepted defects, its tokens and labels, and its labels decoded."""
+
+    defects: list[str]
+    tokens: int
+    labels: int
+    decoded: str
 
 
 def check_target(rows: Sequence[dict], train_target: str) -> None:
-    """Raise a UserError if a row has a completion where there should be none, or the other way round."""
+    """Refuse a row that has a completion where there should be none, or the other way round."""
     for row in rows:
         if bool(row["completion"]) != (train_target == "sql"):
             raise UserError(
@@ -182,32 +192,38 @@ def check_gold(chat: Chat, rows: Sequence[dict], split: Sequence[dict]) -> None:
             )
 
 
-def _check_cut(row: dict, tokens: int, max_length: int, truncate: bool, accept_defect: Sequence[str]) -> None:
-    """Raise a UserError for a row of `tokens`, unless it is meant to be cut and the study accepts that."""
-    found = (
-        f"labels of {row['id']}: found {tokens} tokens, expected at most training.max_length = {max_length}: the end "
-        f"of the SQL would be cut off. Set training.max_length to {tokens} or more, or shorten the prompt."
-    )
-    if not truncate:
-        raise UserError(found)
-    refuse("truncated", found, accept_defect)
-
-
-def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], max_length: int | None) -> str:
-    """Check one row without its padding and return its labels decoded."""
-    name = row["id"]
-    prompt_ids, completion_ids = chat.encode(row["prompt"], row["completion"])
-    full = len(prompt_ids) + len(completion_ids)
-    expected = full if max_length is None else min(full, max_length)
-    if len(ids) != expected:
-        raise UserError(f"labels of {name}: found {len(ids)} tokens, expected {expected}. The row was cut or padded.")
-    if ids[: len(prompt_ids)] != prompt_ids[:expected]:
+def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], limits: Limits) -> Checked:
+    """Check one row without its padding."""
+    name, (meant_ids, meant), prompt_ids = row["id"], _tokens(chat, row), chat.encode(row["prompt"])[0]
+    full, max_length, defects = len(meant_ids), limits.max_length, []
+    if max_length is not None and full > max_length:
+        found = (
+            f"labels of {name}: found {full} tokens, expected at most training.max_length = {max_length}: the end of "
+            f"the SQL would be cut off. Set training.max_length to {full} or more, or shorten the prompt."
+        )
+        if not limits.truncate:
+            raise UserError(found)
+        limits.refuse("truncated", found)
+        defects.append("truncated")
+        meant_ids, meant = meant_ids[:max_length], meant[:max_length]
+    if not row["completion"]:
+        limits.refuse("target_not_in_loss", f"labels of {name}: the completion is empty.")
+        defects.append("target_not_in_loss")
+    if len(ids) != len(meant_ids):
+        raise UserError(
+            f"labels of {name}: found {len(ids)} tokens, expected {len(meant_ids)}. The row was cut or padded."
+        )
+    if ids[: len(prompt_ids)] != prompt_ids[: len(ids)]:
         raise UserError(f"labels of {name}: the prompt's tokens differ from those that inference will see.")
     chat.check_bos(name, ids[: len(prompt_ids)])
-    if expected < full or not row["completion"]:
-        return _check_defect(chat, row, ids, labels)
     kept = [i for i, label in enumerate(labels) if label != IGNORED]
     decoded = chat.tokenizer.decode([labels[i] for i in kept], clean_up_tokenization_spaces=False)
+    checked = Checked(defects, len(ids), len(kept), decoded)
+    if defects:
+        # The first token has nothing before it that could predict it: its label counts in no loss, and may be left out.
+        if ids != meant_ids or labels[1:] != meant[1:]:
+            raise UserError(f"labels of {name}: the labels differ from those of the row as it is meant to be trained.")
+        return checked
     # Decoders of the SentencePiece kind drop a leading space.
     if decoded.strip() != row["completion"].strip():
         raise UserError(
@@ -217,13 +233,4 @@ def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], max_len
         raise UserError(f"labels of {name}: the last label is {labels[-1]}, expected the end of turn.")
     if any(labels[i] != ids[i] for i in kept):
         raise UserError(f"labels of {name}: a label differs from the token at its place.")
-    return decoded
-
-
-def _check_defect(chat: Chat, row: dict, ids: list[int], labels: list[int]) -> str:
-    """Check a row that is cut, or that has no SQL: its labels are what is meant, no more and no less."""
-    meant_ids, meant = (tokens[: len(ids)] for tokens in _tokens(chat, row))
-    # The first token has nothing before it that could predict it: its label counts in no loss, and may be left out.
-    if ids != meant_ids or labels[1:] != meant[1:]:
-        raise UserError(f"labels of {row['id']}: the labels differ from those of the row as it is meant to be trained.")
-    return chat.tokenizer.decode([i for i in labels if i != IGNORED], clean_up_tokenization_spaces=False)
+    return checked

@@ -15,7 +15,7 @@ PRECISIONS = ("fp32", "bf16", "nf4")
 
 
 def device() -> torch.device:
-    """Return the device that this job computes on: the first visible GPU, else the CPU."""
+    """The device that this job computes on: the first visible GPU, else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -42,7 +42,7 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     if torch.cuda.is_available():
-        options["device_map"] = {"": 0}  # straight to the card: the weights never lie in memory twice
+        options["device_map"] = {"": 0}  # straight to the GPU: the weights never lie in memory twice
     try:
         model = AutoModelForCausalLM.from_pretrained(Path(record["path"]), local_files_only=True, **options)
     except (OSError, ValueError) as error:
@@ -50,41 +50,22 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
     return model.eval()
 
 
-def load_adapter(
-    model: PreTrainedModel, folder: str | Path, merge: bool = False, strength: float = 1.0
-) -> PreTrainedModel:
-    """Put the LoRA adapter of `folder` on the model: beside its weights, or `merge`d into them.
+def fuse_kernels(model: PreTrainedModel) -> str:
+    """Put Liger's fused norms, rotations and gates into a model in half precision on a GPU: "liger", or "" if not.
 
-    What the adapter adds to each weight is multiplied by `strength`: 0 is the base model and 1 the adapter, and the
-    weights between lie on the line between the two (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). In the following,
-    alpha is lora_alpha times `strength`. Beside them, each linear layer computes W x + (alpha / r) B A x, the second
-    term in the adapter's fp32. Merged, it computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in
-    bf16, 8 bits, what the adapter adds to a weight is lost where it is less than 1/512 of it.
-
-    Raises:
-        UserError: the adapter's weights cannot be read, or the merged weights are not finite.
+    The head and its loss are TRL's own fused ones.
     """
-    from peft import PeftModel  # seconds to import; base runs need none of it
-    from peft.tuners.lora import LoraLayer
-    from safetensors import SafetensorError
+    from transformers.integrations.liger import apply_liger_kernel
+    from transformers.utils import is_liger_kernel_available
 
-    try:
-        adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    except SafetensorError as error:
-        raise UserError(
-            f"{folder}/adapter_model.safetensors: cut or damaged ({error}). Delete it and run snakemake again: the "
-            "adapter is then trained anew."
-        ) from None
-    # As peft.helpers.rescale_adapter_scale, which takes it back at the end of its context.
-    for module in adapted.modules():
-        if isinstance(module, LoraLayer):
-            module.scale_layer(strength)
-    if not merge:
-        return adapted.eval()
-    try:
-        return adapted.merge_and_unload(safe_merge=True).eval()
-    except ValueError as error:
-        raise UserError(f"{folder}: cannot be merged ({error}). Set inference.merge_adapters to false.") from None
+    if device().type != "cuda" or model.dtype == torch.float32 or not is_liger_kernel_available():
+        return ""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return ""
+    apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    return "liger"
 
 
 def set_greedy(model: PreTrainedModel, chat: Chat, max_new_tokens: int) -> None:
@@ -99,15 +80,15 @@ def set_greedy(model: PreTrainedModel, chat: Chat, max_new_tokens: int) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this process computes on, and the most memory it has used so far, in MiB (GPU memory on a GPU).
+    """What this process computes on, and the most memory it has used so far, in MiB (GPU memory on a GPU).
 
-    Of several cards, the kinds are named, and the memory is that of the card on which it was most.
+    Of several GPUs, the kinds are named, and the memory is that of the GPU on which it was most.
     """
     if torch.cuda.is_available():
-        cards = range(torch.cuda.device_count())
+        gpus = range(torch.cuda.device_count())
         return {
-            "device": " + ".join(dict.fromkeys(map(torch.cuda.get_device_name, cards))),
-            "peak_memory_mib": round(max(map(torch.cuda.max_memory_allocated, cards)) / 2**20, 1),
+            "device": " + ".join(dict.fromkeys(map(torch.cuda.get_device_name, gpus))),
+            "peak_memory_mib": round(max(map(torch.cuda.max_memory_allocated, gpus)) / 2**20, 1),
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return {

@@ -17,11 +17,11 @@ Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP,
                  al. 2016, arXiv:1604.06174). On top, while gradients flow, (I + h) e a token.
     logits       none worth counting in training: the head and its loss are computed in pieces. 12 V a row in answering
     other        1e9, for CUDA's context, the allocator's gaps, and what is not counted here
-    spare        6% of the whole in training, which `llm.training.fit` leaves unused
+    spare        6% of the whole in training, which `llm.fit` leaves unused
 
-A training on a GPU takes the memory that is there: it makes its passes larger, and uses gradient checkpointing only
-where it must. What it *needs* is one pass of its longest row with checkpointing, whatever a study's batch is. A model
-whose rows cannot be packed into passes (`llm.packing.obstacle`) needs more than is said here.
+A training on a GPU takes the memory that is there: it makes its micro-batches larger, and uses gradient checkpointing
+only where it must. What it *needs* is one micro-batch of its longest row with checkpointing, whatever a study's batch
+is. A model whose rows cannot be packed (`llm.packing.obstacle`) needs more than is said here.
 
 tests/llm/test_memory.py holds both parts to peaks in benchmarks/results.
 """
@@ -39,7 +39,7 @@ VOCABULARY = 128_000
 
 
 def element(precision: str) -> int:
-    """Return the bytes of a number that is computed with."""
+    """The bytes of a number that is computed with."""
     return 4 if precision == "fp32" else 2
 
 
@@ -72,7 +72,7 @@ class Shape:
 
     @classmethod
     def like(cls, parameters: float, vocabulary: int | None = None) -> "Shape":
-        """Return the shape that a model of so many parameters has if it is proportioned like Llama 3 8B.
+        """The shape that a model of so many parameters has if it is proportioned like Llama 3 8B.
 
         That is h / 128 blocks of 13 h^2 parameters, and two matrices of the vocabulary. Small models tie the two, which
         leaves more for the blocks, and are deeper.
@@ -115,7 +115,7 @@ class Shape:
 
 
 def weights(shape: Shape, precision: str) -> float:
-    """Return the bytes of the model."""
+    """The bytes of the model."""
     if precision != "nf4":
         return shape.parameters * element(precision)
     largest = max(a * b for a, b in shape.linear.values())
@@ -123,46 +123,37 @@ def weights(shape: Shape, precision: str) -> float:
 
 
 def row(shape: Shape, tokens: int, bytes_each: int) -> int:
-    """Return the bytes of the keys and values of `tokens` tokens."""
+    """The bytes of the keys and values of `tokens` tokens."""
     return 2 * shape.layers * shape.keys * tokens * bytes_each
 
 
 def prompt_activations(shape: Shape, tokens: int, bytes_each: int) -> int:
-    """Return the most bytes of activations that exist at once while `tokens` tokens go through a block."""
+    """The most bytes of activations that exist at once while `tokens` tokens go through a block."""
     return tokens * (3 * shape.intermediate + 8 * shape.hidden) * bytes_each
 
 
 def logits(shape: Shape) -> int:
-    """Return the bytes of a row's logits in fp32, three times: they are compared and kept."""
+    """The bytes of a row's logits in fp32, three times: they are compared and kept."""
     return 3 * 4 * shape.vocabulary
 
 
-def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int, shared: int = 0) -> float:
-    """Return the bytes that answering needs.
+def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int) -> float:
+    """The bytes that answering needs, but for the keys and values of a shared prefix (`row`), which exist once.
 
-    Args:
-        shape, precision: of the model.
-        rows: prompts a batch.
-        tokens: of the longest prompt and its answer, without what is shared.
-        at_once: tokens in one forward pass of the prompts, at most.
-        shared: tokens with which all prompts begin, whose keys and values exist once.
+    A batch has so many `rows`, each at most `tokens` of prompt and answer without the shared prefix; one forward pass
+    of prompts has at most `at_once` tokens.
     """
     e = element(precision)
     activations = prompt_activations(shape, min(at_once, rows * tokens), e)
-    cache = rows * (row(shape, tokens, e) + logits(shape)) + row(shape, shared, e)
-    return weights(shape, precision) + cache + activations + OTHER
+    return weights(shape, precision) + rows * (row(shape, tokens, e) + logits(shape)) + activations + OTHER
 
 
 def training_activations(
     shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
 ) -> float:
-    """Return the bytes of activations of one forward and backward pass of `tokens` tokens.
+    """The bytes of activations of one forward and backward pass of `tokens` tokens, computed twice if `checkpointing`.
 
-    Args:
-        shape, precision: of the model.
-        lora: lora_dropout, target_modules.
-        tokens: in the pass.
-        checkpointing: whether activations are computed twice.
+    Of `lora`, lora_dropout and target_modules count.
     """
     e, h, i = element(precision), shape.hidden, shape.intermediate
     block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
@@ -180,19 +171,17 @@ def training_activations(
     return tokens * (kept + (i + h) * e)
 
 
-def training(
-    shape: Shape, precision: str, lora: Mapping[str, Any], options: Mapping[str, Any], tokens: int, cuda: bool = True
-) -> dict[str, float]:
-    """Return the bytes that training needs at least, by what needs them.
+def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool = True) -> dict[str, float]:
+    """The bytes that training needs at least, by what needs them.
 
     Args:
-        shape, precision: of the model.
-        lora: r, lora_dropout, target_modules.
-        options: optim; if eval_strategy is not "no", per_device_eval_batch_size; on a CPU also
-            per_device_train_batch_size and gradient_checkpointing.
+        shape: of the model.
+        settings: precision; lora: r, lora_dropout, target_modules; training: optim; if eval_strategy is not "no",
+            per_device_eval_batch_size; on a CPU also per_device_train_batch_size and gradient_checkpointing.
         tokens: of the longest row.
-        cuda: whether it is on a GPU, where a pass may be that one row and checkpointing is used where it must be.
+        cuda: whether it is on a GPU, where a micro-batch may be that one row, with checkpointing if need be.
     """
+    precision, lora, options = (settings[key] for key in ("precision", "lora", "training"))
     adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
     number = 2 if precision == "nf4" else 4
     state = 2 * (1 if "8bit" in options["optim"] else number)

@@ -17,7 +17,7 @@ ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
 LARGE_STEP = 7000
 CPU_ROWS = 32
 # Tokens in one forward pass of the prompts, and those that take the time of one step:
-# `llm.prefix_engine.PREFILL_TOKENS` and `STEP_TOKENS` (importing these takes seconds).
+# `llm.prefix_engine.PREFILL_TOKENS` and `llm.groups.STEP_TOKENS` (importing these takes seconds).
 AT_ONCE, STEP = 16384, 256
 ROUND = 64
 
@@ -37,10 +37,12 @@ class Target:
         return self.device.flops.get("fp32" if self.precision == "fp32" else "bf16")
 
     def training_bytes(self, lora: dict, training: dict, tokens: int) -> dict[str, float]:
-        return _memory.training(self.shape, self.precision, lora, training, tokens, self.device.cuda)
+        settings = {"precision": self.precision, "lora": lora, "training": training}
+        return _memory.training(self.shape, settings, tokens, self.device.cuda)
 
     def answering_bytes(self, rows: int, tokens: int, shared: int) -> float:
-        return _memory.answering(self.shape, self.precision, rows, tokens, AT_ONCE, shared)
+        prefix = _memory.row(self.shape, shared, _memory.element(self.precision))
+        return _memory.answering(self.shape, self.precision, rows, tokens, AT_ONCE) + prefix
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Training rows one behind another in one pass: no padding, and each row attends to itself alone.
+"""Training rows packed one behind another in a micro-batch: no padding, and each row attends to itself alone.
 
 On a GPU in half precision, attention is PyTorch's variable-length FlashAttention (`torch.nn.attention.varlen`), which
 is told where each row ends; elsewhere it is computed row by row. Anything else in a decoder works on single tokens and
@@ -36,7 +36,7 @@ def attend(
     max_length_q: int | None = None,
     **_,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row of a pass; the signature is that of transformers' attention functions.
+    """Causal attention within each row of a micro-batch; the signature is that of transformers' attention functions.
 
     Args:
         query: (1, query heads, tokens, head size).
@@ -75,7 +75,7 @@ AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
 def obstacle(model: PreTrainedModel) -> str:
-    """Return why rows of this model cannot be kept apart in one pass, "" if they can."""
+    """Why rows of this model cannot be kept apart in a micro-batch; "" if they can."""
     config = model.config.get_text_config()
     if not model._supports_flash_attn or not model._can_set_attn_implementation():
         return "its attention cannot be replaced"
@@ -88,35 +88,33 @@ def obstacle(model: PreTrainedModel) -> str:
 
 
 def keep_apart(model: PreTrainedModel) -> str:
-    """Make the model attend within rows only; return why it cannot, "" if it does.
+    """Make the model attend within rows only: why it cannot, "" if it does.
 
-    It is tried on the model itself: what stands in another row of a pass must change no bit of a row.
+    It is tried on the model itself: what stands in another row of a micro-batch must change no bit of a row.
     """
     if found := obstacle(model):
         return found
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     first, second = [5, 6, 7, 8], [9, 10, 11]
-    with torch.no_grad():
-        alone, beside, beside_other = (
-            model.base_model(**_inputs(rows, model.device), use_cache=False)
-            .last_hidden_state[0, -len(second) :]
-            .float()
-            for rows in ([second], [first, second], [first[::-1], second])
-        )
-    # In a pass of another length a matrix product may be rounded otherwise.
+
+    @torch.no_grad()
+    def hidden(*rows: list[int]) -> torch.Tensor:
+        """The hidden states of the last row."""
+        inputs = pack([(row, row) for row in rows], model.device)
+        del inputs["labels"]
+        return model.base_model(**inputs, use_cache=False).last_hidden_state[0, -len(rows[-1]) :].float()
+
+    alone, beside, beside_other = hidden(second), hidden(first, second), hidden(first[::-1], second)
+    # In a micro-batch of another length a matrix product may be rounded otherwise.
     if torch.equal(beside, beside_other) and (alone - beside).norm() <= 0.05 * alone.norm():
         return ""
     model.set_attn_implementation(before)
-    return "its rows see each other in one pass"
-
-
-def _inputs(rows: Sequence[Sequence[int]], device: torch.device) -> dict:
-    return {key: value for key, value in pack([(row, row) for row in rows], device).items() if key != "labels"}
+    return "its rows see each other in one micro-batch"
 
 
 def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict:
-    """Return one pass as a model takes it: all tensors (1, tokens), with where each row begins."""
+    """Make one micro-batch as a model takes it: all tensors (1, tokens), with where each row begins."""
     lengths = torch.tensor([len(ids) for ids, _ in rows])
     ends = lengths.cumsum(0)
     starts = torch.cat([torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)])
@@ -134,28 +132,22 @@ def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict:
     return {key: value.to(device) for key, value in found.items()} | {"max_length_q": longest, "max_length_k": longest}
 
 
-class Collator:
-    """Makes one pass of the rows of a batch; `llm.labels.rows_of` gives them back."""
-
-    def __call__(self, examples: Sequence[dict]) -> dict:
-        """Return the pass; examples have `input_ids` and `labels`."""
-        return pack([(list(example["input_ids"]), list(example["labels"])) for example in examples])
+def collate(examples: Sequence[dict]) -> dict:
+    """Make one micro-batch of examples, which have `input_ids` and `labels`; `llm.labels.rows_of` gives them back."""
+    return pack([(list(example["input_ids"]), list(example["labels"])) for example in examples])
 
 
-def passes(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[list[Row]]]:
-    """Divide the rows of a step among processes, and each process's rows into passes of at most `tokens` tokens.
+def divide(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[list[Row]]]:
+    """Divide the rows of a step among processes, and each process's rows into micro-batches of at most `tokens` tokens.
 
-    The longest row goes first, each to where the fewest tokens are: passes are then about equally full. Every process
-    gets the same number of passes, since they meet in each; one without rows gets a row without labels. A row longer
-    than `tokens` is a pass of its own.
+    The longest row goes first, each to where the fewest tokens are: micro-batches are then about equally full. Every
+    process gets the same number of them, since the processes meet in each; one without rows gets a row without labels.
+    A row longer than `tokens` is a micro-batch of its own.
     """
     order = sorted(rows, key=lambda row: -len(row[0]))
-    shares: list[list[Row]] = [[] for _ in range(processes)]
-    for row in order:
-        min(shares, key=_tokens).append(row)
-    count = 1
+    shares, count = _evenly(order, processes), 1
     while True:
-        divided = [_divide(share, count) for share in shares]
+        divided = [_evenly(share, count) for share in shares]
         if all(_tokens(part) <= tokens or len(part) == 1 for parts in divided for part in parts):
             break
         count += 1
@@ -163,7 +155,7 @@ def passes(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[li
     return [[part or [(ids, [IGNORED] * len(ids))] for part in parts] for parts in divided]
 
 
-def _divide(rows: Sequence[Row], count: int) -> list[list[Row]]:
+def _evenly(rows: Sequence[Row], count: int) -> list[list[Row]]:
     parts: list[list[Row]] = [[] for _ in range(count)]
     for row in rows:
         min(parts, key=_tokens).append(row)

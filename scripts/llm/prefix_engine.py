@@ -1,36 +1,36 @@
-"""Greedy decoding many prompts at a time that share their beginning, as fast as the card allows.
+"""Greedy decoding of many prompts at a time that share a prefix, as fast as the GPU allows.
 
 What is done once instead of once a prompt or once a step:
 
-* The shared beginning (system text and few-shot examples) is computed once. Its keys and values stay apart: all rows'
+* The shared prefix (system text and few-shot examples) is computed once. Its keys and values stay apart: all rows'
   queries meet them in one matrix product, and the cache holds only what differs between rows.
 * Rows are padded on the right, so that causal attention needs no mask and the flash kernels apply. The two parts of an
-  attention (shared beginning, own rest) are joined by their log-sum-exp, which is exact (Dao et al. 2022,
+  attention (shared prefix, own rest) are joined by their log-sum-exp, which is exact (Dao et al. 2022,
   arXiv:2205.14135, section 3.1).
 * One step of decoding is captured as a CUDA graph: the host launches one graph, not a thousand kernels.
 
 On the CPU, and in fp32, the same steps run with plain matrix products and without graphs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
 from llm import memory as _memory
+from llm.decoding import Encoded
+from llm.groups import alike, common_prefix
 from llm.memory import Shape
 
 NAME = "shared_prefix"
-# Tokens in one forward pass of the prompts: enough to fill the card, small enough for its activations.
+# Tokens in one forward pass of the prompts: enough to fill the GPU, small enough for its activations.
 PREFILL_TOKENS = 16384
 # Cache lengths are rounded up to this, so that a run captures few graphs.
 ROUND = 64
-# Steps between two looks at whether all rows have stopped; a look waits for the card.
+# Steps between two looks at whether all rows have stopped; a look waits for the GPU.
 LOOK = 8
-# Tokens of prompts that take the time of one step, which reads all weights for one token a row: the card's operations
-# a second by its bytes a second, 295 for an H100 in bf16.
-STEP_TOKENS = 256
 
 
 @dataclass
@@ -90,7 +90,7 @@ def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scal
 
 
 def _flash(query: torch.Tensor) -> bool:
-    """Tell whether PyTorch's flash attention takes this: half precision, heads of up to 256, Ampere or later."""
+    """Whether PyTorch's flash attention takes this: half precision, heads of up to 256, Ampere or later."""
     return (
         query.is_cuda
         and query.dtype in (torch.bfloat16, torch.float16)
@@ -105,7 +105,7 @@ def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _causal(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return causal attention among the tokens of each row, and the log-sum-exp (rows, heads, tokens)."""
+    """Causal attention among the tokens of each row, and the log-sum-exp (rows, heads, tokens)."""
     key, value = _grow(key, query.shape[1]), _grow(value, query.shape[1])
     if _flash(query):
         out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True, False, scale=scaling)
@@ -116,7 +116,7 @@ def _causal(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _shared(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention of all rows' tokens to the shared beginning; key and value are (few heads, prefix, size)."""
+    """Attention of all rows' tokens to the shared prefix; key and value are (few heads, prefix, size)."""
     rows, heads, tokens, size = query.shape
     key, value = _grow(key[None], heads), _grow(value[None], heads)
     if _flash(query):
@@ -132,7 +132,7 @@ def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _step(query, key, value, shared_key, shared_value, scaling) -> torch.Tensor:
-    """Attention of one new token a row: to the shared beginning in one product, to its own rest row by row."""
+    """Attention of one new token a row: to the shared prefix in one product, to its own rest row by row."""
     rows, heads, _, size = query.shape
     few = key.shape[1]
     grouped = query.view(rows, few, heads // few, size)
@@ -151,9 +151,9 @@ AttentionInterface.register(NAME, _attention)
 
 
 def supports(model: PreTrainedModel) -> str:
-    """Return "" if this engine computes what the model means, else the reason why not."""
+    """Why this engine does not compute what the model means; "" if it does."""
     config = core(model).config
-    if not core(model)._supports_attention_backend:
+    if not (core(model)._supports_attention_backend and core(model)._can_set_attn_implementation()):
         return "its attention cannot be replaced"
     kinds = getattr(config, "layer_types", None) or []
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -166,17 +166,17 @@ def supports(model: PreTrainedModel) -> str:
 
 
 def core(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the causal language model inside an adapter's wrapper; the adapter's layers stay in it."""
+    """The causal language model inside an adapter's wrapper; the adapter's layers stay in it."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def row_bytes(model: PreTrainedModel, tokens: int) -> int:
-    """Return the bytes that the keys and values of `tokens` tokens of one row take."""
+    """The bytes that the keys and values of `tokens` tokens of one row take."""
     return _memory.row(Shape.of(core(model).config.to_dict()), tokens, core(model).dtype.itemsize)
 
 
 def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
-    """Return how many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
+    """How many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
 
     Counted are keys and values, logits, and the widest activations of `PREFILL_TOKENS` tokens (see
     `llm.memory`); a tenth is left for what is not. At most 512: beyond that nothing gets faster.
@@ -187,78 +187,73 @@ def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
     return max(1, min(512, int((0.9 * free - activations) // row)))
 
 
-def common_prefix(prompts: list[list[int]]) -> list[int]:
-    """Return the longest common beginning that leaves each prompt at least one token."""
-    first, last = min(prompts), max(prompts)
-    limit = min(map(len, prompts)) - 1
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
-    return first[: min(length, limit)]
+class PrefixEngine:
+    """An `llm.decoding.Engine`: prompts in groups that share a prefix (`llm.groups.alike`), a `SharedPrefix` for each.
 
-
-def alike(prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
-    """Return the prompts, by their places, in groups of a common beginning, so that all take little time together.
-
-    The questions of one subject share its solved examples, those of all subjects only their first words. A group
-    computes its beginning once; but its prompts are in no batch with others, so that it costs about a batch of steps.
-    Where the beginnings branch, a branch is a group of its own if that saves more than to be one with the others. The
-    group of the longest prompt comes first: what does not fit the memory should show at once.
-    """
-    order = sorted(range(len(prompts)), key=prompts.__getitem__)
-    shared = [len(common_prefix([prompts[a], prompts[b]])) for a, b in pairwise(order)]
-    price = max_new_tokens * STEP_TOKENS
-
-    def best(start: int, end: int) -> tuple[int, list[list[int]]]:
-        """Return how many tokens need not be computed, by the price of the groups, and the groups."""
-        inner = shared[start : end - 1]
-        least = min(inner, default=0)
-        whole = len(inner) * least - price, [order[start:end]]
-        if sum(inner) - least - 2 * price <= whole[0]:
-            return whole  # no two groups can save more
-        cuts = [start, *(start + i + 1 for i, length in enumerate(inner) if length == least), end]
-        saved, joined, groups = -price - least, [], []
-        for first, last in pairwise(cuts):
-            own, found = best(first, last)
-            apart = own > (last - first) * least
-            saved += own if apart else (last - first) * least
-            groups += found if apart else []
-            joined += [] if apart else order[first:last]
-        return (saved, [joined, *groups]) if joined else (saved + price + least, groups)
-
-    groups = best(0, len(order))[1]
-    return sorted(groups, key=lambda group: (-max(len(prompts[i]) for i in group), min(group)))
-
-
-class Engine:
-    """Greedy decoding of prompts that begin alike.
-
-    Args:
-        model: in evaluation mode, with or without a LoRA adapter.
-        prefix: the ids with which every prompt begins; at least one.
-        stop_ids: a row is finished after any of these.
-        rows: prompts a batch, at most.
-        longest: tokens of the longest prompt without the prefix.
-        max_new_tokens: tokens to generate, at most.
+    A group's last batch is smaller than the others but is computed in as many rows, so that an answer does not depend
+    on where a run was interrupted.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        prefix: list[int],
-        stop_ids: list[int],
-        rows: int,
-        longest: int,
-        max_new_tokens: int,
+        self, model: PreTrainedModel, stop_ids: Sequence[int], prompts: Sequence[list[int]], max_new_tokens: int
     ):
+        self.model, self.stop_ids, self.new = model, stop_ids, max_new_tokens
+        self.groups = alike(prompts, max_new_tokens)
+        self.prefixes = [common_prefix([prompts[i] for i in group]) for group in self.groups]
+        # Of each group, what the cache keeps of the longest prompt and its answer.
+        longest = [len(prompts[group[0]]) for group in self.groups]
+        self.lengths = [n - len(prefix) + self.new for n, prefix in zip(longest, self.prefixes, strict=True)]
+        self.longest = max(self.lengths)
+        self.open: SharedPrefix | None = None
+        self.open_for: tuple[int, int] | None = None
+
+    def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:
+        try:
+            if self.open_for != (group, rows):
+                self.close()
+                self.open = SharedPrefix(self.model, self.prefixes[group], self.stop_ids, rows, self.lengths[group])
+                self.open_for = group, rows
+            return self.open.generate([prompt.tokens for prompt in batch], self.new)
+        except torch.cuda.OutOfMemoryError:
+            self.close()
+            raise
+
+    def facts(self) -> dict[str, Any]:
+        shared = sum(len(prefix) * len(group) for prefix, group in zip(self.prefixes, self.groups, strict=True))
+        return {
+            "decoder": "shared beginning computed once",
+            "shared_beginnings": len(self.prefixes),
+            "shared_tokens": round(shared / sum(map(len, self.groups)), 1),  # of a prompt, on average
+        }
+
+    def close(self) -> None:
+        if self.open is not None:
+            self.open.close()
+            self.open = self.open_for = None
+
+
+class SharedPrefix:
+    """Greedy decoding of prompts that share a prefix.
+
+    Args:
+        model: in evaluation mode, with or without a LoRA adapter.
+        prefix: the tokens with which every prompt begins; at least one.
+        stop_ids: a row is finished after any of these.
+        rows: prompts a batch, at most.
+        length: tokens of the longest prompt and its answer, without the prefix.
+    """
+
+    def __init__(self, model: PreTrainedModel, prefix: list[int], stop_ids: Sequence[int], rows: int, length: int):
         global _state
-        self.model, self.rows, self.max_new_tokens = core(model), rows, max_new_tokens
+        self.model, self.rows = core(model), rows
         self.decoder = getattr(self.model, self.model.base_model_prefix)
         self.head = self.model.get_output_embeddings()
         self.device = self.model.device
         self.stop = torch.tensor(sorted(stop_ids), device=self.device)
         self.attention = self.model.config._attn_implementation
-        self.model.config._attn_implementation = NAME
+        self.model.set_attn_implementation(NAME)
         self.prefix_length = len(prefix)
-        self.length = -(-(longest + max_new_tokens) // ROUND) * ROUND
+        self.length = -(-length // ROUND) * ROUND
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self.cache = _Cache()
@@ -271,7 +266,7 @@ class Engine:
 
     @torch.inference_mode()
     def _allocate(self, prefix: list[int]) -> None:
-        """Compute the shared beginning, and make the tensors that every batch uses."""
+        """Compute the shared prefix, and make the tensors that every batch uses."""
         ids = torch.tensor([prefix], device=self.device)
         self._forward(ids, torch.arange(len(prefix), device=self.device)[None])
         for key, value in self.state.prefix:
@@ -281,7 +276,7 @@ class Engine:
         self.token = torch.zeros(self.rows, dtype=torch.long, device=self.device)
         self.state.place = torch.zeros(self.rows, dtype=torch.long, device=self.device)
         self.done = torch.zeros(self.rows, dtype=torch.bool, device=self.device)
-        self.out = torch.zeros(self.rows, self.max_new_tokens, dtype=torch.long, device=self.device)
+        self.out = torch.zeros(self.rows, self.length, dtype=torch.long, device=self.device)
         self.count = torch.zeros(1, dtype=torch.long, device=self.device)
         self.slots = torch.arange(self.length, device=self.device)
 
@@ -290,10 +285,10 @@ class Engine:
         global _state
         _state = self.state = State()
         self.graphs.clear()
-        self.model.config._attn_implementation = self.attention
+        self.model.set_attn_implementation(self.attention)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Return the hidden states (rows, tokens, width) of the last layer."""
+        """The hidden states (rows, tokens, width) of the last layer."""
         # A mask with four dimensions is passed on as it is: no mask is built, and the attention here needs none.
         mask = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=self.device)
         return self.decoder(
@@ -301,8 +296,8 @@ class Engine:
         ).last_hidden_state
 
     @torch.inference_mode()
-    def generate(self, prompts: list[list[int]]) -> tuple[torch.Tensor, list[list[int]]]:
-        """Return the logits of each prompt's first new token (prompts, vocabulary) in fp32, and the new ids.
+    def generate(self, prompts: list[list[int]], max_new_tokens: int) -> tuple[torch.Tensor, list[list[int]]]:
+        """The logits of each prompt's first new token (prompts, vocabulary) in fp32, and the new ids.
 
         The ids of a row may go on after its stop token; what follows it means nothing.
         """
@@ -322,13 +317,13 @@ class Engine:
         self.out.zero_()
         self.out[:, 0] = self.token
         self.count.fill_(1)
-        needed = max(map(len, rests)) + self.max_new_tokens
+        needed = max(map(len, rests)) + max_new_tokens
         self.state.phase, self.state.length = "step", min(self.length, -(-needed // ROUND) * ROUND)
-        for step in range(1, self.max_new_tokens):
+        for step in range(1, max_new_tokens):
             if (step - 1) % LOOK == 0 and bool(self.done.all()):
                 break
             self._run_step()
-        return first, self.out[:count].tolist()
+        return first, self.out[:count, :max_new_tokens].tolist()
 
     def _prompts(self, rests: list[list[int]]) -> torch.Tensor:
         """Fill the cache with the prompts, a few at a time, and return the hidden state of each one's last token."""

@@ -6,18 +6,11 @@ import _path  # noqa: F401
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from common.job import job, versions
 from llm.chat import load_chat
-from llm.labels import build_dataset, check_gold, check_labels
+from llm.labels import Limits, build_dataset, check_gold, check_labels
 
 
 def audit_replay(prompts: str, rows: str, record: str, report: str, max_length: int) -> None:
-    """Check 100% of the rows to replay and write the report. There is none without a pass.
-
-    Args:
-        prompts: prompts of `render_replay`.
-        rows: JSON lines of `prepare_replay`.
-        record: the model record.
-        report: the file to write.
-        max_length: training.max_length.
+    """Check 100% of the rows to replay (of `prepare_replay`, rendered by `render_replay`), and write the report.
 
     Raises:
         UserError: the first row that fails, by its id, and what was found.
@@ -31,7 +24,7 @@ def audit_replay(prompts: str, rows: str, record: str, report: str, max_length: 
     # Rows too long for the training have not been rendered.
     check_gold(chat, rendered, [{"id": row["id"], "query": answers[row["id"]]} for row in rendered])
     collator = DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id)
-    summary = check_labels(chat, build_dataset(chat, rendered), collator, rendered, max_length)
+    summary = check_labels(chat, build_dataset(chat, rendered), collator, rendered, Limits(max_length))
     write_json(
         report,
         {

@@ -1,9 +1,9 @@
-"""Train one LoRA adapter, on one card or on several."""
+"""Train one LoRA adapter, on one GPU or on several."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import torch
@@ -11,63 +11,40 @@ import torch
 import _path  # noqa: F401
 from common.gpus import take
 from common.job import job
-from llm import shards as _shards
+from llm.processes import ranks, run
 
 
-def train_on(cards: Sequence[str], **given: Any) -> None:
-    """Train here, or with a process on each card if there are several; see `llm.training.train` for what is `given`.
+def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
+    """Carry out a plan, given by the fields of `llm.training.Plan`, here or with a process on each of several GPUs.
 
     The processes compute the same optimizer steps as one would: each takes its share of a step's rows, and they add up
     their gradients (data-parallel, by accelerate).
-
-    Raises:
-        UserError: a process ended otherwise than well.
     """
-    if len(cards) < 2:
-        # Not before cards are taken: what it imports asks CUDA which there are.
-        from llm.training import train
+    if len(gpus) > 1:
+        return run((sys.executable, "-m", "llm.training"), gpus, [plan] * len(gpus), ranks(len(gpus)))
+    # Not before GPUs are taken: what it imports asks CUDA which there are.
+    from llm.training import Plan, train
 
-        return train(**given)
-    _shards.run(cards, [given] * len(cards), "llm.training.train", ranks(len(cards)))
-
-
-def ranks(count: int) -> list[dict[str, str]]:
-    """Return the variables by which processes on this machine find each other, as torch.distributed reads them."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [
-        {
-            "RANK": str(rank),
-            # Each process sees one card, its first.
-            "LOCAL_RANK": "0",
-            "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        for rank in range(count)
-    ]
+    train(Plan(**plan))
 
 
 if __name__ == "__main__":
     run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<variant>
     with job(snakemake.log[0], lock=run_dir / ".train.lock"):
-        cards = take(snakemake.resources.gpu)
+        gpus = take(snakemake.resources.gpu)
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)  # of processes that are started
         torch.set_num_threads(snakemake.threads)
-        train_on(
-            cards,
-            prompts=str(snakemake.input.prompts),
-            audit=str(snakemake.input.audit),
-            record=str(snakemake.input.record),
-            adapter_dir=str(run_dir / "adapter"),
-            report=str(snakemake.output.report),
+        files = {
+            "prompts": snakemake.input.prompts,
+            "audit": snakemake.input.audit,
+            "record": snakemake.input.record,
+            "adapter_dir": str(run_dir / "adapter"),
+            "report": snakemake.output.report,
             # An input that a study does not use is an empty list.
-            validation=str(snakemake.input.get("validation") or "") or None,
-            replay_prompts=str(snakemake.input.get("replay") or "") or None,
-            replay_audit=str(snakemake.input.get("replay_audit") or "") or None,
-            tensorboard_dir=str(run_dir.parents[2] / "tensorboard" / run_dir.parent.name / run_dir.name),
-            kept_steps=sorted({int(Path(file).parent.name) for file in snakemake.output.get("kept", [])}),
-            **snakemake.params.settings,
-        )
+            "validation": snakemake.input.get("validation") or None,
+            "replay_prompts": snakemake.input.get("replay") or None,
+            "replay_audit": snakemake.input.get("replay_audit") or None,
+            "tensorboard_dir": str(run_dir.parents[2] / "tensorboard" / run_dir.parent.name / run_dir.name),
+        }
+        kept = sorted({int(Path(file).parent.name) for file in snakemake.output.get("kept", [])})
+        train_on(gpus, files | {"kept_steps": kept} | dict(snakemake.params.settings))

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.inference import adapt, compare, plain, reference, ulp, until
-from llm.prefix_engine import Engine
+from llm.prefix_engine import SharedPrefix
 
 STOP = [13, 14]
 NEW = 24
@@ -44,8 +44,8 @@ def prompts(count: int) -> list[list[int]]:
 
 
 def answers(model, given: list[list[int]]) -> list[list[int]]:
-    engine = Engine(model, PREFIX, STOP, len(given), len(given[0]) - len(PREFIX), NEW)
-    _, ids = engine.generate(given)
+    engine = SharedPrefix(model, PREFIX, STOP, len(given), len(given[0]) - len(PREFIX) + NEW)
+    _, ids = engine.generate(given, NEW)
     engine.close()
     return ids
 

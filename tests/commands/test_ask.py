@@ -16,8 +16,9 @@ from common.files import UserError, read_json, read_jsonl, write_json
 from custom_metrics.query import Result
 from extend_shots import extend_shots
 from fetch_model import fetch_model
+from llm.answering import Job, predict
+from llm.decoding import Decoding
 from llm.load import load_model
-from predict_spider import predict_spider
 from prepare_spider import prepare_spider
 from render_spider import Settings, render_spider
 from tasks.sql_schema import read_schema
@@ -58,7 +59,7 @@ def study(tmp_path_factory, repo) -> Path:
         (HALF, "dev", run / "lr0.1/adapter", {"strength": 0.5}),
     ):
         outputs = (run / variant / "spider_answers.jsonl", run / variant / "predict_spider.json")
-        predict_spider(run / f"prompts/{split}.jsonl", str(record), adapter, *outputs, **SETTINGS, **more)
+        predict(Job(run / f"prompts/{split}.jsonl", record, adapter, Decoding(**SETTINGS, **more)), *outputs)
     return folder
 
 

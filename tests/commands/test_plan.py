@@ -10,6 +10,7 @@ import yaml
 
 import plan
 from llm import answering as _predict
+from llm import groups as _groups
 from llm import needs
 from llm import prefix_engine as _engine
 from llm.memory import Shape
@@ -33,7 +34,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_constants_are_those_of_the_engine():
-    assert (needs.AT_ONCE, needs.STEP, needs.ROUND) == (_engine.PREFILL_TOKENS, _engine.STEP_TOKENS, _engine.ROUND)
+    assert (needs.AT_ONCE, needs.STEP, needs.ROUND) == (_engine.PREFILL_TOKENS, _groups.STEP_TOKENS, _engine.ROUND)
     assert needs.CPU_ROWS == _predict.CPU_ROWS
 
 
@@ -142,13 +143,13 @@ def test_prompts_that_begin_alike_are_answered_together(tmp_path):
     found = plan.count(file, record, 4)
     encoded = [chat.encode(text)[0] for text in texts]
     halves = [encoded[:8], encoded[8:]]
-    beginnings = [len(_engine.common_prefix(half)) for half in halves]
+    beginnings = [len(_groups.common_prefix(half)) for half in halves]
     assert min(beginnings) > 900
     assert sorted(found.groups) == sorted((8, beginning) for beginning in beginnings)
     assert found.rest == max(len(ids) - n for half, n in zip(halves, beginnings, strict=True) for ids in half) < 20
     assert plan.count(file, record).groups == []
     # An answer so long that a batch costs more than what is shared.
-    assert plan.count(file, record, 64).groups == [(16, len(_engine.common_prefix(encoded)))]
+    assert plan.count(file, record, 64).groups == [(16, len(_groups.common_prefix(encoded)))]
     config = check(yaml.safe_load(Path("config.yaml").read_text()))
     subjects = sum(map(len, config["mmlu"]["categories"].values()))
     shared = round(plan.MMLU_QUESTION * config["mmlu"]["shots"] / plan.CHARACTERS)

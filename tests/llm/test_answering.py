@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,19 @@ from peft import LoraConfig, get_peft_model
 from peft.helpers import rescale_adapter_scale
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from llm.answering import Draw, Partial, answer_all, decode_new, sampling
+from llm.adapters import load_adapter
+from llm.answering import Job, answer_all, predict
 from llm.chat import load_chat
-from llm.load import load_adapter, load_model, set_greedy
-from predict_mmlu import letter_tokens, predict_mmlu
-from predict_spider import predict_spider
+from llm.decoding import Decoding, Draw, Encoded
+from llm.load import load_model, set_greedy
+from llm.partial import Partial
+from llm.reading import decode_new, option_tokens
 from tiny_model import KINDS, make_model, render, write_splits
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
 SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 12}
+LETTERS = ("A", "B", "C", "D")
 
 
 def make_study(folder, kind):
@@ -51,16 +55,19 @@ def llama(tmp_path_factory):
     return make_study(tmp_path_factory.mktemp("only"), "llama3")
 
 
-def run(study, out, predict=predict_spider, adapter=False, **settings):
-    """Predict into `out` and return the answers."""
-    predict(
+def make_job(study, options=(), adapter=False, **settings):
+    return Job(
         prompts=str(study / "prompts/dev.jsonl"),
         record=str(study / "model.json"),
-        adapter_dir=str(study / "adapter") if adapter else None,
-        answers=str(out / "answers.jsonl"),
-        report=str(out / "report.json"),
-        **{**SETTINGS, **settings},
+        adapter=str(study / "adapter") if adapter else None,
+        decoding=Decoding(**SETTINGS | settings),
+        options=options,
     )
+
+
+def run(study, out, options=(), adapter=False, gpus=(), **settings):
+    """Predict into `out` and return the answers."""
+    predict(make_job(study, options, adapter, **settings), out / "answers.jsonl", out / "report.json", gpus)
     assert not (out / "answers.jsonl.partial.jsonl").exists()
     return read_jsonl(out / "answers.jsonl")
 
@@ -102,16 +109,16 @@ def test_adapter_answers_otherwise_and_is_recorded(llama, tmp_path):
 
 
 @pytest.mark.parametrize("merge", [False, True])
-@pytest.mark.parametrize("predict", [predict_spider, predict_mmlu])
-def test_strength_0_is_the_base_and_1_the_adapter(llama, tmp_path, predict, merge):
+@pytest.mark.parametrize("options", [(), LETTERS], ids=["text", "letters"])
+def test_strength_0_is_the_base_and_1_the_adapter(llama, tmp_path, options, merge):
     """Equal, not close: tokens and, of MMLU, log probabilities."""
-    base, tuned = (run(llama, tmp_path / f"{adapter}", predict, adapter) for adapter in (False, True))
+    base, tuned = (run(llama, tmp_path / f"{adapter}", options, adapter) for adapter in (False, True))
     assert base != tuned
     more = {"merge_adapters": True} if merge else {}
-    assert run(llama, tmp_path / "0", predict, True, strength=0.0, **more) == base
+    assert run(llama, tmp_path / "0", options, True, strength=0.0, **more) == base
     if not merge:
-        assert run(llama, tmp_path / "1", predict, True, strength=1.0) == tuned
-    assert run(llama, tmp_path / "half", predict, True, strength=0.5, **more) not in (base, tuned)
+        assert run(llama, tmp_path / "1", options, True, strength=1.0) == tuned
+    assert run(llama, tmp_path / "half", options, True, strength=0.5, **more) not in (base, tuned)
     assert read_json(tmp_path / "half/report.json")["settings"] == {**SETTINGS, **more, "strength": 0.5}
 
 
@@ -219,7 +226,7 @@ def test_draws_follow_the_distribution():
     order = warped.argsort(descending=True)
     kept = order[: int((warped[order].cumsum(0) < 0.9).sum()) + 1]
     expected = torch.zeros(20).scatter(0, kept, warped[kept] / warped[kept].sum())
-    processors = sampling([str(i) for i in range(n)], 3, 0.7, 0.9, 42)
+    processors = Decoding("fp32", 3, "auto", True, 0.7, 0.9, 42).processors([str(i) for i in range(n)])
     drawn = [processors(torch.zeros(n, 1), scores.repeat(n, 1)).argmax(-1) for _ in range(3)]
     for tokens in drawn:
         frequencies = torch.bincount(tokens, minlength=20) / n
@@ -270,12 +277,12 @@ def test_decode_new(llama):
 KILLED = """
 import json, os, signal, sys
 import torch
-import predict_spider; from llm import answering as _predict
+from llm import answering
 from huggingface_hub import constants
 assert constants.HF_HUB_OFFLINE
 assert "peft" not in sys.modules and "trl" not in sys.modules
 torch.set_num_threads(2)
-write, batches = _predict.Partial._write, []
+write, batches = answering.Partial._write, []
 def torn(self, entry):
     batches.append(entry)
     if len(batches) < 4:  # the header and two batches
@@ -283,24 +290,18 @@ def torn(self, entry):
     self.stream.write(json.dumps(entry).encode()[:40])
     self.stream.flush()
     os.kill(os.getpid(), signal.SIGKILL)
-_predict.Partial._write = torn
-predict_spider.predict_spider(**json.loads(sys.argv[1]))
+answering.Partial._write = torn
+job, answers, report = json.loads(sys.argv[1])
+job["decoding"] = answering.Decoding(**job["decoding"])
+answering.predict(answering.Job(**job), answers, report)
 """
 
 
 @pytest.mark.parametrize("sampled", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_killed_while_an_answer_is_written(llama, tmp_path, capsys, sampled):
     study, out = llama, tmp_path / "killed"
-    arguments = {
-        "prompts": str(study / "prompts/dev.jsonl"),
-        "record": str(study / "model.json"),
-        "adapter_dir": None,
-        "answers": str(out / "answers.jsonl"),
-        "report": str(out / "report.json"),
-        **SETTINGS,
-        **sampled,
-    }
-    scripts = Path(sys.modules["predict_spider"].__file__).parent
+    arguments = [asdict(make_job(study, **sampled)), str(out / "answers.jsonl"), str(out / "report.json")]
+    scripts = Path(sys.modules["llm.answering"].__file__).parents[1]
     command = [sys.executable, "-c", KILLED, json.dumps(arguments)]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -326,21 +327,20 @@ def test_answers_of_other_settings_are_not_reused(llama, tmp_path, capsys):
 
 
 def fake(limit, calls):
-    def answer(batch, names, group, full):
+    def answer(batch, group, full):
         assert len(batch) <= full
         calls.append(len(batch))
         if len(batch) > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return [{"answer": str(len(ids))} for ids in batch]
+        return [{"answer": str(len(prompt.tokens))} for prompt in batch]
 
     return answer
 
 
 def test_out_of_memory_halves_the_batch(tmp_path, capsys):
-    rows = [{"id": str(i)} for i in range(11)]
-    encoded = [[0] * (i + 1) for i in range(11)]
+    prompts = [Encoded(str(i), [0] * (i + 1)) for i in range(11)]
     partial, calls = Partial(tmp_path / "p", "x"), []
-    assert answer_all(rows, encoded, [0] * 11, fake(2, calls), partial, 8) == 2
+    assert answer_all(prompts, [list(range(10, -1, -1))], fake(2, calls), partial, 8) == 2
     assert calls == [8, 4, 2, 2, 2, 2, 2, 1]
     assert {i: row["answer"] for i, row in partial.rows.items()} == {str(i): str(i + 1) for i in range(11)}
     assert "batches of 2" in capsys.readouterr().out
@@ -377,31 +377,30 @@ def test_out_of_memory_while_the_cache_is_made(llama, tmp_path, monkeypatch):
 
 def test_one_prompt_too_large_for_the_gpu(tmp_path):
     with pytest.raises(UserError, match="prompt of b: its 3 tokens do not fit"):
-        answer_all([{"id": "a"}, {"id": "b"}], [[0], [0] * 3], [0, 0], fake(0, []), Partial(tmp_path / "p", "x"), 4)
+        answer_all([Encoded("a", [0]), Encoded("b", [0] * 3)], [[1, 0]], fake(0, []), Partial(tmp_path / "p", "x"), 4)
 
 
 def test_a_batch_is_of_one_group(tmp_path):
     """And is the same batch after a kill."""
-    rows = [{"id": str(i)} for i in range(7)]
-    encoded, groups = [[0] * (i + 1) for i in range(7)], [1, 0, 1, 0, 1, 1, 0]
+    prompts, groups = [Encoded(str(i), [0]) for i in range(7)], [[6, 3, 1], [5, 4, 2, 0]]
     seen = []
 
-    def answer(batch, names, group, full):
-        seen.append(("".join(names), group, full))
+    def answer(batch, group, full):
+        seen.append(("".join(prompt.id for prompt in batch), group, full))
         return [{"answer": ""}] * len(batch)
 
     partial = Partial(tmp_path / "p", "x")
-    answer_all(rows, encoded, groups, answer, partial, 3)
+    answer_all(prompts, groups, answer, partial, 3)
     assert seen == [("631", 0, 3), ("542", 1, 3), ("0", 1, 3)]
     for lost in ("54210", "0"):
         rest, before = Partial(tmp_path / lost, "x"), len(seen)
         rest.add([{"id": name} for name in "631" + "542" * (lost == "0")], 3)
-        answer_all(rows, encoded, groups, answer, rest, 3)
+        answer_all(prompts, groups, answer, rest, 3)
         assert seen[before:] == seen[1 + (lost == "0") : 3]
 
 
-@pytest.mark.parametrize("predict", [predict_spider, predict_mmlu])
-def test_groups_change_no_answer(llama, tmp_path, predict, monkeypatch):
+@pytest.mark.parametrize("options", [(), LETTERS], ids=["text", "letters"])
+def test_groups_change_no_answer(llama, tmp_path, options, monkeypatch):
     """Prompts about three subjects in turn, as one group and as three."""
     shutil.copytree(llama / "prompts", tmp_path / "prompts")
     shutil.copy(llama / "model.json", tmp_path)
@@ -412,8 +411,8 @@ def test_groups_change_no_answer(llama, tmp_path, predict, monkeypatch):
     write_jsonl(tmp_path / "prompts/dev.jsonl", rows)
     found, reports = {}, {}
     for tokens in (0, 10**6):  # what a group costs
-        monkeypatch.setattr("llm.prefix_engine.STEP_TOKENS", tokens)
-        found[tokens] = run(tmp_path, tmp_path / str(tokens), predict)
+        monkeypatch.setattr("llm.groups.STEP_TOKENS", tokens)
+        found[tokens] = run(tmp_path, tmp_path / str(tokens), options)
         reports[tokens] = read_json(tmp_path / str(tokens) / "report.json")
     assert reports[0]["shared_beginnings"] >= 3
     assert reports[10**6]["shared_beginnings"] == 1
@@ -441,8 +440,8 @@ def test_nf4_without_gpu(llama, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("adapter", [False, True])
 def test_mmlu_batch_size_changes_nothing(study, tmp_path, adapter):
-    one = run(study, tmp_path / "1", predict_mmlu, adapter, batch_size=1)
-    four = run(study, tmp_path / "4", predict_mmlu, adapter, batch_size=4)
+    one = run(study, tmp_path / "1", LETTERS, adapter, batch_size=1)
+    four = run(study, tmp_path / "4", LETTERS, adapter, batch_size=4)
     for a, b in zip(one, four, strict=True):
         assert (a["id"], a["prediction"], a["generated"]) == (b["id"], b["prediction"], b["generated"])
         assert a["logprobs"] == pytest.approx(b["logprobs"], abs=1e-4)
@@ -450,7 +449,7 @@ def test_mmlu_batch_size_changes_nothing(study, tmp_path, adapter):
 
 def test_mmlu_log_probabilities(study, tmp_path):
     """Against one forward pass without padding; the letters' tokens found by hand."""
-    rows = run(study, tmp_path, predict_mmlu)
+    rows = run(study, tmp_path, LETTERS)
     record = read_json(study / "model.json")
     chat, model = load_chat(record), load_model(record, "fp32")
     vocabulary = chat.tokenizer.get_vocab()
@@ -470,8 +469,8 @@ def test_mmlu_log_probabilities(study, tmp_path):
 
 
 def test_mmlu_letters_are_those_of_greedy_decoding(llama, tmp_path):
-    greedy = run(llama, tmp_path / "greedy", predict_mmlu)
-    sampled = run(llama, tmp_path / "sampled", predict_mmlu, **SAMPLED)
+    greedy = run(llama, tmp_path / "greedy", LETTERS)
+    sampled = run(llama, tmp_path / "sampled", LETTERS, **SAMPLED)
     for ours, theirs in zip(sampled, greedy, strict=True):
         # Drawing uses transformers' own decoding, whose sums are rounded elsewhere.
         assert ours["logprobs"] == pytest.approx(theirs["logprobs"], abs=1e-4)
@@ -482,13 +481,13 @@ def test_mmlu_letters_are_those_of_greedy_decoding(llama, tmp_path):
 def test_letters_in_both_forms(llama, monkeypatch):
     """Where "A" and " A" are both tokens, both count; a form that only some letters have favours none of them."""
     chat = load_chat(read_json(llama / "model.json"))
-    names = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in letter_tokens(chat).items()}
+    names = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in option_tokens(chat, LETTERS).items()}
     assert {letter: set(found) for letter, found in names.items()} == {c: {c, f"Ġ{c}"} for c in "ABCD"}
     vocabulary = {token: i for token, i in chat.tokenizer.get_vocab().items() if token != "ĠC"}
     encode = chat.tokenizer.encode
     monkeypatch.setattr(chat.tokenizer, "get_vocab", lambda: vocabulary)
     monkeypatch.setattr(chat.tokenizer, "encode", lambda text, **_: [1, 2] if text == " C" else encode(text, **_))
-    assert letter_tokens(chat) == {letter: [vocabulary[letter]] for letter in "ABCD"}
+    assert option_tokens(chat, LETTERS) == {letter: [vocabulary[letter]] for letter in "ABCD"}
 
 
 def test_letters_that_are_no_tokens(tmp_path, monkeypatch):
@@ -497,4 +496,4 @@ def test_letters_that_are_no_tokens(tmp_path, monkeypatch):
     monkeypatch.setattr(chat.tokenizer, "get_vocab", lambda: vocabulary)
     monkeypatch.setattr(chat.tokenizer, "encode", lambda text, **_: [1, 2])
     with pytest.raises(UserError, match="no single token for the letters"):
-        letter_tokens(chat)
+        option_tokens(chat, LETTERS)

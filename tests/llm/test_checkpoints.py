@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from common.files import UserError, read_json
-from llm import answering as _predict
 from llm import training as train_module
-from llm.training import train
+from llm.partial import Partial
 from tests.llm.test_answering import make_study
 from tests.llm.test_answering import run as predict
-from tests.llm.test_training import TRAINING, adapter, arguments, make_evaluated
+from tests.llm.test_training import TRAINING, adapter, arguments, make_evaluated, train
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -30,13 +29,13 @@ def study(tmp_path_factory):
 def train_and_terminate(study, variant, training, step, monkeypatch):
     """Train until the process gets SIGTERM within `step`; return what the error says."""
 
-    class Terminated(train_module.LogWithSave):
+    class Terminated(train_module.Checkpoints):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == step - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
-        patch.setattr(train_module, "LogWithSave", Terminated)
+        patch.setattr(train_module, "Checkpoints", Terminated)
         train(**arguments(study, variant, training=training))
     return str(error.value)
 
@@ -59,19 +58,19 @@ def test_sigterm_saves_and_the_next_attempt_ends_with_the_same_bits(study, train
 
 
 def test_sigterm_in_the_last_step_ends_the_training(study, monkeypatch):
-    class Terminated(train_module.LogWithSave):
+    class Terminated(train_module.Checkpoints):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train_module, "LogWithSave", Terminated)
+    monkeypatch.setattr(train_module, "Checkpoints", Terminated)
     train(**arguments(study, "last"))
     assert read_json(study / "last/train.json")["steps"] == 7
 
 
 def test_sigterm_keeps_the_answers_so_far(tmp_path, monkeypatch):
     study = make_study(tmp_path / "study", "llama3")
-    add, added = _predict.Partial.add, []
+    add, added = Partial.add, []
 
     def terminated(self, rows, batch_size):
         add(self, rows, batch_size)
@@ -80,7 +79,7 @@ def test_sigterm_keeps_the_answers_so_far(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"stopped by SIGTERM .* after 8 of 10"):
-        patch.setattr(_predict.Partial, "add", terminated)
+        patch.setattr(Partial, "add", terminated)
         predict(study, tmp_path / "stopped")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     answers = predict(study, tmp_path / "stopped")

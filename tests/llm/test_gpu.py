@@ -7,11 +7,8 @@ from common.files import read_json, write_jsonl
 from fetch_model import fetch_model
 from llm import training as module
 from llm.chat import load_chat
-from llm.training import train
-from predict_mmlu import predict_mmlu
-from predict_spider import predict_spider
-from tests.llm.test_answering import SAMPLED, make_study, run
-from tests.llm.test_training import EVALUATED, TRAINING, arguments, killed, make_evaluated
+from tests.llm.test_answering import LETTERS, SAMPLED, make_study, run
+from tests.llm.test_training import EVALUATED, TRAINING, arguments, killed, make_evaluated, train
 from tiny_model import audit, render
 
 pytestmark = [
@@ -38,13 +35,13 @@ def test_each_precision_trains_and_answers(study, precision, adapter_dtype, tmp_
     assert report["peak_memory_mib"] > 0
     assert report["adapter_dtype"] == adapter_dtype
     assert report["history"][-1]["loss"] < report["history"][0]["loss"]
-    for predict in (predict_spider, predict_mmlu):
-        rows = run(study, tmp_path / predict.__name__, predict=predict, adapter=True, precision=precision)
+    for options in ((), LETTERS):
+        rows = run(study, tmp_path / str(len(options)), options, adapter=True, precision=precision)
         assert len(rows) == 10
 
 
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-5), ("bf16", 0.01), ("nf4", 0.01)])
-def test_rows_in_one_pass_have_the_loss_of_padded_ones(study, precision, close, monkeypatch):
+def test_packed_rows_have_the_loss_of_padded_ones(study, precision, close, monkeypatch):
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj", "down_proj"]}
     given = {"precision": precision, "lora": lora, "training": TRAINING | {"logging_steps": 1}}
     train(**arguments(study, f"{precision}-packed", **given))
@@ -91,7 +88,7 @@ def test_sampled_answers_on_a_gpu(study, tmp_path):
     assert one != run(study, tmp_path / "greedy", batch_size=8)
 
 
-def test_a_batch_too_large_for_the_card_is_halved(repo, tmp_path):
+def test_a_batch_too_large_for_the_gpu_is_halved(repo, tmp_path):
     # The demo's model on prompts of 2,000 tokens: 64 of them take 1.6 GB of keys and values, one takes 25 MB.
     fetch_model("demo", str(repo / "resources/demo/model"), None, tmp_path / "model.json")
     chat = load_chat(read_json(tmp_path / "model.json"))

@@ -1,4 +1,4 @@
-"""Rows in one pass: each sees itself alone, and a training is that of padded batches."""
+"""Packed rows: each sees itself alone, and a training is that of padded batches."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from trl import SFTTrainer
 
 from common.files import UserError, read_json
 from llm import training as module
+from llm.fit import peak
 from llm.labels import IGNORED, rows_of
-from llm.packing import Collator, keep_apart, obstacle, pack, passes
-from llm.training import train
-from tests.llm.test_training import TRAINING, arguments
+from llm.packing import collate, divide, keep_apart, obstacle, pack
+from tests.llm.test_training import TRAINING, arguments, train
 from tiny_model import audit, make_model, render, write_splits
 from train import train_on
 
@@ -68,12 +68,12 @@ def test_the_loss_is_that_of_padded_batches(padded, packed):
 
 
 @pytest.mark.parametrize("tokens", [1, 60, 100000])
-def test_the_number_of_passes_changes_nothing(study, packed, tokens, monkeypatch):
+def test_the_number_of_micro_batches_changes_nothing(study, packed, tokens, monkeypatch):
     found = {"tokens_per_pass": tokens, "gradient_checkpointing": False}
-    monkeypatch.setattr(module, "fit", lambda trainer: found)
-    train(**arguments(study, f"passes{tokens}", lora=NO_DROPOUT, training=PLAIN))
-    assert losses(study, f"passes{tokens}") == pytest.approx(packed, rel=2e-6)
-    assert read_json(study / f"passes{tokens}/train.json")["tokens_per_pass"] == tokens
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: found)
+    train(**arguments(study, f"micro{tokens}", lora=NO_DROPOUT, training=PLAIN))
+    assert losses(study, f"micro{tokens}") == pytest.approx(packed, rel=2e-6)
+    assert read_json(study / f"micro{tokens}/train.json")["tokens_per_pass"] == tokens
 
 
 def test_a_study_of_steps_keeps_its_rows_in_each(study):
@@ -84,15 +84,15 @@ def test_a_study_of_steps_keeps_its_rows_in_each(study):
     assert losses(study, "one-pass") == pytest.approx(losses(study, "whole-step"), rel=2e-6)
 
 
-def test_fast_has_as_many_rows_as_one_pass_takes(study, monkeypatch):
-    monkeypatch.setattr(module, "fit", lambda trainer: {"tokens_per_pass": 3000, "gradient_checkpointing": False})
+def test_fast_has_as_many_rows_as_one_micro_batch_takes(study, monkeypatch):
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 3000, "gradient_checkpointing": False})
     train(**arguments(study, "fast", lora=NO_DROPOUT, training=PLAIN | {"mode": "fast", "max_steps": 9}))
     report = read_json(study / "fast/train.json")
     assert report["rows_per_step"] > 4
     assert report["steps"] == -(-9 * 4 // report["rows_per_step"])
 
 
-def test_out_of_memory_halves_the_pass_and_repeats_the_step(study, packed, monkeypatch, capfd):
+def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(study, packed, monkeypatch, capfd):
     original, calls = SFTTrainer.training_step, []
 
     def small(self, model, inputs, labels):
@@ -102,15 +102,15 @@ def test_out_of_memory_halves_the_pass_and_repeats_the_step(study, packed, monke
         return original(self, model, inputs, labels)
 
     monkeypatch.setattr(SFTTrainer, "training_step", small)
-    monkeypatch.setattr(module, "fit", lambda trainer: {"tokens_per_pass": 10000, "gradient_checkpointing": False})
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 10000, "gradient_checkpointing": False})
     train(**arguments(study, "halved", lora=NO_DROPOUT, training=PLAIN))
     assert max(calls) > 400 >= calls[-1]
     assert losses(study, "halved") == pytest.approx(packed, rel=2e-6)
-    assert "tokens a pass" in capfd.readouterr().out
+    assert "tokens a micro-batch" in capfd.readouterr().out
 
 
 def test_two_processes_compute_the_steps_of_one(study, packed):
-    train_on(["0", "1"], **arguments(study, "two", lora=NO_DROPOUT, training=PLAIN))
+    train_on(["0", "1"], arguments(study, "two", lora=NO_DROPOUT, training=PLAIN))
     assert losses(study, "two") == pytest.approx(packed, rel=2e-6)
     report = read_json(study / "two/train.json")
     assert (report["processes"], report["steps"], report["rows_per_step"]) == (2, 7, 4)
@@ -119,7 +119,7 @@ def test_two_processes_compute_the_steps_of_one(study, packed):
     assert not (study / "two/checkpoints").exists()
 
 
-def test_the_process_that_measures_passes_asks_no_other(study, monkeypatch):
+def test_the_process_that_measures_micro_batches_asks_no_other(study, monkeypatch):
     """The others wait for it: what it asked them would never be answered."""
     for name in ("empty_cache", "reset_peak_memory_stats", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda: 7)
@@ -127,23 +127,23 @@ def test_the_process_that_measures_passes_asks_no_other(study, monkeypatch):
 
     def fit(trainer):
         monkeypatch.setattr(type(trainer.accelerator), "gather_for_metrics", lambda *_: pytest.fail("asked"))
-        measured.append(module._peak(trainer, 64))
+        measured.append(peak(trainer, 64))
         raise UserError("measured")
 
-    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr("llm.fit.fit", fit)
     with pytest.raises(UserError, match="measured"):
         train(**arguments(study, "measured", lora=NO_DROPOUT, training=PLAIN))
     assert measured == [7]
 
 
 def test_an_error_in_one_of_two_processes_ends_both(study, capfd):
-    with pytest.raises(UserError, match="its process ended with exit code 1"):
-        train_on(["0", "1"], **arguments(study, "wrong", precision="fp8", training=PLAIN))
+    with pytest.raises(UserError, match="the process on this GPU ended with exit code 1"):
+        train_on(["0", "1"], arguments(study, "wrong", precision="fp8", training=PLAIN))
     assert "models.tiny.precision: found 'fp8'" in capfd.readouterr().err
 
 
-def test_a_resumed_training_has_the_passes_it_began_with(study, monkeypatch):
-    monkeypatch.setattr(module, "fit", lambda trainer: {"tokens_per_pass": 77, "gradient_checkpointing": False})
+def test_a_resumed_training_has_the_micro_batches_it_began_with(study, monkeypatch):
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 77, "gradient_checkpointing": False})
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -152,28 +152,28 @@ def test_a_resumed_training_has_the_passes_it_began_with(study, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "write_adapter", stop)
         train(**given)
-    monkeypatch.setattr(module, "fit", lambda trainer: {"tokens_per_pass": 99999, "gradient_checkpointing": False})
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 99999, "gradient_checkpointing": False})
     train(**given)
     report = read_json(study / "again/train.json")
     assert (report["tokens_per_pass"], report["resumed_from_step"]) == (77, 7)
 
 
-def test_passes_hold_every_row_once_and_are_as_many_for_each_process():
+def test_micro_batches_hold_every_row_once_and_are_as_many_for_each_process():
     rows = [([i] * n, [IGNORED] * (n - 1) + [i]) for i, n in enumerate((5, 90, 40, 41, 7, 7, 60, 3))]
     for processes in (1, 2, 3, 10):
-        divided = passes(rows, 100, processes)
+        divided = divide(rows, 100, processes)
         assert len(divided) == processes
         assert len({len(parts) for parts in divided}) == 1
         parts = [part for process in divided for part in process]
         found = [row for part in parts for row in part if any(label != IGNORED for label in row[1])]
         assert sorted(found) == sorted(rows)
         assert all(sum(len(ids) for ids, _ in part) <= 100 for part in parts)
-    assert all(part for parts in passes(rows, 10) for part in parts)  # longer rows stand alone
+    assert all(part for parts in divide(rows, 10) for part in parts)  # longer rows stand alone
 
 
-def test_a_pass_gives_its_rows_back():
+def test_a_micro_batch_gives_its_rows_back():
     examples = [{"input_ids": [7, 8, 9], "labels": [-100, 8, 9]}, {"input_ids": [4, 5], "labels": [4, 5]}]
-    batch = Collator()(examples)
+    batch = collate(examples)
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
     assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
     assert batch["max_length_q"] == 3
@@ -207,5 +207,5 @@ def test_a_model_whose_rows_see_each_other_is_found_out(monkeypatch):
         return out.transpose(1, 2), None
 
     monkeypatch.setitem(_packing.AttentionInterface._global_mapping, _packing.NAME, leaky)
-    assert keep_apart(model) == "its rows see each other in one pass"
+    assert keep_apart(model) == "its rows see each other in one micro-batch"
     assert model.config._attn_implementation == before

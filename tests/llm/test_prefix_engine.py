@@ -17,7 +17,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from llm.prefix_engine import ROUND, STEP_TOKENS, Engine, alike, common_prefix, fitting_rows, row_bytes, supports
+from llm.groups import STEP_TOKENS, alike, common_prefix
+from llm.prefix_engine import ROUND, SharedPrefix, fitting_rows, row_bytes, supports
 
 SHAPE = {
     "vocab_size": 60,
@@ -80,9 +81,9 @@ def test_same_tokens_as_generate(name, adapter):
     assert supports(model) == ""
     want_first, want = reference(model, prompts)
     assert len({tuple(ids) for ids in want}) == len(RESTS)
-    engine = Engine(model, PREFIX, STOP, rows=4, longest=9, max_new_tokens=NEW)
+    engine = SharedPrefix(model, PREFIX, STOP, 4, 9 + NEW)
     for start in (0, 4):  # the second batch is not full
-        first, ids = engine.generate(prompts[start : start + 4])
+        first, ids = engine.generate(prompts[start : start + 4], NEW)
         torch.testing.assert_close(first, want_first[start : start + 4], rtol=1e-4, atol=1e-4)
         assert [cut(row) for row in ids] == want[start : start + 4]
     engine.close()
@@ -93,18 +94,18 @@ def test_some_rows_stop_early():
     model, prompts = make("llama"), [PREFIX + rest for rest in RESTS]
     _, free = reference(model, prompts)
     stop = [free[0][2], free[3][5]]
-    engine = Engine(model, PREFIX, stop, rows=6, longest=9, max_new_tokens=NEW)
-    _, ids = engine.generate(prompts)
+    engine = SharedPrefix(model, PREFIX, stop, 6, 9 + NEW)
+    _, ids = engine.generate(prompts, NEW)
     for mine, theirs in zip(ids, free, strict=True):
         end = next((i + 1 for i, token in enumerate(theirs) if token in stop), NEW)
         assert mine[:end] == theirs[:end]
 
 
-def test_prompts_in_several_passes(monkeypatch):
+def test_prompts_in_several_forward_passes(monkeypatch):
     model, prompts = make("llama"), [PREFIX + rest for rest in RESTS]
     _, want = reference(model, prompts)
     monkeypatch.setattr("llm.prefix_engine.PREFILL_TOKENS", 10)
-    _, ids = Engine(model, PREFIX, STOP, rows=6, longest=9, max_new_tokens=NEW).generate(prompts)
+    _, ids = SharedPrefix(model, PREFIX, STOP, 6, 9 + NEW).generate(prompts, NEW)
     assert [cut(row) for row in ids] == want
 
 
@@ -112,7 +113,7 @@ def test_one_token_is_enough_of_a_prefix():
     model, prompts = make("llama"), [PREFIX + rest for rest in RESTS]
     _, want = reference(model, prompts)
     longest = max(map(len, prompts)) - 1
-    _, ids = Engine(model, PREFIX[:1], STOP, rows=6, longest=longest, max_new_tokens=NEW).generate(prompts)
+    _, ids = SharedPrefix(model, PREFIX[:1], STOP, 6, longest + NEW).generate(prompts, NEW)
     assert [cut(row) for row in ids] == want
 
 
@@ -152,7 +153,7 @@ def partitions(places):
 @pytest.mark.parametrize("seed", range(6))
 def test_groups_save_as_much_as_any_others(seed, tokens, monkeypatch):
     """Against all 877 ways of dividing seven questions of three subjects."""
-    monkeypatch.setattr("llm.prefix_engine.STEP_TOKENS", tokens)
+    monkeypatch.setattr("llm.groups.STEP_TOKENS", tokens)
     monkeypatch.setitem(globals(), "STEP_TOKENS", tokens)
     generator = random.Random(seed)
     shots = [[1, 2, subject, *[9] * generator.randint(0, 20)] for subject in (3, 4, 5)]
@@ -169,7 +170,7 @@ def test_groups_of_subjects():
     shots = {subject: [1, 2, subject] + [subject + 10] * 400 for subject in (3, 4, 5)}
     many = [[*shots[i % 3 + 3], 50 + i] for i in range(90)]
     assert alike(many, 8) == [list(range(start, 90, 3)) for start in range(3)]
-    assert alike(many[:6], 8) == [[0, 3, 1, 4, 2, 5]]
+    assert alike(many[:6], 8) == [list(range(6))]
     assert sorted(map(len, alike([*many[::3], *many[1:9:3], *many[2:9:3]], 8))) == [6, 30]
 
 
@@ -180,7 +181,7 @@ def test_models_it_does_not_compute_are_named():
 
 def test_rows_that_fit():
     model = make("llama")
-    engine = Engine(model, PREFIX, STOP, rows=4, longest=9, max_new_tokens=NEW)
+    engine = SharedPrefix(model, PREFIX, STOP, 4, 9 + NEW)
     held = sum(t.numel() * t.element_size() for t in (*engine.state.keys, *engine.state.values))
     assert held == 4 * row_bytes(model, ROUND)
     engine.close()

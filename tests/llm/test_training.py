@@ -13,10 +13,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trl import SFTTrainer
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from llm import training as module
+from llm.adapters import load_adapter
 from llm.chat import load_chat
+from llm.checkpoints import best_checkpoint, last_checkpoint
 from llm.labels import build_dataset
-from llm.load import load_adapter, load_model
-from llm.training import EpochLengths, best_checkpoint, last_checkpoint, lora_config, train, training_arguments
+from llm.load import load_model
+from llm.options import lora_config, training_arguments
+from llm.trainer import EpochLengths
 from tiny_model import audit, make_model, render, write_splits
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -104,6 +108,11 @@ def arguments(study, variant, precision="fp32", lora=LORA, training=TRAINING):
     }
 
 
+def train(**plan):
+    """Train, and return the report."""
+    return module.train(module.Plan(**plan))
+
+
 def adapter(study, variant):
     return [(study / variant / "adapter" / name).read_bytes() for name in ADAPTER]
 
@@ -164,27 +173,27 @@ def test_loss_is_that_of_the_gold_sql_alone(study):
 KILLED = """
 import json, os, signal, sys
 import torch
-from llm import training as train
+from llm import trainer, training
 from huggingface_hub import constants
 assert constants.HF_HUB_OFFLINE
 torch.set_num_threads(2)
 where, at, arguments = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
-class Between(train.LogWithSave):
+class Between(training.Checkpoints):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == at:
             kill()
 if where == "between":
-    train.LogWithSave = Between
+    training.Checkpoints = Between
 elif where == "saving":
-    save = train.SFTTrainer._save_rng_state
-    train.SFTTrainer._save_rng_state = lambda self, path: kill() if self.state.global_step == at else save(self, path)
+    save = trainer.SFTTrainer._save_rng_state
+    trainer.SFTTrainer._save_rng_state = lambda self, path: kill() if self.state.global_step == at else save(self, path)
 elif where == "writing":
-    train.write_adapter = kill
+    training.write_adapter = kill
 elif where == "keeping":
-    train.KeepSteps.on_save = lambda self, args, state, control, **_: kill() if state.global_step == at else None
-train.train(**arguments)
+    training.Checkpoints.on_save = lambda self, args, state, control, **_: kill() if state.global_step == at else None
+training.train(training.Plan(**arguments))
 """
 
 
@@ -367,7 +376,7 @@ def test_grouped_batches_have_rows_of_like_length():
 
 
 def test_a_checkpoint_whose_best_one_is_gone_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr("llm.training._complete", lambda checkpoint: (checkpoint / "trainer_state.json").is_file())
+    monkeypatch.setattr("llm.checkpoints._complete", lambda checkpoint: (checkpoint / "trainer_state.json").is_file())
     folder = tmp_path / "checkpoints"
     last_checkpoint(folder, "a")
     for step, best in ((2, 2), (4, 2), (6, 2), (8, 5)):

@@ -7,7 +7,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_jsonl
 from llm.chat import load_chat
-from llm.labels import build_dataset, check_labels
+from llm.labels import Limits, build_dataset, check_labels
 from tiny_model import KINDS, audit, make_model, render, write_splits
 
 
@@ -49,53 +49,53 @@ def test_end_of_turn_outside_the_loss(parts):
     chat, rows, dataset, collator = parts
     bad = changed(dataset, 17, labels=lambda labels: [*labels[:-1], -100])
     with pytest.raises(UserError, match=rf"{rows[17]['id']}: found .* in the loss, expected"):
-        check_labels(chat, bad, collator, rows, 1024)
+        check_labels(chat, bad, collator, rows, Limits(1024))
 
 
 def test_answer_outside_the_loss(parts):
     chat, rows, dataset, collator = parts
     bad = changed(dataset, 3, labels=lambda labels: [-100] * len(labels))
     with pytest.raises(UserError, match=rf"{rows[3]['id']}: found '' in the loss"):
-        check_labels(chat, bad, collator, rows, 1024)
+        check_labels(chat, bad, collator, rows, Limits(1024))
 
 
 def test_prompt_inside_the_loss(parts):
     chat, rows, dataset, collator = parts
     bad = changed(dataset, 5, labels=lambda labels: [7, *labels[1:]])
     with pytest.raises(UserError, match=rf"{rows[5]['id']}: found .* in the loss"):
-        check_labels(chat, bad, collator, rows, 1024)
+        check_labels(chat, bad, collator, rows, Limits(1024))
 
 
 def test_answer_of_another_row(parts):
     chat, rows, dataset, collator = parts
     swapped = [rows[1], rows[0], *rows[2:]]
     with pytest.raises(UserError, match=rows[1]["id"]):
-        check_labels(chat, dataset, collator, swapped, 1024)
+        check_labels(chat, dataset, collator, swapped, Limits(1024))
 
 
 def test_labels_that_are_not_the_tokens(parts):
     chat, rows, dataset, collator = parts
     bad = changed(dataset, 4, input_ids=lambda ids: [*ids[:-2], ids[-3], ids[-1]])
     with pytest.raises(UserError, match=rf"{rows[4]['id']}: a label differs from the token"):
-        check_labels(chat, bad, collator, rows, 1024)
+        check_labels(chat, bad, collator, rows, Limits(1024))
 
 
 def test_row_dropped(parts):
     chat, rows, dataset, collator = parts
     with pytest.raises(UserError, match="found 19 rows in the training set, expected 20"):
-        check_labels(chat, dataset.select(range(19)), collator, rows, 1024)
+        check_labels(chat, dataset.select(range(19)), collator, rows, Limits(1024))
 
 
 def test_row_cut(parts):
     chat, rows, dataset, collator = parts
     longest = max(map(len, dataset["input_ids"]))
-    check_labels(chat, dataset, collator, rows, longest)
+    check_labels(chat, dataset, collator, rows, Limits(longest))
     name = rows[[len(ids) for ids in dataset["input_ids"]].index(longest)]["id"]
     with pytest.raises(UserError, match=rf"{name}: found {longest} tokens, expected at most .*{longest - 1}"):
-        check_labels(chat, dataset, collator, rows, longest - 1)
+        check_labels(chat, dataset, collator, rows, Limits(longest - 1))
     cut = changed(dataset, 8, input_ids=lambda ids: ids[1:], labels=lambda labels: labels[1:])
     with pytest.raises(UserError, match=rf"{rows[8]['id']}: found .* tokens, expected"):
-        check_labels(chat, cut, collator, rows, 1024)
+        check_labels(chat, cut, collator, rows, Limits(1024))
 
 
 def test_double_bos(parts):
@@ -103,7 +103,7 @@ def test_double_bos(parts):
     rows = [dict(row) for row in rows]
     rows[2]["prompt"] = chat.tokenizer.bos_token + rows[2]["prompt"]
     with pytest.raises(UserError, match=rf"{rows[2]['id']}: found 2 BOS"):
-        check_labels(chat, build_dataset(chat, rows), collator, rows, 1024)
+        check_labels(chat, build_dataset(chat, rows), collator, rows, Limits(1024))
 
 
 def test_collator_that_ignores_the_labels(parts):
@@ -111,7 +111,9 @@ def test_collator_that_ignores_the_labels(parts):
     chat, rows, dataset, _ = parts
     collator = DataCollatorForLanguageModeling(chat.tokenizer.pad_token_id)
     with pytest.raises(UserError, match=rf"{rows[0]['id']}: found .* in the loss"):
-        check_labels(chat, dataset, lambda batch: collator([{"input_ids": r["input_ids"]} for r in batch]), rows, 1024)
+        check_labels(
+            chat, dataset, lambda batch: collator([{"input_ids": r["input_ids"]} for r in batch]), rows, Limits(1024)
+        )
 
 
 def test_collator_that_puts_padding_into_the_loss(parts):
@@ -123,7 +125,7 @@ def test_collator_that_puts_padding_into_the_loss(parts):
         return batch
 
     with pytest.raises(UserError, match="found padding in the loss"):
-        check_labels(chat, dataset, sabotaged, rows, 1024)
+        check_labels(chat, dataset, sabotaged, rows, Limits(1024))
 
 
 @pytest.fixture
@@ -234,10 +236,12 @@ def test_defect_that_is_accepted_is_the_only_one(parts):
     rows = [row | {"completion": ""} for row in rows]
     bad = changed(build_dataset(chat, rows), 7, labels=lambda labels: [*labels[:-1], -100])
     with pytest.raises(UserError, match=rf"{rows[7]['id']}: the labels differ"):
-        check_labels(chat, bad, collator, rows, 1024, accept_defect=["target_not_in_loss"])
+        check_labels(chat, bad, collator, rows, Limits(1024, accept_defect=["target_not_in_loss"]))
     rows[2]["prompt"] = (chat.tokenizer.bos_token or "") + rows[2]["prompt"]
     with pytest.raises(UserError, match=rf"{rows[2]['id']}: found 2 BOS"):
-        check_labels(chat, build_dataset(chat, rows), collator, rows, 1024, accept_defect=["target_not_in_loss"])
+        check_labels(
+            chat, build_dataset(chat, rows), collator, rows, Limits(1024, accept_defect=["target_not_in_loss"])
+        )
 
 
 def test_unknown_defect(copy):

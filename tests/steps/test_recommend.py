@@ -30,12 +30,13 @@ from analysis.choose import (
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from custom_metrics.stats import clustered_difference
 from export_recommended import export_recommended
-from llm.load import load_adapter, load_model
-from predict_spider import predict_spider
+from llm.adapters import average, load_adapter
+from llm.answering import Job, predict
+from llm.decoding import Decoding
+from llm.load import load_model
 from present.format import Say
 from present.values import read_table
 from recommend import recommend
-from soup import soup
 from tables_page import tables_page
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
 from tests.analysis.test_tables import costs
@@ -323,7 +324,7 @@ def made(tmp_path_factory, one_thread) -> Path:
         config.task_type = "CAUSAL_LM"
         get_peft_model(load_model(read_json(record), "fp32"), config).save_pretrained(folder / "runs/tiny" / name)
     runs = folder / "runs/tiny"
-    soup([runs / "lr0.1/adapter", runs / "lr0.2/adapter"], record, runs / "soup-both/adapter")
+    average([runs / "lr0.1/adapter", runs / "lr0.2/adapter"], record, runs / "soup-both/adapter")
     write_splits(runs)
     render(runs, record, "dev")
     write_json(folder / "spider.json", {"counts": {"dev": 6}, "source": "example.zip"})
@@ -426,17 +427,12 @@ def test_merged_is_loaded_by_transformers_alone(made, tmp_path, variant, precisi
 @pytest.mark.parametrize(("variant", "merge"), [("lr0.1@0.75", False), ("lr0.1", True), ("base", False)])
 def test_the_code_of_the_card_gives_the_answer_of_the_study(made, tmp_path, variant, merge, monkeypatch):
     folder = export(made, tmp_path, variant, merge=merge)
-    predict_spider(
-        prompts=made / "runs/tiny/prompts/dev.jsonl",
-        record=made / "tiny.json",
-        adapter_dir=None if variant == "base" else made / "runs/tiny" / FOLDERS[variant],
-        answers=tmp_path / "answers.jsonl",
-        report=tmp_path / "answers.json",
-        precision="fp32",
-        batch_size=4,
-        max_new_tokens=12,
-        strength=POINTS[variant].get("strength", 1.0),
+    adapter = None if variant == "base" else made / "runs/tiny" / FOLDERS[variant]
+    decoding = Decoding(
+        precision="fp32", batch_size=4, max_new_tokens=12, strength=POINTS[variant].get("strength", 1.0)
     )
+    job = Job(made / "runs/tiny/prompts/dev.jsonl", made / "tiny.json", adapter, decoding)
+    predict(job, tmp_path / "answers.jsonl", tmp_path / "answers.json")
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     monkeypatch.chdir(folder)
     printed = io.StringIO()

@@ -14,13 +14,14 @@ from audit_replay import audit_replay
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from fetch_replay import fetch_replay
 from llm import training as module
+from llm.adapters import load_adapter
 from llm.chat import load_chat
-from llm.load import load_adapter, load_model
-from llm.training import rows_to_replay, train
+from llm.load import load_model
+from llm.training import rows_to_replay
 from prepare_replay import prepare_replay
 from render_replay import render_replay
 from tasks.replay import fingerprint
-from tests.llm.test_training import LORA, TRAINING, adapter, arguments, killed
+from tests.llm.test_training import LORA, TRAINING, adapter, arguments, killed, train
 from tiny_model import audit, make_model, render, write_splits
 from train import train_on
 
@@ -345,9 +346,9 @@ def test_on_a_gpu_padded_batches_have_the_same_losses(study, precision, monkeypa
     assert ours[-1][1] == pytest.approx(theirs[-1][1], rel=0.2)
 
 
-def test_the_number_of_passes_changes_nothing(study, packed, monkeypatch):
-    found = {"tokens_per_pass": 1, "gradient_checkpointing": True}  # a row a pass, computed twice
-    monkeypatch.setattr(module, "fit", lambda trainer: found)
+def test_the_number_of_micro_batches_changes_nothing(study, packed, monkeypatch):
+    found = {"tokens_per_pass": 1, "gradient_checkpointing": True}  # a row a micro-batch, computed twice
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: found)
     train(**given(study, "passes"))
     close(history(study, "passes", *KEYS), packed, rel=2e-5)
 
@@ -361,7 +362,7 @@ def test_two_processes_compute_the_steps_of_one(study, packed, padded):
         write_json(folder / "config.json", read_json(folder / "config.json") | {"attn_logit_softcapping": 50.0})
         write_json(study / "capped.json", read_json(study / "model.json") | {"path": str(folder)})
         options["record"] = str(study / "capped.json")
-    train_on(["0", "1"], **options)
+    train_on(["0", "1"], options)
     assert bool(read_json(study / name / "train.json")["padded"]) == padded
     close(history(study, name, *KEYS), packed, rel=2e-5)
     one, two = (load_file(study / variant / "adapter/adapter_model.safetensors") for variant in ("packed", name))

@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from common.files import UserError, read_json, sha256_file
-from llm.load import load_adapter, load_model
-from soup import soup
+from llm.adapters import average, load_adapter
+from llm.load import load_model
 from tiny_model import make_model
 
 KINDS = {
@@ -39,7 +39,7 @@ def added(folder, name):
 @pytest.mark.parametrize("names", [("small", "large"), ("small", "large", "third"), ("third", "third")])
 def test_a_soup_adds_the_mean_of_what_its_adapters_add(folder, names):
     made = f"soup-{'-'.join(names)}"
-    soup([folder / name for name in names], folder / "model.json", folder / made)
+    average([folder / name for name in names], folder / "model.json", folder / made)
     found, parts = added(folder, made), [added(folder, name) for name in names]
     for name, weight in found.items():
         torch.testing.assert_close(weight, sum(part[name] for part in parts) / len(parts), rtol=0, atol=1e-6)
@@ -53,11 +53,11 @@ def test_a_soup_adds_the_mean_of_what_its_adapters_add(folder, names):
 
 def test_bytes_are_the_same_again(folder):
     for made in ("once", "again"):
-        soup([folder / "small", folder / "large"], folder / "model.json", folder / made)
+        average([folder / "small", folder / "large"], folder / "model.json", folder / made)
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         assert sha256_file(folder / "once" / file) == sha256_file(folder / "again" / file)
 
 
 def test_an_adapter_that_cannot_be_read_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: cannot be read as an adapter of example/tiny"):
-        soup([folder / "small", tmp_path], folder / "model.json", tmp_path / "soup")
+        average([folder / "small", tmp_path], folder / "model.json", tmp_path / "soup")

@@ -22,7 +22,7 @@ from transformers import (
 from _rules import settings
 from common.access import check_access
 from common.files import UserError, read_json, read_jsonl
-from llm.training import lora_config, training_arguments
+from llm.options import lora_config, training_arguments
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from study import read, unfold

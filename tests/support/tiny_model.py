@@ -249,18 +249,11 @@ def audit(folder: Path, record: Path, max_length: int | None = 1024, **settings)
     """Audit the rendered training prompts, and the validation prompts if there are any; return the report."""
     from audit_labels import audit_labels
 
-    validation_prompts = folder / "prompts/validation.jsonl"
-    if validation_prompts.is_file():
-        settings |= {"validation": folder / "splits/validation.jsonl", "validation_prompts": validation_prompts}
+    files = {"prompts": folder / "prompts/train.jsonl", "record": record}
+    files |= {name: folder / f"splits/{name}.jsonl" for name in ("train", "shots", "dev")}
+    if (folder / "prompts/validation.jsonl").is_file():
+        files["validation"] = folder / "splits/validation.jsonl"
+        files["validation_prompts"] = folder / "prompts/validation.jsonl"
     report = folder / "audit_labels.json"
-    audit_labels(
-        prompts=folder / "prompts/train.jsonl",
-        train=folder / "splits/train.jsonl",
-        shots=folder / "splits/shots.jsonl",
-        dev=folder / "splits/dev.jsonl",
-        record=record,
-        report=report,
-        max_length=max_length,
-        **settings,
-    )
+    audit_labels(files, {"max_length": max_length, **settings}, report)
     return report

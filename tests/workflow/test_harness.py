@@ -3,6 +3,7 @@
 `make faults` installs the harness (requirements-harness.txt); nothing else needs it, so the tests are marked `long`.
 """
 
+import json
 import math
 import os
 import re
@@ -19,10 +20,12 @@ from peft import LoraConfig, get_peft_model
 from _rules import settings as rule_settings
 from common.files import read_json, read_jsonl, write_jsonl
 from fetch_model import fetch_model
-from harness import harness
+from llm.adapters import load_adapter
+from llm.answering import Job, predict
 from llm.chat import load_chat
-from llm.load import load_adapter, load_model
-from predict_mmlu import predict_mmlu
+from llm.decoding import Decoding
+from llm.harness import harness
+from llm.load import load_model
 from prepare_mmlu import prepare_mmlu
 from present.values import read_table
 from render_mmlu import render_mmlu
@@ -83,17 +86,9 @@ def test_letters_are_those_of_lm_evaluation_harness(study, tmp_path, monkeypatch
     record = read_json(study / "model.json")
     adapter = None if strength is None else study / "adapter"
     more = {} if strength is None else {"strength": strength}
-    predict_mmlu(
-        prompts=str(study / "prompts.jsonl"),
-        record=str(study / "model.json"),
-        adapter_dir=adapter,
-        answers=str(tmp_path / "answers.jsonl"),
-        report=str(tmp_path / "report.json"),
-        precision="fp32",
-        batch_size=32,
-        max_new_tokens=8,
-        **more,
-    )
+    decoding = Decoding(precision="fp32", batch_size=32, max_new_tokens=8, **more)
+    job = Job(str(study / "prompts.jsonl"), str(study / "model.json"), adapter and str(adapter), decoding, LETTERS)
+    predict(job, tmp_path / "answers.jsonl", tmp_path / "report.json")
     ours = {row["id"]: row for row in read_jsonl(tmp_path / "answers.jsonl")}
     model = load_model(record, "fp32")
     if adapter is not None:
@@ -131,9 +126,9 @@ def test_letters_are_those_of_lm_evaluation_harness(study, tmp_path, monkeypatch
 
 
 KILLED = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 from lm_eval.models.huggingface import HFLM
-from harness import harness
+from llm.harness import harness
 
 calls, call = 0, HFLM._model_call
 
@@ -146,7 +141,8 @@ def counted(self, *given, **more):
     return call(self, *given, **more)
 
 HFLM._model_call = counted
-harness(sys.argv[1], None, sys.argv[2], "fp32", 5, ["letters_0"], None, 40, sys.argv[3])
+record, output, settings = sys.argv[1:]
+harness(record, None, output, json.loads(settings))
 """
 
 
@@ -155,8 +151,9 @@ def test_a_killed_job_does_not_ask_again(study, tmp_path, monkeypatch, repo):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     from lm_eval.models.huggingface import HFLM
 
-    given = {"record": study / "model.json", "adapter_dir": None, "precision": "fp32", "batch_size": 5}
-    given |= {"tasks": ["letters_0"], "num_fewshot": None, "limit": 40, "include_path": str(study)}
+    settings = {"precision": "fp32", "batch_size": 5, "num_fewshot": None, "limit": 40}
+    settings |= {"tasks": ["letters_0"], "include_path": str(study)}
+    record = study / "model.json"
     asked, call = [], HFLM._model_call
 
     def counted(self, ids, *rest, **more):
@@ -165,18 +162,18 @@ def test_a_killed_job_does_not_ask_again(study, tmp_path, monkeypatch, repo):
 
     monkeypatch.setattr(HFLM, "_model_call", counted)
     whole, output = tmp_path / "whole.json", tmp_path / "harness.json"
-    harness(**given, output=whole)
+    harness(record, None, whole, settings)
     assert sum(asked) == 40
 
     def killed():
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(repo / "scripts"), str(repo)])}
-        arguments = [sys.executable, "-c", KILLED, study / "model.json", output, study]
+        arguments = [sys.executable, "-c", KILLED, record, output, json.dumps(settings)]
         assert subprocess.run(arguments, env=environment).returncode == -signal.SIGKILL
         assert list(tmp_path.glob("harness.json.partial.*_rank0.db"))
         asked.clear()
 
     killed()
-    harness(**given, output=output)
+    harness(record, None, output, settings)
     assert sum(asked) == 25
     one, two = (read_json(path) for path in (whole, output))
     assert one["results"] == two["results"]
@@ -184,7 +181,7 @@ def test_a_killed_job_does_not_ask_again(study, tmp_path, monkeypatch, repo):
     assert not list(tmp_path.glob("*.partial.*"))
     # What another model answered is of no use.
     killed()
-    harness(**given | {"adapter_dir": study / "adapter", "strength": 0.1}, output=output)
+    harness(record, study / "adapter", output, settings | {"strength": 0.1})
     assert sum(asked) == 40
     assert not list(tmp_path.glob("*.partial.*"))
 

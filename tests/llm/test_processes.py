@@ -1,6 +1,6 @@
-"""Questions shared by several cards: the same answers as on one, and none lost when a card's process dies.
+"""Questions shared by several GPUs: the same answers as on one, and none lost when a process dies.
 
-Each card's process computes on the CPU here; what it would see of the cards is in its environment all the same.
+Each process computes on the CPU here; what it would see of the GPUs is in its environment all the same.
 """
 
 import json
@@ -11,20 +11,20 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from common.files import UserError, read_json
-from llm import answering as _predict
-from llm import shards as _shards
-from predict_mmlu import predict_mmlu
-from predict_spider import predict_spider
-from tests.llm.test_answering import SAMPLED, SETTINGS, make_study, run
+from llm import answering
+from llm.groups import deal
+from llm.partial import Partial, share_paths
+from tests.llm.test_answering import LETTERS, SAMPLED, make_job, make_study, run
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
-CARDS = ["GPU-a", "GPU-b"]
+GPUS = ["GPU-a", "GPU-b"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def study(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("questions", "cards", "batch_size", "shares", "size"),
+    ("questions", "gpus", "batch_size", "shares", "size"),
     [
         (["abcdefghij"], 2, 4, ["abcdij", "efgh"], 4),
         (["abcdefghij"], 2, 32, ["abcde", "fghij"], 5),
@@ -43,51 +43,49 @@ def study(tmp_path_factory):
         (["abcdef", "", "ghij"], 2, 4, ["abcdghij", "ef"], 4),
     ],
 )
-def test_questions_are_dealt_by_batches(questions, cards, batch_size, shares, size):
-    found, used = _shards.deal(questions, cards, batch_size)
+def test_questions_are_dealt_by_batches(questions, gpus, batch_size, shares, size):
+    found, used = deal(questions, gpus, batch_size)
     assert (["".join(share) for share in found], used) == (shares, size)
 
 
 @pytest.mark.parametrize(
-    ("predict", "settings"),
-    [(predict_spider, {"adapter": True, **SAMPLED}), (predict_mmlu, {})],
-    ids=["spider", "mmlu"],
+    ("options", "settings"), [((), {"adapter": True, **SAMPLED}), (LETTERS, {})], ids=["text", "letters"]
 )
-def test_several_cards_answer_as_one(study, tmp_path, predict, settings):
-    one = run(study, tmp_path / "one", predict, **settings)
-    two = run(study, tmp_path / "two", predict, cards=CARDS, **settings)
+def test_several_gpus_answer_as_one(study, tmp_path, options, settings):
+    one = run(study, tmp_path / "one", options, **settings)
+    two = run(study, tmp_path / "two", options, gpus=GPUS, **settings)
     assert one == two
     ours, theirs = (read_json(tmp_path / name / "report.json") for name in ("two", "one"))
     assert ours.keys() == theirs.keys()
-    assert [card["questions"] for card in ours["cards"]] == [6, 4]
-    assert [card["questions"] for card in theirs["cards"]] == [10]
+    assert [gpu["questions"] for gpu in ours["gpus"]] == [6, 4]
+    assert [gpu["questions"] for gpu in theirs["gpus"]] == [10]
     for key in ("answers_sha256", "settings", "decoder", "finished", "questions", "template"):
         assert ours.get(key) == theirs.get(key)
     assert ours["batch_size_used"] == 4
-    assert ours["seconds"] == max(card["seconds"] for card in ours["cards"])
-    assert ours["peak_memory_mib"] == max(card["peak_memory_mib"] for card in ours["cards"])
+    assert ours["seconds"] == max(gpu["seconds"] for gpu in ours["gpus"])
+    assert ours["peak_memory_mib"] == max(gpu["peak_memory_mib"] for gpu in ours["gpus"])
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"answers.jsonl", "report.json"}
 
 
-# What a card's process runs in place of scripts/llm/shards.py: the same, but for this.
+# What the process on a GPU runs in place of `python -m llm.answering`: the same, but for this.
 CHILD = """
 import os, signal, sys, time
 sys.path.insert(0, {scripts!r})
-from llm import answering as _predict, shards as _shards
-add = _predict.Partial.add
+from llm import answering
+add = answering.Partial.add
 def changed(self, rows, batch_size):
     add(self, rows, batch_size)
-    card = os.environ["CUDA_VISIBLE_DEVICES"]
+    gpu = os.environ["CUDA_VISIBLE_DEVICES"]
 {body}
-_predict.Partial.add = changed
-sys.exit(_shards.main())
+answering.Partial.add = changed
+sys.exit(answering.serve(answering.answer_share))
 """
-# The second card's process dies after its first batch, once the first card has had one too; the first goes on for ever.
+# The process on the second GPU dies after its first batch, once the first has had one too; the first goes on for ever.
 DIES = """
-    if card == "GPU-a":
+    if gpu == "GPU-a":
         while True:
             time.sleep(0.1)
-    while not any(b'"rows"' in p.read_bytes() for p in self.path.parent.glob("*.card0.jsonl")):
+    while not any(b'"rows"' in p.read_bytes() for p in self.path.parent.glob("*.gpu0.jsonl")):
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -95,13 +93,13 @@ DIES = """
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """A function that puts another script in the place of a card's process."""
+    """A function that puts another script in the place of a process."""
 
     def replace(body: str) -> Path:
         script = tmp_path / "child.py"
-        scripts = str(Path(_shards.__file__).parents[1])
+        scripts = str(Path(answering.__file__).parents[1])
         script.write_text(CHILD.format(scripts=scripts, body=textwrap.indent(textwrap.dedent(body), "    ")))
-        monkeypatch.setattr(_shards, "PROGRAM", (sys.executable, str(script)))
+        monkeypatch.setattr(answering, "PROGRAM", (sys.executable, str(script)))
         return script
 
     return replace
@@ -110,21 +108,21 @@ def child(tmp_path, monkeypatch):
 def test_a_killed_process_ends_the_job_and_all_answers_are_kept(study, tmp_path, child, monkeypatch):
     out = tmp_path / "out"
     child(DIES)
-    with pytest.raises(UserError, match=r"card GPU-b: its process was killed \(SIGKILL\).* run the same command again"):
-        run(study, out, batch_size=2, cards=CARDS)
+    with pytest.raises(UserError, match=r"GPU-b: .* was killed \(SIGKILL\).* run the same command again"):
+        run(study, out, batch_size=2, gpus=GPUS)
     assert not (out / "answers.jsonl").exists()
-    assert len(_shards.partial_paths(out / "answers.jsonl")) == 2
+    assert len(share_paths(out / "answers.jsonl")) == 2
     monkeypatch.undo()
-    # On another number of cards than before: one.
+    # On another number of GPUs than before: one.
     rows = run(study, out, batch_size=2)
     assert read_json(out / "report.json")["answered_before_resuming"] == 4
-    assert [card["questions"] for card in read_json(out / "report.json")["cards"]] == [6]
+    assert [gpu["questions"] for gpu in read_json(out / "report.json")["gpus"]] == [6]
     assert rows == run(study, tmp_path / "whole", batch_size=2)
-    assert not _shards.partial_paths(out / "answers.jsonl")
+    assert not share_paths(out / "answers.jsonl")
 
 
-def test_a_job_of_one_card_goes_on_with_two(study, tmp_path, monkeypatch):
-    calls, add = [], _predict.Partial.add
+def test_a_job_of_one_gpu_goes_on_with_two(study, tmp_path, monkeypatch):
+    calls, add = [], Partial.add
 
     def interrupted(self, rows, batch_size):
         add(self, rows, batch_size)
@@ -132,11 +130,11 @@ def test_a_job_of_one_card_goes_on_with_two(study, tmp_path, monkeypatch):
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_predict.Partial, "add", interrupted)
+    monkeypatch.setattr(Partial, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(study, tmp_path / "out", batch_size=2)
     monkeypatch.undo()
-    rows = run(study, tmp_path / "out", batch_size=2, cards=CARDS)
+    rows = run(study, tmp_path / "out", batch_size=2, gpus=GPUS)
     assert read_json(tmp_path / "out/report.json")["answered_before_resuming"] == 4
     assert rows == run(study, tmp_path / "whole", batch_size=2)
 
@@ -147,8 +145,8 @@ def test_what_a_process_complains_of_is_shown(study, tmp_path, capfd):
     record = read_json(study / "model.json") | {"path": str(tmp_path / "model")}
     shutil.copytree(study / "prompts", tmp_path / "prompts")
     (tmp_path / "model.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(UserError, match="its process ended with exit code 1; what it said stands above"):
-        run(tmp_path, tmp_path / "out", cards=CARDS)
+    with pytest.raises(UserError, match="the process on this GPU ended with exit code 1; what it said stands above"):
+        run(tmp_path, tmp_path / "out", gpus=GPUS)
     assert "ERROR: " in (said := capfd.readouterr().err)
     assert "cannot load the model" in said
 
@@ -158,21 +156,15 @@ def test_processes_end_with_a_job_that_is_killed(study, tmp_path, child):
         (self.path.parent / f"{os.getpid()}.pid").touch()
         time.sleep(600)
     """)
-    arguments = {
-        "prompts": str(study / "prompts/dev.jsonl"),
-        "record": str(study / "model.json"),
-        "adapter_dir": None,
-        "answers": str(tmp_path / "out/answers.jsonl"),
-        "report": str(tmp_path / "out/report.json"),
-        "cards": CARDS,
-        **SETTINGS,
-    }
+    out = tmp_path / "out"
+    arguments = [asdict(make_job(study)), str(out / "answers.jsonl"), str(out / "report.json"), GPUS]
     code = (
-        "import json, sys, predict_spider\nfrom llm import shards\n"
-        "shards.PROGRAM = (sys.executable, sys.argv[2])\n"
-        "predict_spider.predict_spider(**json.loads(sys.argv[1]))"
+        "import json, sys\nfrom llm import answering\n"
+        "answering.PROGRAM = (sys.executable, sys.argv[2])\n"
+        "job, *rest = json.loads(sys.argv[1])\njob['decoding'] = answering.Decoding(**job['decoding'])\n"
+        "answering.predict(answering.Job(**job), *rest)"
     )
-    scripts = Path(_predict.__file__).parent
+    scripts = Path(answering.__file__).parents[1]
     job = subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments), str(script)], cwd=scripts)
     try:
         while len(found := list((tmp_path / "out").glob("*.pid"))) < 2:
@@ -183,7 +175,7 @@ def test_processes_end_with_a_job_that_is_killed(study, tmp_path, child):
         job.wait()
     deadline = time.monotonic() + 60
     while any(running(int(path.stem)) for path in found):
-        assert time.monotonic() < deadline, "a card's process outlives its job"
+        assert time.monotonic() < deadline, "a process outlives its job"
         time.sleep(0.05)
 
 

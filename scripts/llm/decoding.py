@@ -1,0 +1,111 @@
+"""How answers are decoded: greedily, or drawn at random with random numbers of each question's own."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from common.files import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a model answers: the settings of a prediction.
+
+    Raises:
+        UserError: a temperature or top_p that nothing can be drawn with.
+    """
+
+    precision: str  # fp32, bf16 or nf4
+    max_new_tokens: int
+    batch_size: int | str  # prompts a batch, at most, or "auto": as many as fit
+    do_sample: bool = False  # draw each token at random instead of taking the likeliest
+    temperature: float = 1.0
+    top_p: float = 1.0  # draw among the likeliest tokens of this probability (Holtzman et al. 2020, arXiv:1904.09751)
+    seed: int = 42
+    merge_adapters: bool = False
+    strength: float = 1.0  # what the adapter adds to the weights is multiplied by this (`llm.adapters.load_adapter`)
+
+    def __post_init__(self):
+        if self.do_sample and self.temperature <= 0:
+            raise UserError(
+                f"inference.temperature: found {self.temperature}, expected more than 0. For 0, set do_sample to false."
+            )
+        if self.do_sample and not 0 < self.top_p <= 1:
+            raise UserError(f"inference.top_p: found {self.top_p}, expected more than 0 and at most 1.")
+
+    def effective(self, adapted: bool) -> dict[str, Any]:
+        """The settings that have an effect on answers, with an adapter or without."""
+        names = ["precision", "batch_size", "max_new_tokens"]
+        names += ["do_sample", "temperature", "top_p", "seed"] if self.do_sample else []
+        names += ["merge_adapters"] if self.merge_adapters and adapted else []
+        names += ["strength"] if self.strength != 1 else []
+        return {name: getattr(self, name) for name in names}
+
+    def processors(self, ids: Sequence[str]) -> LogitsProcessorList:
+        """What makes `generate`'s greedy decoding draw the tokens of the questions `ids`, one a row, if it should."""
+        if not self.do_sample:
+            return LogitsProcessorList()
+        draw = Draw(ids, self.seed, self.max_new_tokens)
+        return LogitsProcessorList(
+            [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(self.top_p), draw]
+        )
+
+
+class Draw(LogitsProcessor):
+    """Draw each next token from the distribution, and leave `generate` no choice but that token.
+
+    Each question has its own random numbers, one for each token. Their generator is seeded with the SHA-256 of the
+    study's seed and the question's id. So an answer does not depend on its batch, on the order, or on a kill;
+    `generate` itself would draw all rows of a batch from one generator.
+    """
+
+    def __init__(self, ids: Sequence[str], seed: int, max_new_tokens: int):
+        rows = []
+        for name in ids:
+            digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+            rows.append(torch.rand(max_new_tokens, generator=generator, dtype=torch.float64))
+        self.uniform = torch.stack(rows, dim=1)  # (tokens, questions)
+        self.position = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Make `scores` (questions, vocabulary) minus infinity but for one token a row: the CDF inverted."""
+        cumulated = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        wanted = self.uniform[self.position].to(scores.device)[:, None] * cumulated[:, -1:]
+        drawn = torch.searchsorted(cumulated, wanted, right=True).clamp(max=scores.shape[-1] - 1)
+        self.position += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+class Encoded(NamedTuple):
+    """A prompt to continue: the id of its question, and its tokens."""
+
+    id: str
+    tokens: list[int]
+
+
+class Engine(Protocol):
+    """Continues batches of prompts; made for all prompts of a run.
+
+    groups: the places of the prompts in the order in which they are answered; no batch mixes groups.
+    longest: tokens that the cache keeps of the longest prompt and its answer.
+    """
+
+    groups: list[list[int]]
+    longest: int
+
+    def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:
+        """Continue a batch of a group, of which a full batch has so many `rows`.
+
+        Returns:
+            The logits of each prompt's first new token, (prompts, vocabulary) in fp32, and its new tokens. What follows
+            a stop token means nothing.
+        """
+
+    def facts(self) -> dict[str, Any]: ...  # how prompts are continued, for the report
+
+    def close(self) -> None: ...  # gives memory back

@@ -1,0 +1,102 @@
+"""How large micro-batches may be, and whether activations must be computed twice: measured on the GPU."""
+
+import os
+
+# Micro-batches differ in length; memory that is cut into fixed pieces would run out early.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.files import UserError, read_json, write_json
+from llm.load import device
+from llm.memory import SPARE
+from llm.packing import pack
+from llm.trainer import Trainer
+
+# A micro-batch of more tokens is no faster for it.
+MOST_TOKENS = 16384
+
+
+def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """How the trainer is to compute a step: tokens_per_pass (a micro-batch), gradient_checkpointing, rows_per_step.
+
+    It is measured once and kept in `file`: a training that is resumed goes on as it began. With `mode: fast`, a step
+    has as many rows as fit a micro-batch.
+    """
+    arguments = trainer.args
+    with arguments.main_process_first(local=False):
+        if not file.is_file():
+            found = fit(trainer)
+            rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+            if training.get("mode") == "fast":
+                lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+                fitting = arguments.world_size * found["tokens_per_pass"] * len(lengths) // sum(lengths)
+                rows = max(rows, fitting)
+            write_json(file, found | {"rows_per_step": rows})
+    return read_json(file)
+
+
+def fit(trainer: Trainer) -> dict[str, Any]:
+    """Measure how many tokens a micro-batch may have, and whether it must compute activations twice (checkpointing).
+
+    On a GPU, two micro-batches of rows of the training set are measured: memory grows linearly with tokens. Only if
+    the longest row does not fit otherwise, activations are computed twice. On a CPU, a micro-batch has as many tokens
+    as per_device_train_batch_size of the longest rows.
+
+    Raises:
+        UserError: the longest row does not fit into the GPU's memory.
+    """
+    arguments, model = trainer.args, trainer.model
+    longest = max(map(len, trainer.train_dataset["input_ids"]))
+    if device().type != "cuda":
+        rows = arguments.per_device_train_batch_size
+        return {"tokens_per_pass": rows * longest, "gradient_checkpointing": arguments.gradient_checkpointing}
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        with torch.random.fork_rng(devices=[device()]):
+            sizes = (max(longest, 1024), 2 * max(longest, 1024))
+            peaks = [peak(trainer, size) for size in sizes]
+        torch.cuda.empty_cache()
+        # The measured peaks hold the gradients, but not the optimizer's two states of each weight.
+        free, total = torch.cuda.mem_get_info()
+        allowed = min(torch.cuda.memory_allocated() + free, torch.cuda.get_per_process_memory_fraction() * total)
+        usable = (1 - SPARE) * allowed - 8 * trainable
+        if peaks[0] is None or peaks[0] > usable:
+            continue
+        tokens = sizes[0]
+        if peaks[1] is not None and peaks[1] > peaks[0]:
+            slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
+            tokens += int((usable - peaks[0]) / slope)
+        return {"tokens_per_pass": min(tokens, max(MOST_TOKENS, longest)), "gradient_checkpointing": checkpointing}
+    raise UserError(
+        f"training: a row of {longest} tokens does not fit into the GPU's memory, not even with gradient "
+        "checkpointing. Set models.<name>.precision to nf4, or shorten the prompts."
+    )
+
+
+def peak(trainer: Trainer, tokens: int) -> int | None:
+    """Measure the most bytes of GPU memory in one micro-batch of `tokens`, None if there was not enough."""
+    rows, left = [], tokens
+    by_length = sorted(trainer.train_dataset, key=lambda row: -len(row["input_ids"]))
+    for row in itertools.cycle(by_length):
+        ids = list(row["input_ids"])[:left]
+        rows.append((ids, list(ids)))
+        left -= len(ids)
+        if left == 0:
+            break
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trainer.model.train()  # with dropout, and checkpointing, which is off in evaluation
+    try:
+        with trainer.measuring(), trainer.accelerator.autocast():
+            trainer.compute_loss(trainer.model, pack(rows, trainer.args.device), num_items_in_batch=tokens).backward()
+        return torch.cuda.max_memory_allocated()
+    except torch.cuda.OutOfMemoryError:
+        return None

@@ -1,0 +1,119 @@
+"""The keys of a study as TRL and PEFT take them: what they refuse, and what the workflow sets itself."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from trl import SFTConfig
+
+from common.files import UserError
+from llm.load import device
+
+# Keys of `training` that SFTConfig does not get.
+OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")
+
+
+def training_arguments(training: Mapping[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:
+    """Make TRL's arguments: the study's `training` keys as they are, and what this workflow fixes.
+
+    Raises:
+        UserError: a key that SFTConfig does not have, one that the workflow sets itself, or a value it refuses.
+    """
+    cuda = device().type == "cuda"
+    strategy = training.get("eval_strategy", "no")
+    fixed = {
+        "output_dir": str(checkpoints),
+        # Weights in fp32 compute in fp32; else autocast to bf16 around fp32 adapter weights. fp16 overflows in models
+        # that were made in bf16.
+        "bf16": precision != "fp32",
+        "fp16": False,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        # Rows of a packed batch would attend to each other without a varlen attention kernel.
+        "packing": False,
+        "padding_free": False,
+        "completion_only_loss": True,
+        "assistant_only_loss": False,
+        # An evaluation must not lie between a checkpoint and the next step: a resumed run would leave it out.
+        "save_strategy": "epoch" if strategy == "epoch" else "steps",
+        "save_only_model": False,
+        # The evaluations without a better one so far.
+        "restore_callback_states_from_checkpoint": training.get("early_stopping_patience") is not None,
+        # A loss of nan must be seen, not averaged away.
+        "logging_nan_inf_filter": False,
+        "push_to_hub": False,
+        "disable_tqdm": False,
+    }
+    names = {field.name for field in fields(SFTConfig) if field.init}
+    _check_evaluation(training)
+    if training.get("report_to", "none") not in ("none", "tensorboard"):
+        raise UserError(f"training.report_to: found {training['report_to']!r}, expected none or tensorboard.")
+    optim = str(training.get("optim", ""))
+    if not cuda and any(part in optim for part in ("8bit", "32bit", "bnb", "paged", "lion", "ademamix")):
+        raise UserError(
+            f"training.optim: {optim} is an optimizer of bitsandbytes, which needs a CUDA GPU, and none is visible. "
+            "Set it to adamw_torch."
+        )
+    for key in training:
+        if key == "fp16":
+            raise UserError(
+                "training.fp16: half precision overflows in models that were made in bf16. Remove the key and set "
+                "models.<name>.precision to bf16."
+            )
+        if key in fixed:
+            raise UserError(f"training.{key}: set by the workflow to {fixed[key]!r}. Remove the key.")
+        if key not in names and key not in OUR_KEYS:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UserError(f"training.{key}: no such option of TRL's SFTConfig.{hint}")
+    options = {"save_total_limit": 2} | {key: value for key, value in training.items() if key not in OUR_KEYS}
+    if strategy != "steps":
+        options.pop("eval_steps", None)
+    try:
+        # The study's report_to is served by a callback of ours, whose folder does not move with the checkpoints.
+        return SFTConfig(**options, **fixed, report_to="none")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"training: SFTConfig refuses these values ({error}).") from None
+
+
+def _check_evaluation(training: Mapping[str, Any]) -> None:
+    """Refuse keys about evaluation that contradict each other."""
+    limit, patience = training.get("save_total_limit", 2), training.get("early_stopping_patience")
+    if limit is not None and limit < 2:
+        raise UserError(
+            f"training.save_total_limit: found {limit}, expected at least 2: a checkpoint that a kill has cut needs "
+            "one before it."
+        )
+    if training.get("eval_strategy", "no") == "no" and training.get("load_best_model_at_end"):
+        raise UserError(
+            'training.load_best_model_at_end: needs evaluations, found eval_strategy: "no". Set it to steps.'
+        )
+    if patience is not None and not training.get("load_best_model_at_end"):
+        raise UserError(
+            f"training.early_stopping_patience: found {patience}, expected null without load_best_model_at_end: the "
+            "last weights are by then the worse ones. Set load_best_model_at_end to true."
+        )
+
+
+def lora_config(lora: Mapping[str, Any], model: torch.nn.Module) -> LoraConfig:
+    """Make PEFT's configuration of the adapter.
+
+    Raises:
+        UserError: a target module that the model does not have; the message lists those it has.
+    """
+    modules = lora["target_modules"]
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    if not isinstance(modules, str):
+        unknown = [m for m in modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
+        if unknown:
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise UserError(f"lora.target_modules: found {', '.join(unknown)}, expected linear layers: {known}.")
+        modules = sorted(modules)
+    try:
+        return LoraConfig(**{**lora, "target_modules": modules}, bias="none", task_type="CAUSAL_LM")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"lora: LoraConfig refuses these values ({error}).") from None

@@ -1,0 +1,87 @@
+"""One job on several GPUs: a process for each, which ends when the job ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from socket import socket
+from typing import Any
+
+from common.files import UserError
+
+
+def run(
+    command: Sequence[str],
+    gpus: Sequence[str],
+    jobs: Sequence[Mapping[str, Any]],
+    environments: Sequence[Mapping[str, str]],
+) -> None:
+    """Start a process for each job, on the GPU of the same place, and wait for all.
+
+    The `command` is a program that calls `serve`. Each process gets its job as JSON on its standard input.
+
+    Raises:
+        UserError: a process ended otherwise than well; the others are then ended too. What they have done is in their
+            files.
+    """
+    processes = []
+    try:
+        for gpu, job, more in zip(gpus, jobs, environments, strict=False):
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu, "PYTHONPATH": os.pathsep.join(sys.path)} | dict(more),
+                text=True,
+            )
+            processes.append(process)
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()  # and left open: its end tells the process that this one is gone
+        while any(process.poll() is None for process in processes) and not any(p.poll() for p in processes):
+            time.sleep(0.1)
+        for gpu, process in zip(gpus, processes, strict=False):
+            if process.poll():
+                code = process.returncode
+                how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+                raise UserError(
+                    f"{gpu}: the process on this GPU {how}; what it said stands above. What all GPUs have done so far "
+                    "is kept: run the same command again."
+                )
+    except BrokenPipeError:
+        raise UserError("The process on a GPU ended at its start; what it said stands above.") from None
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """The variables by which processes on this machine find each other, as torch.distributed reads them."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Each process sees one GPU, its first.
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": "0"} for rank in range(count)]
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+def serve(function: Callable[..., Any]) -> int:
+    """Call `function` with the job on standard input, for as long as that stays open; the exit code."""
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        function(**job)
+    except UserError as error:
+        print(f"ERROR: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0

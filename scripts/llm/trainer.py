@@ -1,0 +1,209 @@
+"""The trainer: TRL's, but for the order of rows of like length, the micro-batches of a step, and replayed rows.
+
+This is the only file that subclasses a trainer, and the only one that sets private attributes of TRL, transformers or
+accelerate. Those that it reads or sets are listed in `PRIVATE`; tests/llm/test_trainer.py fails if a new version of
+these libraries drops one.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.data_loader import BatchSamplerShard
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTTrainer
+
+from llm.labels import IGNORED, rows_of
+from llm.packing import divide, pack
+
+PRIVATE = (
+    "_get_train_sampler",  # overridden: the order of an epoch does not depend on the global generator
+    "_set_signature_columns_if_needed",  # overridden: the column `replay` reaches the collator
+    "_signature_columns",
+    "_train_batch_size",  # all rows of a step are one batch
+    "_metrics",  # emptied after a measurement
+    "_total_train_tokens",
+)
+
+
+class EpochLengths(LengthGroupedSampler):
+    """Rows of about the same length together, in an order that is drawn for each epoch by itself.
+
+    transformers draws it from the global generator, whose state at the start of an epoch a run that is resumed within
+    that epoch does not know.
+    """
+
+    def __init__(self, *args, seed: int, **kwargs):
+        super().__init__(*args, **kwargs, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch next; the trainer calls it."""
+        self.generator.manual_seed(self.seed + epoch)
+
+
+class Marking:
+    """Makes a batch by another collator, and says of each of its rows whether it is replayed, where examples do."""
+
+    def __init__(self, collator):
+        self.collator = collator
+
+    def __call__(self, examples: Sequence[dict]) -> dict:
+        """Make the batch, with `replay`, bool (rows), if the examples have it."""
+        batch = self.collator([{key: example[key] for key in ("input_ids", "labels")} for example in examples])
+        marks = [example["replay"] for example in examples if "replay" in example]
+        return batch | ({"replay": torch.tensor(marks)} if marks else {})
+
+
+class Trainer(SFTTrainer):
+    """TRL's trainer, but for the sampler that groups by length, the micro-batches of a step, and replayed rows.
+
+    With `micro_batch_tokens`, a batch is all the rows of an optimizer step, in each process. They are divided into
+    micro-batches of at most so many tokens, which changes the gradient by rounding only: the loss is the sum over the
+    step's labels divided by their number.
+
+    With `kl`, the loss at each label of a replayed row is its cross entropy and `kl` times KL(base || tuned) there; the
+    sum is divided by the same number, that of all the step's labels. The term is computed in micro-batches of its own,
+    of these rows alone and of logits at their labels alone; the base is the model with its adapter switched off.
+    """
+
+    micro_batch_tokens: int | None = None
+    kl: float = 0.0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Of this process, since the last log: sums over the labels of replayed rows, and how many these were.
+        self._replayed = {"kl": 0.0, "loss": 0.0, "labels": 0}
+
+    def use(self, micro_batches: Mapping[str, Any]) -> None:
+        """Compute each step in micro-batches, as `llm.fit.settle` has found."""
+        arguments, rows = self.args, micro_batches["rows_per_step"]
+        before = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        self.micro_batch_tokens = micro_batches["tokens_per_pass"]
+        arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = rows, 1
+        self._train_batch_size = rows
+        self.accelerator.gradient_accumulation_steps = 1
+        if arguments.max_steps > 0:  # as many rows as in steps of the study's size
+            arguments.max_steps = -(-arguments.max_steps * before // rows)
+        arguments.gradient_checkpointing = micro_batches["gradient_checkpointing"]
+        if arguments.bf16:
+            # Autocast makes bf16 of what PEFT has made fp32.
+            for module in self.model.modules():
+                if isinstance(module, BaseTunerLayer):
+                    module.cast_input_dtype_enabled = False
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Compute losses that leave no trace.
+
+        The other processes wait meanwhile: the loss must not ask them for their part of its metrics.
+        """
+        self.accelerator.gather_for_metrics = lambda tensor: tensor
+        try:
+            yield
+        finally:
+            del self.accelerator.gather_for_metrics
+            self.model.zero_grad(set_to_none=True)
+            self._metrics["train"].clear()
+            self._total_train_tokens = 0
+
+    def get_train_dataloader(self):
+        """TRL's loader, but each process sees every row of a step, since `training_step` divides them."""
+        loader = super().get_train_dataloader()
+        if self.micro_batch_tokens and isinstance(loader.batch_sampler, BatchSamplerShard):
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        return loader
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Compute the gradient of one step, in micro-batches; out of GPU memory, in smaller ones from then on."""
+        marks = inputs.pop("replay", None)
+        rows = rows_of(inputs) if self.micro_batch_tokens or marks is not None else []
+        replayed = [] if marks is None else list(itertools.compress(rows, marks.tolist()))
+        if not self.micro_batch_tokens:
+            term = self._diverge(model, [[row] for row in replayed], num_items_in_batch)
+            return term + super().training_step(model, inputs, num_items_in_batch)
+        labels = sum(label != IGNORED for _, row in rows for label in row)
+        while True:
+            try:
+                return self._step(model, rows, replayed, torch.tensor(labels, device=self.args.device))
+            except torch.cuda.OutOfMemoryError:
+                longest = max(len(ids) for ids, _ in rows)
+                if self.args.world_size > 1 or self.micro_batch_tokens <= longest:
+                    raise
+                self.micro_batch_tokens = max(longest, self.micro_batch_tokens // 2)
+                print(f"Out of GPU memory: going on with {self.micro_batch_tokens} tokens a micro-batch.", flush=True)
+            model.zero_grad()
+            torch.cuda.empty_cache()
+
+    def _step(self, model, rows, replayed, labels):
+        def mine(rows):
+            return divide(rows, self.micro_batch_tokens, self.args.world_size)[self.args.process_index]
+
+        loss = self._diverge(model, mine(replayed) if replayed else [], labels)
+        parts = mine(rows)
+        for number, part in enumerate(parts, 1):
+            # The processes add up their gradients once.
+            waiting = self.accelerator.no_sync(model) if number < len(parts) else nullcontext()
+            with waiting:
+                loss += super().training_step(model, pack(part, self.args.device), labels)
+        return loss
+
+    def _diverge(self, model, parts, labels):
+        """Add the gradient of the KL term to the model's; the term.
+
+        `parts` are this process's micro-batches of replayed rows; `labels` is how many the step has in all processes.
+        """
+        inner, device = self.accelerator.unwrap_model(model), self.args.device
+        term = torch.zeros((), device=device)
+        for part in parts:
+            batch = pack(part, device)
+            targets = batch.pop("labels")[0]
+            at = (targets != IGNORED).nonzero()[:, 0]
+            if not len(at):
+                continue
+            if not self.micro_batch_tokens:  # attention that knows nothing of packed rows
+                batch = {"input_ids": batch["input_ids"]}
+            given = batch | {"logits_to_keep": at - 1, "use_cache": False}
+            # By the model without its wrapper: processes with other numbers of micro-batches do not wait for each
+            # other here, and add these gradients up with those of their last micro-batch.
+            with self.accelerator.no_sync(model), self.compute_loss_context_manager():
+                inner.eval()
+                with torch.no_grad(), inner.disable_adapter():
+                    base = inner(**given).logits[0].float().log_softmax(-1)
+                inner.train()
+                tuned = inner(**given).logits[0].float().log_softmax(-1)
+                divergence = F.kl_div(tuned, base, reduction="sum", log_target=True)
+                # Gradients are averaged over the processes.
+                loss = self.kl * divergence / labels * self.args.world_size
+                self.accelerator.backward(loss)
+            term += loss.detach()
+            self._replayed["kl"] += divergence.item()
+            self._replayed["loss"] += F.nll_loss(tuned.detach(), targets[at], reduction="sum").item()
+            self._replayed["labels"] += len(at)
+        return term
+
+    def log(self, logs, start_time=None):
+        """Log the means over the labels of the rows replayed since the last log beside the loss: KL, cross entropy."""
+        if self.kl and "loss" in logs:
+            sums = torch.tensor([*self._replayed.values()], dtype=torch.float64, device=self.args.device)
+            kl, loss, labels = self.accelerator.reduce(sums, "sum").tolist()
+            if labels:
+                logs |= {"replay_kl": kl / labels, "replay_loss": loss / labels}
+            self._replayed = dict.fromkeys(self._replayed, 0)
+        super().log(logs, start_time)
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if "replay" not in self._signature_columns:
+            self._signature_columns.append("replay")
+
+    def _get_train_sampler(self, train_dataset=None):
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler = EpochLengths(sampler.batch_size, lengths=sampler.lengths, seed=self.args.seed)
+        return sampler
