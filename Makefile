@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo demo-full demo-replay studies plan test harness faults lint format dag demo-data demo-model clean
+.PHONY: help demo demo-full demo-replay studies plan test harness faults lint size format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,11 +65,20 @@ harness: .venv/.harness ## add lm-evaluation-harness to the environment, for eva
 faults: .venv/.harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
 	$(OFFLINE) $(BIN)/python -m pytest -m "faults or long" tests
 
-lint: .venv/.stamp ## check style: ruff, snakefmt, snakemake --lint
+lint: .venv/.stamp ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
+	PYTHONPATH=scripts:. $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m snakemake --lint
+
+# What a newcomer would have to read. Sentences (prose of report and card, words) stand apart, tests and benchmarks too.
+PROSE := templates/(report|results|discussion|card)[a-z.]*\.md\.j2
+
+size: ## count the lines of code
+	@git ls-files | grep -E '\.(py|smk|html|js|css|typ|j2)$$|^Snakefile$$' \
+		| grep -Ev '^(tests|studies|benchmarks|resources/demo)/|$(PROSE)' | xargs cat | wc -l | sed 's/$$/ lines of code/'
+	@git ls-files | grep -E '$(PROSE)|/words\.' | xargs cat | wc -l | sed 's/$$/ lines of sentences/'
 
 format: .venv/.stamp ## mend style
 	$(BIN)/ruff check --fix .
