@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from present.format import Say
+from present.format import Say, missing
 from present.values import ALL, BASE, CLASSES, MMLU, SPIDER, is_point, is_prompted, setting_name
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def recommendation_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
         say.word(f"{words}.divided.{row.measure}_{row.divided}", measure=say.measure(row.measure)) for row in halves
     ]
     cap, percent = first["max_loss_pp"], say.level(first["confidence_level"])
-    capped = cap == cap  # else it is missing
+    capped = not missing(cap)
     admitted = say.word(f"{words}.cap", percent=percent, cap=say.score(cap)) if capped else say.word(f"{words}.no_loss")
     return {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
 
