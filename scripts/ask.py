@@ -39,13 +39,10 @@ examples:
 
 @dataclass(frozen=True)
 class Source:
-    """What answers, and how its study asked it.
+    """What answers, and how its study, whose results are in `folder`, asked it.
 
-    folder: of the study.
-    record: the model record.
-    adapter: folder of the adapter, None without one.
-    prompts: the report of the prompts that it answered.
-    settings: those with which it answered them.
+    `record` is the model's, `adapter` a folder (None without one), `prompts` the report of the prompts that it
+    answered, and `settings` are those with which it answered them.
     """
 
     folder: Path
@@ -70,14 +67,12 @@ def find(folder: Path, model: str) -> Source:
         )
     places = {name: recommended_folder(folder / RECOMMENDED, records, name) for name in records}
     runs = {
-        name: sorted(path.parent.name for path in (folder / "runs" / name).glob("*/predict_spider.json"))
+        name: [RECOMMENDED] * places[name].is_dir()
+        + sorted(path.parent.name for path in (folder / "runs" / name).glob("*/predict_spider.json"))
         for name in records
     }
-    for name in records:
-        if places[name].is_dir():
-            runs[name].insert(0, RECOMMENDED)
-    every = [(name, run) for name in runs for run in runs[name]]
-    others = ", ".join(f"{name}/{run}" if len(runs) > 1 else run for name, run in every) or "none so far"
+    every = [f"{name}/{run}" if len(runs) > 1 else run for name in runs for run in runs[name]]
+    others = ", ".join(every) or "none so far"
     named, _, run = model.rpartition("/")
     having = [name for name in runs if named in ("", name) and run in (RECOMMENDED, *runs[name])]
     if len(having) != 1:
@@ -97,11 +92,11 @@ def find(folder: Path, model: str) -> Source:
     if run not in runs[name]:
         raise UserError(f"{place}: recommends {run}, which has not answered the study's questions. Run it again.")
     source = _source(folder, records[name], name, run)
-    missing = [file for file in ADAPTER_FILES if not (place / file).is_file()]
+    there = [(place / file).is_file() for file in ADAPTER_FILES]
     # A whole model lies there, or nothing but the advice to use the base: the study has what it was made of.
-    if len(missing) == len(ADAPTER_FILES) and (chosen["merged"] or source.adapter is None):
+    if not any(there) and (chosen["merged"] or source.adapter is None):
         return source
-    if missing or source.adapter is None:
+    if not all(there) or source.adapter is None:
         raise UserError(f"{place}: does not hold the adapter of {run}, which it recommends. Run the study again.")
     # Its strength is in its weights already.
     return replace(source, adapter=place, settings=source.settings | {"strength": 1.0})
@@ -109,12 +104,11 @@ def find(folder: Path, model: str) -> Source:
 
 def _source(folder: Path, record: dict, name: str, run: str) -> Source:
     place = folder / "runs" / name
-    answered = read_json(place / run / "predict_spider.json")
-    adapter = None
+    answered, adapter = read_json(place / run / "predict_spider.json"), None
     if answered["adapter_sha256"] is not None:
         # An interpolation or a checkpoint has the adapter of the run that it is named after.
-        of, _, step = run.partition("@step")
-        adapter = place / of / "steps" / step if step else place / run.partition("@")[0] / "adapter"
+        of, _, point = run.partition("@")
+        adapter = place / of / (f"steps/{point.removeprefix('step')}" if point.startswith("step") else "adapter")
         for file, sha256 in answered["adapter_sha256"].items():
             if not (adapter / file).is_file():
                 raise UserError(f"{adapter / file}: no such file. Run the study again: the adapter is then made anew.")
@@ -204,9 +198,8 @@ def table(result: Result) -> str:
         colalign=["right" if number else "left" for number in numbers] or None,
     )
     n = len(result.rows)
-    if result.more:
-        return f"{text}\n(the first {n} rows; there are more)"
-    return f"{text}\n({n} row{'' if n == 1 else 's'})"
+    size = f"the first {n} rows; there are more" if result.more else f"{n} row{'' if n == 1 else 's'}"
+    return f"{text}\n({size})"
 
 
 def _cell(cell: object) -> str:
@@ -287,12 +280,9 @@ def main(arguments: list[str] | None = None) -> int:
     shape.add_argument("--no-rows", action="store_true", help="write the SQL alone; it is not run")
     parser.add_argument("--json", action="store_true", help="one JSON object a question and line, values in full")
     given = parser.parse_args(arguments)
-    questions: Iterable[str] = [given.question]
-    if given.question is None:
-        if sys.stdin.isatty():
-            print("One question a line; Ctrl-D ends.", file=sys.stderr)
-        questions = sys.stdin
-    questions = (text for text in map(str.strip, questions) if text)
+    if given.question is None and sys.stdin.isatty():
+        print("One question a line; Ctrl-D ends.", file=sys.stderr)
+    questions = filter(None, map(str.strip, sys.stdin if given.question is None else [given.question]))
     rows = 0 if given.no_rows else given.max_rows
     try:
         return 0 if ask(find(RESULTS / given.study, given.model), given.database, questions, rows, given.json) else 1

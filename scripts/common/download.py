@@ -21,17 +21,13 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-from common.files import UserError, read_json, sha256_file, write_json
+from common.files import UserError, sha256_file
 
 # Shared by all studies, so that five of them download Spider once.
 CACHE = Path("results/downloads")
 GOOGLE_DRIVE = "https://drive.usercontent.google.com"
 ATTEMPTS = 6
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-
-
-class _TryAgainError(Exception):
-    """A failure that may pass: its reason, and the seconds to wait (None: more with each failure)."""
 
 
 def cached_download(source: str, sha256: str | None = None, cache_dir: str | Path = CACHE) -> Path:
@@ -69,23 +65,17 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
     """
     part = target.with_name(target.name + ".part")
     failures, farthest = 0, _size(part)
-    while True:
-        try:
-            _receive(url, part)
-            break
-        except _TryAgainError as error:
-            reason, wait = error.args
-            size = _size(part)
-            failures, farthest = 1 if size > farthest else failures + 1, max(farthest, size)
-            if failures >= ATTEMPTS:
-                raise UserError(
-                    f"{url}: {reason}; tried {ATTEMPTS} times. The {size:,} bytes that came are kept in {part}. "
-                    "Run again to go on from there, or download the file yourself and give its path as source."
-                ) from None
-            print(f"{url}: {reason}; trying again.", flush=True)
-            time.sleep(min(60, 2 ** (failures - 1) if wait is None else wait))
-        except requests.RequestException as error:
-            raise UserError(f"{url}: cannot be downloaded ({error}). Check the address.") from None
+    while failure := _attempt(url, part):
+        reason, wait = failure
+        size = _size(part)
+        failures, farthest = 1 if size > farthest else failures + 1, max(farthest, size)
+        if failures >= ATTEMPTS:
+            raise UserError(
+                f"{url}: {reason}; tried {ATTEMPTS} times. The {size:,} bytes that came are kept in {part}. "
+                "Run again to go on from there, or download the file yourself and give its path as source."
+            )
+        print(f"{url}: {reason}; trying again.", flush=True)
+        time.sleep(min(60, 2 ** (failures - 1) if wait is None else wait))
     size, found = _size(part), sha256 and sha256_file(part)
     if sha256 and found != sha256.lower():
         _discard(part)
@@ -97,47 +87,51 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
     _discard(part)
 
 
-def _receive(url: str, part: Path) -> None:
-    """Make one request, for what `part` lacks; return when `part` is whole."""
-    record = part.with_name(part.name + ".json")
+def _attempt(url: str, part: Path) -> tuple[str, float | None] | None:
+    """Make one request, for what `part` lacks; the answer is None when `part` is whole.
+
+    After a failure that may pass it is the reason, and the seconds to wait (None: more with each failure).
+    """
     headers = {"Accept-Encoding": "identity"}  # the bytes as they are stored: ranges and hashes are of those
-    if part.is_file() and record.is_file() and (validator := read_json(record)["validator"]):
-        headers |= {"Range": f"bytes={_size(part)}-", "If-Range": validator}
+    validator = _validator(part)
+    if part.is_file() and validator.is_file() and validator.read_text():
+        headers |= {"Range": f"bytes={_size(part)}-", "If-Range": validator.read_text()}
     try:
         with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as answer:
+            if answer.status_code in TRANSIENT:
+                wait = answer.headers.get("Retry-After", "")
+                return f"the server answered {answer.status_code}", float(wait) if wait.isdigit() else None
             _check(url, answer)
             have = _size(part) if answer.status_code == 206 else 0
             span = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
             if answer.status_code == 416 or (have and (span is None or int(span[1]) != have)):
                 # Complete already, or of another file: either way asking for all of it is sure to end well.
                 _discard(part)
-                raise _TryAgainError("the server cannot go on from where the download stopped", 0)
+                return "the server cannot go on from where the download stopped", 0
             if not have:
                 # A weak ETag does not promise equal bytes.
                 etag = answer.headers.get("ETag") or "W/"
-                validator = answer.headers.get("Last-Modified") if etag.startswith("W/") else etag
-                write_json(record, {"url": url, "validator": validator})
+                validator.write_text(answer.headers.get("Last-Modified", "") if etag.startswith("W/") else etag)
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length else None
-            bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, mininterval=1)
-            with part.open("ab" if have else "wb") as stream, bar:
+            shown = {"total": total, "initial": have, "desc": part.stem, "mininterval": 1}
+            with part.open("ab" if have else "wb") as stream, tqdm.wrapattr(stream, "write", **shown) as counted:
                 for block in answer.iter_content(1 << 16):
-                    stream.write(block)
-                    bar.update(len(block))
+                    counted.write(block)
                 stream.flush()
                 os.fsync(stream.fileno())
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _TryAgainError(f"the connection failed ({error})", None) from None
+        return f"the connection failed ({error})", None
+    except requests.RequestException as error:
+        raise UserError(f"{url}: cannot be downloaded ({error}). Check the address.") from None
     if total is not None and _size(part) != total:
-        raise _TryAgainError(f"the server closed after {_size(part):,} of {total:,} bytes", None)
+        return f"the server closed after {_size(part):,} of {total:,} bytes", None
+    return None
 
 
 def _check(url: str, answer: requests.Response) -> None:
     """Refuse an answer that is neither the file nor a part of it."""
     status, page = answer.status_code, answer.headers.get("Content-Type", "").startswith("text/html")
-    if status in TRANSIENT:
-        wait = answer.headers.get("Retry-After", "")
-        raise _TryAgainError(f"the server answered {status}", float(wait) if wait.isdigit() else None)
     if page and "/download?id=" in url:
         title = re.search(r"<title>(.*?)</title>", answer.text, re.DOTALL | re.IGNORECASE)
         raise UserError(
@@ -151,22 +145,23 @@ def _check(url: str, answer: requests.Response) -> None:
         raise UserError(f"{url}: the server answered with a web page, expected an archive. Check the address.")
 
 
+def _validator(part: Path) -> Path:
+    """Where the ETag or date stands of the file that `part` is the beginning of."""
+    return part.with_name(part.name + ".validator")
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
-    part.with_name(part.name + ".json").unlink(missing_ok=True)
+    _validator(part).unlink(missing_ok=True)
 
 
 @contextmanager
 def opened(
-    source: str,
-    sha256: str | None,
-    scratch: str | Path,
-    keep: Callable[[str], bool],
-    cache_dir: str | Path = CACHE,
+    source: str, sha256: str | None, scratch: str | Path, keep: Callable[[str], bool], cache_dir: str | Path = CACHE
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the folder that holds the files of `source`, and the SHA-256 of its archive (None if it is a folder).
 
@@ -206,8 +201,8 @@ def extract(archive: Path, target: Path, keep: Callable[[str], bool] = lambda na
         UserError: the archive is damaged, or has an entry that is a link, a device, or leaves the folder.
     """
     temporary = target.with_name(f".{target.name}.tmp")
-    for folder in (temporary, target):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         for name, plain, open_entry in _entries(archive):
@@ -243,11 +238,8 @@ def _entries(archive: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]
         return
     with tarfile.open(archive) as packed:
         for entry in packed:
-            yield (
-                entry.name,
-                entry.isreg() or entry.isdir(),
-                None if entry.isdir() else partial(packed.extractfile, entry),
-            )
+            plain = entry.isreg() or entry.isdir()
+            yield entry.name, plain, None if entry.isdir() else partial(packed.extractfile, entry)
         # The checksum of gzip comes last, after the end of the tar archive, where tarfile stops reading.
         while packed.fileobj.read(1 << 20):
             pass
@@ -275,11 +267,8 @@ def find_root(folder: str | Path, pattern: str, source: str) -> Path:
 def hub_snapshot(repo: str, revision: str | None, kind: str, allow: list[str], ignore: list[str]) -> Path:
     """Download the files of a hub repository at a pinned commit; return their folder, named by the commit.
 
-    Args:
-        repo: `owner/name`.
-        revision: the commit, 40 hexadecimal digits.
-        kind: "model" or "dataset".
-        allow, ignore: glob patterns of file names.
+    `repo` is `owner/name`, `revision` 40 hexadecimal digits, `kind` "model" or "dataset"; `allow` and `ignore` are glob
+    patterns of file names.
 
     Raises:
         UserError: the revision is not a commit, the repository is gated or missing, or the hub cannot be reached.

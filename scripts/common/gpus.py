@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -90,11 +91,9 @@ def _try(gpus: list[str], n: int, folder: Path) -> dict[str, FileLock]:
         for gpu in gpus:
             # Without flock, filelock would go by the file's existence, which outlives a kill.
             lock = FileLock(folder / f"{re.sub('[^A-Za-z0-9-]', '_', gpu)}.lock", timeout=0, fallback_to_soft=False)
-            try:
+            with suppress(Timeout):
                 lock.acquire()
-            except Timeout:
-                continue
-            locks[gpu] = lock
+                locks[gpu] = lock
             if len(locks) == n:
                 return locks
         for lock in locks.values():

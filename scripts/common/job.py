@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -42,26 +42,23 @@ def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         try:
-            with _alone(lock):
+            with _alone(lock) if lock else nullcontext():
                 yield
         except Exception as error:
             sentence = str(error) if isinstance(error, UserError) else _remedy(error)
             if not sentence:
                 raise
-            shown = "" if isinstance(error, UserError) else traceback.format_exc()
+            trace = "" if isinstance(error, UserError) else traceback.format_exc()
             try:
-                print(f"{shown}ERROR: {sentence}", file=sys.stderr, flush=True)
+                print(f"{trace}ERROR: {sentence}", file=sys.stderr, flush=True)
             except OSError:  # the log lies on the full disk
-                print(f"{shown}ERROR: {sentence}", file=terminal, flush=True)
+                print(f"{trace}ERROR: {sentence}", file=terminal, flush=True)
             sys.exit(1)
 
 
 @contextmanager
-def _alone(lock: str | Path | None) -> Iterator[None]:
+def _alone(lock: str | Path) -> Iterator[None]:
     """Wait until no other process is in this block: an attempt on a node that its scheduler lost may still run."""
-    if lock is None:
-        yield
-        return
     from filelock import FileLock, Timeout  # only the environments of jobs that lock have it
 
     Path(lock).parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +82,7 @@ def _remedy(error: BaseException) -> str:
     Errors of Python have a number; those of safetensors and of torch's file writer have only a text.
     """
     found: BaseException | None = error
-    while found is not None:
+    while found:
         number, text = getattr(found, "errno", None), str(found)
         where = getattr(found, "filename", None) or "the results"
         if (

@@ -20,7 +20,7 @@ from present.templates import FOLDER, html_environment
 
 def answers_page(say: Say, study: str, defects: Sequence[str], data: Mapping[str, Any]) -> str:
     """Write the page of a study; `data` is what `templates/answers.js` reads, as its head describes it."""
-    style, script = _read("colours.css", "answers.css"), _read("answers_question.js", "answers.js")
+    style, script = _read("base.css", "answers.css"), _read("answers_question.js", "answers.js")
     policy = (
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -29,21 +29,14 @@ def answers_page(say: Say, study: str, defects: Sequence[str], data: Mapping[str
     words = say.words["answers"] | {"criteria": say.words["criteria"]}
     given = {**data, "language": say.language, "words": words}
     text = json.dumps(given, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return (
-        html_environment(say)
-        .get_template("answers.html.j2")
-        .render(
-            language=say.language,
-            words=words,
-            title=say.word("answers.title", study=study),
-            defects=defects,
-            criteria=data["criteria"],
-            policy=policy,
-            style=Markup(style),
-            script=Markup(script),
-            data=base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii"),
-        )
-    )
+    values = {
+        "title": say.word("answers.title", study=study),
+        "data": base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii"),
+        "style": Markup(style),
+        "script": Markup(script),
+    }
+    template = html_environment(say).get_template("answers.html.j2")
+    return template.render(values, words=words, defects=defects, criteria=data["criteria"], policy=policy)
 
 
 def _read(*names: str) -> str:

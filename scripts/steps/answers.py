@@ -1,7 +1,7 @@
 """Put every question and every answer of a study into one HTML page to look at."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ def answers(
             f"answers: found {found[0]}, {found[1]} and {found[2]} files, expected one of each of {len(runs)} runs."
         )
     spider, mmlu = read_same(records["spider"], SPIDER), read_same(records["mmlu"], MMLU)
+    previews = [read_previews(path, spider[0]["id"]) for path in records["rows"]]
+    texts = by_id(read_jsonl(questions), questions)
+    if missing := [number for number in mmlu[0]["id"] if number not in texts]:
+        raise UserError(f"{questions}: has no question {missing[0]}. Run `snakemake -R score_mmlu`.")
     say = Say(settings["language"])
     accepted = [say.word("answers.accepted", name=name) for name in settings["accept_defect"]]
     data = {
@@ -53,12 +57,16 @@ def answers(
         "headline": settings["semantics"],
         "criteria": SEMANTICS,
         "schemas": schemas(read_json(tables), spider[0]["db_id"].unique(), tables),
-        "spider": spider_questions(spider, [read_previews(path, spider[0]["id"]) for path in records["rows"]]),
-        "mmlu": mmlu_questions(mmlu, by_id(read_jsonl(questions), questions), questions),
+        "spider": [*map(spider_question, by_question(spider), zip(*previews, strict=True))],
+        "mmlu": [mmlu_question(rows, texts[rows[0]["id"]]) for rows in by_question(mmlu)],
     }
-    html = answers_page(say, settings["study"], [*settings["known_defects"], *accepted], data)
     with atomic_write(page) as stream:
-        stream.write(html)
+        stream.write(answers_page(say, settings["study"], [*settings["known_defects"], *accepted], data))
+
+
+def by_question(frames: Sequence[pd.DataFrame]) -> Iterator[tuple[dict, ...]]:
+    """Yield of each question the rows of all runs."""
+    return zip(*(frame.to_dict("records") for frame in frames), strict=True)
 
 
 def describe_runs(runs: Sequence[Mapping]) -> list[dict]:
@@ -80,57 +88,51 @@ def describe_runs(runs: Sequence[Mapping]) -> list[dict]:
 def schemas(entries: Sequence[Mapping], db_ids: Sequence[str], source: str | Path) -> dict:
     """List the tables of each database: name, and columns as [name, type, whether in the key, foreign key or None].
 
-    Args:
-        entries: of Spider's tables.json, which is the file `source`.
+    `entries` are those of the file `source`; a UserError if a database is not among them.
+    """
+    known = {entry["db_id"]: entry for entry in entries}
+    if missing := [db_id for db_id in db_ids if db_id not in known]:
+        raise UserError(f"{source}: no entry for database {missing[0]}. The Spider files do not belong together.")
+    return {db_id: _tables(known[db_id]) for db_id in db_ids}
+
+
+def _tables(entry: Mapping) -> list[dict]:
+    names, columns = entry["table_names_original"], entry["column_names_original"]
+    keys = {n for key in entry["primary_keys"] for n in (key if isinstance(key, list) else [key])}
+    foreign = {a: f"{names[columns[b][0]]}.{columns[b][1]}" for a, b in entry["foreign_keys"]}
+    inside: list[list] = [[] for _ in names]
+    for n, (table, column) in enumerate(columns):
+        if table >= 0:
+            inside[table].append([column, entry["column_types"][n], n in keys, foreign.get(n)])
+    found = [{"name": name, "columns": rows} for name, rows in zip(names, inside, strict=True)]
+    return [table for table in found if not table["name"].startswith("sqlite_")]  # of SQLite's own
+
+
+def read_previews(path: str | Path, ids: Sequence[str]) -> list[Mapping]:
+    """Read, in the order of `ids`, what `score_spider` wrote beside its records.
 
     Raises:
-        UserError: a database is not among the entries.
+        UserError: the file is not about exactly these questions.
     """
-    known, found = {entry["db_id"]: entry for entry in entries}, {}
-    for db_id in db_ids:
-        if db_id not in known:
-            raise UserError(f"{source}: no entry for database {db_id}. The Spider files do not belong together.")
-        entry = known[db_id]
-        names, columns = entry["table_names_original"], entry["column_names_original"]
-        keys = {n for key in entry["primary_keys"] for n in (key if isinstance(key, list) else [key])}
-        foreign = {a: f"{names[columns[b][0]]}.{columns[b][1]}" for a, b in entry["foreign_keys"]}
-        inside: list[list] = [[] for _ in names]
-        for number, (table, column) in enumerate(columns):
-            if table >= 0:
-                inside[table].append([column, entry["column_types"][number], number in keys, foreign.get(number)])
-        found[db_id] = [
-            {"name": name, "columns": columns}
-            for name, columns in zip(names, inside, strict=True)
-            if not name.startswith("sqlite_")  # of SQLite's own
-        ]
-    return found
-
-
-def read_previews(path: str | Path, ids: Sequence[str]) -> dict[str, Mapping]:
-    """Read what `score_spider` wrote beside its records; a UserError if it is not about these questions."""
     found = by_id(read_jsonl(path), path, ids)
     if missing := [number for number in ids if number not in found]:
         raise UserError(f"{path}: lacks {len(missing)} questions, {missing[0]} among them. Run its rule again.")
-    return found
+    return [found[number] for number in ids]
 
 
-def spider_questions(frames: Sequence[pd.DataFrame], previews: Sequence[Mapping[str, Mapping]]) -> list[dict]:
-    """Put the text-to-SQL questions into the shape that the page reads, with their answers in the order of the runs.
+def spider_question(records: Sequence[Mapping], previews: Sequence[Mapping]) -> dict:
+    """Put a text-to-SQL question into the shape that the page reads, with the answers in the order of the runs.
 
     The rows of the gold query are merged over the runs: each run's file has the first, and those that its answer lacks.
     """
-    found = []
-    for records in zip(*(frame.to_dict("records") for frame in frames), strict=True):
-        first = records[0]
-        shown = [preview[first["id"]] for preview in previews]
-        rows = {index: cells for one in shown for index, cells in one["gold"]["rows"]}
-        found.append(
-            {key: first[key] for key in ("id", "hardness", "question", "gold")}
-            | {key: shown[0]["gold"][key] for key in ("columns", "width")}
-            | {"db": first["db_id"], "flags": first["flags"].split(), "count": int(first["gold_rows"])}
-            | {"rows": sorted(rows.items()), "answers": [*map(spider_answer, records, shown)]}
-        )
-    return found
+    first, gold = records[0], previews[0]["gold"]
+    rows = {index: cells for preview in previews for index, cells in preview["gold"]["rows"]}
+    return {
+        **{key: first[key] for key in ("id", "hardness", "question", "gold")},
+        **{"db": first["db_id"], "flags": first["flags"].split(), "count": int(first["gold_rows"])},
+        **{"columns": gold["columns"], "width": gold["width"], "rows": sorted(rows.items())},
+        "answers": [*map(spider_answer, records, previews)],
+    }
 
 
 def spider_answer(record: Mapping, preview: Mapping) -> dict:
@@ -147,23 +149,13 @@ def spider_answer(record: Mapping, preview: Mapping) -> dict:
     }
 
 
-def mmlu_questions(frames: Sequence[pd.DataFrame], texts: Mapping[str, Mapping], source: str | Path) -> list[dict]:
-    """Put the multiple-choice questions into the shape that the page reads.
-
-    Raises:
-        UserError: the file `source`, which has the `texts`, lacks a question.
-    """
-    found = []
-    for records in zip(*(frame.to_dict("records") for frame in frames), strict=True):
-        first = records[0]
-        if first["id"] not in texts:
-            raise UserError(f"{source}: has no question {first['id']}. Run `snakemake -R score_mmlu`.")
-        found.append(
-            {key: first[key] for key in ("id", "subject", "category", "answer")}
-            | {key: texts[first["id"]][key] for key in ("question", "choices")}
-            | {"answers": [*map(mmlu_answer, records)]}
-        )
-    return found
+def mmlu_question(records: Sequence[Mapping], text: Mapping) -> dict:
+    """Put a multiple-choice question into the shape that the page reads; `text` has its question and choices."""
+    return {
+        **{key: records[0][key] for key in ("id", "subject", "category", "answer")},
+        **{key: text[key] for key in ("question", "choices")},
+        "answers": [*map(mmlu_answer, records)],
+    }
 
 
 def mmlu_answer(record: Mapping) -> dict:

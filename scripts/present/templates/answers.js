@@ -1,142 +1,123 @@
 // Which questions are listed, which one is shown, and what the reader does; answers_question.js stands before it.
 const ITEM = 74; // pixels of one item of the list, as in the style
 const OVERSCAN = 6;
+const narrow = matchMedia("(max-width: 860px)");
+const states = { spider: {}, mmlu: {} };
+let tab = "spider";
+let state; // of this tab: what is set of its fields, `search`, and `q`, the question shown; all of it in the fragment
+let found = []; // the questions that fit
+let pending;
 
-// ---- The two tabs. `states` of each: filters, search text and the chosen question; all of it stands in the fragment.
+// ---- The two tabs. A field's options are [value, text]; the first one holds while nothing is set.
 
-let tab;
-const states = {};
 const words = (...keys) => keys.map((key) => [key, data.words[key]]);
-const distinct = (name, key) => [...new Set(data[name].map((q) => q[key]))].sort().map((value) => [value, value]);
+const any = (options) => [["", data.words.any], ...options];
+const all = (options) => [["", data.words.all], ...options];
+const distinct = (key) => all([...new Set(data[tab].map((q) => q[key]))].sort().map((value) => [value, value]));
+const changes = () => any(words("lost", "gained", "both", "neither"));
 
-function models(name) {
-  const right = (run) => number(data[name].filter((q) => tabs[name].right(q, run, states[name])).length);
-  const score = (run) => say("score", { n: right(run), all: number(data[name].length) });
-  return [["", data.words.all], ...asked(name).map((i) => [data.runs[i].key, `${data.runs[i].name} (${score(i)})`])];
+function models() {
+  const right = (run) => number(data[tab].filter((q) => tabs[tab].right(q, run)).length);
+  const score = (run) => say("score", { n: right(run), all: number(data[tab].length) });
+  return all(asked().map((run) => [data.runs[run].key, `${data.runs[run].name} (${score(run)})`]));
 }
 
-const changes = () => [["", data.words.any], ...words("lost", "gained", "both", "neither")];
+function criteria() {
+  const name = (key) => data.words.criteria[key].name;
+  const others = data.criteria.filter((key) => key !== data.headline).map((key) => [key, name(key)]);
+  return [[data.headline, say("headline", { name: name(data.headline) })], ...others];
+}
 
 const tabs = {
   spider: {
     fields: {
-      model: () => models("spider"),
-      db: () => [["", data.words.all], ...distinct("spider", "db")],
-      hardness: () => [["", data.words.all], ...Object.entries(data.words.levels)],
-      class: () => [["", data.words.any], ...words("right", "wrong"), ...Object.entries(data.words.classes).map(
-        ([key, name]) => [`class:${key}`, key === "ok" ? data.words.class_ok : name])],
-      criterion: () => data.criteria.map((key) => {
-        const { name } = data.words.criteria[key];
-        return [key, key === data.headline ? say("headline", { name }) : name];
-      }),
+      model: models,
+      db: () => distinct("db"),
+      hardness: () => all(Object.entries(data.words.levels)),
+      class: () => any([...words("right", "wrong"), ...Object.entries(data.words.classes).map(
+        ([key, name]) => [`class:${key}`, key === "ok" ? data.words.class_ok : name])]),
+      criterion: criteria,
       change: changes,
     },
-    first: () => ({ criterion: data.headline }),
-    where: (q) => `${q.id} · ${q.db} · ${data.words.levels[q.hardness] ?? q.hardness}`,
+    where: (q) => `${q.id} · ${q.db} · ${data.words.levels[q.hardness]}`,
     texts: (q) => [q.id, q.db, q.question, q.gold, ...q.answers.flatMap((a) => [a.answer, a.sql, a.message])],
-    fits: (q, s) => (!s.db || q.db === s.db) && (!s.hardness || q.hardness === s.hardness),
-    right: (q, run, s) => q.answers[run].right[data.criteria.indexOf(s.criterion)] === 1,
-    result: (q, run, s) => s.class === `class:${q.answers[run].class}`,
+    right: (q, run) => q.answers[run].right[data.criteria.indexOf(state.criterion || data.headline)] === 1,
+    result: (q, run) => state.class === `class:${q.answers[run].class}`,
     show: spiderParts,
   },
   mmlu: {
     fields: {
-      model: () => models("mmlu"),
-      category: () => [["", data.words.all], ...distinct("mmlu", "category")],
-      subject: () => [["", data.words.all], ...distinct("mmlu", "subject")],
-      class: () => [["", data.words.any], ...words("right", "wrong", "disagree", "invalid")],
+      model: models,
+      category: () => distinct("category"),
+      subject: () => distinct("subject"),
+      class: () => any(words("right", "wrong", "disagree", "invalid")),
       by: () => words("letter", "text"),
       change: changes,
     },
-    first: () => ({ by: "letter" }),
     where: (q) => `${q.id} · ${spaced(q.category)}`,
     texts: (q) => [q.id, q.subject, q.category, q.question, ...q.choices, ...q.answers.map((a) => a.generated)],
-    fits: (q, s) => (!s.category || q.category === s.category) && (!s.subject || q.subject === s.subject),
-    right: (q, run, s) => q.answers[run][s.by === "text" ? "rightWritten" : "right"] === 1,
-    result: (q, run, s) => {
+    right: (q, run) => q.answers[run][state.by ? "rightWritten" : "right"] === 1,
+    result: (q, run) => {
       const { letter, written } = q.answers[run];
-      return s.class === "invalid" ? written === "" : written !== "" && written !== letter;
+      return state.class === "invalid" ? written === "" : written !== "" && written !== letter;
     },
     show: mmluParts,
   },
 };
 
-function fresh(name) {
-  const empty = Object.fromEntries(Object.keys(tabs[name].fields).map((key) => [key, ""]));
-  return { change: "", ...empty, ...tabs[name].first(), search: "", q: "" };
-}
-
-// Places of the runs that have answers of their own in a tab, and of the run that the reader has chosen.
-const asked = (name) => [...data.runs.keys()].filter((run) => name === "spider" || data.runs[run].mmlu);
-const chosenRun = (s) => data.runs.findIndex((run) => run.key === s.model);
+// Places of the runs that have answers of their own in this tab, and of the run that the reader has chosen.
+const asked = () => [...data.runs.keys()].filter((run) => tab === "spider" || data.runs[run].mmlu);
+const chosenRun = () => data.runs.findIndex((run) => run.key === state.model);
 
 // The runs whose answers are shown: all, a base model, or an adapter beside its base.
-function shownRuns(s) {
-  const run = chosenRun(s);
-  return run < 0 ? asked(tab) : [data.runs[run].base, run].filter((one) => one !== null);
+function shownRuns() {
+  const run = chosenRun();
+  return run < 0 ? asked() : [data.runs[run].base, run].filter((one) => one !== null);
 }
 
 function matches() {
-  const s = states[tab];
-  const { fits, right, result, texts } = tabs[tab];
-  const chosen = chosenRun(s);
-  const sought = s.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const runs = chosen < 0 ? asked(tab) : [chosen];
-  const tuned = asked(tab).filter((run) =>
-    data.runs[run].base !== null && (chosen < 0 || [run, data.runs[run].base].includes(chosen)));
-  const changed = (q, run) => s.change ===
-    [["neither", "gained"], ["lost", "both"]][+right(q, data.runs[run].base, s)][+right(q, run, s)];
-  const fitting = (q, run) =>
-    (["right", "wrong"].includes(s.class) ? right(q, run, s) === (s.class === "right") : result(q, run, s));
-  return data[tab].filter((q) => {
-    if (!fits(q, s)) return false;
-    if (s.change && s.class && chosen < 0) {
-      // Both must hold of one and the same adapter.
-      if (!tuned.some((run) => changed(q, run) && fitting(q, run))) return false;
-    } else {
-      if (s.change && !tuned.some((run) => changed(q, run))) return false;
-      if (s.class && !runs.some((run) => fitting(q, run))) return false;
-    }
-    if (!sought.length) return true;
-    q.sought ??= texts(q).map(whole).join("\n").toLowerCase();
-    return sought.every((word) => q.sought.includes(word));
-  });
+  const { right, result, texts } = tabs[tab];
+  const chosen = chosenRun();
+  const sought = (state.search ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+  const base = (run) => data.runs[run].base;
+  const changed = (q, run) =>
+    state.change === [["neither", "gained"], ["lost", "both"]][+right(q, base(run))][+right(q, run)];
+  const fits = (q, run) =>
+    (["right", "wrong"].includes(state.class) ? right(q, run) === (state.class === "right") : result(q, run));
+  const tuned = asked().filter((run) => base(run) !== null && (chosen < 0 || [run, base(run)].includes(chosen)));
+  const runs = chosen < 0 ? asked() : [chosen];
+  // Change and result must hold of one and the same adapter, or the result of the model that the reader has chosen.
+  const some = (q) => (state.change ? tuned : runs).some((run) =>
+    (!state.change || changed(q, run)) && (!state.class || fits(q, chosen < 0 ? run : chosen)));
+  return data[tab].filter((q) =>
+    ["db", "hardness", "category", "subject"].every((key) => !state[key] || q[key] === state[key]) && some(q) &&
+    sought.every((word) => (q.sought ??= texts(q).map(whole).join("\n").toLowerCase()).includes(word)));
 }
 
-// ---- The fragment: what is not as at first, and nothing that the data do not have.
+// ---- The fragment: what is set, and nothing that the data do not have.
 
-let pending;
-
-function fragment(s) {
-  const first = fresh(tab);
-  const set = Object.entries(s).filter(([key, value]) => value !== first[key]);
-  return `#${new URLSearchParams([["task", tab], ...set])}`;
-}
+const fragment = (set) => `#${new URLSearchParams([["task", tab], ...Object.entries(set).filter((pair) => pair[1])])}`;
 
 function readFragment() {
   const parameters = new URLSearchParams(location.hash.slice(1));
   tab = Object.hasOwn(tabs, parameters.get("task")) ? parameters.get("task") : "spider";
-  const s = (states[tab] = fresh(tab));
+  state = states[tab] = { search: parameters.get("search") };
   for (const [name, options] of Object.entries(tabs[tab].fields)) {
-    const value = parameters.get(name);
-    if (options().some(([known]) => known === value)) s[name] = value;
+    state[name] = options().slice(1).map(([value]) => value).find((value) => value === parameters.get(name));
   }
-  s.search = parameters.get("search") ?? "";
-  if (data[tab].byId.has(parameters.get("q"))) s.q = parameters.get("q");
+  if (data[tab].byId.has(parameters.get("q"))) state.q = parameters.get("q");
 }
 
 function writeFragment() {
   clearTimeout(pending);
   // Browsers refuse many changes a second, as a key held down makes them.
-  pending = setTimeout(() => history.replaceState(null, "", fragment(states[tab])), 120);
-  if ($("link")) $("link").href = fragment(states[tab]);
+  pending = setTimeout(() => history.replaceState(null, "", fragment(state)), 120);
+  if ($("link")) $("link").href = fragment(state);
 }
 
 // ---- The list: only the items in view are in the document.
 
-let found = [];
-const narrow = matchMedia("(max-width: 860px)");
-const at = () => found.findIndex((q) => q.id === states[tab].q);
+const at = () => found.findIndex((q) => q.id === state.q);
 
 function renderList() {
   const list = $("list");
@@ -149,16 +130,15 @@ function renderList() {
 }
 
 function listItem(q, place) {
-  const s = states[tab];
-  const runs = shownRuns(s);
-  const rights = runs.map((run) => tabs[tab].right(q, run, s));
+  const runs = shownRuns();
+  const rights = runs.map((run) => tabs[tab].right(q, run));
   const names = runs.map((run, i) => `${data.runs[run].name} ${verdict(rights[i])}`).join(", ");
   const marks = runs.length > MANY
     ? make("span", { class: "marks" }, say("score", { n: rights.filter(Boolean).length, all: runs.length }))
     : make("span", { class: "marks", "aria-label": names, role: "img" }, rights.map(mark));
   const item = make("div", {
     class: "item", role: "option", id: `item-${place}`, "data-id": q.id,
-    "aria-selected": String(q.id === s.q), "aria-posinset": place + 1, "aria-setsize": found.length,
+    "aria-selected": String(q.id === state.q), "aria-posinset": place + 1, "aria-setsize": found.length,
   }, make("div", { class: "top" }, make("span", { class: "where" }, visible(tabs[tab].where(q))), marks),
      make("div", { class: "text" }, visible(q.question)));
   item.style.top = `${place * ITEM}px`;
@@ -166,28 +146,21 @@ function listItem(q, place) {
 }
 
 function renderSide() {
-  const s = states[tab];
-  const first = fresh(tab);
-  $("fields").replaceChildren(...Object.entries(tabs[tab].fields).map(([name, options]) => {
-    const select = make("select", { id: `field-${name}`, class: s[name] === first[name] ? null : "set" },
-      options().map(([value, text]) => make("option", { value, selected: value === s[name] }, text)));
-    select.addEventListener("change", () => {
-      s[name] = select.value;
-      filter();
-      $(`field-${name}`).focus();
-    });
-    return make("div", {}, make("label", { for: select.id }, data.words.fields[name]), select);
-  }));
-  if ($("search").value !== s.search) $("search").value = s.search;
+  const { fields } = tabs[tab];
+  $("fields").replaceChildren(...Object.entries(fields).map(([name, options]) => make("div", {},
+    make("label", { for: `field-${name}` }, data.words.fields[name]),
+    make("select", { id: `field-${name}`, name, class: state[name] && "set" },
+      options().map(([value, text]) => make("option", { value, selected: value === state[name] }, text))))));
+  if ($("search").value !== (state.search ?? "")) $("search").value = state.search ?? "";
   for (const name of Object.keys(tabs)) {
     $(`tab-${name}`).setAttribute("aria-selected", String(name === tab));
     $(`tab-${name}`).tabIndex = name === tab ? 0 : -1;
   }
-  const active = Object.keys(tabs[tab].fields).filter((key) => s[key] !== first[key]).length;
+  const active = Object.keys(fields).filter((key) => state[key]).length;
   $("fold").firstElementChild.textContent = active ? say("filters_set", { n: active }) : data.words.filters;
   $("count").textContent = of(found.length, plural(data[tab].length, "question"));
-  $("clear").hidden = !active && !s.search;
-  const runs = shownRuns(s).map((run) => data.runs[run].name);
+  $("clear").hidden = !active && !state.search;
+  const runs = shownRuns().map((run) => data.runs[run].name);
   $("order").textContent = runs.length > MANY ? "" : `${data.words.marks}: ${runs.join(", ")}`;
   $("empty").hidden = found.length > 0;
   $("spacer").style.height = `${found.length * ITEM}px`;
@@ -196,15 +169,16 @@ function renderSide() {
 function reveal() {
   const list = $("list");
   const top = at() * ITEM;
-  if (top < 0) return;
-  list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + ITEM - list.clientHeight));
+  if (top >= 0) list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + ITEM - list.clientHeight));
 }
 
-// ---- Actions
+// ---- Actions. On a narrow screen, `reading` says that the question is shown in place of the list.
+
+const reading = () => document.body.classList.contains("reading");
 
 function filter() {
   found = matches();
-  if (at() < 0) states[tab].q = narrow.matches ? "" : found[0]?.id ?? "";
+  if (at() < 0) state.q = narrow.matches ? "" : found[0]?.id;
   $("list").scrollTop = 0;
   renderSide();
   show();
@@ -218,40 +192,37 @@ function show() {
 }
 
 function choose(id, read) {
-  const s = states[tab];
-  if (read && narrow.matches && !document.body.classList.contains("reading")) {
+  if (read && narrow.matches && !reading()) {
     clearTimeout(pending);
-    history.replaceState(null, "", fragment({ ...s, q: "" }));
-    history.pushState(null, "", fragment({ ...s, q: id }));
+    history.replaceState(null, "", fragment({ ...state, q: "" }));
+    history.pushState(null, "", fragment({ ...state, q: id }));
     document.body.classList.add("reading");
   }
-  s.q = id;
+  state.q = id;
   show();
   if (read) $("main").focus();
 }
 
 function move(step) {
-  if (!found.length) return;
   const now = at();
   const next = now < 0 ? 0 : Math.min(found.length - 1, Math.max(0, now + step));
-  if (next !== now) choose(found[next].id);
+  if (found.length && next !== now) choose(found[next].id);
 }
 
 function toList() {
-  if (document.body.classList.contains("reading")) {
+  if (reading()) {
     document.body.classList.remove("reading");
     reveal();
     renderList();
-    if (narrow.matches) {
-      states[tab].q = "";
-      writeFragment();
-    }
+    if (narrow.matches) state.q = "";
+    writeFragment();
   }
   $("list").focus();
 }
 
 function open(name) {
   tab = name;
+  state = states[tab];
   document.body.classList.remove("reading");
   filter();
 }
@@ -259,9 +230,8 @@ function open(name) {
 function load() {
   readFragment();
   found = matches();
-  const s = states[tab];
-  document.body.classList.toggle("reading", s.q !== "");
-  if (!s.q && !narrow.matches) s.q = found[0]?.id ?? "";
+  document.body.classList.toggle("reading", state.q !== undefined);
+  if (!state.q && !narrow.matches) state.q = found[0]?.id;
   renderSide();
   show();
   $("list").scrollTop = (at() - 2) * ITEM;
@@ -276,7 +246,7 @@ function onKey(event) {
   const list = $("list");
   const page = Math.max(1, Math.floor(list.clientHeight / ITEM) - 1);
   const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
-  if (target === $("search") || target.matches("select")) {
+  if (target.matches("#search, select")) {
     if (key !== "Escape" && (target.matches("select") || (key !== "Enter" && key !== "ArrowDown"))) return;
     list.focus();
   } else if (target.matches("[role=tab]") && (key === "ArrowLeft" || key === "ArrowRight")) {
@@ -290,7 +260,7 @@ function onKey(event) {
   else if (key === "Escape") toList();
   else if (target !== list && target !== document.body) return;
   else if (key in steps) move(steps[key]);
-  else if (key === "Enter" && found.length) choose(states[tab].q || found[0].id, true);
+  else if (key === "Enter" && found.length) choose(state.q || found[0].id, true);
   else return;
   event.preventDefault();
 }
@@ -303,20 +273,24 @@ async function begin() {
   $("data").remove();
   for (const name of Object.keys(tabs)) {
     if (data.runs.every((run) => run.base === null)) delete tabs[name].fields.change;
-    states[name] = fresh(name);
     data[name].byId = new Map(data[name].map((q) => [q.id, q]));
     $(`tab-${name}`).lastElementChild.textContent = number(data[name].length);
     $(`tab-${name}`).addEventListener("click", () => open(name));
   }
-  $("search").addEventListener("input", () => { states[tab].search = $("search").value; filter(); });
+  $("fields").addEventListener("change", ({ target }) => {
+    state[target.name] = target.selectedIndex ? target.value : "";
+    filter();
+    $(target.id).focus();
+  });
+  $("search").addEventListener("input", ({ target }) => { state.search = target.value; filter(); });
   $("clear").addEventListener("click", () => {
-    states[tab] = { ...fresh(tab), q: states[tab].q };
+    state = states[tab] = { q: state.q };
     filter();
     $("search").focus();
   });
   $("list").addEventListener("scroll", renderList);
-  $("list").addEventListener("click", (event) => {
-    const item = event.target.closest(".item");
+  $("list").addEventListener("click", ({ target }) => {
+    const item = target.closest(".item");
     if (item) choose(item.dataset.id, narrow.matches);
   });
   $("main").addEventListener("click", ({ target }) => {
@@ -326,7 +300,7 @@ async function begin() {
   document.addEventListener("keydown", onKey);
   addEventListener("resize", renderList);
   addEventListener("popstate", load);
-  narrow.addEventListener("change", () => { history.replaceState(null, "", fragment(states[tab])); load(); });
+  narrow.addEventListener("change", () => { history.replaceState(null, "", fragment(state)); load(); });
   $("fold").open = !narrow.matches;
   $("state").hidden = true;
   $("side").hidden = $("main").hidden = false;

@@ -21,18 +21,19 @@ const nodes = (children) => [children].flat(Infinity).filter((child) => child !=
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value != null) element.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== false && value != null) element.setAttribute(name, value);
   }
   element.append(...nodes(children));
   return element;
 }
 
+const span = (style, ...children) => make("span", { class: style }, ...children);
+
 function copy(template, slots = {}) {
   const made = $(template).content.cloneNode(true);
   for (const slot of made.querySelectorAll("[data-slot]")) slot.append(...nodes(slots[slot.dataset.slot]));
-  return made.firstElementChild;
+  return made;
 }
 
 // Characters that cannot be seen, or that turn the text around them: each run of the same is shown as its code. Not
@@ -45,7 +46,7 @@ function visible(text) {
   for (const { 0: all, 1: one, index } of text.matchAll(UNSEEN)) {
     const code = one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     const times = all.length > one.length ? ` ×${all.length / one.length}` : "";
-    parts.push(text.slice(end, index), make("span", { class: "char" }, `U+${code}${times}`));
+    parts.push(text.slice(end, index), span("char", `U+${code}${times}`));
     end = index + all.length;
   }
   return [...parts, text.slice(end)];
@@ -58,12 +59,12 @@ const TOKEN = new RegExp(`('(?:[^']|'')*'|"(?:[^"]|"")*")|\\b(${KEYWORDS})\\b|\\
 
 function sql(text) {
   return [...text.matchAll(TOKEN)].map(([token, string, keyword]) =>
-    string || keyword ? make("span", { class: string ? "str" : "kw" }, visible(token)) : visible(token));
+    string || keyword ? span(string ? "str" : "kw", visible(token)) : visible(token));
 }
 
 // ---- Words and numbers
 
-const say = (key, values = {}) => data.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const say = (key, values) => data.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const number = (value, digits = 0) => value.toLocaleString(data.language, {
   minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }).replace("-", "−");
 const plural = (n, unit) => `${number(n)} ${data.words.units[unit][n === 1 ? 0 : 1]}`;
@@ -74,7 +75,8 @@ const whole = (text) => (Array.isArray(text) ? text[0] : text ?? "");
 const sign = (right) => (right ? "✓" : "✗");
 const hue = (right) => (right ? "up" : "down");
 const mark = (right) => make("span", { class: `mark ${hue(right)}`, "aria-hidden": "true" }, sign(right));
-const judged = (right) => make("span", { class: hue(right) }, `${sign(right)} ${verdict(right)}`);
+const judged = (right) => span(hue(right), `${sign(right)} ${verdict(right)}`);
+const tag = (text, style = "") => span(`tag ${style}`, text);
 const none = (key) => make("p", { class: "none" }, data.words[key]);
 const region = (label, table) =>
   make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": label }, table);
@@ -90,12 +92,16 @@ function block(label, text, show, file) {
 
 // ---- One question
 
-const folded = new Map(); // which answers a reader has opened or closed, by run
-let schemaOpen = true;
+const opened = new Map(); // what a reader has opened or closed: "schema", and the answers by their run
+
+function folding(details, key, open) {
+  details.open = opened.get(key) ?? open;
+  details.addEventListener("toggle", () => opened.set(key, details.open));
+  return details;
+}
 
 function renderMain() {
-  const s = states[tab];
-  const q = data[tab].byId.get(s.q);
+  const q = data[tab].byId.get(state.q);
   const title = $("title").textContent;
   document.title = q ? `${q.id} · ${title}` : title;
   if (!q) {
@@ -105,86 +111,83 @@ function renderMain() {
   const place = at();
   const article = copy("t-article", {
     place: place < 0 ? data.words.not_found : of(place + 1, number(found.length)), where: visible(tabs[tab].where(q)),
-    question: visible(q.question), parts: tabs[tab].show(q, s),
+    question: visible(q.question), parts: tabs[tab].show(q),
   });
   const [previous, next] = article.querySelectorAll("[data-step]");
   previous.disabled = place === 0 || !found.length;
-  next.disabled = place === found.length - 1 || !found.length;
+  next.disabled = place === found.length - 1;
   $("main").replaceChildren(article);
-  $("link").href = fragment(s);
   $("main").scrollTop = 0;
 }
 
-function spiderParts(q, s) {
+function spiderParts(q) {
   const tables = data.schemas[q.db];
   const columns = tables.reduce((n, table) => n + table.columns.length, 0);
   const schema = copy("t-schema", {
     label: `${say("schema", { name: q.db })}: ${plural(tables.length, "table")}, ${plural(columns, "column")}`,
     tables: tables.map(schemaTable),
   });
-  schema.open = schemaOpen;
-  schema.addEventListener("toggle", () => { schemaOpen = schema.open; });
-  const flags = q.flags.map((flag) => make("span", { class: "tag" }, data.words.flags[flag] ?? spaced(flag)));
-  const gold = copy("t-gold", { notes: [make("span", {}, plural(q.count, "row")), flags], query: sql(q.gold) });
-  const runs = shownRuns(s);
-  return [schema, gold, runs.map((run) => spiderRun(q, run, s, runs.length <= MANY)), copy("t-criteria")];
+  const notes = [span("", plural(q.count, "row")), q.flags.map((flag) => tag(data.words.flags[flag]))];
+  const runs = shownRuns();
+  return [folding(schema.firstElementChild, "schema", true), copy("t-gold", { notes, query: sql(q.gold) }),
+    runs.map((run) => spiderRun(q, run, runs.length <= MANY)), copy("t-criteria")];
 }
 
 function schemaTable({ name, columns }) {
   const parts = columns.map(([column, type, key, foreign], i) => [
-    i ? ", " : "", make("span", { class: key ? "col key" : "col" }, visible(column)),
+    i > 0 && ", ", span(key ? "col key" : "col", visible(column)),
     make("small", {}, type !== "others" && ` ${type}`, key && ` ${data.words.key}`,
       foreign && visible(` → ${foreign}`)),
   ]);
   return make("div", {}, make("b", {}, visible(name)), " (", parts, ")");
 }
 
-function spiderRun(q, run, s, few) {
+function spiderRun(q, run, few) {
   const { class: outcome, message } = q.answers[run];
   const { key, name } = data.runs[run];
-  const right = tabs.spider.right(q, run, s);
-  const tag = (text, style) => make("span", { class: `tag ${style ?? ""}` }, text);
-  const details = make("details", { class: "panel run", open: folded.get(run) ?? few, "data-run": key },
+  const right = tabs.spider.right(q, run);
+  const details = make("details", { class: "panel run", "data-run": key },
     make("summary", {}, mark(right), make("h3", {}, name), tag(verdict(right), hue(right)),
-      tag(data.words.classes[outcome]),
-      make("span", { class: "message" }, visible(whole(message)), Array.isArray(message) && " …")));
-  const fill = () => { if (details.open && details.children.length === 1) details.append(spiderBody(q, run, s)); };
-  details.addEventListener("toggle", () => { folded.set(run, details.open); fill(); });
+      tag(data.words.classes[outcome]), span("message", visible(whole(message)), Array.isArray(message) && " …")));
+  const fill = () => { if (details.open && details.children.length === 1) details.append(spiderBody(q, run)); };
+  folding(details, run, few).addEventListener("toggle", fill);
   fill();
   return details;
 }
 
-function spiderBody(q, run, s) {
+function spiderBody(q, run) {
   const { answer, sql: extracted, count, predicted, lacking, right, raw } = q.answers[run];
   if (answer === null) return make("div", { class: "body" }, none("no_answer"));
-  const titled = (label, text, show) =>
-    make("div", {}, make("h4", {}, label), block(label, text, show, `runs/${data.runs[run].key}/spider.csv`));
+  const titled = (title, ...parts) => make("div", {}, make("h4", {}, data.words[title]), ...parts);
+  const text = (title, given, show) =>
+    titled(title, block(data.words[title], given, show, `runs/${data.runs[run].key}/spider.csv`));
   const texts = extracted === null
-    ? titled(data.words.answer_is_sql, answer, sql)
-    : [titled(data.words.answer, answer, visible), titled(data.words.sql_taken, extracted, sql)];
-  const goldRows = q.rows.filter(([index]) => index < 10 || lacking.includes(index));
-  const results = make("div", { class: "pair" },
-    predicted
-      ? resultTable(data.words.this_answer, count, predicted, predicted.unmatched, "+", "gold_lacks")
-      : make("div", {}, make("h4", {}, data.words.this_answer), none("not_run")),
-    resultTable(data.words.gold, q.count, { ...q, rows: goldRows }, lacking, "−", "answer_lacks"));
-  return make("div", { class: "body" }, make("div", { class: "pair" }, texts), results, verdictTable(right, raw, s));
+    ? text("answer_is_sql", answer, sql)
+    : [text("answer", answer, visible), text("sql_taken", extracted, sql)];
+  const rows = q.rows.filter(([index]) => index < 10 || lacking.includes(index));
+  const result = predicted
+    ? resultTable("this_answer", { ...predicted, count }, "gold_lacks")
+    : titled("this_answer", none("not_run"));
+  const gold = resultTable("gold", { ...q, rows, unmatched: lacking }, "answer_lacks");
+  return make("div", { class: "body" }, make("div", { class: "pair" }, texts),
+    make("div", { class: "pair" }, result, gold), verdictTable(right, raw));
 }
 
-// `odd`: indices of the rows that the other result lacks, marked with `symbol`, which `meaning` explains.
-function resultTable(label, count, { columns, width, rows }, odd, symbol, meaning) {
+// The rows `unmatched` are marked: those that the other result lacks, as `meaning` says.
+function resultTable(title, { count, columns, width, rows, unmatched }, meaning) {
+  const symbol = meaning === "gold_lacks" ? "+" : "−";
   const notes = [
     rows.length < count ? of(rows.length, plural(count, "row")) : plural(count, "row"),
     columns.length < width && of(columns.length, plural(width, "column")),
-    odd.length > 0 && `${symbol} ${data.words[meaning]}`,
+    unmatched.length > 0 && `${symbol} ${data.words[meaning]}`,
   ].filter(Boolean);
   const numeric = (i) => rows.some(([, cells]) => typeof cells[i] === "number") &&
     rows.every(([, cells]) => cells[i] === null || typeof cells[i] === "number");
   const gap = () => make("tr", { class: "gap" }, make("td", { colspan: columns.length + 1 }, "⋯"));
   const body = rows.map(([index, cells], i) => [
     index > (i ? rows[i - 1][0] + 1 : 0) && gap(),
-    make("tr", { class: odd.includes(index) && "odd" },
-      make("th", { class: "index", scope: "row" }, odd.includes(index) && `${symbol} `, number(index + 1)),
+    make("tr", { class: unmatched.includes(index) && "odd" },
+      make("th", { class: "index", scope: "row" }, unmatched.includes(index) && `${symbol} `, number(index + 1)),
       cells.map(cell)),
   ]);
   if (rows.length && rows.at(-1)[0] + 1 < count) body.push(gap());
@@ -192,70 +195,61 @@ function resultTable(label, count, { columns, width, rows }, odd, symbol, meanin
     make("thead", {}, make("tr", {}, make("th", { class: "index", "aria-label": data.words.units.row[0] }),
       columns.map((name, i) => make("th", { scope: "col", class: numeric(i) && "num" }, visible(name))))),
     make("tbody", {}, body));
-  const title = make("h4", {}, `${label}: ${notes.join(", ")}`);
-  return make("div", {}, title, count ? region(label, table) : none("no_rows"));
+  const label = data.words[title];
+  return make("div", {}, make("h4", {}, `${label}: ${notes.join(", ")}`),
+    count ? region(label, table) : none("no_rows"));
 }
 
 // Texts that read like something else (a number, nothing, blanks at an end) stand in quotes.
 const QUOTED = /^\s|\s$|^$|^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|^NULL$/i;
 
 function cell(value) {
-  if (value === null) return make("td", {}, make("span", { class: "none" }, "NULL"));
-  if (typeof value === "number") return make("td", { class: "num" }, String(value));
+  if (value === null) return make("td", {}, span("none", "NULL"));
   if (typeof value === "string") return make("td", {}, visible(QUOTED.test(value) ? `'${value}'` : value));
-  if ("number" in value) return make("td", { class: "num" }, value.number);
-  const more = (text) => make("span", { class: "more" }, text);
-  if ("blob" in value) return make("td", {}, `x'${value.blob}'`, more(` ${plural(value.length, "byte")}`));
-  return make("td", {}, visible(value.text), more(`… ${plural(value.length, "character")}`));
+  if (typeof value === "number" || "number" in value) return make("td", { class: "num" }, value.number ?? value);
+  if ("blob" in value) return make("td", {}, `x'${value.blob}'`, span("more", ` ${plural(value.length, "byte")}`));
+  return make("td", {}, visible(value.text), span("more", `… ${plural(value.length, "character")}`));
 }
 
-function verdictTable(right, raw, s) {
-  const chosen = data.criteria.indexOf(s.criterion);
+function verdictTable(right, raw) {
+  const chosen = data.criteria.indexOf(state.criterion || data.headline);
   const shade = (place) => place === chosen && "chosen";
   const row = (label, values) => make("tr", {}, make("th", { scope: "row" }, label), values.map((value, place) =>
-    make("td", { class: shade(place) },
-      make("span", { class: hue(value) }, sign(value), make("span", { class: "word" }, ` ${verdict(value)}`)))));
+    make("td", { class: shade(place) }, span(hue(value), sign(value), span("word", ` ${verdict(value)}`)))));
   const same = right.every((value, place) => value === raw[place]);
   const names = data.criteria.map((key) => data.words.criteria[key]);
   return region(data.words.verdicts, make("table", { class: "verdicts" },
-    make("thead", {}, make("tr", {}, make("th", {}, ""), names.map(({ name, meaning }, place) =>
+    make("thead", {}, make("tr", {}, make("th", {}), names.map(({ name, meaning }, place) =>
       make("th", { scope: "col", title: meaning, class: shade(place) }, name)))),
     make("tbody", {}, same ? row(data.words.sql_and_raw, right) : [row("SQL", right), row(data.words.raw, raw)])));
 }
 
-function mmluParts(q, s) {
+function mmluParts(q) {
   const choice = (text, i) => {
     const key = LETTERS[i] === q.answer;
     return make("li", { class: key && "key" }, make("b", {}, LETTERS[i]),
-      make("span", {}, visible(text), key && make("em", {}, `  ${data.words.right_answer}`)));
+      span("", visible(text), key && make("em", {}, `  ${data.words.right_answer}`)));
   };
   return [make("ol", { class: "choices", "aria-label": data.words.choices }, q.choices.map(choice)),
-    make("div", { class: "cards" }, shownRuns(s).map((run) => mmluRun(q, run, s)))];
+    make("div", { class: "cards" }, shownRuns().map((run) => mmluRun(q, run)))];
 }
 
-function mmluRun(q, run, s) {
+function mmluRun(q, run) {
   const { letter, logprobs, generated, written, right, rightWritten } = q.answers[run];
   const { name, key } = data.runs[run];
-  const head = [mark(tabs.mmlu.right(q, run, s)), make("h3", {}, name)];
-  const about = { "data-run": key, "aria-label": name };
-  if (letter === "") {
-    return make("section", { class: "panel", ...about }, make("div", { class: "head" }, head), none("no_answer"));
-  }
   const rows = logprobs.map((logprob, i) => {
     const probability = 100 * Math.exp(logprob ?? -Infinity);
-    const bar = make("div");
+    const bar = make("div", {});
     bar.style.width = `${probability}%`;
     return make("tr", { class: `${LETTERS[i] === q.answer ? "key" : ""} ${LETTERS[i] === letter ? "top" : ""}` },
       make("th", { scope: "row" }, LETTERS[i]), make("td", { class: "track" }, bar),
       make("td", { class: "num" }, `${number(probability, 1)}%`),
       make("td", { class: "num" }, logprob === null ? "−∞" : number(logprob, 2)));
   });
-  const panel = copy("t-choice", {
-    head, rows, letter: [`${letter} `, judged(right)],
-    written: [`${written || data.words.no_letter} `, judged(rightWritten)],
-    text: block(data.words.generated, generated, visible, `runs/${key}/mmlu.csv`),
+  const answer = copy("t-choice", {
+    rows, letter: [`${letter} `, judged(right)], written: [`${written || data.words.no_letter} `, judged(rightWritten)],
   });
-  for (const [attribute, value] of Object.entries(about)) panel.setAttribute(attribute, value);
-  return panel;
+  return make("section", { class: "panel", "data-run": key, "aria-label": name },
+    make("div", { class: "head" }, mark(tabs.mmlu.right(q, run)), make("h3", {}, name)),
+    letter ? [answer, block(data.words.generated, generated, visible, `runs/${key}/mmlu.csv`)] : none("no_answer"));
 }
-
