@@ -7,7 +7,7 @@ To add a table: a `Table` here, its words in each language, and the step that wr
 `Figure` here, its words, and the function that draws it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +29,13 @@ class Column:
         key: its name here.
         format: the method of `Say` that writes a cell.
         of: the columns of the rows that the method takes; `key` itself if there are none.
-        heading: `columns.<heading>` of the words; `key` if empty.
-        fill: what is filled into the heading.
+        heading: `columns.<heading>` of the words; `key` if empty. `fill` is filled into it.
         bar: whether the page draws the interval into the cell; `of` is then value, low, high.
     """
 
     key: str
     format: str = "text"
-    of: tuple[str, ...] = ()
+    of: Sequence[str] = ()
     heading: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
     bar: bool = False
@@ -44,13 +43,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one line of headings.
+    """Rows under one line of headings: which columns, and which rows, made of the table's frame.
 
-    Args:
-        columns: what is shown.
-        rows: which rows, made of the table's frame.
-        above: the line over it, `tables.<name>.above.<above>` of the words; none if empty.
-        fill: what is filled into that line.
+    Over it stands `tables.<name>.above.<above>` of the words, with `fill` filled in; nothing if empty.
     """
 
     columns: Sequence[Column]
@@ -68,7 +63,7 @@ class Table:
         blocks: what is shown of it, or how that follows from the frame.
         notes: keys of its notes: `tables.<key>.notes`, or `notes` for those of several tables. One whose fact of the
             same name is empty or False is left out.
-        facts: what the notes say, from the frame.
+        facts: what the notes say of the frame, besides what `tables.read` gives to all.
         empty: the note of a table without rows.
         rule: which rule writes it.
         when: what a study must have for it; see `rules/common.smk`.
@@ -91,34 +86,39 @@ class Figure:
     when: str = ""
 
 
+SHARE = ("accuracy_pct", "ci_low", "ci_high")
 CHANGE = ("difference_pp", "ci_low_pp", "ci_high_pp")
 MEAN_CHANGE = ("mean_difference_pp", "ci_low_pp", "ci_high_pp")
 MACRO_CHANGE = ("macro_difference_pp", "macro_difference_ci_low_pp", "macro_difference_ci_high_pp")
+# Columns that are shown as they are, by their format.
+PLAIN = {
+    "text": "model variant setting category why",
+    "count": "n pairs seeds both_right gained lost both_wrong",
+    "p": "p p_holm p_clustered p_mcnemar",
+    "hours": "gpu_hours cpu_hours",
+    "measure": "measure",
+    "choice": "choice",
+    "score": "score",
+    "error": "stderr",
+    "number": "invalid_pct",
+    "allowed": "possible",
+}
 COLUMNS = {
     column.key: column
     for column in (
-        Column("model"),
-        Column("variant"),
-        Column("setting"),
-        Column("category"),
-        Column("measure", "measure"),
+        *(Column(name, form) for form, names in PLAIN.items() for name in names.split()),
         Column("measure_category", "measure", ("measure", "category"), "measure"),
         Column("measure_value", "measure", ("measure", "value"), "measure"),
         Column("task_metric", heading="measure"),
         Column("levels", "change", ("low", "high")),
-        Column("choice", "choice"),
-        Column("n", "count"),
         Column("n_clusters", "clusters", ("n", "clusters")),
-        Column("pairs", "count"),
-        Column("seeds", "count"),
         Column("right", "counts", ("correct", "n")),
         Column("gained_lost", "counts", ("gained", "lost")),
-        *(Column(name, "count") for name in ("both_right", "gained", "lost", "both_wrong")),
         Column("base_tuned", "percents", ("base_accuracy_pct", "tuned_accuracy_pct")),
         Column("first_second", "percents", ("low_accuracy_pct", "high_accuracy_pct")),
         Column("min_max", "span", ("min_accuracy_pct", "max_accuracy_pct")),
         Column("mean", "number", ("mean_accuracy_pct",)),
-        Column("accuracy", "interval", ("accuracy_pct", "ci_low", "ci_high"), bar=True),
+        Column("accuracy", "interval", SHARE, bar=True),
         Column("macro", "interval", ("macro_accuracy_pct", "macro_ci_low", "macro_ci_high")),
         Column("macro_difference", "interval_pp", MACRO_CHANGE),
         Column("generated", "interval", ("accuracy_generated_pct", "generated_ci_low", "generated_ci_high")),
@@ -132,22 +132,22 @@ COLUMNS = {
         Column("rate", "rate", ("exchange_rate", "ci_low", "ci_high", "note")),
         Column("verdict", "verdict", ("verdict", "unit")),
         Column("verdict_alone", "verdict", ("verdict",), "verdict"),
-        *(Column(name, "p") for name in ("p", "p_holm", "p_clustered", "p_mcnemar")),
         Column("detectable", "number", ("minimum_detectable_pp",)),
         Column("detectable_loss", "number", ("minimum_detectable_pp_mmlu",)),
         Column("change", "signed", ("percent_change",)),
         *(Column(name, "number", (f"{name}_pp",)) for name in ("sd", "seed_sd", "question_sd")),
         Column("seed_share", "count", ("seed_share_pct",)),
-        Column("score", "score"),
-        Column("stderr", "error"),
-        *(Column(name, "hours") for name in ("gpu_hours", "cpu_hours")),
+        # Of the tables in the report, whose rows have the `name` of their run.
+        Column("run", "code", ("name",), "variant"),
+        Column("factor", "code", ("name",), "setting"),
+        Column("own_other", "percents", ("base_accuracy_pct", "tuned_accuracy_pct")),
+        Column("macro_pct", "number", ("macro_accuracy_pct",)),
+        Column("generated_pct", "number", ("accuracy_generated_pct",)),
         # Of the figures that a report printed.
         Column("where", of=("table",)),
         Column("shown", heading="variant"),
         Column("of", of=("what",)),
         Column("published", "printed", ("published", "kind", "decimals")),
-        Column("possible", "allowed"),
-        Column("why"),
         Column("ours", "compared", ("ours", "ci_low", "ci_high", "kind")),
         Column("apart", "signed", ("difference_pp",)),
         Column("held", "held", ("published_in_ci",)),
@@ -168,25 +168,49 @@ def part(column: str, *values: str, out: bool = False) -> Callable[["DataFrame"]
     return lambda frame: frame[frame[column].isin(values) != out]
 
 
-def crossed(frame: "DataFrame", heads: Sequence[Column], across: str, value: str, shown: Mapping[str, Column]) -> Block:
-    """A row for each value of `heads`, a column for each name of `across`; a pair without a row was counted 0 times."""
-    index = [head.key for head in heads]
-    pairs = zip(*(frame[name] for name in (*index, across)), strict=True)
-    found = dict(zip(pairs, frame[value], strict=True))
-    rows = frame[index].drop_duplicates()
-    keys = list(rows.itertuples(index=False, name=None))
-    wide = rows.assign(**{f"at {name}": [found.get((*key, name), 0) for key in keys] for name in shown})
-    return Block([*heads, *(replace(one, of=(f"at {name}",)) for name, one in shown.items())], lambda _: wide)
+NOT_ALL = part("category", ALL, out=True)
 
 
-def share(name: str, n: str = "") -> Column:
+def crossed(
+    frame: "DataFrame", heads: Sequence[Column], across: str, values: Sequence[str], shown: Mapping[str, Column]
+) -> Block:
+    """A row for each value of `heads`, a column for each name of `across`; a pair without a row was counted 0 times.
+
+    Args:
+        frame: one row for each pair.
+        heads: the columns to the left.
+        across: the column of the frame whose values become columns.
+        values: the columns of the frame that the format of a cell takes.
+        shown: those of the new columns that are shown, by the value of `across`.
+    """
+    wide = frame.pivot_table(list(values), [head.key for head in heads], across, "first", fill_value=0, sort=False)
+    wide.columns = [f"{value} at {name}" for value, name in wide.columns]
+    wide = wide.reset_index()
+    cells = [replace(one, of=tuple(f"{value} at {name}" for value in values)) for name, one in shown.items()]
+    return Block([*heads, *cells], lambda _: wide)
+
+
+def share(name: str, n: str = "", form: str = "number") -> Column:
     """A column of percentages of something that is named, and how many questions it has."""
-    return Column("share", "number", (), "named_n_pct" if n else "named_pct", {"name": name, "n": n})
+    return Column("share", form, (), "named_n_pct" if n else "named_pct", {"name": name, "n": n})
 
 
-def class_columns(names: "Sequence[str]") -> dict[str, Column]:
+def shares(
+    frame: "DataFrame", column: str, names: Mapping[str, str], say: Say, form: str = "number"
+) -> dict[str, Column]:
+    """A column of percentages for each part of the questions that has any; `names`: what the parts are called."""
+    sizes = frame[frame["n"] > 0].drop_duplicates(column).set_index(column)["n"]
+    return {part: share(name, say.count(sizes[part]), form) for part, name in names.items() if part in sizes}
+
+
+def class_columns(names: Container[str]) -> dict[str, Column]:
     """A column of counts for each of these classes of answers, in their order."""
     return {name: Column("class", "count", (), "named", {"name": f"`{name}`"}) for name in CLASSES if name in names}
+
+
+def criterion_columns(say: Say, raw: str = "") -> list[Column]:
+    """A column of percentages under each criterion; with `raw` "_raw", of the whole answers, nothing extracted."""
+    return [replace(share(one["name"]), of=(f"{key}{raw}_pct",)) for key, one in say.words["criteria"].items()]
 
 
 # -- what single tables show, and what their notes say -------------------------------------------------------------
@@ -205,74 +229,57 @@ def candidates(frame: "DataFrame") -> "DataFrame":
     return gain.join(loss).reset_index()
 
 
-def recommendation_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
+def recommendation_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
     """How the questions were divided, and which loss was admitted."""
     first, words = frame.iloc[0], "tables.recommendation"
-    halves = frame[frame["half"] == "report"].drop_duplicates("measure").itertuples()
+    halves = frame[frame["half"] == "report"].drop_duplicates("measure")
     divided = [
-        say.word(f"{words}.divided.{row.measure}_{row.divided}", measure=say.measure(row.measure)) for row in halves
+        say.word(f"{words}.divided.{measure}_{by}", measure=say.measure(measure))
+        for measure, by in zip(halves["measure"], halves["divided"], strict=True)
     ]
-    cap, percent = first["max_loss_pp"], say.level(first["confidence_level"])
-    capped = not missing(cap)
-    admitted = say.word(f"{words}.cap", percent=percent, cap=say.score(cap)) if capped else say.word(f"{words}.no_loss")
+    cap, limit = first["max_loss_pp"], {"percent": say.level(first["confidence_level"])}
+    admitted = say.word(f"{words}.no_loss") if missing(cap) else say.word(f"{words}.cap", cap=say.score(cap), **limit)
     return {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
 
 
 def regression_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
     """How many comparisons each family has."""
     whole, point, prompted = frame["category"] == ALL, is_point(frame), is_prompted(frame)
-    asked = int(prompted.sum())
-    return {
-        "headline": int((whole & ~point).sum()),
-        "parts": int((~whole & ~point).sum()),
-        "headline_explored": int((whole & point & ~prompted).sum()),
-        "parts_explored": int((~whole & point).sum()),
-        "prompted": say.word("tables.regression.prompted", n=say.count(asked)) if asked else "",
-        "explored": bool(point.any()),
+    families = {
+        "headline": whole & ~point,
+        "parts": ~whole & ~point,
+        "headline_explored": whole & point & ~prompted,
+        "parts_explored": ~whole & point,
     }
-
-
-def comparisons(frame: "DataFrame", say: Say) -> dict[str, int]:
-    """How many comparisons p was adjusted for, where all rows are one family."""
-    return {"comparisons": len(frame)}
+    said = say.word("tables.regression.prompted", n=say.count(prompted.sum())) if prompted.any() else ""
+    counts = {name: int(rows.sum()) for name, rows in families.items()}
+    return {**counts, "prompted": said, "explored": bool(point.any())}
 
 
 def execution_accuracy(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """All questions under the headline's criterion and under each, then the parts of the questions."""
-    whole = part("questions", ALL)
-    sides = [
-        Block(
-            [*RUN, *(replace(share(one["name"]), of=(f"{key}{raw}_pct",)) for key, one in criteria.items())],
-            whole,
-            above,
-        )
-        for above, raw in (("extracted", ""), ("raw", "_raw"))
-        for criteria in [say.words["criteria"]]
+    whole, parts = part("questions", ALL), shares(frame, "questions", say.words["parts"], say)
+    return [
+        Block([*RUN, *columns("right accuracy")], whole),
+        Block([*RUN, *criterion_columns(say)], whole, "extracted"),
+        Block([*RUN, *criterion_columns(say, "_raw")], whole, "raw"),
+        replace(crossed(frame, RUN, "questions", SHARE[:1], parts), above="parts"),
     ]
-    sizes = frame[frame["n"] > 0].drop_duplicates("questions").set_index("questions")["n"]
-    parts = {name: share(word, say.count(sizes[name])) for name, word in say.words["parts"].items() if name in sizes}
-    hardness = replace(crossed(frame, RUN, "questions", "accuracy_pct", parts), above="parts")
-    return [Block([*RUN, *columns("right accuracy")], whole), *sides, hardness]
-
-
-def criteria_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
-    """What makes an answer right, under each criterion."""
-    found = say.words["criteria"].values()
-    return {"criteria": "\n".join(f"- {one['name']}: {one['meaning']}." for one in found)}
 
 
 def databases(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """Runs down and databases across, or the other way, whichever makes the longer table."""
-    sizes = frame.drop_duplicates("db_id").set_index("db_id")["n"].sort_index().map(say.count)
+    frame = frame.sort_values("db_id", kind="stable")
+    sizes = {row.db_id: say.count(row.n) for row in frame.drop_duplicates("db_id").itertuples()}
     runs = frame[["model", "variant"]].drop_duplicates()
     if len(runs) > len(sizes):
         shown = {name: share(name, n) for name, n in sizes.items()}
-        return [crossed(frame, RUN, "db_id", "accuracy_pct", shown)]
+        return [crossed(frame, RUN, "db_id", SHARE[:1], shown)]
     several = runs["model"].nunique() > 1
     names = frame["model"] + " " + frame["variant"] if several else frame["variant"]
-    labels = frame["db_id"].map({name: say.word("columns.named_n", name=name, n=n) for name, n in sizes.items()})
-    rows = frame.assign(run=names, database=labels).sort_values("db_id", kind="stable")
-    return [crossed(rows, [Column("database")], "run", "accuracy_pct", {name: share(name) for name in names.unique()})]
+    labels = {name: say.word("columns.named_n", name=name, n=n) for name, n in sizes.items()}
+    rows = frame.assign(run=names, database=frame["db_id"].map(labels))
+    return [crossed(rows, [Column("database")], "run", SHARE[:1], {name: share(name) for name in names.unique()})]
 
 
 def uneven(frame: "DataFrame") -> bool:
@@ -283,7 +290,7 @@ def uneven(frame: "DataFrame") -> bool:
 def mmlu(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """All questions, and each category; the macro average where it is another."""
     shown = columns(f"right accuracy {'macro macro_difference' if uneven(frame) else ''} generated invalid")
-    category = Block([*RUN, COLUMNS["category"], *shown], part("category", ALL, out=True), "categories")
+    category = Block([*RUN, COLUMNS["category"], *shown], NOT_ALL, "categories")
     return [Block([*RUN, *shown], part("category", ALL)), category]
 
 
@@ -296,21 +303,17 @@ def mmlu_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
 def errors(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """A column for each class that occurs."""
     occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
-    return [crossed(frame, RUN, "error_class", "n", occur)]
+    return [crossed(frame, RUN, "error_class", ["n"], occur)]
 
 
 def confusion(frame: "DataFrame", say: Say) -> Sequence[Block]:
     """A block for each adapter; none of too many."""
-    runs = frame.groupby(["model", "variant"], sort=False)
-    heads = [Column("base_class", "code")]
-    return [
-        replace(
-            crossed(rows, heads, "tuned_class", "n", class_columns(set(rows["tuned_class"]))),
-            above="run",
-            fill={"model": model, "variant": variant},
-        )
-        for (model, variant), rows in (runs if len(runs) <= MOST_CONFUSIONS else ())
-    ]
+    runs, heads = frame.groupby(["model", "variant"], sort=False), [Column("base_class", "code")]
+    blocks = []
+    for (model, variant), rows in runs if len(runs) <= MOST_CONFUSIONS else ():
+        block = crossed(rows, heads, "tuned_class", ["n"], class_columns(set(rows["tuned_class"])))
+        blocks.append(replace(block, above="run", fill={"model": model, "variant": variant}))
+    return blocks
 
 
 def confusion_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
@@ -322,11 +325,9 @@ def confusion_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
 
 def scored(frame: "DataFrame") -> "DataFrame":
     """The rows with the name of each measure, and differences in percentage points."""
-    named = [
-        f"{row.task}, {row.metric}" + ("" if row.filter == "none" else f" ({row.filter})") for row in frame.itertuples()
-    ]
+    filters = frame["filter"].where(frame["filter"] == "none", " (" + frame["filter"] + ")").replace("none", "")
     percent = {f"{name}_pp": 100 * frame[name] for name in ("difference", "ci_low", "ci_high")}
-    return frame.assign(task_metric=named, **percent)
+    return frame.assign(task_metric=frame["task"] + ", " + frame["metric"] + filters, **percent)
 
 
 def harness_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
@@ -336,12 +337,12 @@ def harness_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
     return {"version": str(first["lm_eval"]), "shots": shots, "level": say.level(first["confidence_level"])}
 
 
-# Of each job: heading, format, source. Of answers to MMLU no tokens are counted, and of training no questions.
+# Of each job. Of answers to MMLU no tokens are counted, and of training no questions.
 COSTS = (
-    ("seconds", "count", "seconds"),
-    ("token_rate", "count", "tokens_per_second"),
-    ("question_rate", "number", "rows_per_second"),
-    ("memory", "gib", "peak_memory_mib"),
+    Column("seconds", "count", ("seconds",)),
+    Column("token_rate", "count", ("tokens_per_second",)),
+    Column("question_rate", "number", ("rows_per_second",)),
+    Column("memory", "gib", ("peak_memory_mib",)),
 )
 UNCOUNTED = {("train", "question_rate"), ("predict_mmlu", "token_rate")}
 
@@ -351,16 +352,13 @@ def cost(frame: "DataFrame", say: Say) -> Sequence[Block]:
     runs = frame.set_index(["model", "variant"])
     wide, shown = runs[[]][~runs.index.duplicated()], []
     for job, word in say.words["jobs"].items():
-        found = runs[runs["task"] == job]
-        wide = wide.join(found[[source for *_, source in COSTS]].add_prefix(f"{job} "))
-        shown += [
-            Column(key, form, (f"{job} {source}",), fill={"job": word})
-            for key, form, source in COSTS
-            if len(found) and (job, key) not in UNCOUNTED
-        ]
+        found = runs[runs["task"] == job].add_prefix(f"{job} ")
+        for one in COSTS if len(found) else ():
+            source = f"{job} {one.of[0]}"
+            wide = wide.join(found[source])
+            shown += [replace(one, of=(source,), fill={"job": word})] if (job, one.key) not in UNCOUNTED else []
     hours = runs[["gpu_hours", "cpu_hours"]].groupby(level=[0, 1], sort=False).agg(lambda one: one.sum(skipna=False))
-    wide = wide.join(hours).reset_index()
-    return [Block([*RUN, *shown, *columns("gpu_hours cpu_hours")], lambda _: wide)]
+    return [Block([*RUN, *shown, *columns("gpu_hours cpu_hours")], lambda _: wide.join(hours).reset_index())]
 
 
 def cost_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
@@ -400,7 +398,7 @@ TABLES = (
     ),
     Table(
         "regression",
-        (Block(COMPARED, part("category", ALL)), Block(COMPARED, part("category", ALL, out=True), "categories")),
+        (Block(COMPARED, part("category", ALL)), Block(COMPARED, NOT_ALL, "categories")),
         "spider mmlu difference clusters adjusted explored few",
         regression_facts,
         "no_adapters",
@@ -410,11 +408,10 @@ TABLES = (
         "factors",
         (Block(FACTORS, lambda frame: frame.assign(setting=frame["axis"].map(setting_name))),),
         "pairs spider mmlu few",
-        comparisons,
-        "empty",
+        empty="empty",
     ),
-    Table("seeds", (Block(SEEDS),), "seeds spider mmlu few", comparisons, "empty"),
-    Table("execution_accuracy", execution_accuracy, "spider wilson criteria", criteria_facts),
+    Table("seeds", (Block(SEEDS),), "seeds spider mmlu few", empty="empty"),
+    Table("execution_accuracy", execution_accuracy, "spider wilson criteria"),
     Table("databases", databases, "spider csv"),
     Table("mmlu", mmlu, "mmlu unasked letters averages", mmlu_facts),
     Table("errors", errors, "questions classes"),
@@ -437,12 +434,7 @@ TABLES = (
 )
 
 FIGURES = (
-    Figure("tradeoff"),
-    Figure("differences"),
-    Figure("hardness"),
-    Figure("databases"),
-    Figure("error_flow"),
-    Figure("loss"),
+    *map(Figure, ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")),
     Figure("seeds", when="seeds"),
     Figure("strength", when="strength"),
     Figure("trajectory", when="step"),

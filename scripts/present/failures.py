@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-HARDNESS = ("easy", "medium", "hard", "extra")
+from present.values import HARDNESS
+
 # Answers that ran and differ from the gold query's in order, columns or repeated rows alone, by any criterion.
 NEAR_MISSES = ("wrong_order_only", "duplicate_only", "wrong_columns", "extra_or_missing_columns")
 

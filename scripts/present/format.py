@@ -13,14 +13,7 @@ from present.words import read_words
 MINUS = "\N{MINUS SIGN}"
 DAGGER = "\N{DAGGER}"
 # What the tables call a verdict, and its key in the words.
-VERDICTS = {
-    "better": "better",
-    "worse": "worse",
-    SAME: "same",
-    "higher": "higher",
-    "lower": "lower",
-    BASE_ITSELF: "base",
-}
+VERDICTS = {name: name for name in ("better", "worse", "higher", "lower")} | {SAME: "same", BASE_ITSELF: "base"}
 
 
 def missing(value: Any) -> bool:
@@ -84,8 +77,8 @@ class Say:
         return self.number(value, 0)
 
     def short(self, value: float) -> str:
-        """Return a setting with no more digits than it needs: `0.75`, `12`."""
-        return f"{value:g}".replace("-", MINUS).replace(".", self.word("numbers.decimal"))
+        """A setting with no more digits than it needs: `0.75`, `12`."""
+        return self.marked(f"{value:g}")
 
     def signed(self, value: float, digits: int = 1) -> str:
         """A number with its sign; what rounds to zero has none."""
@@ -93,7 +86,7 @@ class Say:
         return f"+{text}" if not missing(value) and value > 0 and any(c in "123456789" for c in text) else text
 
     def interval(self, value: float, low: float, high: float, sign: bool = False, digits: int = 1) -> str:
-        """Return `12.3 (10.0 to 14.6)`; without the part in brackets where there is no interval."""
+        """`12.3 (10.0 to 14.6)`; without the part in brackets where there is no interval."""
         write = self.signed if sign else self.number
         if missing(value) or missing(low) or missing(high):
             return write(value, digits)
@@ -144,11 +137,7 @@ class Say:
 
     def level(self, value: float) -> str:
         """A confidence level such as `95%`."""
-        return f"{100 * value:g}%".replace(".", self.word("numbers.decimal"))
-
-    def seconds(self, value: float) -> str:
-        """A duration in whole seconds."""
-        return self.count(value)
+        return self.marked(f"{100 * value:g}%")
 
     def verdict(self, name: str, unit: str = "") -> str:
         """The words of a verdict, with a dagger where it holds for these databases or subjects alone.

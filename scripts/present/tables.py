@@ -5,9 +5,9 @@ Markdown pages and the page of all tables render this one structure.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
@@ -47,8 +47,7 @@ class Heading(NamedTuple):
     words: bool
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """One block of a table."""
 
     above: str
@@ -56,8 +55,7 @@ class Grid:
     rows: Sequence[Sequence[Cell]]
 
 
-@dataclass(frozen=True)
-class Sheet:
+class Sheet(NamedTuple):
     """A whole table: its blocks, its notes by their keys, and the facts that the notes say."""
 
     key: str
@@ -85,6 +83,7 @@ def shared_facts(study: str, accuracy: pd.DataFrame, mmlu: pd.DataFrame, say: Sa
         "criterion": criterion["name"],
         "criterion_lower": criterion["name"].lower(),
         "meaning": criterion["meaning"],
+        "criteria": "\n".join(f"- {one['name']}: {one['meaning']}." for one in say.words["criteria"].values()),
         "percent": say.level(level),
         "alpha": say.score(1 - level),
         "categories": ", ".join(f"{say.count(row.n)} {row.category}" for row in sizes.itertuples()),
@@ -108,7 +107,7 @@ def read(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) ->
     table = next(table for table in TABLES if table.key == name)
     empty = frame.empty and bool(table.empty)
     few = "unit" in frame and "question" in set(frame["unit"])
-    facts = {**shared, "few": few} | ({} if empty else table.facts(frame, say))
+    facts = {**shared, "few": few, "comparisons": len(frame)} | ({} if empty else table.facts(frame, say))
     if few:
         facts["besides"] = say.word(f"tables.{name}.few")
     facts = {key: say.count(value) if type(value) is int and value else value for key, value in facts.items()}
@@ -172,20 +171,14 @@ def _bars(intervals: Sequence[tuple[float, float, float]]) -> list[Bar | None]:
 
     One that is missing is None.
     """
-    known = [one for one in intervals if not any(map(math.isnan, one))]
-    low, high = min((one[1] for one in known), default=0.0), max((one[2] for one in known), default=0.0)
-    most = max((abs(value) for one in known for value in one), default=0.0) or 1.0
-    start, end = (0.0, 100.0) if low >= 0 and high > 0 and low != 0 else (-most, most)
-
-    def place(value: float) -> float:
-        return round(2 + 96 * (value - start) / (end - start), 1)
-
-    return [
-        None
-        if any(map(math.isnan, one))
-        else Bar(*map(place, (one[1], one[0], one[2])), place(0) if start < 0 else None)
-        for one in intervals
-    ]
+    values = np.array(intervals, float).reshape(-1, 3)
+    known = values[~np.isnan(values).any(axis=1)]
+    most = np.abs(known).max(initial=0) or 1.0
+    shares = len(known) > 0 and known[:, 1].min() > 0
+    start, end = (0.0, 100.0) if shares else (-most, most)
+    places = np.round(2 + 96 * (values - start) / (end - start), 1).tolist()
+    zero = None if shares else 50.0
+    return [None if math.isnan(sum(one)) else Bar(one[1], one[0], one[2], zero) for one in places]
 
 
 def _pipes(grid: Grid) -> str:

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
+from tabulate import tabulate
 
-from present.format import Say
+from present.catalogue import Column, columns
+from present.format import Say, missing
+from present.tables import WORDS
 
 FOLDER = Path(__file__).parent / "templates"
-FORMATS = ("count", "interval", "level", "number", "p", "p_is", "seconds", "short", "signed", "verdict", "word")
 # Control characters, surrogates, and what is not seen but changes what is: direction, joining, line separators.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 # Paragraphs, lists and code alone: a name in a note is no link and no emphasis.
@@ -66,47 +68,57 @@ def render(template: str, language: str, values: Mapping[str, Any]) -> str:
 
 
 def environment(language: str) -> Environment:
-    """Make the environment: the methods of `Say` and what writes Markdown are its filters, `fit` is a function."""
+    """The environment of Markdown in one language; `fit` chooses rows, `found` those with one of some verdicts."""
     say = Say(language)
-    made = Environment(
-        loader=FileSystemLoader(FOLDER),
-        # With it, text of macros and blocks is known as Markdown; `finalize` escapes all else before Jinja2 would.
-        autoescape=True,
-        finalize=_finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {name: getattr(say, name) for name in FORMATS}
-    made.filters |= {"code": code, "fenced": fenced, "literal": literal}
-    made.filters |= {"listed": partial(listed, say), "shortened": shortened}
-    made.globals |= {"fit": fit, "say": say}
+    # With autoescape, text of macros and blocks is known as Markdown; `finalize` escapes all else before Jinja2 would.
+    made = _environment(say, autoescape=True, finalize=_finalize)
+    made.filters |= {"code": code, "fenced": fenced, "literal": literal, "shortened": shortened}
+    made.filters |= {"listed": partial(listed, say), "table": partial(table, say)}
+    made.filters["found"] = lambda rows, *findings: [row for row in rows if row["finding"] in findings]
+    made.tests["missing"] = missing
+    made.globals["fit"] = fit
     return made
 
 
 def html_environment(say: Say) -> Environment:
-    """The environment of one language: `say` in every template, HTML escaped, an unknown name an error.
-
-    Filters: the methods of `Say`; `note` makes HTML of a note; `inline` of a text with code in backticks.
-    """
-    made = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters |= {name: getattr(say, name) for name in dir(Say) if not name.startswith("_")}
-    made.globals |= {"say": say, "zip": zip}
+    """The environment of HTML; `note` makes HTML of a note, `inline` of a text with code in backticks."""
+    made = _environment(say, autoescape=select_autoescape(["html.j2"]), keep_trailing_newline=True)
     made.filters["note"] = lambda text: Markup(_NOTES.render(text).strip())
     made.filters["inline"] = lambda text: Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+    made.globals["zip"] = zip
+    return made
+
+
+def _environment(say: Say, **options: Any) -> Environment:
+    """What both have: `say`, its methods as filters, and that an unknown name is an error."""
+    made = Environment(
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    made.filters |= {name: getattr(say, name) for name in dir(Say) if not name.startswith("_")}
+    made.globals["say"] = say
     return made
 
 
 def listed(say: Say, names: Iterable[Any], most: int = 4, write: Callable[[Any], Any] | None = None) -> Markup:
     """Write names as a list in a sentence (see `Say.listed`), each as the macro `write` has it."""
     return Markup(say.listed([_finalize(write(name) if write else name) for name in names], most))
+
+
+def table(say: Say, rows: Sequence[Mapping[str, Any]], names: str, more: Sequence[Column] = ()) -> Markup:
+    """Write rows as a table with the columns of the catalogue that are named, and `more`."""
+    shown = [*columns(names), *more]
+    heads = [markdown(say.word(f"columns.{one.heading or one.key}").format(**one.fill)) for one in shown]
+    cells = [
+        [
+            code(row["name"])
+            if one.format == "code"
+            else markdown(getattr(say, one.format)(*map(row.__getitem__, one.of or [one.key])))
+            for one in shown
+        ]
+        for row in rows
+    ]
+    align = ["left" if one.format in WORDS else "right" for one in shown]
+    return Markup(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True, colalign=align))
 
 
 def shortened(body: str, most: int = 300) -> str:

@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,9 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
     staging = folder.with_name(f".{folder.name}.{platform.node()}.{os.getpid()}.tmp")
     models = {record["name"]: record for record in map(read_json, inputs["records"])}
     prompts = {
-        of_base: {Path(path).parts[-3]: read_json(path) for path in inputs[name]}
-        for of_base, name in ((False, "prompts"), (True, "base_prompts"))
+        name: {Path(path).parts[-3]: read_json(path) for path in inputs[name]} for name in ("prompts", "base_prompts")
     }
     spider = read_json(inputs["spider"])
-    defects = {name: settings[name] for name in ("known_defects", "accept_defect")}
     try:
         for chosen in read_json(inputs["decision"]):
             model, variant = chosen["model"], chosen["variant"]
@@ -59,14 +57,14 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
                 chosen["adapter"] = read_json(place / ADAPTER_FILES[1])
                 if settings["merge"]:
                     merge_into(record, settings["precisions"][model], place)
+            own = prompts["base_prompts" if variant == BASE else "prompts"]
             chosen["merged"] = settings["merge"] and variant != BASE
-            facts = chosen | describe(place, record, prompts[variant == BASE][model], settings)
+            facts = chosen | describe(place, record, own[model], settings)
             write_json(place / "recommendation.json", facts)
             local = record["source"]
             if not Path(local).is_absolute():
                 local = os.path.relpath(Path(local).resolve(), (folder / place.relative_to(staging)).resolve())
-            page = card(facts | {"merge_adapters": settings["merge_adapters"]}, spider, local, defects)
-            (place / "README.md").write_text(page, encoding="utf-8")
+            (place / "README.md").write_text(card(facts, spider, local, settings), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         staging.replace(folder)
@@ -140,14 +138,14 @@ def merge_into(record: Mapping, precision: str, place: Path) -> None:
             shutil.copyfile(path / name, place / name)
 
 
-def card(facts: Mapping[str, Any], spider: Mapping, local: str, defects: Mapping[str, Sequence[str]]) -> str:
+def card(facts: Mapping[str, Any], spider: Mapping, local: str, settings: Mapping[str, Any]) -> str:
     """Write the model card, in the hub's format: what it is, its measured trade-off, how it was chosen, its limits.
 
     Args:
-        facts: what recommendation.json holds, and `merge_adapters`: whether the study evaluated its adapters merged.
+        facts: what recommendation.json holds.
         spider: the manifest of `fetch_spider`.
         local: where the base model, if it is a folder, lies as seen from the card.
-        defects: `known_defects` and `accept_defect` of the study.
+        settings: those of `export_recommended`.
     """
     from huggingface_hub import ModelCardData
 
@@ -165,7 +163,7 @@ def card(facts: Mapping[str, Any], spider: Mapping, local: str, defects: Mapping
         tags=["text-to-sql", *(["lora"] if own else [])],
     )
     values = {"front_matter": Markup(head.to_yaml()), "official": official, "spider": spider["source"], "local": local}
-    return render("card.md.j2", "en", {**facts, **values, **defects})
+    return render("card.md.j2", "en", {**settings, **facts, **values})
 
 
 if __name__ == "__main__":

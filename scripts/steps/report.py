@@ -11,16 +11,14 @@ import _path  # noqa: F401
 from common.files import UserError, atomic_write, read_json
 from common.job import job
 from present.facts import Results, facts
-from present.format import VERDICTS
+from present.format import VERDICTS, Say
 from present.templates import render
 from present.typeset import MOST_PAGES, SCREEN, ReportSize, fitted_pdf
-from present.values import BASE, BASE_ITSELF, is_point, is_prompted, read_table, trained
+from present.values import ALL, BASE, is_point, is_prompted, read_table, trained
 from tasks.records import SPIDER_COLUMNS, read_records
 
 # The tables that the report tells of.
 TABLES = ("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost")
-# What stands in place of a verdict where nothing is compared.
-NO_VERDICT = ("", BASE_ITSELF)
 
 
 def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -42,7 +40,7 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
     results = read_results(outputs, inputs, settings)
     check_prompts(results)
     check_verdicts(results.tables)
-    values, language = facts(results), settings["language"]
+    values, language = facts(results, Say(settings["language"])), settings["language"]
 
     def page(size: ReportSize) -> str:
         return render(f"report.{language}.md.j2", language, values | {"size": size})
@@ -60,20 +58,22 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
 def read_results(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Results:
     """Read what the report is made of; see `report`."""
     read = {name: read_table(inputs[name]) for name in TABLES}
-    points = read["regression"][is_point(read["regression"])]
+    points, accuracy = read["regression"][is_point(read["regression"])], read["execution_accuracy"]
     tables = {name: trained(frame) for name, frame in read.items()}
-    tables["points"] = points[(points["category"] == "aggregate") & ~is_prompted(points)]
+    tables["points"] = points[(points["category"] == ALL) & ~is_prompted(points)]
     tables["prompted"] = points[is_prompted(points)]
     if inputs.get("recommendation"):
         tables["recommendation"] = read_table(inputs["recommendation"])
     if inputs.get("harness"):
         tables["harness"] = trained(read_table(inputs["harness"]))
+    # How many examples are in the base's own prompts, which a study says where it evaluates others.
+    own = accuracy.loc[accuracy["variant"] == BASE, "shots"].dropna() if "shots" in accuracy else ()
     here = Path(outputs["report"]).parent
     manifests = ("spider", "mmlu_source", "splits", "suite", "replay", "replay_source")
     return Results(
         settings=settings,
         tables=tables,
-        shots=own_shots(read["execution_accuracy"]),
+        shots=int(own.iloc[0]) if len(own) else None,
         figures={Path(path).stem: os.path.relpath(Path(path).with_suffix(".svg"), here) for path in inputs["figures"]},
         records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in inputs["records"]},
         manifests={name: read_json(inputs[name]) for name in manifests if inputs.get(name)},
@@ -91,12 +91,6 @@ def read_results(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], s
 def run_of(path: str | Path) -> tuple[str, str]:
     """Return (model, variant) of a file in …/<model>/<variant>/."""
     return Path(path).parts[-3], Path(path).parts[-2]
-
-
-def own_shots(accuracy: pd.DataFrame) -> int | None:
-    """Return how many examples are in the base's own prompts, which a study has said where it evaluates others."""
-    found = accuracy.loc[accuracy["variant"] == BASE, "shots"].dropna() if "shots" in accuracy else ()
-    return int(found.iloc[0]) if len(found) else None
 
 
 def check_prompts(results: Results) -> None:
@@ -119,19 +113,18 @@ def check_prompts(results: Results) -> None:
 
 
 def check_verdicts(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Check that the tables hold verdicts that the report has words for.
+    """Check that the tables hold verdicts that the report has words for, or none where nothing is compared.
 
     Raises:
         UserError: they hold another one.
     """
     for name, frame in tables.items():
         file = "regression" if name in ("points", "prompted") else name
-        for verdict in frame.get("verdict", ()):
-            if verdict not in (*VERDICTS, *NO_VERDICT):
-                raise UserError(
-                    f"tables/{file}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
-                    "Run `snakemake -R tables`."
-                )
+        for verdict in set(frame.get("verdict", ())) - {*VERDICTS, ""}:
+            raise UserError(
+                f"tables/{file}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
+                "Run `snakemake -R tables`."
+            )
 
 
 if __name__ == "__main__":

@@ -184,7 +184,11 @@ def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
     else:
         assert page.count(none) >= 2
         assert Say(language).verdict("better") not in part(page, "change", language)
-    table = [line for line in page.splitlines() if line.startswith("| `") and "Execution accuracy" in line]
+    table = [
+        line
+        for line in page.splitlines()
+        if line.startswith("| `") and Say(language).measure("execution_accuracy") in line
+    ]
     assert len(table) >= adapters * len(models)
 
 
@@ -415,7 +419,7 @@ def test_other_tasks_have_a_sentence_for_each_verdict(tmp_path, language):
     lines = [line for line in own.splitlines() if line.startswith("| `lr")]
     assert len(lines) == 6
     row = table.loc[adapters[0], "t0", "acc"]
-    first = next(line for line in lines if "`t0`" in line and adapters[0] in line)
+    first = next(line for line in lines if "| t0, acc" in line and adapters[0] in line)
     assert f"{say.number(50)} → {say.number(95)}" in first
     assert first.split("|")[3].strip() == "40"
     assert say.p(row["p_holm"]).replace("<", "\\<") in first

@@ -22,7 +22,8 @@ def page_of(folder, language="en", **arguments):
     write_tables(outputs=paths, language=language, **arguments)
     costs(folder, arguments["runs"])
     csv = {name: paths[name] for name in TABLES} | {"cost": folder / "cost.csv"}
-    tables_page(csv, folder / "tables.html", arguments["study"], language=language)
+    settings = {"study": arguments["study"], "language": language, "known_defects": [], "accept_defect": []}
+    tables_page(csv, folder / "tables.html", settings)
     return (folder / "tables.html").read_text(encoding="utf-8")
 
 
@@ -57,7 +58,8 @@ def test_names_cannot_break_the_page(tmp_path):
     defects = {"known_defects": ["<u>it</u> never saw"], "accept_defect": ["<s>x</s>"]}
     page_of(tmp_path, **arguments | {"study": "<script>alert(1)</script>"})
     csv = {name: tmp_path / f"{name}.csv" for name in (*TABLES, "cost")}
-    tables_page(csv, tmp_path / "tables.html", "<script>alert(1)</script>", **defects)
+    settings = {"study": "<script>alert(1)</script>", "language": "en", **defects}
+    tables_page(csv, tmp_path / "tables.html", settings)
     page = (tmp_path / "tables.html").read_text(encoding="utf-8")
     assert not re.search(r"<(script|b|i|u|s)\b", page)
     assert "&lt;b&gt;x&lt;/b&gt;" in page

@@ -281,7 +281,8 @@ def test_the_page_of_tables_begins_with_it(tmp_path):
     pages = []
     for more in ({}, {"recommendation": tmp_path / "recommendation.csv"}):
         recommended(tmp_path, made, max_loss_pp=0)  # so small a cap that it is the base
-        tables_page(csv | more, tmp_path / "tables.html", "test")
+        settings = {"study": "test", "language": "en", "known_defects": [], "accept_defect": []}
+        tables_page(csv | more, tmp_path / "tables.html", settings)
         pages.append((tmp_path / "tables.html").read_text(encoding="utf-8"))
     assert "section id=recommendation" not in pages[0]
     assert pages[1].index("section id=recommendation") < pages[1].index("section id=regression")
