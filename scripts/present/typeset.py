@@ -7,7 +7,7 @@ the page sees, say what belongs together and how it is set: `abstract`, `pipelin
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,19 +78,16 @@ def fitted_pdf(page: Callable[[ReportSize], str], folder: Path, language: str) -
 
 def to_pdf(markdown: str, folder: Path, language: str, highest: int = 225) -> tuple[bytes, int]:
     """Typeset a page of Markdown whose figures are at most `highest` mm high; see `fitted_pdf`."""
-    data = {"language": language, "region": REGIONS[language], "highest": highest}
-    data["body"] = [_placed(block, folder) for block in read_blocks(markdown)]
+    body = read_blocks(markdown)
+    for block in body:
+        if block["kind"] == "figure":
+            block["path"] = (folder / block["path"]).resolve().with_suffix(".pdf").as_posix()
+    data = {"language": language, "region": REGIONS[language], "highest": highest, "body": body}
     inputs = {"report": json.dumps(data)}
     compiler = typst.Compiler(FOLDER / "report.typ", root="/", ignore_system_fonts=True, sys_inputs=inputs)
     # The epoch: the date of a report is that of its results, and equal results make equal files.
     pdf = compiler.compile(format="pdf", timestamp=0)
     return pdf, json.loads(compiler.query("<pages>", field="value", one=True))
-
-
-def _placed(block: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    if block["kind"] != "figure":
-        return block
-    return {**block, "path": (folder / block["path"]).resolve().with_suffix(".pdf").as_posix()}
 
 
 def read_blocks(markdown: str) -> list[dict[str, Any]]:

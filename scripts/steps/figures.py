@@ -10,21 +10,14 @@ from common.files import UserError, atomic_write, read_json
 from common.job import job
 from present import figures_results, figures_training
 from present.format import Say
-from present.plots import Results, save
+from present.plots import Results, runs_of, save
 from present.values import ALL, RECOMMENDED, read_table, trained
 
-DRAW = {
-    "tradeoff": figures_results.tradeoff,
-    "differences": figures_results.differences,
-    "hardness": figures_results.hardness,
-    "databases": figures_results.databases,
-    "error_flow": figures_results.error_flow,
-    "loss": figures_training.loss,
-    "seeds": figures_training.seeds,
-    "strength": figures_training.strength,
-    "trajectory": figures_training.trajectory,
-    "shots": figures_training.shots,
-}
+# The function that draws a figure has its name.
+DRAW = vars(figures_results) | vars(figures_training)
+# What `Results` calls an accuracy, or a difference from the base, and the ends of its interval.
+ACCURACY = {"accuracy_pct": "x", "ci_low": "low", "ci_high": "high"}
+DIFFERENCE = {"difference_pp": "x", "ci_low_pp": "low", "ci_high_pp": "high"}
 
 
 def figures(
@@ -39,7 +32,7 @@ def figures(
         train: reports of `train`, in …/<model>/<variant>/.
         tables: CSV files of `tables` by name: execution_accuracy, mmlu, regression, databases, confusion, seeds; and
             recommendation, of a study that has it.
-        outputs: paths named <figure>_svg and <figure>_pdf for each figure of `DRAW` that is to be drawn.
+        outputs: paths named <figure>_svg and <figure>_pdf for each figure that is to be drawn.
         language: en or pt.
 
     Raises:
@@ -59,24 +52,24 @@ def read_results(train: Sequence[str | Path], tables: Mapping[str, str | Path]) 
     Raises:
         UserError: the tables are not about the same runs.
     """
-    best: frozenset[tuple[str, str]] = frozenset()
-    if tables.get("recommendation"):
-        found = read_table(tables["recommendation"])
-        found = found[found["choice"] == RECOMMENDED]
-        best = frozenset(zip(found["model"], found["variant"], strict=True))
-    names = {"execution_accuracy": "accuracy", "regression": "comparisons"}
-    names |= {name: name for name in ("databases", "confusion")}
+    read = {name: read_table(path) for name, path in tables.items() if path}
+    chosen = pd.DataFrame({"model": [], "variant": []})
+    if "recommendation" in read:
+        chosen = read["recommendation"][read["recommendation"]["choice"] == RECOMMENDED]
     return Results(
         points=read_points(tables["execution_accuracy"], tables["mmlu"]),
-        **{attribute: trained(read_table(tables[name])) for name, attribute in names.items()},
-        seeds=read_table(tables["seeds"]),
+        accuracy=trained(read["execution_accuracy"]).rename(columns=ACCURACY),
+        comparisons=trained(read["regression"]).rename(columns=DIFFERENCE),
+        databases=trained(read["databases"]).rename(columns=ACCURACY),
+        confusion=trained(read["confusion"]),
+        seeds=read["seeds"],
         reports=[(*Path(path).parts[-3:-1], read_json(path)) for path in train],
-        best=best,
+        best=frozenset(runs_of(chosen)),
     )
 
 
 def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFrame:
-    """Return both accuracies of each run, the `points` of `Results`.
+    """Read both accuracies of each run, the `points` of `Results`.
 
     Raises:
         UserError: a run is in one of the tables only.
