@@ -62,7 +62,7 @@ from llm.training import Plan, train
 from prepare_mmlu import prepare_mmlu
 from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
-from render_spider import Settings, render_spider
+from render_spider import render_spider
 from studies import memory_gb
 from study import read
 from tasks import mmlu as mmlu_task
@@ -257,7 +257,7 @@ def prepare(
             "manifest": folder / "manifest.json",
             "record": record,
         }
-        render_spider(inputs, split, prompts / f"{split}.jsonl", Settings(**slice_))
+        render_spider(inputs, split, prompts / f"{split}.jsonl", slice_)
     render_mmlu(asked, record, prompts / "mmlu.jsonl", **settings["render_mmlu"])
     audited = {"prompts": prompts / "train.jsonl", "record": record}
     audited |= {name: folder / f"{name}.jsonl" for name in ("train", "shots", "dev")}

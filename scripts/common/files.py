@@ -89,3 +89,9 @@ def sha256_file(path: str | Path) -> str:
 def sha256_json(value: Any) -> str:
     """Return the SHA-256 of a plain value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def described(folder: str | Path, names: Iterable[str]) -> dict[str, dict]:
+    """Size in bytes and SHA-256 of each of the files of a folder, by its name."""
+    folder = Path(folder)
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in names}

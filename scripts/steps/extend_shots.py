@@ -18,9 +18,7 @@ def extend_shots(inputs: Mapping[str, str | Path], number: int, seed: int, outpu
 
     Args:
         inputs: `shots` and `train`, JSON-lines files of `prepare_spider`, and `tables`, Spider's tables.json.
-        number: how many examples.
         seed: spider.seed.
-        output: the file to write.
 
     Raises:
         UserError: the training rows are on too few databases.
@@ -32,9 +30,5 @@ def extend_shots(inputs: Mapping[str, str | Path], number: int, seed: int, outpu
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        extend_shots(
-            snakemake.input,
-            number=int(snakemake.wildcards.shots),
-            output=snakemake.output.shots,
-            **snakemake.params.settings,
-        )
+        number = int(snakemake.wildcards.shots)
+        extend_shots(snakemake.input, number, output=snakemake.output.shots, **snakemake.params.settings)

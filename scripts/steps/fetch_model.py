@@ -1,14 +1,13 @@
 """Fetch a model: a hub repository at a pinned commit, or a local folder, checked before any job loads it."""
 
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 
 from tqdm import tqdm
 
 import _path  # noqa: F401
 from common.download import hub_snapshot
-from common.files import UserError, read_json, sha256_file, sha256_json, write_json
+from common.files import UserError, described, read_json, sha256_json, write_json
 from common.job import job
 
 # What transformers loads: weights as safetensors, configuration, tokenizer. Pickled weights (*.bin, *.pth) run code.
@@ -21,7 +20,6 @@ def fetch_model(name: str, source: str, revision: str | None, record: str | Path
     """Get the model if it is on the hub, check it, and write what it is to `record` (JSON).
 
     Args:
-        name: what the study calls the model.
         source: local folder, or hub repository `owner/name`.
         revision: commit of the hub repository (40 hexadecimal digits); None for a local folder.
         record: name, source, revision, resolved commit (null for a folder), path to load from, size and SHA-256 of
@@ -47,28 +45,17 @@ def fetch_model(name: str, source: str, revision: str | None, record: str | Path
         )
     files = model_files(path)
     check_model(source, path, files)
-    sizes_and_hashes = {
-        file: {"bytes": (path / file).stat().st_size, "sha256": sha256_file(path / file)}
-        for file in tqdm(files, desc="sha256", mininterval=1)
-    }
-    write_json(
-        record,
-        {
-            "name": name,
-            "source": source,
-            "revision": revision,
-            "commit": commit,
-            "path": str(path),
-            "files": sizes_and_hashes,
-            "sha256": sha256_json(sizes_and_hashes),
-        },
-    )
+    found = described(path, tqdm(files, desc="sha256", mininterval=1))
+    facts = {"name": name, "source": source, "revision": revision, "commit": commit, "path": str(path)}
+    write_json(record, facts | {"files": found, "sha256": sha256_json(found)})
 
 
 def model_files(folder: Path) -> list[str]:
     """Return the sorted names of the files in `folder` that loading the model may read."""
+    from huggingface_hub.utils import filter_repo_objects  # half a second
+
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return [n for n in names if any(fnmatch(n, p) for p in WANTED) and not any(fnmatch(n, p) for p in UNWANTED)]
+    return list(filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED))
 
 
 def check_model(source: str, folder: Path, files: list[str]) -> None:

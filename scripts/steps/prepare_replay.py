@@ -16,43 +16,26 @@ def prepare_replay(
 ) -> None:
     """Write the drawn rows (JSON lines, in the order in which trainings take them) and their manifest.
 
-    Args:
-        rows: JSON lines of `fetch_replay`.
-        mmlu: folder that `fetch_mmlu` wrote.
-        settings: `questions` and `seed`, as of `tasks.replay.draw`.
-        drawn, manifest: output paths.
-
-    Raises:
-        UserError: no row is left.
+    `rows` is a file of `fetch_replay`, `mmlu` a folder of `fetch_mmlu`; `settings` are `questions` and `seed`, as of
+    `tasks.replay.draw`, where errors are told too.
     """
     pool = read_jsonl(rows)
-    found = replay.draw(pool, mmlu, **settings)
-    write_jsonl(drawn, found.rows)
+    chosen, left_out = replay.draw(pool, mmlu, **settings)
+    write_jsonl(drawn, chosen)
     inputs = {"rows": rows, "dev": Path(mmlu) / "dev.csv", "test": Path(mmlu) / "test.csv"}
-    write_json(
-        manifest,
-        {
-            "settings": dict(settings),
-            "inputs": {name: sha256_file(path) for name, path in inputs.items()},
-            "found": len(pool),
-            "rows": len(found.rows),
-            "by_kind": dict(sorted(Counter(row["kind"] for row in found.rows).items())),
-            # Of the rows up to the last one drawn.
-            "of_mmlu_dropped": found.dropped,
-            "repeated_dropped": found.repeated,
-            "checked_against": found.checked_against,
-            "sha256": sha256_file(drawn),
-            "ids_sha256": sha256_json([row["id"] for row in found.rows]),
-        },
-    )
+    facts = {
+        "settings": dict(settings),
+        "inputs": {name: sha256_file(path) for name, path in inputs.items()},
+        "found": len(pool),
+        "rows": len(chosen),
+        "by_kind": Counter(row["kind"] for row in chosen),
+        "sha256": sha256_file(drawn),
+        "ids_sha256": sha256_json([row["id"] for row in chosen]),
+    }
+    write_json(manifest, facts | left_out)
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        prepare_replay(
-            snakemake.input.rows,
-            Path(snakemake.input.test).parent,
-            snakemake.params.settings,
-            snakemake.output.rows,
-            snakemake.output.manifest,
-        )
+        mmlu, settings = Path(snakemake.input.test).parent, snakemake.params.settings
+        prepare_replay(snakemake.input.rows, mmlu, settings, snakemake.output.rows, snakemake.output.manifest)

@@ -15,17 +15,10 @@ from tasks.choice import user_turn
 def render_mmlu(
     questions: str | Path, record: str | Path, prompts: str | Path, system: str, max_new_tokens: int
 ) -> None:
-    """Render the prompts of an MMLU suite, and write their report beside them.
-
-    Args:
-        questions: JSON-lines file of `prepare_mmlu`, few-shot examples included.
-        record: the model record.
-        prompts: the file to write.
-        system: system text.
-        max_new_tokens: tokens that must fit behind each prompt.
+    """Render the questions of `prepare_mmlu` for the model of `record`, and write their report beside them.
 
     Raises:
-        UserError: a prompt does not fit the model's context, or a template that cannot be used.
+        UserError: a prompt and `max_new_tokens` behind it do not fit the context, or a template that cannot be used.
     """
     chat = load_chat(read_json(record))
     remedy = "Use fewer mmlu.shots or a smaller inference.mmlu_max_new_tokens, or a model with a longer context."
@@ -39,6 +32,5 @@ def render_mmlu(
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        render_mmlu(
-            snakemake.input.questions, snakemake.input.record, snakemake.output.prompts, **snakemake.params.settings
-        )
+        inputs = snakemake.input
+        render_mmlu(inputs.questions, inputs.record, snakemake.output.prompts, **snakemake.params.settings)

@@ -24,7 +24,6 @@ def render_replay(rows: str | Path, record: str | Path, prompts: str | Path, sys
     Args:
         rows: JSON lines of `prepare_replay`.
         record: the model record.
-        prompts: the file to write.
         system: the system text of multiple-choice prompts.
         max_length: training.max_length; a row of more tokens is left out.
 
@@ -57,6 +56,5 @@ def render_replay(rows: str | Path, record: str | Path, prompts: str | Path, sys
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        render_replay(
-            snakemake.input.rows, snakemake.input.record, snakemake.output.prompts, **snakemake.params.settings
-        )
+        inputs = snakemake.input
+        render_replay(inputs.rows, inputs.record, snakemake.output.prompts, **snakemake.params.settings)

@@ -15,7 +15,6 @@ def score_mmlu(answers: str | Path, questions: str | Path, records: str | Path) 
     Args:
         answers: JSON lines with id, logprobs (of A to D), prediction and generated.
         questions: JSON lines with id, subject, category and answer.
-        records: CSV to write; see `tasks.records`.
 
     Raises:
         UserError: ids are unknown or come twice, or a prediction is no letter.
@@ -33,9 +32,4 @@ def score_mmlu(answers: str | Path, questions: str | Path, records: str | Path) 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        score_mmlu(
-            answers=snakemake.input.answers,
-            questions=snakemake.input.questions,
-            records=snakemake.output.records,
-            **snakemake.params.settings,
-        )
+        score_mmlu(snakemake.input.answers, snakemake.input.questions, snakemake.output.records)

@@ -15,6 +15,11 @@ from common.files import UserError
 LETTERS = "ABCD"
 # Rows of each subject: index, question, choices and answer.
 Table = Mapping[str, Sequence[dict]]
+# Of a question among its own examples, without and with fixed ones.
+REMEDIES = (
+    "The test and dev data overlap; fetch them again, or leave out the subject.",
+    "Choose other mmlu.fixed_shots, or fewer questions.",
+)
 
 # A capital A to D that stands alone: the article in "A good question" is followed by a word, a choice is not.
 _LETTER = re.compile(
@@ -27,59 +32,46 @@ _LETTER = re.compile(
 def draw(options: Mapping[str, Any], dev: Table, test: Table) -> list[dict]:
     """Draw the questions of a study, the same on every run.
 
+    A category's questions are shared equally by its subjects, the first ones taking what is left over. Each subject
+    gives the first of its test questions after a shuffle with the seed, made anew for each.
+
     Args:
-        options: `categories`: subjects of each category.
-            `questions_per_category`: shared equally by the category's subjects, the first ones taking what is left
-            over; each gives the first of its test questions after a shuffle with `seed`, made anew for each subject.
-            None: all questions, shuffled alike.
-            `shots`: few-shot examples a question.
-            `shots_from`: "own_dev", the first rows of the subject's own dev file, as the benchmark has it;
-            "first_subject", those of the alphabetically first subject of the study for all (a defect of DeepEval's
-            benchmark); or "fixed", the same `fixed_shots` for all (see `named_shots`).
+        options: of the section mmlu (`study.schema.Mmlu`), but where the data come from.
         dev, test: all rows of the data.
 
     Raises:
         UserError: an unknown subject, one named twice, too few questions or examples, an example that is not there or
             has another answer, or a question among its examples.
     """
-    categories, per_category = options["categories"], options["questions_per_category"]
+    per_category = options["questions_per_category"]
     shown = _shown(options, dev, test)
     rows = []
-    for category, subjects in categories.items():
+    for category, subjects in options["categories"].items():
         for position, subject in enumerate(subjects):
-            number = len(test[subject])
+            order = list(test[subject])
+            number = len(order)
             if per_category is not None:
                 number = per_category // len(subjects) + (position < per_category % len(subjects))
-            if len(test[subject]) < number:
+            if len(order) < number:
                 raise UserError(
-                    f"mmlu, questions_per_category: {subject} has {len(test[subject])} test questions, expected "
+                    f"mmlu, questions_per_category: {subject} has {len(order)} test questions, expected "
                     f"{number} ({per_category} in {category}). Use fewer questions, or more subjects."
                 )
-            order = list(test[subject])
             random.Random(options["seed"]).shuffle(order)
             for row in order[:number]:
-                _check_apart(subject, row, shown[subject], options["shots_from"])
-                rows.append(
-                    {
-                        "id": f"{subject}-{row['index']:05d}",
-                        "subject": subject,
-                        "category": category,
-                        "question": row["question"],
-                        "choices": row["choices"],
-                        "answer": row["answer"],
-                        "shots": shown[subject],
-                    }
-                )
+                if any(all(row[key] == shot[key] for key in ("question", "choices")) for shot in shown[subject]):
+                    raise UserError(
+                        f"{subject}, test row {row['index']}: is one of the {options['shots']} examples of its own "
+                        f"prompt. {REMEDIES[options['shots_from'] == 'fixed']}"
+                    )
+                name = {"id": f"{subject}-{row['index']:05d}", "subject": subject, "category": category}
+                rows.append(name | _plain(row) | {"shots": shown[subject]})
     return rows
 
 
 def _shown(options: Mapping[str, Any], dev: Table, test: Table) -> dict[str, list[dict]]:
     """Choose the few-shot examples of each subject that is named."""
-    shots, source, fixed = options["shots"], options["shots_from"], options["fixed_shots"]
-    if source not in ("own_dev", "first_subject", "fixed"):
-        raise UserError(f"mmlu.shots_from: found {source!r}, expected own_dev, first_subject or fixed.")
-    if fixed and source != "fixed":
-        raise UserError(f"mmlu.fixed_shots: found {len(fixed)} examples, expected none with shots_from: {source}.")
+    shots, source = options["shots"], options["shots_from"]
     named = [subject for subjects in options["categories"].values() for subject in subjects]
     unknown = [subject for subject in named if subject not in test]
     if len(unknown) == 1:
@@ -93,48 +85,26 @@ def _shown(options: Mapping[str, Any], dev: Table, test: Table) -> dict[str, lis
         if named.count(subject) > 1:
             raise UserError(f"mmlu, categories: {subject} is named twice. Name each subject once.")
     if source == "fixed":
-        return dict.fromkeys(named, _plain(named_shots(fixed, shots, {"dev": dev, "test": test})))
+        return dict.fromkeys(named, _fixed(options["fixed_shots"], {"dev": dev, "test": test}))
     shown = {}
     for subject in named:
         own = min(named) if source == "first_subject" else subject
         examples = dev.get(own, [])
         if len(examples) < shots:
             raise UserError(f"mmlu, shots: {own} has {len(examples)} dev rows, expected {shots}. Use fewer.")
-        shown[subject] = _plain(examples[:shots])
+        shown[subject] = [_plain(row) for row in examples[:shots]]
     return shown
 
 
-def _plain(rows: Iterable[dict]) -> list[dict]:
-    return [{key: row[key] for key in ("question", "choices", "answer")} for row in rows]
+def _plain(row: dict) -> dict:
+    return {key: row[key] for key in ("question", "choices", "answer")}
 
 
-def _check_apart(subject: str, row: dict, shots: Sequence[dict], source: str) -> None:
-    if any((row["question"], row["choices"]) == (shot["question"], shot["choices"]) for shot in shots):
-        remedy = (
-            "Choose other mmlu.fixed_shots, or fewer questions."
-            if source == "fixed"
-            else "The test and dev data overlap; fetch them again, or leave out the subject."
-        )
-        raise UserError(
-            f"{subject}, test row {row['index']}: is one of the {len(shots)} examples of its own prompt. {remedy}"
-        )
-
-
-def named_shots(wanted: Sequence[Mapping], number: int, tables: Mapping[str, Table]) -> list[dict]:
-    """Find the rows of `mmlu.fixed_shots`, in their order.
-
-    Each has `subject`, `split` (dev or test), `index` (row of that file, from 0) and, to be checked, `answer`.
-
-    Raises:
-        UserError: not `number` of them, one that is not in the data, named twice or has another answer than it says.
-    """
-    if len(wanted) != number:
-        raise UserError(f"mmlu.fixed_shots: found {len(wanted)} examples, expected {number}, the number in mmlu.shots.")
+def _fixed(wanted: Sequence[Mapping], tables: Mapping[str, Table]) -> list[dict]:
+    """Find the rows of `mmlu.fixed_shots`, in their order."""
     found: list[dict] = []
     for position, shot in enumerate(wanted):
         key, subject, split, index = f"mmlu.fixed_shots[{position}]", shot["subject"], shot["split"], shot["index"]
-        if split not in tables:
-            raise UserError(f"{key}.split: found {split!r}, expected dev or test.")
         if subject not in tables[split]:
             raise UserError(_unknown(subject, tables[split], f"{key}.subject"))
         row = next((row for row in tables[split][subject] if row["index"] == index), None)
@@ -149,12 +119,12 @@ def named_shots(wanted: Sequence[Mapping], number: int, tables: Mapping[str, Tab
                 "Choose another row, or correct the letter."
             )
         found.append(row)
-    return found
+    return [_plain(row) for row in found]
 
 
 def _unknown(subject: str, known: Table, key: str = "mmlu, categories") -> str:
-    near = [name for name in known if subject in name]
-    near += [name for name in difflib.get_close_matches(subject, known, n=3, cutoff=0.5) if name not in near]
+    close = difflib.get_close_matches(subject, known, n=3, cutoff=0.5)
+    near = list(dict.fromkeys([*(name for name in known if subject in name), *close]))
     message = f"{key}: there is no subject {subject!r} in the data."
     if near:
         message += f" Near names: {', '.join(near)}."
@@ -164,19 +134,34 @@ def _unknown(subject: str, known: Table, key: str = "mmlu, categories") -> str:
 
 
 def user_turn(subject: str, shots: Sequence[Mapping], question: str, choices: Sequence[str]) -> str:
-    """Write the user's turn, ending at `Answer:`, in the words of MMLU (Hendrycks et al. 2021, arXiv:2009.03300).
-
-    Each of the few-shot examples has `question`, `choices` (4 texts) and `answer` (a letter A to D).
-    """
-    blocks = [f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}."]
-    for shot in shots:
-        blocks.append(f"{_lines(shot['question'], shot['choices'])} {shot['answer']}")
-    return "\n\n".join([*blocks, _lines(question, choices)])
+    """Write the user's turn, ending at `Answer:`, in the words of MMLU (Hendrycks et al. 2021, arXiv:2009.03300)."""
+    head = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}."
+    examples = (f"{_lines(shot['question'], shot['choices'])} {shot['answer']}" for shot in shots)
+    return "\n\n".join([head, *examples, _lines(question, choices)])
 
 
 def _lines(question: str, choices: Sequence[str]) -> str:
     options = (f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=True))
     return "\n".join([question.strip(), *options, "Answer:"])
+
+
+def fault(row: Mapping[str, Any]) -> str | None:
+    """Say what of a row of data is no question with four choices and the letter of the right one; None if all is."""
+    choices = row["choices"]
+    if not isinstance(choices, list) or len(choices) != len(LETTERS):
+        return f"choices are {choices!r}, expected {len(LETTERS)}"
+    texts = {"question": row["question"], **dict(zip(LETTERS, choices, strict=True))}
+    return not_text(texts) or (
+        None if row["answer"] in tuple(LETTERS) else f"answer is {row['answer']!r}, expected A to D"
+    )
+
+
+def not_text(cells: Mapping[str, Any]) -> str | None:
+    """Say which of the cells, by their names, is the first that is no text, or a blank one."""
+    for name, cell in cells.items():
+        if not isinstance(cell, str) or not cell.strip():
+            return f"{name} is {cell!r}, expected a text"
+    return None
 
 
 def score(asked: Iterable[tuple[Mapping, Mapping | None]]) -> Iterator[dict]:

@@ -2,14 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.download import CACHE, find_root, hub_snapshot, opened
-from common.files import UserError, atomic_write, sha256_file, write_json
-from tasks.choice import LETTERS, draw
+from common.download import find_root, hub_snapshot, opened
+from common.files import UserError, atomic_write, described, write_json
+from tasks.choice import LETTERS, draw, fault
 
 SPLITS = ("dev", "test")
 COLUMNS = ("subject", "index", "question", *LETTERS, "answer")
@@ -45,36 +46,26 @@ OFFICIAL = {
 CATEGORY = {subject: category for category, subjects in OFFICIAL.items() for subject in subjects.split()}
 
 
-def fetch(options: Mapping[str, Any], folder: str | Path, cache_dir: str | Path = CACHE) -> None:
+def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
     """Write dev.csv, test.csv (columns `COLUMNS`; index counts the subject's rows from 0) and manifest.json.
 
     Args:
-        options: `source`: http(s) URL, `gdrive:<id>`, or local archive or folder, with CSV files as the authors
-            release them (`{dev,test}/<subject>_{dev,test}.csv`) or parquet files as the hub has them
-            (`<subject>/{dev,test}-*.parquet`); or `hub:<owner>/<name>`.
-            `revision`: commit of the hub repository; None for any other source.
-            `sha256`: of the archive, or None.
-            `subjects`: expected number of subjects.
+        options: `source`, `revision`, `sha256` and `subjects` of the section mmlu (`study.schema.Mmlu`). The files are
+            CSV as the authors release them (`{dev,test}/<subject>_{dev,test}.csv`), or parquet as the hub has them
+            (`<subject>/{dev,test}-*.parquet`).
         folder: nothing in it is replaced before all of the new data has been checked.
-        cache_dir: where downloads are kept.
 
     Raises:
         UserError: the source cannot be had, or a file or row of it is not as expected.
     """
-    source, revision, sha256, subjects = (options[key] for key in ("source", "revision", "sha256", "subjects"))
-    out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    if source.startswith(HUB) and sha256:
-        raise UserError(f"mmlu, sha256: {source} has no archive; its commit pins it. Set sha256 to null.")
-    if revision and not source.startswith(HUB):
-        raise UserError(f"mmlu, revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
-    allow, ignore = [f"*/{split}-*.parquet" for split in SPLITS], [f"{name}/*" for name in NO_SUBJECT]
-    with _data(options, (allow, ignore), out / "unpacked", cache_dir) as (found, archive_sha256):
-        tables = read_folder(found, source)
+    source, out = options["source"], Path(folder)
+    patterns = [f"*/{split}-*.parquet" for split in SPLITS], [f"{name}/*" for name in NO_SUBJECT]
+    with _data(options, patterns, out / "unpacked") as (found, archive_sha256):
+        tables = _read_folder(found, source)
     names = sorted(tables["test"])
-    if len(names) != subjects:
+    if len(names) != options["subjects"]:
         raise UserError(
-            f"{source}: found {len(names)} subjects, expected {subjects} (config: mmlu, subjects). "
+            f"{source}: found {len(names)} subjects, expected {options['subjects']} (config: mmlu, subjects). "
             "Use the whole data, or correct the number if this is other data."
         )
     for split in SPLITS:
@@ -82,33 +73,33 @@ def fetch(options: Mapping[str, Any], folder: str | Path, cache_dir: str | Path 
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
             for subject in names:
-                writer.writerows([subject, index, *row] for index, row in enumerate(tables[split][subject]))
-    files = {f"{split}.csv": out / f"{split}.csv" for split in SPLITS}
+                for index, row in enumerate(tables[split][subject]):
+                    writer.writerow([subject, index, row["question"], *row["choices"], row["answer"]])
     manifest = {
         "source": source,
-        "revision": revision,
+        "revision": options["revision"],
         "archive_sha256": archive_sha256,
         "subjects": {name: {split: len(tables[split][name]) for split in SPLITS} for name in names},
         "counts": {split: sum(map(len, tables[split].values())) for split in SPLITS},
-        "files": {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()},
+        "files": described(out, [f"{split}.csv" for split in SPLITS]),
     }
     write_json(out / "manifest.json", manifest)
 
 
 @contextmanager
 def _data(
-    options: Mapping[str, Any], of_hub: tuple[list[str], list[str]], scratch: Path, cache_dir: str | Path
+    options: Mapping[str, Any], patterns: tuple[list[str], list[str]], scratch: Path
 ) -> Iterator[tuple[Path, str | None]]:
-    """Yield the folder with the tables of a source, and the SHA-256 of its archive; `of_hub`: allow, ignore."""
-    source = options["source"]
+    """Yield the folder of a source, and the SHA-256 of its archive; `patterns` name the hub's files to get, and not."""
+    source, revision, sha256 = (options[key] for key in ("source", "revision", "sha256"))
     if source.startswith(HUB):
-        yield hub_snapshot(source.removeprefix(HUB), options["revision"], "dataset", *of_hub), None
+        if sha256:
+            raise UserError(f"mmlu, sha256: {source} has no archive; its commit pins it. Set sha256 to null.")
+        yield hub_snapshot(source.removeprefix(HUB), revision, "dataset", *patterns), None
         return
-
-    def keep(name: str) -> bool:
-        return name.endswith((".csv", ".parquet"))
-
-    with opened(source, options["sha256"], scratch, keep, cache_dir) as found:
+    if revision:
+        raise UserError(f"mmlu, revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
+    with opened(source, sha256, scratch, lambda name: name.endswith((".csv", ".parquet"))) as found:
         yield found
 
 
@@ -124,31 +115,22 @@ def read_table(path: str | Path) -> dict[str, list[dict]]:
     """
     table: dict[str, list[dict]] = {}
     with Path(path).open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            table.setdefault(row["subject"], []).append(
-                {
-                    "index": int(row["index"]),
-                    "question": row["question"],
-                    "choices": [row[letter] for letter in LETTERS],
-                    "answer": row["answer"],
-                }
-            )
+        for subject, index, *cells in itertools.islice(csv.reader(stream), 1, None):
+            table.setdefault(subject, []).append({"index": int(index), **_question(cells)})
     return table
 
 
-def fetch_auxiliary(options: Mapping[str, Any], scratch: Path, cache_dir: str | Path = CACHE) -> list[tuple[str, list]]:
-    """Get MMLU's own training rows: pairs of an id (file and number) and question, 4 choices, answer letter.
+def fetch_auxiliary(options: Mapping[str, Any], scratch: Path) -> list[dict]:
+    """Get MMLU's own training rows: id (file and number), question, choices (4 texts) and answer.
 
-    Args:
-        options: `source`, `revision` and `sha256`, as of `fetch`.
-        scratch: folder to unpack an archive into; it is deleted at the end.
-        cache_dir: where downloads are kept.
+    `options` are `source`, `revision` and `sha256`, as of `fetch`. The folder `scratch` holds an unpacked archive while
+    it is read.
 
     Raises:
         UserError: the source cannot be had or has no such rows, or a row is not as expected.
     """
     source = options["source"]
-    with _data(options, ([AUXILIARY_FILES[1]], []), scratch, cache_dir) as (folder, _):
+    with _data(options, ([AUXILIARY_FILES[1]], []), scratch) as (folder, _):
         pattern = next((p for p in AUXILIARY_FILES if any(folder.rglob(p))), None)
         if pattern is None:
             raise UserError(
@@ -156,40 +138,42 @@ def fetch_auxiliary(options: Mapping[str, Any], scratch: Path, cache_dir: str | 
                 "copies of MMLU lack it: set mmlu.source to the release's archive or to hub:cais/mmlu, or "
                 "replay.source to a file."
             )
-        read = csv_rows if pattern.endswith(".csv") else parquet_rows
         return [
-            (f"{path.name.partition('.')[0]}-{number:05d}", cells)
+            {"id": f"{path.name.partition('.')[0]}-{number:05d}", **row}
             for path in sorted(find_root(folder, pattern, source).glob(pattern))
-            for number, cells in enumerate(read(path))
+            for number, row in enumerate(_rows(path))
         ]
 
 
-def read_folder(folder: Path, source: str) -> dict[str, dict[str, list[list[str]]]]:
-    """Read all subjects below `folder` as `tables[split][subject]`: rows of question, 4 choices, answer letter.
-
-    Raises:
-        UserError: there are no files of MMLU, a subject lacks a split, or a row is not as expected.
-    """
-    is_parquet = any(Path(folder).rglob("*.parquet"))
-    root = find_root(folder, "*/test-*.parquet" if is_parquet else "test/*_test.csv", source)
-    tables: dict[str, dict[str, list[list[str]]]] = {split: {} for split in SPLITS}
-    for split in SPLITS:
-        if is_parquet:
-            for path in sorted(root.glob(f"*/{split}-*.parquet")):
-                if path.parent.name not in NO_SUBJECT:
-                    tables[split].setdefault(path.parent.name, []).extend(parquet_rows(path))
-        else:
-            for path in sorted((root / split).glob(f"*_{split}.csv")):
-                if not path.name.startswith("."):
-                    tables[split][path.name.removesuffix(f"_{split}.csv")] = list(csv_rows(path))
+def _read_folder(folder: Path, source: str) -> dict[str, dict[str, list[dict]]]:
+    """Read all subjects below `folder` as `tables[split][subject]`: rows of question, choices and answer."""
+    is_parquet = any(folder.rglob("*.parquet"))
+    pattern = "*/{0}-*.parquet" if is_parquet else "{0}/*_{0}.csv"
+    root = find_root(folder, pattern.format("test"), source)
+    tables: dict[str, dict[str, list[dict]]] = {split: {} for split in SPLITS}
+    for split, table in tables.items():
+        for path in sorted(root.glob(pattern.format(split))):
+            subject = path.parent.name if is_parquet else path.stem.removesuffix(f"_{split}")
+            if subject not in NO_SUBJECT and not path.name.startswith("."):
+                table.setdefault(subject, []).extend(_rows(path))
     for subject in sorted(set(tables["dev"]) ^ set(tables["test"])):
         lacking = "dev" if subject in tables["test"] else "test"
         raise UserError(f"{source}: {subject} has no {lacking} file, which is needed. Get the data again.")
     return tables
 
 
-def csv_rows(path: Path) -> Iterator[list[str]]:
-    """Yield question, 4 choices and answer letter of each row of a CSV file."""
+def _rows(path: Path) -> Iterator[dict]:
+    """Yield question, choices and answer of each row of a file, checked."""
+    number = 0
+    for number, row in enumerate(_parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path), 1):
+        if found := fault(row):
+            raise _wrong(path, number, found)
+        yield row
+    if not number:
+        raise _wrong(path, None, "empty, expected one question a row")
+
+
+def _csv_rows(path: Path) -> Iterator[dict]:
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8")
@@ -198,46 +182,32 @@ def csv_rows(path: Path) -> Iterator[list[str]]:
         number = len(list(csv.reader(io.StringIO(before, newline=""))))
         found = f"not UTF-8 (byte {raw[error.start]:#04x})"
         raise _wrong(path, number, found, "Save the file as UTF-8, or get it again.") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 0
     try:
-        for number, row in enumerate(reader, 1):
-            if len(row) != 6:
-                found = f"found {len(row)} fields, expected 6 (question, four choices, answer letter)"
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1):
+            if len(cells) != 6:
+                found = f"found {len(cells)} fields, expected 6 (question, four choices, answer letter)"
                 raise _wrong(path, number, found)
-            yield _checked(path, number, row)
+            yield _question(cells)
     except csv.Error as error:
         raise _wrong(path, number + 1, f"not CSV ({error})") from None
-    if not number:
-        raise _wrong(path, None, "empty, expected one question a row")
 
 
-def parquet_rows(path: Path) -> Iterator[list[str]]:
-    """Yield question, 4 choices and answer letter of each row of a parquet file."""
+def _question(cells: Sequence[str]) -> dict:
+    return {"question": cells[0], "choices": list(cells[1:5]), "answer": cells[5]}
+
+
+def _parquet_rows(path: Path) -> Iterator[dict]:
     import pyarrow.parquet  # tenths of a second to import
 
     try:
         rows = pyarrow.parquet.read_table(path, columns=["question", "choices", "answer"]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise _wrong(path, None, f"cannot be read ({str(error).splitlines()[0]})") from None
-    if not rows:
-        raise _wrong(path, None, "empty, expected one question a row")
     for number, row in enumerate(rows, 1):
-        choices, answer = row["choices"], row["answer"]
-        if not isinstance(choices, list) or len(choices) != 4:
-            raise _wrong(path, number, f"choices are {choices!r}, expected 4")
-        if answer not in range(4):
-            raise _wrong(path, number, f"answer is {answer!r}, expected 0 to 3")
-        yield _checked(path, number, [row["question"], *choices, LETTERS[answer]])
-
-
-def _checked(path: Path, number: int, row: list[str]) -> list[str]:
-    for name, cell in zip(COLUMNS[2:], row, strict=True):
-        if not isinstance(cell, str) or not cell.strip():
-            raise _wrong(path, number, f"{name} is {cell!r}, expected a text")
-    if row[5] not in tuple(LETTERS):
-        raise _wrong(path, number, f"answer is {row[5]!r}, expected A to D")
-    return row
+        if row["answer"] not in range(4):
+            raise _wrong(path, number, f"answer is {row['answer']!r}, expected 0 to 3")
+        yield row | {"answer": LETTERS[row["answer"]]}
 
 
 def _wrong(path: Path, row: int | None, found: str, remedy: str = "Get the file again.") -> UserError:

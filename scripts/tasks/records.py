@@ -17,16 +17,16 @@ from custom_metrics.compare import SEMANTICS
 if TYPE_CHECKING:
     import pandas as pd
 
+CRITERIA = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS))
 SPIDER_COLUMNS = (
     "id", "db_id", "hardness", "question", "gold", "answer", "sql",
-    *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS),
-    "error_class", "gold_rows", "predicted_rows", "flags", "message",
+    *CRITERIA, "error_class", "gold_rows", "predicted_rows", "flags", "message",
 )  # fmt: skip
 MMLU_COLUMNS = (
     "id", "subject", "category", "answer", "prediction", "correct",
     "logprob_A", "logprob_B", "logprob_C", "logprob_D", "generated", "generated_letter", "correct_generated",
 )  # fmt: skip
-ZERO_ONE = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "correct", "correct_generated")
+ZERO_ONE = (*CRITERIA, "correct", "correct_generated")
 NUMBERS = ("gold_rows", "predicted_rows", "logprob_A", "logprob_B", "logprob_C", "logprob_D")
 
 _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -71,9 +71,7 @@ def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
         if column in ZERO_ONE:
             wrong = frame.loc[~frame[column].isin(["0", "1"]), "id"]
             if len(wrong):
-                raise UserError(
-                    f"{path}, {column} of {wrong.iloc[0]}: expected 0 or 1. Run the rule that wrote it again."
-                )
+                raise UserError(f"{path}, {column} of {wrong.iloc[0]}: expected 0 or 1. Run its rule again.")
             frame[column] = frame[column].astype(int)
         elif column in NUMBERS:
             frame[column] = pd.to_numeric(frame[column])
@@ -93,9 +91,10 @@ def by_id(rows: Iterable[Mapping], path: str | Path, known: Iterable[str] | None
     known = None if known is None else set(known)
     found = {}
     for number, row in enumerate(rows, 1):
-        if row["id"] in found:
-            raise UserError(f"{path}, line {number}: id {row['id']} comes twice, expected once. Run its rule again.")
+        wrong = "comes twice, expected once" if row["id"] in found else None
         if known is not None and row["id"] not in known:
-            raise UserError(f"{path}, line {number}: id {row['id']} is not among the questions. Run its rule again.")
+            wrong = "is not among the questions"
+        if wrong:
+            raise UserError(f"{path}, line {number}: id {row['id']} {wrong}. Run its rule again.")
         found[row["id"]] = row
     return found

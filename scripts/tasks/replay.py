@@ -8,48 +8,34 @@ import csv
 import json
 import random
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.download import CACHE
 from common.files import UserError, sha256_json
 from tasks import mmlu
-from tasks.choice import LETTERS
+from tasks.choice import LETTERS, fault, not_text
 
 CHOICE, INSTRUCTION = "multiple_choice", "instruction"
+KEYS = {"question", "choices", "answer"}
 
 
-def fetch(options: Mapping[str, Any], scratch: Path, cache_dir: str | Path = CACHE) -> list[dict]:
+def fetch(options: Mapping[str, Any], scratch: Path) -> list[dict]:
     """Get all rows of a source.
 
-    Args:
-        options: `source`: auxiliary_train, or a local CSV or JSONL file.
-            `mmlu`: `source`, `revision` and `sha256` of MMLU, for auxiliary_train; as for `tasks.mmlu.fetch`.
-        scratch: folder to unpack an archive into; it is deleted at the end.
-        cache_dir: where downloads are kept.
+    `options` are `source` of the section replay (`study.schema.Replay`) and, for auxiliary_train, `mmlu`: where MMLU
+    comes from, as for `tasks.mmlu.fetch_auxiliary`, which uses the folder `scratch`.
 
     Raises:
         UserError: the source cannot be had or has no such rows; a bad row, by its file and line.
     """
     if options["source"] != mmlu.AUXILIARY:
-        return read_file(Path(options["source"]))
-    found = mmlu.fetch_auxiliary(options["mmlu"], scratch, cache_dir)
-    return [_choice(name, "", cells[0], cells[1:5], cells[5]) for name, cells in found]
+        return _read_file(Path(options["source"]))
+    rows = mmlu.fetch_auxiliary(options["mmlu"], scratch)
+    return [{"id": row["id"], "kind": CHOICE, "subject": "", **row} for row in rows]
 
 
-def _choice(name: str, subject: str, question: str, choices: list[str], answer: str) -> dict:
-    kind = {"id": name, "kind": CHOICE, "subject": subject}
-    return kind | {"question": question, "choices": choices, "answer": answer}
-
-
-def read_file(path: Path) -> list[dict]:
-    """Read all rows of a local CSV or JSONL file.
-
-    Raises:
-        UserError: no such file, another format, no rows, or a bad row, by its line.
-    """
+def _read_file(path: Path) -> list[dict]:
     if not path.is_file():
         raise UserError(f"replay.source: {path} is no file. Write auxiliary_train, or the path of a CSV or JSONL file.")
     readers = {".csv": _csv_lines, ".jsonl": _json_lines}
@@ -66,96 +52,62 @@ def read_file(path: Path) -> list[dict]:
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        needed = {"question", *LETTERS, "answer"}
-        head = set(reader.fieldnames or ())
-        if not needed <= head <= needed | {"subject"}:
-            raise UserError(
-                f"{path}, line 1: found columns {', '.join(reader.fieldnames or ()) or '(none)'}, expected question, "
-                "A, B, C, D, answer and maybe subject. Write these as the file's first line."
-            )
+        reader = csv.reader(stream, strict=True)
         try:
-            for row in reader:
-                if None in row or None in row.values():
+            head = next(reader, [])
+            needed = {"question", *LETTERS, "answer"}
+            if not needed <= set(head) <= needed | {"subject"}:
+                raise UserError(
+                    f"{path}, line 1: found columns {', '.join(head) or '(none)'}, expected question, A, B, C, D, "
+                    "answer and maybe subject. Write these as the file's first line."
+                )
+            for cells in filter(None, reader):
+                if len(cells) != len(head):
                     raise UserError(
-                        f"{path}, line {reader.line_num}: found {_fields(row)} fields, expected {len(head)}. Put texts "
+                        f"{path}, line {reader.line_num}: found {len(cells)} fields, expected {len(head)}. Put texts "
                         'that hold a comma into "quotes".'
                     )
+                row = dict(zip(head, cells, strict=True))
                 choices = [row.pop(letter) for letter in LETTERS]
                 yield reader.line_num, row | {"choices": choices}
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num + 1}: not CSV ({error}). Mend the line.") from None
 
 
-def _fields(row: dict) -> int:
-    return sum(len(cell) if isinstance(cell, list) else cell is not None for cell in row.values())
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
             try:
-                row = json.loads(line)
+                if line.strip():
+                    yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number}: not valid JSON ({error}). Mend the line.") from None
-            yield number, row
 
 
 def _checked(path: Path, number: int, row: Any) -> dict:
     """Bring a row of a local file into the form of this module."""
-
-    def wrong(found: str, remedy: str) -> UserError:
-        return UserError(f"{path}, line {number}: {found}. {remedy}")
-
-    def need_text(key: str, cell: Any) -> None:
-        if not isinstance(cell, str) or not cell.strip():
-            raise wrong(f"{key} is {cell!r}, expected a text", "Write one, or remove the line.")
-
-    name = f"{path.stem}-{number:05d}"
+    name = {"id": f"{path.stem}-{number:05d}"}
     keys = set(row) if isinstance(row, dict) else set()
     if keys == {"prompt", "completion"}:
-        for key in ("prompt", "completion"):
-            need_text(key, row[key])
-        return {"id": name, "kind": INSTRUCTION, "prompt": row["prompt"], "completion": row["completion"].strip()}
-    if not {"question", "choices", "answer"} <= keys <= {"question", "choices", "answer", "subject"}:
-        raise wrong(
+        wrong = not_text({key: row[key] for key in ("prompt", "completion")})
+    elif KEYS <= keys <= KEYS | {"subject"}:
+        wrong = fault(row)
+        if not isinstance(row.get("subject") or "", str):
+            wrong = f"subject is {row['subject']!r}, expected a text, or none"
+    else:
+        wrong = (
             f"found keys {', '.join(sorted(keys)) or '(none)'}, expected prompt and completion, or question, choices, "
-            "answer and maybe subject",
-            "Rename or remove the others.",
+            "answer and maybe subject"
         )
-    choices = row["choices"]
-    if not isinstance(choices, list) or len(choices) != len(LETTERS):
-        raise wrong(
-            f"choices are {choices!r}, expected a list of 4", "Rows of other numbers cannot be used: remove it."
-        )
-    for key, cell in [("question", row["question"]), *zip(LETTERS, choices, strict=True)]:
-        need_text(key, cell)
-    if row["answer"] not in tuple(LETTERS):
-        raise wrong(f"answer is {row['answer']!r}, expected A, B, C or D", "Write the letter of the right choice.")
-    subject = row.get("subject") or ""
-    if not isinstance(subject, str):
-        raise wrong(f"subject is {subject!r}, expected a text", "Write one, or leave it out.")
-    return _choice(name, subject, row["question"], choices, row["answer"])
+    if wrong:
+        raise UserError(f"{path}, line {number}: {wrong}. Mend or remove the line.")
+    if "prompt" in row:
+        return {**name, "kind": INSTRUCTION, "prompt": row["prompt"], "completion": row["completion"].strip()}
+    question = {key: row[key] for key in ("question", "choices", "answer")}
+    return {**name, "kind": CHOICE, "subject": row.get("subject") or "", **question}
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Rows to replay, in the order in which trainings take them, and what was left out before the last of them.
-
-    dropped: of each row of MMLU the name that it has there.
-    repeated: how many rows were equal to one before them.
-    checked_against: how many rows of MMLU there are.
-    """
-
-    rows: list[dict]
-    dropped: dict[str, str]
-    repeated: int
-    checked_against: int
-
-
-def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> Drawn:
+def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> tuple[list[dict], dict[str, Any]]:
     """Draw the rows to replay, the same on every run, without any that MMLU evaluates on or shows as an example.
 
     All rows are shuffled with the seed, and the first ones taken that are neither equal to one before them nor a row of
@@ -167,7 +119,11 @@ def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> Dra
         pool: rows of `fetch`.
         folder: of MMLU's dev.csv and test.csv.
         questions: how many rows are drawn at most.
-        seed: of the shuffle.
+
+    Returns:
+        The rows, in the order in which trainings take them; and what was left out before the last of them:
+        of_mmlu_dropped (of each row the name that it has in MMLU), repeated_dropped (how many rows were equal to one
+        before them) and checked_against (how many rows MMLU has).
 
     Raises:
         UserError: no row is left.
@@ -179,7 +135,7 @@ def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> Dra
         for row in found
     ]
     of_mmlu = {fingerprint(question, choices): name for name, question, choices in known}
-    texts = [(name, normal(question), [normal(choice) for choice in choices]) for name, question, choices in known]
+    texts = [(name, [normal(text) for text in (question, *choices)]) for name, question, choices in known]
     shuffled = list(pool)
     random.Random(seed).shuffle(shuffled)
     chosen, dropped, repeated, seen = [], {}, 0, set()
@@ -190,8 +146,9 @@ def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> Dra
             mark = fingerprint(row["question"], row["choices"])
             twin = of_mmlu.get(mark)
         else:
-            mark = sha256_json([normal(row["prompt"]), normal(row["completion"])])
-            twin = contained(normal(row["prompt"]), texts)
+            prompt = normal(row["prompt"])
+            mark = sha256_json([prompt, normal(row["completion"])])
+            twin = next((name for name, parts in texts if all(part in prompt for part in parts)), None)
         if twin:
             print(f"{row['id']}: is MMLU's {twin}; dropped.", flush=True)
             dropped[row["id"]] = twin
@@ -206,7 +163,7 @@ def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> Dra
             f"replay.source: none of its {len(pool)} rows is left: {len(dropped)} are of MMLU's test or dev files. "
             "Use another source."
         )
-    return Drawn(chosen, dropped, repeated, len(known))
+    return chosen, {"of_mmlu_dropped": dropped, "repeated_dropped": repeated, "checked_against": len(known)}
 
 
 def normal(text: str) -> str:
@@ -217,10 +174,3 @@ def normal(text: str) -> str:
 def fingerprint(question: str, choices: Sequence[str]) -> str:
     """SHA-256 of a normalised question and its normalised choices, whatever their order."""
     return sha256_json([normal(question), sorted(map(normal, choices))])
-
-
-def contained(prompt: str, known: Iterable[tuple[str, str, Sequence[str]]]) -> str | None:
-    """Name the first of `known` whose question and choices all stand in the prompt; all normalised."""
-    return next(
-        (name for name, question, choices in known if question in prompt and all(c in prompt for c in choices)), None
-    )

@@ -7,68 +7,62 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common.download import CACHE, find_root, opened
-from common.files import UserError, read_json, sha256_file, write_json
+from common.download import find_root, opened
+from common.files import UserError, described, read_json, sha256_file, write_json
+from tasks.choice import not_text
 from tasks.sql_schema import HEADER
 
 QUESTION_FILES = ("train_spider", "train_others", "dev")
 FIELDS = ("db_id", "question", "query")
 
 
-def fetch(options: Mapping[str, Any], folder: str | Path, cache_dir: str | Path = CACHE) -> None:
+def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
     """Write train_spider.json, train_others.json, dev.json, tables.json, database/ and manifest.json into `folder`.
 
     Args:
-        options: `source`: http(s) URL, `gdrive:<id>`, or local archive or folder in the layout of the official release.
-            `sha256`: of the archive, or None.
-            `counts`: expected number of questions of each of `QUESTION_FILES`.
+        options: `source`, `sha256` and `counts` of the section spider (`study.schema.Spider`).
         folder: nothing in it is replaced before all of the new data has been checked.
-        cache_dir: where downloads are kept.
 
     Raises:
         UserError: the source cannot be had, or a file is missing, malformed or of another size than expected.
     """
-    source, counts, out = options["source"], options["counts"], Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
-
-    def keep(name: str) -> bool:
-        return name.endswith((".json", ".sqlite"))
-
-    with opened(source, options["sha256"], out / "unpacked", keep, cache_dir) as (found, archive_sha256):
+    source, out = options["source"], Path(folder)
+    keep = (".json", ".sqlite")
+    files = [f"{name}.json" for name in (*QUESTION_FILES, "tables")]
+    with opened(source, options["sha256"], out / "unpacked", lambda name: name.endswith(keep)) as (found, archive):
         root = find_root(found, "tables.json", source)
-        tables = read_tables(root / "tables.json")
-        questions = {name: read_questions(root / f"{name}.json", counts[name], tables) for name in QUESTION_FILES}
+        tables = _read_tables(root / "tables.json")
+        questions = {name: _read_questions(root / f"{name}.json", options["counts"], tables) for name in QUESTION_FILES}
         used = sorted({row["db_id"] for rows in questions.values() for row in rows})
-        databases = {db_id: find_database(root, db_id) for db_id in used}
-        originals = {f"{name}.json": sha256_file(root / f"{name}.json") for name in (*QUESTION_FILES, "tables")}
-        _replace_databases(databases, out / "database")
+        databases = [f"database/{db_id}/{db_id}.sqlite" for db_id in used]
+        for name in databases:
+            _check_database(root, name)
+        originals = {name: sha256_file(root / name) for name in files}
+        shutil.rmtree(out / "database", ignore_errors=True)
+        for name in tqdm(databases, desc="databases", mininterval=1):
+            (out / name).parent.mkdir(parents=True)
+            shutil.copyfile(root / name, out / name)
 
     for name, rows in questions.items():
         write_json(out / f"{name}.json", rows)
     write_json(out / "tables.json", list(tables.values()))
-    kept = [f"{name}.json" for name in (*QUESTION_FILES, "tables")] + [f"database/{d}/{d}.sqlite" for d in used]
     manifest = {
         "source": source,
-        "archive_sha256": archive_sha256,
+        "archive_sha256": archive,
         "counts": {name: len(rows) for name, rows in questions.items()},
-        "databases": len(used),
+        "databases": len(databases),
         "original_sha256": originals,
-        "files": {name: {"bytes": (out / name).stat().st_size, "sha256": sha256_file(out / name)} for name in kept},
+        "files": described(out, files + databases),
     }
     write_json(out / "manifest.json", manifest)
 
 
-def read_tables(path: Path) -> dict[str, dict]:
-    """Read tables.json: return the schema of each database by its db_id, in the order of the file.
-
-    Raises:
-        UserError: an entry lacks a key, or a db_id cannot be a folder's name.
-    """
+def _read_tables(path: Path) -> dict[str, dict]:
+    """Read tables.json: the schema of each database by its db_id, in the order of the file."""
     needed = {"db_id", "table_names_original", "column_names_original", "column_types", "primary_keys", "foreign_keys"}
     tables = {}
     for number, schema in enumerate(_list(path)):
-        missing = needed - set(schema)
-        if missing:
+        if missing := needed - set(schema):
             raise UserError(f"{path}, entry {number}: lacks {', '.join(sorted(missing))}, which Spider's schemas have.")
         db_id = schema["db_id"]
         if not isinstance(db_id, str) or db_id in ("", ".", "..") or "/" in db_id or "\\" in db_id or db_id in tables:
@@ -77,20 +71,16 @@ def read_tables(path: Path) -> dict[str, dict]:
     return tables
 
 
-def read_questions(path: Path, expected: int, tables: dict[str, dict]) -> list[dict[str, str]]:
-    """Read a question file: return db_id, question and query of each row, without the token lists and the `sql` tree.
-
-    Raises:
-        UserError: another number of rows than `expected`, a row without one of the three, or with an unknown db_id.
-    """
-    rows = []
+def _read_questions(path: Path, counts: Mapping[str, int], tables: dict[str, dict]) -> list[dict[str, str]]:
+    """Read db_id, question and query of each row, without the token lists and the `sql` tree."""
+    rows, expected = [], counts[path.stem]
     for number, row in enumerate(_list(path)):
-        for field in FIELDS:
-            if not isinstance(row.get(field), str) or not row[field].strip():
-                raise UserError(f"{path}, row {number}: {field} is {row.get(field)!r}, expected a text.")
+        kept = {field: row.get(field) for field in FIELDS}
+        if wrong := not_text(kept):
+            raise UserError(f"{path}, row {number}: {wrong}.")
         if row["db_id"] not in tables:
             raise UserError(f"{path}, row {number}: db_id {row['db_id']!r} is not in tables.json.")
-        rows.append({field: row[field] for field in FIELDS})
+        rows.append(kept)
     if len(rows) != expected:
         raise UserError(
             f"{path.name}: found {len(rows):,} questions, expected {expected:,} (config: spider, counts, {path.stem}). "
@@ -99,22 +89,15 @@ def read_questions(path: Path, expected: int, tables: dict[str, dict]) -> list[d
     return rows
 
 
-def find_database(root: Path, db_id: str) -> Path:
-    """Return the path of a database file below the data's root.
-
-    Raises:
-        UserError: it is missing, or no SQLite database.
-    """
-    path = root / "database" / db_id / f"{db_id}.sqlite"
-    if not path.is_file():
+def _check_database(root: Path, name: str) -> None:
+    if not (root / name).is_file():
         raise UserError(
-            f"database/{db_id}/{db_id}.sqlite: missing, and there are questions on it. "
+            f"{name}: missing, and there are questions on it. "
             "Use the release that has the databases (some copies of Spider have none)."
         )
-    with path.open("rb") as stream:
+    with (root / name).open("rb") as stream:
         if stream.read(len(HEADER)) != HEADER:
-            raise UserError(f"database/{db_id}/{db_id}.sqlite: not an SQLite database. Get the data again.")
-    return path
+            raise UserError(f"{name}: not an SQLite database. Get the data again.")
 
 
 def _list(path: Path) -> list[dict]:
@@ -122,17 +105,3 @@ def _list(path: Path) -> list[dict]:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise UserError(f"{path}: expected a JSON list of objects. It is not a file of Spider.")
     return value
-
-
-def _replace_databases(databases: dict[str, Path], target: Path) -> None:
-    """Copy the databases into the folder `target`, which is replaced as a whole."""
-    new, old = target.with_name("database.new"), target.with_name("database.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for db_id, path in tqdm(databases.items(), desc="databases", mininterval=1):
-        (new / db_id).mkdir(parents=True)
-        shutil.copyfile(path, new / db_id / f"{db_id}.sqlite")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

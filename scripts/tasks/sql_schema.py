@@ -7,37 +7,36 @@ from pathlib import Path
 
 from common.files import UserError
 
+# The kind of a column by what its declared type contains, the first that fits.
+KINDS = {
+    "text": ("char", "text", "var"),
+    "number": ("int", "numeric", "decimal", "number", "id", "real", "double", "float"),
+    "time": ("date", "time", "year"),
+    "boolean": ("boolean",),
+}
 HEADER = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html#magic_header_string
-STYLES = ("compact", "pipe", "ddl", "ddl_rows", "none")
 
 
-class Schemas:
-    """The schema text of each database, rendered once.
+class Schemas(dict[str, str]):
+    """The schema text of each database by its db_id, rendered when it is first asked for.
 
     Args:
         tables: entries of Spider's tables.json.
         databases: the folder that holds <db_id>/<db_id>.sqlite; read for sample rows only.
-        style: one of `STYLES`: compact, pipe, ddl, ddl_rows, or none for no text at all.
+        style: compact, pipe, ddl, ddl_rows, or none for no text at all.
         sample_rows: rows a table, for ddl_rows.
-
-    Raises:
-        UserError: there is no such style.
     """
 
     def __init__(self, tables: Sequence[dict], databases: str | Path, style: str, sample_rows: int):
-        if style not in STYLES:
-            raise UserError(f"prompt.schema: found {style!r}, expected {', '.join(STYLES[:-1])} or {STYLES[-1]}.")
+        super().__init__()
         self.tables = {entry["db_id"]: entry for entry in tables}
         self.databases, self.style, self.sample_rows = Path(databases), style, sample_rows
-        self._texts: dict[str, str] = {}
 
-    def __getitem__(self, db_id: str) -> str:
-        """Return the schema text of `db_id`. Raises a UserError if tables.json lacks it."""
-        if db_id not in self._texts:
-            if db_id not in self.tables:
-                raise UserError(f"tables.json: no entry for database {db_id}. The Spider files do not belong together.")
-            self.add(db_id, self.tables[db_id], self.databases / db_id / f"{db_id}.sqlite")
-        return self._texts[db_id]
+    def __missing__(self, db_id: str) -> str:
+        if db_id not in self.tables:
+            raise UserError(f"tables.json: no entry for database {db_id}. The Spider files do not belong together.")
+        self.add(db_id, self.tables[db_id], self.databases / db_id / f"{db_id}.sqlite")
+        return self[db_id]
 
     def attach(self, row: dict) -> dict:
         """Return the row with its database's schema as `schema`."""
@@ -47,14 +46,15 @@ class Schemas:
         """Render a schema that is to be known as `name`; the file `database` is read for ddl_rows only."""
         match self.style:
             case "none":
-                text = ""
+                self[name] = ""
             case "compact":
-                text = compact_schema(entry)
+                self[name] = compact_schema(entry)
             case "pipe":
-                text = pipe_schema(entry)
+                self[name] = pipe_schema(entry)
+            case "ddl":
+                self[name] = _ddl_schema(entry)
             case _:
-                text = ddl_schema(entry, database, self.sample_rows if self.style == "ddl_rows" else 0)
-        self._texts[name] = text
+                self[name] = _ddl_schema(entry, Path(database), self.sample_rows)
 
 
 def _quote(name: str) -> str:
@@ -89,9 +89,7 @@ def compact_schema(schema: dict) -> str:
     """
     names = [_quote(name) for _, name in schema["column_names_original"]]
     lines = [f"{_quote(table)} ({', '.join(names[i] for i in columns)})" for table, columns in _tables(schema)]
-    for key in _keys(schema):
-        lines.append("{}.{} = {}.{}".format(*map(_quote, key)))
-    return "\n".join(lines)
+    return "\n".join([*lines, *("{}.{} = {}.{}".format(*map(_quote, key)) for key in _keys(schema))])
 
 
 def pipe_schema(schema: dict) -> str:
@@ -108,14 +106,11 @@ def pipe_schema(schema: dict) -> str:
     return "\n".join([*lines, "Relationships:", " , ".join(keys)] if keys else lines)
 
 
-def ddl_schema(schema: dict, database: str | Path | None = None, sample_rows: int = 0) -> str:
+def _ddl_schema(schema: dict, database: Path | None = None, sample_rows: int = 0) -> str:
     """Render a `tables.json` entry as CREATE TABLE statements, keys included.
 
-    With `sample_rows`, the first rows of each table of the SQLite file `database` follow in a comment, which shows a
-    model how values are written (Rajkumar et al. 2022, arXiv:2204.00498).
-
-    Raises:
-        UserError: `database` is missing or lacks a table of the schema.
+    The first `sample_rows` of each table of the SQLite file `database` follow in a comment, which shows a model how
+    values are written (Rajkumar et al. 2022, arXiv:2204.00498).
     """
     types = {"text": "TEXT", "number": "NUMERIC", "time": "DATETIME", "boolean": "BOOLEAN"}
     primary = {n for key in schema["primary_keys"] for n in (key if isinstance(key, list) else [key])}
@@ -129,14 +124,14 @@ def ddl_schema(schema: dict, database: str | Path | None = None, sample_rows: in
             if source == table:
                 lines.append("  FOREIGN KEY ({}) REFERENCES {} ({})".format(*map(_quote, rest)))
         block = f"CREATE TABLE {_quote(table)} (\n" + ",\n".join(lines) + "\n);"
-        if sample_rows:
+        if database is not None:
             block += "\n" + _sample(database, table, sample_rows)
         blocks.append(block)
     return "\n".join(blocks)
 
 
-def _sample(database: str | Path | None, table: str, rows: int) -> str:
-    if database is None or not Path(database).is_file():
+def _sample(database: Path, table: str, rows: int) -> str:
+    if not database.is_file():
         raise UserError(f"{database}: no such database. Run `snakemake -R fetch_spider` to fetch it again.")
     name = table.replace('"', '""')
     with _opened(database) as connection:
@@ -152,8 +147,8 @@ def _sample(database: str | Path | None, table: str, rows: int) -> str:
     return f"/*\n{rows} rows of {table}:\n" + "\n".join(lines).replace("*/", "* /") + "\n*/"
 
 
-def _opened(path: str | Path) -> closing[sqlite3.Connection]:
-    connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     connection.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
     return closing(connection)
 
@@ -161,12 +156,11 @@ def _opened(path: str | Path) -> closing[sqlite3.Connection]:
 def read_schema(path: str | Path) -> dict:
     """Return `table_names_original`, `column_names_original`, `column_types`, `primary_keys` and `foreign_keys`.
 
-    The order of all of them, the kinds of types, and that of a primary key of several columns only the first is named,
-    are those of the script that made Spider's own file (https://github.com/taoyds/spider, preprocess/get_tables.py):
-    that is what models were trained on. So the prompts are those that the file's entry gives, but where that was mended
-    by hand or made from another state of the database: 162 of Spider's 166 entries and 33 of the demo's 34 give the
-    same text; the others differ in order or number of foreign keys. Views are left out, and so are the tables that
-    SQLite keeps behind virtual ones.
+    Order and types, and that of a primary key of several columns only the first is named, follow the script that made
+    Spider's own file (https://github.com/taoyds/spider, preprocess/get_tables.py), on which models were trained. So the
+    prompts are those of the file's entry, unless that was mended by hand or made from another state of the database:
+    162 of Spider's 166 entries and 33 of the demo's 34 give the same text, the others differ in foreign keys. Views and
+    the tables that SQLite keeps behind virtual ones are left out.
 
     Raises:
         UserError: no such file, not a SQLite database, or one without tables.
@@ -229,12 +223,6 @@ def _read(connection: sqlite3.Connection, path: Path) -> dict:
 
 
 def _type(declared: str) -> str:
-    kinds = {
-        "text": ("char", "text", "var"),
-        "number": ("int", "numeric", "decimal", "number", "id", "real", "double", "float"),
-        "time": ("date", "time", "year"),
-        "boolean": ("boolean",),
-    }
     if not declared:
         return "text"
-    return next((kind for kind, words in kinds.items() if any(w in declared.lower() for w in words)), "others")
+    return next((kind for kind, words in KINDS.items() if any(w in declared.lower() for w in words)), "others")

@@ -6,7 +6,6 @@ A row has id (`<file>-<5-digit position>`), db_id, question, query and hardness.
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,88 +17,60 @@ from custom_metrics.judge import Judge
 MAX_SHOT_CHARACTERS = 200
 MAX_SHOT_COLUMNS = 30
 REFETCH = "Run `snakemake -R fetch_spider` to fetch it again."
-# Of a prompt's style: what stands before a schema, after it, and before the SQL.
+# Of each prompt.style: what stands before a schema, after it, and before the SQL.
 STYLES = {"default": ("", "\n", " "), "ribeiro": ("Schema:\n", "\n\n", "\n")}
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Rows by split: train, validation, dev and shots.
-
-    copies_of_shots: ids of training rows left out, as they ask a question of a few-shot example.
-    learnt_from: rows that a training may see, to fit or to choose by; those of dev are none of them.
-    """
-
-    rows: dict[str, list[dict]]
-    copies_of_shots: list[str]
-    learnt_from: list[dict]
-
-
-def prepare(options: Mapping[str, Any], folder: str | Path) -> Splits:
+def prepare(options: Mapping[str, Any], folder: str | Path) -> tuple[dict[str, list[dict]], list[str]]:
     """Split the questions of a folder, the same way on every run and every machine.
 
     Args:
-        options: `train_files`: which of train_spider and train_others to train on, in this order.
-            `shots`: ids of the few-shot examples, or how many to draw (see `draw_shots`). They are in no other split.
-            `seed`: of the drawing and of the validation split, each with its own generator.
-            `validation`: `by` "rows", "database", "none" or "dev", and `fraction` of the rows (see
-            `split_validation`). By "dev", the validation rows are those of dev: what is chosen by them has seen the
-            test. Of all these rows `questions` keeps the first so many; None = all.
-            `train_questions`: keep only the first so many training rows, in the split's order; None = all.
+        options: `train_files`, `train_questions`, `shots`, `seed` and `validation` of the section spider
+            (`study.schema.Spider`). Few-shot examples are in no other split, and their drawing and that of validation
+            rows have each a generator of its own. With validation by "dev", what is chosen by these rows has seen the
+            test.
         folder: of train_spider.json, train_others.json, dev.json and tables.json.
+
+    Returns:
+        The rows of train, validation, dev and shots; and the ids of training rows that were left out, as they ask a
+        question of a few-shot example.
 
     Raises:
         UserError: an unknown db_id or example, a dev database in a training file, a split without rows, or fewer rows
             than are to be kept.
     """
-    folder, seed, validation = Path(folder), options["seed"], options["validation"]
+    folder, validation, shots = Path(folder), options["validation"], options["shots"]
     schemas = {schema["db_id"]: schema for schema in read_json(folder / "tables.json")}
     dev = _read(folder / "dev.json", schemas)
     train = [row for name in options["train_files"] for row in _read(folder / f"{name}.json", schemas)]
-    check_apart(train, dev)
-
-    shots = options["shots"]
-    examples = draw_shots(train, shots, seed, schemas) if isinstance(shots, int) else _named(train, shots)
-    taken = {row["id"] for row in examples}
+    dev_databases = {row["db_id"] for row in dev}
+    if both := [row for row in train if row["db_id"] in dev_databases]:
+        raise UserError(
+            f"{both[0]['id']}: is on database {both[0]['db_id']}, which is in dev.json too. Training on it would spoil "
+            "the evaluation; remove its rows from one of the two files."
+        )
+    examples = draw_shots(train, shots, options["seed"], schemas) if isinstance(shots, int) else _named(train, shots)
     # The release has a few questions twice: a copy of an example would show the model its own answer in every prompt.
+    taken = {row["id"] for row in examples}
     asked = {(row["db_id"], row["question"]) for row in examples}
     copies = [row["id"] for row in train if row["id"] not in taken and (row["db_id"], row["question"]) in asked]
     rest = [row for row in train if row["id"] not in taken.union(copies)]
-    by_dev = validation["by"] == "dev"
-    if by_dev:
+    if validation["by"] == "dev":
         kept, held_out = rest, dev
     else:
-        kept, held_out = split_validation(rest, validation, seed, {row["db_id"] for row in examples})
+        kept, held_out = _split_validation(rest, validation, options["seed"], {row["db_id"] for row in examples})
     kept = _first(kept, options["train_questions"], "spider.train_questions")
     if held_out:
-        held_out = _first(held_out, validation.get("questions"), "spider.validation.questions")
-    splits = {"train": kept, "validation": held_out, "dev": dev, "shots": examples}
-    ids = [row["id"] for name, rows in splits.items() if not (by_dev and name == "validation") for row in rows]
+        held_out = _first(held_out, validation["questions"], "spider.validation.questions")
+    ids = [row["id"] for row in kept + held_out + examples]
     assert len(ids) == len(set(ids)), "a row is in two splits"
-    learnt_from = kept if by_dev else kept + held_out
-    check_apart(learnt_from, dev)
-    return Splits(splits, copies, learnt_from)
+    return {"train": kept, "validation": held_out, "dev": dev, "shots": examples}, copies
 
 
 def _first(rows: list[dict], number: int | None, key: str) -> list[dict]:
     if number is not None and number > len(rows):
         raise UserError(f"{key}: found {number}, expected at most {len(rows)}, or null for all.")
     return rows[:number]
-
-
-def check_apart(train: Sequence[dict], dev: Sequence[dict]) -> None:
-    """Check that no database of dev, hence no question on it, is in the training rows.
-
-    Raises:
-        UserError: one is; the message names the database and a row.
-    """
-    dev_databases = {row["db_id"] for row in dev}
-    for row in train:
-        if row["db_id"] in dev_databases:
-            raise UserError(
-                f"{row['id']}: is on database {row['db_id']}, which is in dev.json too. Training on it would spoil the "
-                "evaluation; remove its rows from one of the two files."
-            )
 
 
 def draw_shots(
@@ -135,7 +106,7 @@ def draw_shots(
     return drawn
 
 
-def split_validation(
+def _split_validation(
     rows: Sequence[dict], validation: Mapping[str, Any], seed: int, shot_databases: set[str]
 ) -> tuple[list[dict], list[dict]]:
     """Divide rows into those of training and those of validation.
@@ -144,18 +115,11 @@ def split_validation(
     by "database": whole databases, in the seed's order, until `fraction` of the rows is reached; never one of the
     few-shot examples, since validation is to stand for databases never seen. Both keep the order of `rows`.
     by "none": no validation.
-
-    Raises:
-        UserError: the fraction is not between 0 and 1, or a split would be without rows.
     """
-    by, fraction = validation["by"], validation.get("fraction")
+    by, fraction = validation["by"], validation["fraction"]
     generator = random.Random(seed)
     if by == "none":
         return list(rows), []
-    if by not in ("rows", "database"):
-        raise UserError(f"spider, validation, by: found {by!r}, expected rows, database, none or dev.")
-    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
-        raise UserError(f"spider, validation, fraction: found {fraction!r}, expected a number between 0 and 1.")
     if by == "rows":
         shuffled = list(rows)
         generator.shuffle(shuffled)
@@ -188,29 +152,22 @@ def _read(path: Path, schemas: Mapping[str, dict]) -> list[dict]:
             raise UserError(f"{path}, row {number}: db_id {row['db_id']!r} is not in tables.json. Get the data again.")
         # Kept exactly but for the ends, where a line break would be learnt as a part of the answer.
         query = row["query"].strip()
-        rows.append(
-            {
-                "id": f"{path.stem}-{number:05d}",
-                "db_id": row["db_id"],
-                "question": row["question"].strip(),
-                "query": query,
-                "hardness": hardness(query),
-            }
-        )
+        name, question = f"{path.stem}-{number:05d}", row["question"].strip()
+        hard = hardness(query)
+        rows.append({"id": name, "db_id": row["db_id"], "question": question, "query": query, "hardness": hard})
     return rows
 
 
 def _named(train: Sequence[dict], ids: Sequence[str]) -> list[dict]:
-    by_id = {row["id"]: row for row in train}
-    for name in ids:
-        if name not in by_id:
-            raise UserError(
-                f"spider, shots: {name!r} is no row of the training files (spider, train_files); "
-                f"expected an id like {next(iter(by_id), 'train_spider-00017')}."
-            )
+    rows = {row["id"]: row for row in train}
+    if missing := [name for name in ids if name not in rows]:
+        raise UserError(
+            f"spider, shots: {missing[0]!r} is no row of the training files (spider, train_files); "
+            f"expected an id like {next(iter(rows), 'train_spider-00017')}."
+        )
     if len(set(ids)) != len(ids):
         raise UserError("spider, shots: an id comes twice. Name each row once.")
-    return [by_id[name] for name in ids]
+    return [rows[name] for name in ids]
 
 
 def select(rows: list[dict], questions: int | None, exclude_databases: Sequence[str]) -> list[dict]:
@@ -222,9 +179,8 @@ def select(rows: list[dict], questions: int | None, exclude_databases: Sequence[
     unknown = sorted(set(exclude_databases) - {row["db_id"] for row in rows})
     if unknown:
         raise UserError(f"spider.exclude_databases: found {', '.join(unknown)}, expected databases of the dev split.")
-    return _first(
-        [row for row in rows if row["db_id"] not in set(exclude_databases)], questions, "spider.dev_questions"
-    )
+    kept = [row for row in rows if row["db_id"] not in exclude_databases]
+    return _first(kept, questions, "spider.dev_questions")
 
 
 def user_turn(row: Mapping[str, str], shots: Sequence[Mapping[str, str]], style: str = "default") -> str:
@@ -233,14 +189,8 @@ def user_turn(row: Mapping[str, str], shots: Sequence[Mapping[str, str]], style:
     Args:
         row, shots: each with `question` and `schema`, the text of its database's schema (`Schemas.attach`), which may
             be empty; examples with `query`.
-        style: "default", or "ribeiro", which puts `Schema:` before a schema, an empty line after it, and the SQL on a
-            line of its own.
-
-    Raises:
-        UserError: there is no such style.
+        style: one of `STYLES`.
     """
-    if style not in STYLES:
-        raise UserError(f"prompt.style: found {style!r}, expected default or ribeiro.")
     before, after, sql = STYLES[style]
     blocks = []
     for block, answer in [*((shot, f"{sql}{shot['query'].strip()}") for shot in shots), (row, sql.rstrip(" "))]:
@@ -257,30 +207,23 @@ def shorter(db_id: str, key: str = "spider.shots") -> str:
     )
 
 
-def find_databases(folder: str | Path, db_ids: Iterable[str]) -> dict[str, Path]:
-    """Find the files of databases, after checking that they are those of the folder's manifest, byte for byte.
-
-    Raises:
-        UserError: one is not in the manifest, missing, or changed.
-    """
-    folder = Path(folder)
-    files = read_json(folder / "manifest.json")["files"]
-    found = {}
+def _find_databases(folder: Path, db_ids: Iterable[str]) -> dict[str, Path]:
+    """Find the files of databases, after checking that they are those of the folder's manifest, byte for byte."""
+    files, found = read_json(folder / "manifest.json")["files"], {}
     for db_id in sorted(set(db_ids)):
         name = f"database/{db_id}/{db_id}.sqlite"
-        path = folder / name
+        path = found[db_id] = folder / name
         if name not in files:
             raise UserError(f"{folder / 'manifest.json'}, files: has no {name}. {REFETCH}")
         if not path.is_file():
             raise UserError(f"{path}: no such database. {REFETCH}")
         if (actual := sha256_file(path)) != files[name]["sha256"]:
             raise UserError(f"{path}: found sha256 {actual}, expected {files[name]['sha256']}. {REFETCH}")
-        found[db_id] = path
     return found
 
 
 def score(
-    folder: str | Path, asked: Sequence[tuple[Mapping, str | None]], timeout_s: float, jobs: int = 1
+    folder: str | Path, asked: Sequence[tuple[Mapping, str | None]], timeout_s: float, jobs: int
 ) -> Iterator[tuple[dict, dict]]:
     """Run answers against the gold queries, and yield a record and the previews of both results for each question.
 
@@ -298,7 +241,7 @@ def score(
         UserError: a database is missing or changed.
         custom_metrics.judge.GoldError: a gold query does not run; its `index` is that of `asked`.
     """
-    databases = find_databases(folder, (question["db_id"] for question, _ in asked))
+    databases = _find_databases(Path(folder), (question["db_id"] for question, _ in asked))
     items = [(databases[question["db_id"]], question["query"], answer or "") for question, answer in asked]
     with Judge(timeout_s, jobs, previews=True) as judge:
         verdicts = judge.judge_all(items, progress=True)

@@ -20,7 +20,7 @@ from llm.answering import Job, predict
 from llm.decoding import Decoding
 from llm.load import load_model
 from prepare_spider import prepare_spider
-from render_spider import Settings, render_spider
+from render_spider import render_spider
 from tasks.sql_schema import read_schema
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -36,17 +36,16 @@ def study(tmp_path_factory, repo) -> Path:
     folder = results / "mine"
     data, splits, run = folder / "data/spider", folder / "data/splits", folder / "runs/demo"
     shutil.copytree(repo / "resources/demo/spider_data", data)
-    options = {"train_files": ["train_spider"], "shots": 2, "seed": 1, "validation": {"by": "none"}}
-    prepare_spider(data, options | {"train_questions": None}, splits)
+    options = {"train_files": ["train_spider"], "shots": 2, "seed": 1, "train_questions": None}
+    options |= {"validation": {"by": "none", "fraction": 0.1, "questions": None}}
+    prepare_spider(data, options, splits)
     write_json(data / "manifest.json", {})
     record = folder / "data/models/demo.json"
     fetch_model("demo", str(repo / "resources/demo/model"), None, record)
     inputs = {"shots": splits / "shots.jsonl", "tables": data / "tables.json"}
     extend_shots(inputs | {"train": splits / "train.jsonl"}, 3, 1, splits / "shots3.jsonl")
-    asked = Settings(
-        system="Write SQL.", schema="ddl_rows", sample_rows=2, style="ribeiro", questions=3,
-        max_new_tokens=SETTINGS["max_new_tokens"],
-    )  # fmt: skip
+    asked = {"system": "Write SQL.", "schema": "ddl_rows", "sample_rows": 2, "style": "ribeiro"}
+    asked |= {"questions": 3, "exclude_databases": [], "max_new_tokens": SETTINGS["max_new_tokens"]}
     inputs |= {"rows": splits / "dev.jsonl", "manifest": data / "manifest.json", "record": record}
     for split, shots in (("dev", "shots"), ("dev_shots3", "shots3")):
         render_spider(inputs | {"shots": splits / f"{shots}.jsonl"}, split, run / f"prompts/{split}.jsonl", asked)

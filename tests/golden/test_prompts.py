@@ -19,7 +19,7 @@ from prepare_replay import prepare_replay
 from prepare_spider import prepare_spider
 from render_mmlu import render_mmlu
 from render_replay import render_replay
-from render_spider import Settings, render_spider
+from render_spider import render_spider
 from tasks import mmlu, spider
 
 CASES = json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def test_text_to_sql(case, data, tmp_path):
             inputs["shots"] = tmp_path / f"shots{number}.jsonl"
             extend_shots(drawn, int(number), case["prepare"]["seed"], inputs["shots"])
         prompts = tmp_path / f"prompts/{split}.jsonl"
-        render_spider(inputs | tables, split, prompts, Settings(**case["dev" if name == "dev" else "train"]))
+        render_spider(inputs | tables, split, prompts, case["dev" if name == "dev" else "train"])
         found[split] = sha256_file(prompts)
     assert found == case["sha256"]
 

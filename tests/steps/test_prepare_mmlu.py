@@ -172,7 +172,6 @@ def test_fixed_examples(tables, tmp_path):
     [
         ({"answer": "B"}, r"fixed_shots\[0\].answer: found B, but philosophy, dev row 0 has answer A"),
         ({"index": 5}, r"fixed_shots\[0\].index: found 5, expected 0 to 4, the rows of philosophy in dev"),
-        ({"split": "val"}, r"fixed_shots\[0\].split: found 'val', expected dev or test"),
         ({"subject": "philosphy"}, r"fixed_shots\[0\].subject: there is no subject 'philosphy'.*philosophy"),
         ({"subject": "astronomy", "index": 3, "answer": "D"}, r"fixed_shots\[3\]: astronomy, dev row 3 is named twice"),
     ],
@@ -180,19 +179,6 @@ def test_fixed_examples(tables, tmp_path):
 def test_fixed_examples_that_cannot_be(tables, tmp_path, change, found):
     with pytest.raises(UserError, match=found):
         prepare(tables, tmp_path / "out", shots_from="fixed", fixed_shots=[FIXED[0] | change, *FIXED[1:]])
-
-
-@pytest.mark.parametrize(
-    ("settings", "found"),
-    [
-        ({"shots_from": "test"}, "shots_from: found 'test', expected own_dev, first_subject or fixed"),
-        ({"shots_from": "fixed", "fixed_shots": FIXED[:3]}, "fixed_shots: found 3 examples, expected 4"),
-        ({"fixed_shots": FIXED}, "fixed_shots: found 4 examples, expected none with shots_from: own_dev"),
-    ],
-)
-def test_examples_that_contradict(tables, tmp_path, settings, found):
-    with pytest.raises(UserError, match=found):
-        prepare(tables, tmp_path / "out", **settings)
 
 
 def test_repeated_questions_are_counted(tables, tmp_path):

@@ -272,9 +272,8 @@ def test_unknown_database(files, tmp_path):
 @pytest.mark.parametrize(
     ("by", "fraction", "message"),
     [
-        ("hardness", 0.1, "by: found 'hardness', expected rows, database, none or dev"),
-        ("rows", 0, "fraction: found 0, expected a number between 0 and 1"),
-        ("database", None, "fraction: found None, expected a number between 0 and 1"),
+        ("rows", 0, "leaves 117 for training and 0 for validation"),
+        ("database", 0, "leaves 117 for training and 0 for validation"),
         ("rows", 0.999, "leaves 0 for training and 117 for validation"),
     ],
 )

@@ -293,20 +293,6 @@ def test_other_shots_for_the_base_model(tmp_path, records):
         render(tmp_path, small, "dev_shots1", **settings)
 
 
-@pytest.mark.parametrize(
-    ("settings", "found"),
-    [
-        ({"schema": "sql"}, "prompt.schema: found 'sql', expected compact, pipe"),
-        ({"style": "souza"}, "prompt.style: found 'souza', expected default or ribeiro"),
-        ({"train_target": "all"}, "prompt.train_target: found 'all', expected sql or prompt"),
-    ],
-)
-def test_prompts_that_cannot_be(tmp_path, records, settings, found):
-    write_splits(tmp_path)
-    with pytest.raises(UserError, match=found):
-        render(tmp_path, records["llama3"], "train", **settings)
-
-
 def test_schema_missing_from_tables(tmp_path, records):
     write_splits(tmp_path)
     write_json(tmp_path / "data/spider/tables.json", [])

@@ -91,7 +91,7 @@ def test_csv_and_jsonl_are_the_same_rows(tmp_path):
         ("r.csv", "a,b\n1,2\n", r"r\.csv, line 1: found columns a, b, expected question, A, B, C, D, answer"),
         ("r.csv", HEAD + "q,a,b,c,d,A\nq,a,b,c,d\n", r"r\.csv, line 3: found 5 fields, expected 6"),
         ("r.csv", HEAD + "q,a,b,c,d,e,A\n", r"r\.csv, line 2: found 7 fields, expected 6\. Put texts"),
-        ("r.csv", HEAD + "q,a,b,c,d,E\n", r"r\.csv, line 2: answer is 'E', expected A, B, C or D"),
+        ("r.csv", HEAD + "q,a,b,c,d,E\n", r"r\.csv, line 2: answer is 'E', expected A to D"),
         ("r.csv", HEAD + "q,a,,c,d,A\n", r"r\.csv, line 2: B is '', expected a text"),
         ("r.csv", HEAD.encode() + b"\xff,a,b,c,d,A\n", r"r\.csv: not UTF-8"),
         ("r.jsonl", "\n{\n", r"r\.jsonl, line 2: not valid JSON"),

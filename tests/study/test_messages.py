@@ -79,6 +79,22 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             {"prompt": {"schema": "dll"}},
             "prompt.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
         ),
+        ({"prompt": {"style": "souza"}}, "prompt.style: found 'souza', expected one of default, ribeiro."),
+        ({"prompt": {"train_target": "all"}}, "prompt.train_target: found 'all', expected one of sql, prompt."),
+        (
+            {"mmlu": {"source": "x", "shots_from": "test"}},
+            "mmlu.shots_from: found 'test', expected one of own_dev, first_subject, ",
+        ),
+        (
+            {"mmlu": {"source": "x", "fixed_shots": [{"subject": "astronomy", "split": "val", "index": 0}]}},
+            "mmlu.fixed_shots[0].split: found 'val', expected one of dev, test.",
+        ),
+        (
+            {"spider": {"validation": {"by": "hardness"}}},
+            "spider.validation.by: found 'hardness', expected one of rows, database, dev, none.",
+        ),
+        ({"spider": {"validation": {"fraction": None}}}, "spider.validation.fraction: found null, expected a number."),
+        ({"spider": {"validation": {"fraction": 1.0}}}, "spider.validation.fraction: found 1.0, expected less than 1."),
         (
             {"training": {"eval_strategy": False}},
             "training.eval_strategy: found False (YAML 1.1 reads yes, no, on and off as true or false), expected text. "

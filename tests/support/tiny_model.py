@@ -225,12 +225,13 @@ def write_splits(folder: Path, train: int = 12, dev: int = 6, validation: int = 
     write_jsonl(folder / "splits/dev.jsonl", spider_rows("dev", dev, offset=500))
 
 
-SPIDER_SETTINGS = {"system": "You write SQL.", "schema": "compact", "sample_rows": 3}
+SPIDER_SETTINGS = {"system": "You write SQL.", "schema": "compact", "sample_rows": 3, "style": "default"}
+OF_SPLIT = {True: {"questions": None, "exclude_databases": [], "max_new_tokens": 12}, False: {"train_target": "sql"}}
 
 
 def render(folder: Path, record: Path, split: str, **settings) -> Path:
     """Render a split that `write_splits` wrote, and return the prompts file; its report lies beside it."""
-    from render_spider import Settings, render_spider
+    from render_spider import render_spider
 
     prompts = folder / "prompts" / f"{split}.jsonl"
     inputs = {
@@ -240,8 +241,7 @@ def render(folder: Path, record: Path, split: str, **settings) -> Path:
         "manifest": folder / "data/spider/manifest.json",
         "record": record,
     }
-    chosen = Settings(**{**SPIDER_SETTINGS, **({"max_new_tokens": 12} if split == "dev" else {}), **settings})
-    render_spider(inputs, split, prompts, chosen)
+    render_spider(inputs, split, prompts, {**SPIDER_SETTINGS, **OF_SPLIT[split.startswith("dev")], **settings})
     return prompts
 
 

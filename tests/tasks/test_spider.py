@@ -22,8 +22,8 @@ SCHEMA = {
 }
 
 
-def fetch_spider(source, sha256, counts, *places):
-    fetch({"source": str(source), "sha256": sha256, "counts": counts}, *places)
+def fetch_spider(source, sha256, counts, out):
+    fetch({"source": str(source), "sha256": sha256, "counts": counts}, out)
 
 
 def question(db_id: str, text: str) -> dict:
@@ -95,10 +95,11 @@ def test_archive_gives_the_same_as_its_folder(source, tmp_path):
     assert not (tmp_path / "archive" / "unpacked").exists()
 
 
-def test_url(source, tmp_path):
+def test_url(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where downloads are kept
     archive = zipped(source)
     with serve(lambda request: reply(request, archive.read_bytes())) as url:
-        fetch_spider(f"{url}/spider.zip", sha256_file(archive), COUNTS, tmp_path / "out", tmp_path / "cache")
+        fetch_spider(f"{url}/spider.zip", sha256_file(archive), COUNTS, tmp_path / "out")
     assert len(read_json(tmp_path / "out" / "dev.json")) == 1
 
 
