@@ -34,7 +34,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -42,12 +41,14 @@ from pathlib import Path
 from queue import LifoQueue
 
 from sqlglot import exp
+from tqdm import tqdm
 
 from custom_metrics.compare import SEMANTICS as SEMANTICS
 from custom_metrics.extract import extract_sql
 from custom_metrics.hardness import parse
+from custom_metrics.sandbox import existing
 from custom_metrics.sql_text import has_outer_order_by
-from custom_metrics.worker import bare, own_process
+from custom_metrics.worker import bare, how_it_ended, own_process
 
 ERROR_CLASSES = (
     "ok", "wrong_rows", "wrong_columns", "wrong_order_only", "extra_or_missing_columns", "duplicate_only",
@@ -184,23 +185,24 @@ class Judge:
         results: list[tuple[dict, bool] | None] = [None] * len(tasks)
         # Neighbours share a database, and maybe a gold query, which a process has to open and to run once.
         order = sorted(range(len(tasks)), key=lambda index: (tasks[index]["database"], tasks[index]["gold"]))
-        with _bar(len(tasks), progress) as step:
+        chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+        lock = threading.Lock()
+        bar = tqdm(total=len(tasks), unit="question", mininterval=5, disable=not progress)
 
-            def work(chunk: Sequence[int]) -> None:
-                for index in chunk:
-                    results[index] = self._run(tasks[index])
-                    step()
+        def work(chunk: Sequence[int]) -> None:
+            for index in chunk:
+                results[index] = self._run(tasks[index])
+                with lock:
+                    bar.update()
 
-            with ThreadPoolExecutor(self.jobs) as pool:
-                try:
-                    chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-                    for _ in pool.map(work, chunks):
-                        pass
-                except BaseException:
-                    # Not to wait for what is still to be run.
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    self.close()
-                    raise
+        with bar, ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                list(pool.map(work, chunks))
+            except BaseException:
+                # Not to wait for what is still to be run.
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.close()
+                raise
         found = []
         for index, (task, (result, certain)) in enumerate(zip(tasks, results, strict=True)):
             try:
@@ -211,12 +213,9 @@ class Judge:
         return found
 
     def _task(self, database: str | Path, gold: str, answer: str) -> dict:
-        database = Path(database).absolute()
-        if not database.is_file():
-            raise FileNotFoundError(f"{database}: no such database.")
         sql = extract_sql(answer)
         return {
-            "database": str(database),
+            "database": str(existing(database)),
             "gold": gold,
             "ordered": orders_rows(gold),
             "sql": sql,
@@ -292,10 +291,8 @@ class _Process:
             # Left in the middle (Ctrl+C), it would answer the next question with the result of this one.
             self.kill()
             raise
-        if status in (0, -9) or name.endswith(" comparison"):
-            # It gave up for lack of memory (0), or the system killed it for that.
-            return name.removesuffix(" comparison"), ["too_large", "out of memory"]
-        return name, ["other_sql_error", f"the query ended its process (status {status})"]
+        # Comparing runs no query: nothing but a lack of memory ends it.
+        return name.removesuffix(" comparison"), how_it_ended(0 if name.endswith(" comparison") else status)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -347,34 +344,7 @@ def _verdict(task: dict, result: dict) -> Verdict:
     if "gold_error" in result:
         error_class, message = result["gold_error"]
         raise GoldError(f"{task['database']}: the gold query fails ({error_class}: {message}): {task['gold']}")
-    return Verdict(
-        sql=task["sql"],
-        correct={name: result["correct"][name] for name in SEMANTICS},
-        correct_raw={name: result["correct_raw"][name] for name in SEMANTICS},
-        error_class=result["error_class"],
-        message=result["message"],
-        gold_rows=result["gold_rows"],
-        predicted_rows=result["predicted_rows"],
-        flags=tuple(result["flags"]),
-        previews=result["previews"],
-    )
-
-
-@contextmanager
-def _bar(total: int, shown: bool):
-    if not shown:
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="question", mininterval=5) as bar:
-        lock = threading.Lock()
-
-        def step() -> None:
-            with lock:
-                bar.update()
-
-        yield step
+    return Verdict(sql=task["sql"], **result["verdict"] | {"flags": tuple(result["verdict"]["flags"])})
 
 
 _shared: dict[float, Judge] = {}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from custom_metrics.preview import value
-from custom_metrics.sandbox import MAX_VALUE_BYTES, Database
-from custom_metrics.worker import confine, own_process
+from custom_metrics.sandbox import MAX_VALUE_BYTES, Database, existing
+from custom_metrics.worker import confine, how_it_ended, own_process
 
 # Beyond its time, a query has this long for Python to start and for itself to stop, before its process is killed.
 GRACE_S = 10.0
@@ -51,10 +51,7 @@ def query(database: str | Path, sql: str, timeout_s: float = 30.0, first_rows: i
     Raises:
         FileNotFoundError: there is no such database. Everything a query can do wrong is returned instead.
     """
-    path = Path(database).absolute()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such database.")
-    task = {"database": str(path), "sql": sql, "timeout_s": timeout_s, "first_rows": first_rows}
+    task = {"database": str(existing(database)), "sql": sql, "timeout_s": timeout_s, "first_rows": first_rows}
     try:
         done = subprocess.run(
             **own_process("-m", "custom_metrics.query"),
@@ -66,10 +63,7 @@ def query(database: str | Path, sql: str, timeout_s: float = 30.0, first_rows: i
         return Result([], None, False, "timeout", f"no result within {timeout_s:g} s")
     if done.returncode == 0 and done.stdout:
         return Result(**json.loads(done.stdout))
-    if done.returncode in (0, -9):
-        # It gave up for lack of memory (0), or the system killed it for that.
-        return Result([], None, False, "too_large", "out of memory")
-    return Result([], None, False, "other_sql_error", f"the query ended its process (status {done.returncode})")
+    return Result([], None, False, *how_it_ended(done.returncode))
 
 
 def main() -> None:

@@ -101,11 +101,9 @@ class Database:
     """
 
     def __init__(self, path: str | Path):
-        path = Path(path).absolute()
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such database.")
+        uri = existing(path).as_uri()
         self._deadline = 0.0
-        self._connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        self._connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
         self._connection.text_factory = _decode
         self._connection.execute(f"PRAGMA hard_heap_limit = {HEAP_BYTES}")
         self._connection.execute("PRAGMA temp_store = MEMORY")
@@ -151,9 +149,8 @@ class Database:
                         size += len(value)
                 if len(rows) > max_rows or size > max_bytes:
                     cursor.close()
-                    return Execution(
-                        None, "too_large", f"the result has more than {max_rows} rows or {max_bytes} bytes"
-                    )
+                    most = f"{max_rows} rows or {max_bytes} bytes"
+                    return Execution(None, "too_large", f"the result has more than {most}")
             if time.monotonic() > self._deadline:
                 return _timeout(timeout_s)
             return Execution(rows, columns=tuple(column[0] for column in cursor.description))
@@ -166,6 +163,14 @@ class Database:
             if time.monotonic() > self._deadline and "interrupted" in str(error):
                 return _timeout(timeout_s)
             return Execution(None, _classify(sql, error), str(error))
+
+
+def existing(path: str | Path) -> Path:
+    """Give the absolute path of a database. Raises a FileNotFoundError if there is no such file."""
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such database.")
+    return path
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:

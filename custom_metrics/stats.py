@@ -230,9 +230,7 @@ def percent_change(base: int, tuned: int, n: int, chance: float, level: float) -
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number by Holm's step-down method (1979), in the given order."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+    p, order = np.asarray(p_values, float), np.argsort(p_values, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * p[order]))
+    return adjusted.tolist()

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from custom_metrics.compare import difference, suite_equal, verdicts
+from custom_metrics.compare import SEMANTICS, difference, suite_equal, verdicts
 from custom_metrics.preview import preview
 from custom_metrics.sandbox import MAX_SQL_CHARACTERS, Database, Execution
 from custom_metrics.sql_text import suite_query, without_double_quotes
@@ -80,7 +80,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         announce: is called before each query, with its name.
 
     Returns:
-        `gold_error` (error class and message) if the gold query fails, else what `judge.Verdict` holds; and
+        `gold_error` (error class and message) if the gold query fails, else `verdict`, what `judge.Verdict` holds; and
         `timeouts`, the names of the queries that took too long.
     """
     database, gold, timeout_s = task["database"], task["gold"], task["timeout_s"]
@@ -115,9 +115,9 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         variant = suite_query(text, keep_distinct) if len(text) <= MAX_SQL_CHARACTERS else text
         variant_result = result if same_query(variant, text) else run(f"{name} variant", variant)
         announce(f"{name} comparison")
-        correct = dict.fromkeys(("set", "bag", "ordered", "columns_any_order"), False)
+        correct = dict.fromkeys(SEMANTICS, False)
         if result.rows is not None:
-            correct = verdicts(expected.rows, result.rows, task["ordered"])
+            correct |= verdicts(expected.rows, result.rows, task["ordered"])
         correct["test_suite"] = variant_result.rows is not None and suite_equal(
             expected_variant.rows, variant_result.rows, "order by" in gold_variant.lower()
         )
@@ -129,7 +129,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         error_class, message = result.error_class, result.error
     else:
         error_class, message = difference(expected.rows, result.rows, correct)
-    return {
+    verdict = {
         "correct": correct,
         "correct_raw": correct_raw,
         "error_class": error_class,
@@ -138,8 +138,8 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         "predicted_rows": None if result.rows is None else len(result.rows),
         "flags": flags(gold, expected, databases.get(database)[1]),
         "previews": _previews(expected, result) if task["previews"] else None,
-        "timeouts": timeouts,
     }
+    return {"verdict": verdict, "timeouts": timeouts}
 
 
 def same_query(variant: str, text: str) -> bool:
@@ -183,6 +183,14 @@ def own_process(*arguments: str) -> dict[str, Any]:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # -P: no module is taken from the working folder. -B: nothing is written, which is forbidden there.
     return {"args": [sys.executable, "-P", "-B", *arguments], "env": os.environ | {"PYTHONPATH": path}}
+
+
+def how_it_ended(status: int) -> list[str]:
+    """Give the error class and the message of a query whose process ended with this status."""
+    if status in (0, -9):
+        # It gave up for lack of memory (0), or the system killed it for that.
+        return ["too_large", "out of memory"]
+    return ["other_sql_error", f"the query ended its process (status {status})"]
 
 
 def confine() -> None:

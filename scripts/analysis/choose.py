@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import paired, verdict
-from analysis.data import ALL, BASE, MEASURES, MMLU, SPIDER, Part, Results, part_of, question_hash, word
+from analysis.data import BASE, MEASURES, MMLU, SPIDER, Part, Results, part_of, question_hash, word
 from common.files import UserError
 
 # What the table says of a run on the half of the questions that chooses.
@@ -25,6 +25,8 @@ HALVES = ("validation", "report")
 FEWEST = {SPIDER: 4, MMLU: 10}
 # Subjects of one category are alike, and are divided between the halves.
 STRATA = {MMLU: "category"}
+# By run and measure, the columns of `compare.paired` and a verdict.
+Figures = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
 
 class Half(NamedTuple):
@@ -53,43 +55,38 @@ def recommendation(results: Results, max_loss_pp: float | None, seed: int) -> tu
     """
     halves = divide({measure: frames[0] for measure, frames in results.frames.items()}, seed)
     rows, decided = [], []
-    for model in dict.fromkeys(run["model"] for run in results.runs):
-        base = next(i for i, run in enumerate(results.runs) if (run["model"], run["variant"]) == (model, BASE))
+    for base in (run for run, head in enumerate(results.heads) if head["variant"] == BASE):
         candidates = [run for run, of in results.bases.items() if of == base and is_candidate(results.runs[run])]
         found = {"validation": figures_of(halves["validation"], results.right, [base, *candidates], results.level)}
         best, reasons = choose(found["validation"], results.heads, max_loss_pp)
-        found["report"] = figures_of(halves["report"], results.right, [base, best], results.level)
-        found["report"] = {best: found["report"][best]}
-        for half, by_run in found.items():
-            rows += [
-                results.heads[run]
-                | {"half": half, "choice": reasons[run], "measure": measure, "divided": halves[half].divided[measure]}
-                | of_measure
-                | {"semantics": results.criteria[measure], "data_sha256": halves[half].hashes[measure]}
-                | {"confidence_level": results.level, "max_loss_pp": max_loss_pp, "seed": seed}
-                for run, figures in by_run.items()
-                for measure, of_measure in figures.items()
-            ]
-        criterion = {"confidence_level": results.level, "semantics": results.criteria[SPIDER]}
-        decided.append(
-            {
-                "model": model,
-                "variant": results.runs[best]["variant"],
-                "point": results.runs[best].get("point", {}),
-                "settings": results.runs[best]["settings"],
-                "candidates": len(candidates),
-                "admissible": sum(reasons[run] in (RECOMMENDED, GAINS_LESS) for run in candidates),
-                "criterion": criterion | {"max_loss_pp": max_loss_pp},
-                "seed": seed,
-            }
-            | {half: {"figures": found[half][best], **about(halves[half])} for half in HALVES}
-        )
+        reported = figures_of(halves["report"], results.right, [base, best], results.level)
+        found["report"] = {best: reported[best]}
+        rows += [
+            results.heads[run]
+            | {"half": half, "choice": reasons[run], "measure": measure, "divided": halves[half].divided[measure]}
+            | of_measure
+            | {"semantics": results.criteria[measure], "data_sha256": halves[half].hashes[measure]}
+            | {"confidence_level": results.level, "max_loss_pp": max_loss_pp, "seed": seed}
+            for half, by_run in found.items()
+            for run, figures in by_run.items()
+            for measure, of_measure in figures.items()
+        ]
+        chosen, criterion = results.runs[best], {"semantics": results.criteria[SPIDER], "max_loss_pp": max_loss_pp}
+        decision = {
+            "model": chosen["model"],
+            "variant": chosen["variant"],
+            "point": chosen.get("point", {}),
+            "settings": chosen["settings"],
+            "candidates": len(candidates),
+            "admissible": sum(reasons[run] in (RECOMMENDED, GAINS_LESS) for run in candidates),
+            "criterion": criterion | {"confidence_level": results.level},
+            "seed": seed,
+        }
+        for name, half in halves.items():
+            of_half = {"divided_by": half.divided, "sha256": half.hashes, "clusters": half.names}
+            decision[name] = of_half | {"figures": found[name][best]}
+        decided.append(decision)
     return pd.DataFrame(rows), decided
-
-
-def about(half: Half) -> dict[str, dict]:
-    """Say what a half consists of."""
-    return {"divided_by": half.divided, "sha256": half.hashes, "clusters": half.names}
 
 
 def is_candidate(run: Mapping[str, Any]) -> bool:
@@ -123,11 +120,7 @@ def divide(questions: Mapping[str, pd.DataFrame], seed: int) -> dict[str, Half]:
         first = draw(clusters.tolist(), stratum, whole, random.Random(f"{seed} {measure}"))
         for name, half in halves.items():
             chosen = np.flatnonzero(first == (name == "validation"))
-            part = part_of(measure, (ALL, ALL), chosen, clusters)
-            if not whole:
-                each = np.arange(len(chosen))
-                part = part._replace(unit="question", codes=each, sizes=np.ones_like(each))
-            half.parts[measure] = part
+            half.parts[measure] = part_of(measure, frame, chosen, whole=whole)
             half.divided[measure] = word(clusters.name) if whole else "question"
             half.hashes[measure] = question_hash(measure, frame.iloc[chosen])
             half.names[measure] = sorted(set(clusters.iloc[chosen]))
@@ -135,7 +128,7 @@ def divide(questions: Mapping[str, pd.DataFrame], seed: int) -> dict[str, Half]:
 
 
 def draw(names: Sequence[str], stratum: Mapping[str, str], whole: bool, generator: random.Random) -> np.ndarray:
-    """Tell of each question whether it is in the first half.
+    """Tell of each question whether it is in the first half: an array of booleans.
 
     Of each pair of like things one goes into each half. These are clusters of one stratum and of about one size if
     clusters stay `whole`, else questions of one cluster.
@@ -160,33 +153,26 @@ def draw(names: Sequence[str], stratum: Mapping[str, str], whole: bool, generato
     return np.array([(name if whole else i) in taken for i, name in enumerate(names)])
 
 
-def figures_of(
-    half: Half, right: Mapping[str, np.ndarray], runs: Sequence[int], level: float
-) -> dict[int, dict[str, dict[str, Any]]]:
+def figures_of(half: Half, right: Mapping[str, np.ndarray], runs: Sequence[int], level: float) -> Figures:
     """Compare runs with their base on one half; the statistics are those of the regression table, p unadjusted.
 
     Args:
         right: by measure, 0 or 1: (runs, questions).
         runs: the base, then those to compare with it. The base has figures too, but no test.
-
-    Returns:
-        Figures by run and measure.
     """
     base = runs[0]
     untested = dict.fromkeys(("ci_low_pp", "ci_high_pp", "p", "minimum_detectable_pp")) | {"verdict": BASE_ITSELF}
-    found: dict[int, dict[str, dict[str, Any]]] = {run: {} for run in runs}
+    found: dict[int, dict[str, dict]] = {run: {} for run in runs}
     for measure, part in half.parts.items():
         for run in runs:
-            figures, _ = paired(part, right[measure][base, part.chosen], right[measure][run, part.chosen], level)
+            figures = paired(part, right[measure][base, part.chosen], right[measure][run, part.chosen], level)
             shown = {"verdict": verdict(figures["p"], figures["difference_pp"], level)}
             found[run][measure] = figures | (untested if run == base else shown)
     return found
 
 
 def choose(
-    figures: Mapping[int, Mapping[str, Mapping[str, Any]]],
-    heads: Sequence[Mapping[str, Any]],
-    max_loss_pp: float | None,
+    figures: Figures, heads: Sequence[Mapping[str, Any]], max_loss_pp: float | None
 ) -> tuple[int, dict[int, str]]:
     """Choose the run that gains most among those whose gain shows and whose loss is admitted.
 

@@ -12,18 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.data import ALL, BASE, MEASURES, MMLU, SEED, SPIDER, Part, Results
-from custom_metrics.stats import (
-    Estimate,
-    cluster_bootstrap,
-    clustered_difference,
-    detectable,
-    fieller,
-    holm,
-    mcnemar,
-    minimum_detectable_difference,
-    percent_change,
-    replicates,
-)
+from custom_metrics import stats
+from custom_metrics.stats import Estimate
 
 SAME = "not distinguishable at this n"
 # All pairs of so many levels of a setting are compared.
@@ -60,40 +50,37 @@ def bounds(low: float, high: float, prefix: str = "", suffix: str = "") -> dict[
     return {f"{prefix}ci_low{suffix}": 100 * low, f"{prefix}ci_high{suffix}": 100 * high}
 
 
-def about(part: Part, estimate: Estimate) -> dict[str, Any]:
-    """Say what a comparison is about, and give its interval in percentage points."""
-    found = {"measure": part.measure, "n": len(part.chosen), "clusters": part.clusters, "unit": part.unit}
-    return found | bounds(estimate.low, estimate.high, suffix="_pp")
-
-
 def points(share: float | None) -> float | None:
     """Turn a share into percentage points."""
     return None if share is None else 100.0 * share
 
 
-def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> tuple[dict[str, Any], Estimate]:
+def about(part: Part) -> dict[str, Any]:
+    """Say how much a comparison stands on."""
+    return {"n": len(part.chosen), "clusters": part.clusters, "unit": part.unit}
+
+
+def clustered(part: Part, changes: np.ndarray, level: float) -> Estimate:
+    """Estimate a difference from the change of each question of a part."""
+    return stats.clustered_difference(np.bincount(part.codes, changes), part.sizes, level)
+
+
+def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> dict[str, Any]:
     """Compare the answers of two runs to the questions of a part.
 
     `p` is that of the clustered test, and of McNemar's where the unit is the question; it is not adjusted.
 
     Args:
         before, after: 0 or 1 for each question of the part, of the base and of the tuned model.
-
-    Returns:
-        The figures by column, and the estimate behind the interval.
     """
     n, right_before, right_after = len(before), int(before.sum()), int(after.sum())
-    change = gains(before, after)
-    estimate = clustered_difference(np.bincount(part.codes, after - before), part.sizes, level)
+    change, estimate = gains(before, after), clustered(part, after - before, level)
+    p, least = estimate.p, stats.detectable(estimate, level)
     if part.unit == "question":
-        p = mcnemar(change["gained"], change["lost"])
-        least = minimum_detectable_difference(change["gained"], change["lost"], n, level)
-    else:
-        p, least = estimate.p, detectable(estimate, level)
+        p = stats.mcnemar(change["gained"], change["lost"])
+        least = stats.minimum_detectable_difference(change["gained"], change["lost"], n, level)
     return {
-        "n": n,
-        "clusters": part.clusters,
-        "unit": part.unit,
+        **about(part),
         "base_correct": right_before,
         "tuned_correct": right_after,
         "base_accuracy_pct": 100.0 * right_before / n,
@@ -102,7 +89,7 @@ def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> t
         **bounds(estimate.low, estimate.high, suffix="_pp"),
         "p": p,
         "minimum_detectable_pp": points(least),
-    }, estimate
+    }
 
 
 def verdict(p: float, difference: float, level: float, words: tuple[str, str] = ("better", "worse")) -> str | None:
@@ -115,7 +102,7 @@ def verdict(p: float, difference: float, level: float, words: tuple[str, str] = 
 def adjusted(p: pd.Series, families: pd.Series) -> pd.Series:
     """Adjust p values by Holm's method within each family; rows without a p value stay without."""
     known = p.dropna().astype(float)
-    return known.groupby(families).transform(lambda family: holm(family.tolist())).reindex(p.index)
+    return known.groupby(families).transform(lambda family: stats.holm(family.tolist())).reindex(p.index)
 
 
 def judge(
@@ -139,44 +126,39 @@ def kind(head: Mapping[str, Any]) -> str:
     return "examples" if head.get("of") == BASE else "point" if head.get("of") else "adapter"
 
 
-def regression(results: Results) -> tuple[pd.DataFrame, dict[tuple[int, str], Estimate]]:
+def regression(results: Results) -> pd.DataFrame:
     """Compare each run with the base of its model, question by question: all questions, and each category of MMLU.
 
     The p values are adjusted (Holm) within two families: the headline (execution accuracy and aggregate MMLU of all
     adapters) and the categories of MMLU of all adapters. The points that `evaluation` adds are exploratory and have two
     such families of their own, and one for the base with other few-shot examples: one point more changes no verdict of
     an adapter. The verdict follows the adjusted p.
-
-    Returns:
-        The table, and the estimate behind each aggregate row, by run and measure.
     """
-    rows, estimates = {}, {}
-    for order, part in enumerate(part for part in results.parts if part.part in (ALL, "category")):
+    rows = []
+    for part in (part for part in results.parts if part.part in (ALL, "category")):
+        chance = MEASURES[part.measure].chance
         right, compared = results.right[part.measure][:, part.chosen], results.compared(part.measure)
         drawn = bootstrap(part, [right[run] - right[base] for run, base in compared.items()], results)
         for (run, base), (low, high) in zip(compared.items(), drawn, strict=True):
-            found, estimate = paired(part, right[base], right[run], results.level)
-            if part.part == ALL:
-                estimates[run, part.measure] = estimate
-            before, after, n = found["base_correct"], found["tuned_correct"], found["n"]
-            rows[run, order] = (
-                results.heads[run]
-                | found
-                | {
-                    "family": f"{kind(results.heads[run])} {part.part}",
-                    "measure": part.measure,
-                    "category": part.value,
-                    "bootstrap_low_pp": 100 * low,
-                    "bootstrap_high_pp": 100 * high,
-                    "percent_change": percent_change(before, after, n, MEASURES[part.measure].chance, results.level),
-                    "p_mcnemar": mcnemar(found["gained"], found["lost"]),
-                    "p_clustered": None if part.unit == "question" else estimate.p,
-                }
-            )
+            found = paired(part, right[base], right[run], results.level)
+            counted = found["base_correct"], found["tuned_correct"], found["n"]
+            further = {
+                "run": run,
+                "family": f"{kind(results.heads[run])} {part.part}",
+                "measure": part.measure,
+                "category": part.value,
+                "bootstrap_low_pp": 100 * low,
+                "bootstrap_high_pp": 100 * high,
+                "percent_change": stats.percent_change(*counted, chance, results.level),
+                "p_mcnemar": stats.mcnemar(found["gained"], found["lost"]),
+                "p_clustered": None if part.unit == "question" else found["p"],
+            }
+            rows.append(results.heads[run] | found | further)
+    rows.sort(key=lambda row: row["run"])
     columns = [*results.heads[0], *COMPARED]
-    frame = pd.DataFrame([rows[key] for key in sorted(rows)], columns=[*columns, "p", "family"])
+    frame = pd.DataFrame(rows, columns=[*columns, "p", "family"])
     frame["p_mcnemar_holm"] = adjusted(frame["p_mcnemar"], frame["family"])
-    return judge(frame, results.level)[columns], estimates
+    return judge(frame, results.level)[columns]
 
 
 def bootstrap(part: Part, differences: Sequence[np.ndarray], results: Results) -> np.ndarray:
@@ -185,40 +167,35 @@ def bootstrap(part: Part, differences: Sequence[np.ndarray], results: Results) -
         return np.full((len(differences), 2), np.nan)
     sums = np.array([np.bincount(part.codes, row) for row in differences])
     seed = int(results.hashes[part.measure][:16], 16)
-    return np.transpose(cluster_bootstrap(sums, part.sizes, results.level, seed))
+    return np.transpose(stats.cluster_bootstrap(sums, part.sizes, results.level, seed))
 
 
-def exchange(
-    results: Results, comparisons: pd.DataFrame, estimates: Mapping[tuple[int, str], Estimate]
-) -> pd.DataFrame:
+def exchange(results: Results, comparisons: pd.DataFrame) -> pd.DataFrame:
     """Give the points of MMLU that each adapter lost for one point of execution accuracy gained.
 
     A base with other few-shot examples can lose none and is left out. There is no rate where a gain is not shown, by
     the adjusted p of the regression table and by Fieller's interval.
 
     Args:
-        comparisons, estimates: what `regression` returned.
+        comparisons: what `regression` returned.
     """
-    whole = comparisons[comparisons["category"] == ALL]
-    found = whole.set_index(["model", "variant", "measure"]).to_dict("index")
+    found = comparisons[comparisons["category"] == ALL].set_index(["model", "variant", "measure"]).to_dict("index")
+    whole = {part.measure: part for part in results.parts if part.part == ALL}
     rows = []
-    for run in results.compared(MMLU):
+    for run, base in results.compared(MMLU).items():
         head = results.heads[run]
         gain, loss = (found[head["model"], head["variant"], measure] for measure in (SPIDER, MMLU))
-        learned, changed = estimates[run, SPIDER], estimates[run, MMLU]
-        forgotten, lost = changed._replace(centre=-changed.centre), 0.0 - loss["difference_pp"]
-        row = {
-            "gain_pp": gain["difference_pp"],
-            **bounds(learned.low, learned.high, "gain_", "_pp"),
-            "loss_pp": lost,
-            **bounds(-changed.high, -changed.low, "loss_", "_pp"),
-            "note": "",
-            "n_spider": gain["n"],
-            "n_mmlu": loss["n"],
-        }
-        interval = fieller(forgotten, learned, results.level) if gain["verdict"] == "better" else None
-        if interval:
-            row |= {"exchange_rate": lost / gain["difference_pp"], "ci_low": interval[0], "ci_high": interval[1]}
+        row = {"gain_pp": gain["difference_pp"], "n_spider": gain["n"], "n_mmlu": loss["n"]}
+        row |= {"gain_ci_low_pp": gain["ci_low_pp"], "gain_ci_high_pp": gain["ci_high_pp"]}
+        row |= {"loss_pp": 0.0 - loss["difference_pp"], "note": ""}
+        row |= {"loss_ci_low_pp": -loss["ci_high_pp"], "loss_ci_high_pp": -loss["ci_low_pp"]}
+        learned, changed = (
+            clustered(whole[measure], results.right[measure][run] - results.right[measure][base], results.level)
+            for measure in (SPIDER, MMLU)
+        )
+        interval = stats.fieller(changed._replace(centre=-changed.centre), learned, results.level)
+        if interval and gain["verdict"] == "better":
+            row |= {"exchange_rate": row["loss_pp"] / row["gain_pp"], "ci_low": interval[0], "ci_high": interval[1]}
         else:
             worse = gain["verdict"] == "worse"
             row["note"] = "execution accuracy fell" if worse else "gain not distinguishable from 0"
@@ -231,11 +208,11 @@ def factors(results: Results) -> pd.DataFrame:
 
     Seeds are averaged over and no factor themselves. The family of Holm's adjustment is this table.
     """
-    whole = [part for part in results.parts if part.part == ALL]
     rows = [
         head | contrast(part, results.right[part.measure], pairs, results.level)
         for head, pairs in level_pairs(results)
-        for part in whole
+        for part in results.parts
+        if part.part == ALL
     ]
     return judge(pd.DataFrame(rows, columns=FACTORS), results.level, words=("higher", "lower"))
 
@@ -250,15 +227,16 @@ def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[i
     for model in dict.fromkeys(head["model"] for head in heads):
         adapters = [run for run in results.trained() if heads[run]["model"] == model]
         for axis in results.axes:
-            if axis == SEED or not adapters:
+            if axis == SEED:
                 continue
             levels = list(dict.fromkeys(heads[run][axis] for run in adapters))
             by_rest: dict[tuple, dict[str, int]] = {}
             for run in adapters:
                 rest = tuple(heads[run][other] for other in results.axes if other != axis)
                 by_rest.setdefault(rest, {})[heads[run][axis]] = run
-            first = [(levels[0], other) for other in levels[1:]]
-            for low, high in first if len(levels) > MOST_LEVELS else itertools.combinations(levels, 2):
+            for low, high in itertools.combinations(levels, 2):
+                if len(levels) > MOST_LEVELS and low != levels[0]:
+                    continue
                 pairs = [(of[low], of[high]) for of in by_rest.values() if low in of and high in of]
                 if pairs:
                     yield {"model": model, "axis": axis, "low": low, "high": high, "pairs": len(pairs)}, pairs
@@ -267,16 +245,18 @@ def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[i
 def contrast(part: Part, right: np.ndarray, pairs: Sequence[tuple[int, int]], level: float) -> dict[str, Any]:
     """Give the difference of the second of each pair of runs to the first, averaged over the pairs."""
     low, high = (right[[pair[side] for pair in pairs]][:, part.chosen].mean(axis=0) for side in (0, 1))
-    estimate = clustered_difference(np.bincount(part.codes, high - low), part.sizes, level)
+    estimate = clustered(part, high - low, level)
     p = estimate.p
     if part.unit == "question" and len(pairs) == 1:
-        p = mcnemar(int((high > low).sum()), int((high < low).sum()))
-    return about(part, estimate) | {
+        p = stats.mcnemar(int((high > low).sum()), int((high < low).sum()))
+    return about(part) | {
+        "measure": part.measure,
         "low_accuracy_pct": 100.0 * low.mean(),
         "high_accuracy_pct": 100.0 * high.mean(),
         "difference_pp": 100.0 * (high - low).mean(),
+        **bounds(estimate.low, estimate.high, suffix="_pp"),
         "p": p,
-        "minimum_detectable_pp": points(detectable(estimate, level)),
+        "minimum_detectable_pp": points(stats.detectable(estimate, level)),
     }
 
 
@@ -285,9 +265,7 @@ def seeds(results: Results) -> pd.DataFrame:
     others = [axis for axis in results.axes if axis != SEED]
     groups: dict[tuple, list[int]] = {}
     for run in results.trained() if SEED in results.axes else ():
-        head = results.heads[run]
-        groups.setdefault((head["model"], *(head[axis] for axis in others)), []).append(run)
-    whole = [part for part in results.parts if part.part == ALL]
+        groups.setdefault(tuple(results.heads[run][name] for name in ("model", *others)), []).append(run)
     rows = []
     for (model, *values), members in groups.items():
         if len(members) < 2:
@@ -295,7 +273,7 @@ def seeds(results: Results) -> pd.DataFrame:
         first = results.heads[members[0]]
         setting = first["variant"].removesuffix(f"seed{first[SEED]}").rstrip("-") or "adapter"
         head = {"model": model, "setting": setting} | dict(zip(others, values, strict=True))
-        rows += [head | spread(part, results, members) for part in whole]
+        rows += [head | spread(part, results, members) for part in results.parts if part.part == ALL]
     frame = pd.DataFrame(rows, columns=["model", "setting", *others, *SEEDS])
     return judge(frame, results.level, "mean_difference_pp")
 
@@ -303,18 +281,19 @@ def seeds(results: Results) -> pd.DataFrame:
 def spread(part: Part, results: Results, members: Sequence[int]) -> dict[str, Any]:
     """Give the mean of runs that differ in their seed alone against their base, and what their spread consists of."""
     tuned, base = results.right[part.measure][members], results.right[part.measure][results.bases[members[0]]]
-    found = replicates(tuned - base, part.codes, results.level)
-    accuracy = 100.0 * tuned.mean(axis=1)
-    seed_variance, question_variance = found.seed_sd**2, found.question_sd**2
-    return about(part, found.mean) | {
+    found = stats.replicates(tuned - base, part.codes, results.level)
+    accuracy, seed_variance = 100.0 * tuned.mean(axis=1), found.seed_sd**2
+    return about(part) | {
+        "measure": part.measure,
         "seeds": len(members),
         "mean_accuracy_pct": accuracy.mean(),
         "mean_difference_pp": accuracy.mean() - 100.0 * base.mean(),
+        **bounds(found.mean.low, found.mean.high, suffix="_pp"),
         "sd_pp": accuracy.std(ddof=1),
         "min_accuracy_pct": accuracy.min(),
         "max_accuracy_pct": accuracy.max(),
         "seed_sd_pp": 100.0 * found.seed_sd,
         "question_sd_pp": 100.0 * found.question_sd,
-        "seed_share_pct": 100.0 * seed_variance / (seed_variance + question_variance),
+        "seed_share_pct": 100.0 * seed_variance / (seed_variance + found.question_sd**2),
         "p": found.mean.p,
     }

@@ -10,11 +10,11 @@ import pandas as pd
 
 from common.files import UserError, atomic_write, sha256_json
 from custom_metrics.compare import SEMANTICS
+from custom_metrics.hardness import LEVELS
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
 
 ALL, BASE, SEED = "aggregate", "base", "training.seed"
 SPIDER, MMLU = "execution_accuracy", "mmlu"
-HARDNESS = ("easy", "medium", "hard", "extra")
 # With fewer databases or subjects than this, nobody can tell how much they differ: the interval would be several times
 # as wide, and most studies of one subject a category could say nothing. Then only the questions count as drawn at
 # random, and what is concluded holds for these databases or subjects alone.
@@ -42,7 +42,7 @@ MEASURES = {
         question=("id", "db_id", "hardness", "question", "gold"),
         counted=(*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "gold_rows"),
         cluster="db_id",
-        strata={"hardness": lambda _: HARDNESS, "db_id": lambda names: sorted(set(names))},
+        strata={"hardness": lambda _: LEVELS, "db_id": lambda names: sorted(set(names))},
         chance=0.0,
         own_examples=True,
     ),
@@ -111,7 +111,6 @@ def read_results(
 
     Args:
         records: by measure, the file of each run in the order of `runs`.
-        runs, level: see `Results`.
         criterion: of SQL equality, which the headline follows.
 
     Raises:
@@ -123,20 +122,17 @@ def read_results(
     axes, heads = heads_of(runs)
     frames = {name: read_same(paths, name, MEASURES[name].counted) for name, paths in records.items()}
     if ALL in set(frames[MMLU][0]["category"]):
-        raise UserError(
-            f"config, mmlu.categories: {ALL} is the name of the row over all categories. Choose another name."
-        )
+        taken = f"{ALL} is the name of the row over all categories. Choose another name."
+        raise UserError(f"config, mmlu.categories: {taken}")
     criteria = {name: criterion if criterion in MEASURES[name].columns else "" for name in frames}
+    right = {name: np.array([one[criteria[name] or "correct"] for one in of], np.int8) for name, of in frames.items()}
     return Results(
         runs=runs,
         axes=axes,
         heads=heads,
         bases=base_of(heads),
         frames=frames,
-        right={
-            name: np.array([frame[criteria[name] or "correct"] for frame in of], dtype=np.int8)
-            for name, of in frames.items()
-        },
+        right=right,
         parts=[part for name, of in frames.items() for part in parts_of(name, of[0])],
         hashes={name: question_hash(name, of[0]) for name, of in frames.items()},
         criteria=criteria,
@@ -148,8 +144,6 @@ def read_same(paths: Sequence[str | Path], measure: str, counted: Sequence[str] 
     """Read the records of all runs, each in the order of the first file.
 
     Args:
-        paths: the files.
-        measure: a key of `MEASURES`.
         counted: the columns to keep besides those of the question; all, if None. Answers are most of the records, and a
             study may have hundreds of runs.
 
@@ -169,8 +163,7 @@ def read_same(paths: Sequence[str | Path], measure: str, counted: Sequence[str] 
                 f"{path}: lacks {listed(expected - found)} and has {listed(found - expected)} against {paths[0]}. All "
                 "runs must answer the same questions: run the scoring rules again."
             )
-        if frame["id"].tolist() != first["id"].tolist():
-            frame = frame.set_index("id", drop=False).loc[first["id"]].reset_index(drop=True)
+        frame = frame.set_index("id", drop=False).loc[first["id"]].reset_index(drop=True)
         for column in question:
             different = frame.loc[frame[column] != first[column], "id"]
             if len(different):
@@ -188,39 +181,41 @@ def listed(ids: set[str]) -> str:
 
 
 def question_hash(measure: str, questions: pd.DataFrame) -> str:
-    """Hash what the records say of the questions."""
     return sha256_json(questions[list(MEASURES[measure].question)].values.tolist())
 
 
 def parts_of(measure: str, questions: pd.DataFrame) -> Iterator[Part]:
     """Yield all questions of a measure, then each of its strata that has any."""
-    clusters = questions[MEASURES[measure].cluster]
-    yield part_of(measure, (ALL, ALL), np.arange(len(questions)), clusters)
+    yield part_of(measure, questions, np.arange(len(questions)))
     for column, values in MEASURES[measure].strata.items():
         for value in values(questions[column]):
             chosen = np.flatnonzero(questions[column] == value)
             if len(chosen):
-                yield part_of(measure, (word(column), value), chosen, clusters)
+                yield part_of(measure, questions, chosen, (word(column), value))
 
 
-def part_of(measure: str, name: tuple[str, str], chosen: np.ndarray, clusters: pd.Series) -> Part:
-    """Make a part; its units are its databases or subjects if there are `FEWEST_CLUSTERS` of them, else its questions.
+def part_of(
+    measure: str, questions: pd.DataFrame, chosen: np.ndarray, name: tuple[str, str] = (ALL, ALL), whole: bool = True
+) -> Part:
+    """Make a part; its units are its questions, or its databases or subjects if there are `FEWEST_CLUSTERS` of them.
 
     Args:
+        questions: records of any run.
+        chosen: the questions of the part, as positions.
         name: what the part is one of, and which one: ("hardness", "easy").
-        chosen: its questions, as positions.
-        clusters: of each question of the measure its database or subject.
+        whole: whether units may be databases or subjects at all.
     """
-    codes, found = pd.factorize(clusters.to_numpy()[chosen])
-    subjects, unit = codes, word(clusters.name)
-    if len(found) < FEWEST_CLUSTERS:
+    column = MEASURES[measure].cluster
+    subjects, found = pd.factorize(questions[column].to_numpy()[chosen])
+    unit, codes = word(column), subjects
+    if not whole or len(found) < FEWEST_CLUSTERS:
         unit, codes = "question", np.arange(len(chosen))
     return Part(measure, *name, chosen, len(found), unit, codes, np.bincount(codes), subjects)
 
 
 def word(column: str) -> str:
     """Say what a column of records names, such as a database."""
-    return {"db_id": "database"}.get(column, column)
+    return "database" if column == "db_id" else column
 
 
 def heads_of(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:

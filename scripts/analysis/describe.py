@@ -1,14 +1,16 @@
 """Count what each run got right and wrong: by part of the questions, criterion, class of error, database."""
 
-import math
+import itertools
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.compare import bounds, gains
-from analysis.data import ALL, HARDNESS, MMLU, SPIDER, Part, Results
+from analysis.data import ALL, MMLU, SPIDER, Part, Results
 from custom_metrics.compare import SEMANTICS
+from custom_metrics.hardness import LEVELS
 from custom_metrics.judge import ERROR_CLASSES
 from custom_metrics.stats import clustered_difference, mean_of_proportions, wilson_interval
 
@@ -18,8 +20,8 @@ PROPORTION = ("n", "correct", "accuracy_pct", "ci_low", "ci_high")
 
 def proportion(correct: int, n: int, level: float) -> dict[str, Any]:
     """Give n, right answers, and accuracy in percent with its Wilson interval; of no questions there is no accuracy."""
-    accuracy = 100.0 * correct / n if n else None
-    return {"n": n, "correct": correct, "accuracy_pct": accuracy} | bounds(*wilson_interval(correct, n, level))
+    found = {"n": n, "correct": correct, "accuracy_pct": 100.0 * correct / n if n else None}
+    return found | bounds(*wilson_interval(correct, n, level))
 
 
 def questions(results: Results) -> list[pd.DataFrame]:
@@ -45,7 +47,7 @@ def execution_accuracy(results: Results) -> pd.DataFrame:
     rows = []
     for head, frame in zip(results.heads, results.frames[SPIDER], strict=True):
         values, empty, hardness = frame[columns].to_numpy(), frame["gold_rows"].to_numpy() == 0, frame["hardness"]
-        parts = {ALL: empty | True} | {name: (hardness == name).to_numpy() for name in HARDNESS}
+        parts = {ALL: empty | True} | {name: (hardness == name).to_numpy() for name in LEVELS}
         for name, chosen in (parts | {GOLD_NOT_EMPTY: ~empty, GOLD_EMPTY: empty}).items():
             sums, n = dict(zip(columns, values[chosen].sum(axis=0).tolist(), strict=True)), int(chosen.sum())
             row = {"questions": name, "semantics": criterion} | proportion(sums[criterion], n, results.level)
@@ -57,10 +59,9 @@ def execution_accuracy(results: Results) -> pd.DataFrame:
 
 def databases(results: Results) -> pd.DataFrame:
     """Give the accuracy of each run on each database, and what its base had there."""
-    parts = [part for part in results.parts if part.part == "database"]
     rows = []
     for run, head in enumerate(results.heads):
-        for part in parts:
+        for part in (part for part in results.parts if part.part == "database"):
             right = results.right[part.measure][run, part.chosen]
             row = {"db_id": part.value} | proportion(int(right.sum()), len(right), results.level)
             if run in results.bases:
@@ -86,6 +87,7 @@ def mmlu(results: Results) -> pd.DataFrame:
             n, sizes = len(part.chosen), np.bincount(part.subjects)
             mean, *limits = mean_of_proportions(np.bincount(part.subjects, right[part.chosen]), sizes, level)
             generated, invalid = int(by_text[part.chosen].sum()), int(no_letter[part.chosen].sum())
+            macro = macro_difference(part, right - base, level)
             rows.append(
                 head
                 | {"category": part.value}
@@ -96,38 +98,32 @@ def mmlu(results: Results) -> pd.DataFrame:
                 | bounds(*wilson_interval(generated, n, level), "generated_")
                 | {"invalid": invalid, "invalid_pct": 100.0 * invalid / n}
                 | bounds(*wilson_interval(invalid, n, level), "invalid_")
-                | macro_difference(part, right - base if run in results.bases else None, level)
+                | (macro if run in results.bases else dict.fromkeys(macro))
             )
     return pd.DataFrame(rows)
 
 
-def macro_difference(part: Part, change: np.ndarray | None, level: float) -> dict[str, float]:
-    """Give the difference of a run's macro average to its base's, with its interval; NaN for the base itself.
+def macro_difference(part: Part, change: np.ndarray, level: float) -> dict[str, float]:
+    """Give the difference of a run's macro average to its base's, with its interval.
 
     Each question weighs so much that all subjects of a part weigh alike; what is drawn at random is as in the
     comparison of all questions.
     """
-    mean = low = high = math.nan
-    if change is not None:
-        sizes = np.bincount(part.subjects)
-        weights = len(part.chosen) / len(sizes) / sizes[part.subjects]
-        weighted = weights * change[part.chosen]
-        mean = weighted.mean()
-        sums, units = (np.bincount(part.codes, values) for values in (weighted, weights))
-        estimate = clustered_difference(sums, units, level)
-        low, high = estimate.low, estimate.high
-    return {"macro_difference_pp": 100 * mean} | bounds(low, high, "macro_difference_", "_pp")
+    sizes = np.bincount(part.subjects)
+    weights = len(part.chosen) / len(sizes) / sizes[part.subjects]
+    weighted = weights * change[part.chosen]
+    found = clustered_difference(*(np.bincount(part.codes, values) for values in (weighted, weights)), level)
+    return {"macro_difference_pp": 100 * weighted.mean()} | bounds(found.low, found.high, "macro_difference_", "_pp")
 
 
 def errors(results: Results) -> pd.DataFrame:
     """Count each class of error of each run, in the order of `ERROR_CLASSES`."""
     rows = []
     for head, frame in zip(results.heads, results.frames[SPIDER], strict=True):
-        counts, questions = frame["error_class"].value_counts(), len(frame)
+        counts, n = Counter(frame["error_class"]), len(frame)
         for name in ERROR_CLASSES:
-            n = int(counts.get(name, 0))
-            row = {"error_class": name, "n": n, "share_pct": 100.0 * n / questions, "questions": questions}
-            rows.append(head | row)
+            share = 100.0 * counts[name] / n
+            rows.append(head | {"error_class": name, "n": counts[name], "share_pct": share, "questions": n})
     return pd.DataFrame(rows)
 
 
@@ -137,31 +133,23 @@ def flips(results: Results) -> pd.DataFrame:
     for run, base in results.bases.items():
         for part in (part for part in results.parts if run in compared[part.measure]):
             before, after = (results.right[part.measure][number, part.chosen] for number in (base, run))
-            both, change = int((before & after).sum()), gains(before, after)
-            rows.append(
-                results.heads[run]
-                | {"measure": part.measure, "part": part.part, "value": part.value, "n": len(before)}
-                | {"both_right": both, "gained": change["gained"], "lost": change["lost"]}
-                | {"both_wrong": len(before) - both - change["gained"] - change["lost"]}
-            )
+            both, either = int((before & after).sum()), int((before | after).sum())
+            row = {"measure": part.measure, "part": part.part, "value": part.value, "n": len(before)}
+            row |= {"both_right": both, "both_wrong": len(before) - either} | gains(before, after)
+            rows.append(results.heads[run] | row)
     counted = ("measure", "part", "value", "n", "both_right", "gained", "lost", "both_wrong")
     return pd.DataFrame(rows, columns=[*results.heads[0], *counted])
 
 
 def confusion(results: Results) -> pd.DataFrame:
     """Count, for each run, how its base's class of each answer became its own; only what occurs."""
-    size = len(ERROR_CLASSES)
-    classes = [
-        pd.Categorical(frame["error_class"], categories=ERROR_CLASSES).codes.astype(np.int64)
-        for frame in results.frames[SPIDER]
-    ]
-    rows = []
+    classes, rows = [frame["error_class"] for frame in results.frames[SPIDER]], []
     for run, base in results.bases.items():
-        counts = np.bincount(classes[base] * size + classes[run], minlength=size * size)
+        became = Counter(zip(classes[base], classes[run], strict=True))
         rows += [
             results.heads[run]
-            | {"base_class": ERROR_CLASSES[cell // size], "tuned_class": ERROR_CLASSES[cell % size]}
-            | {"n": int(counts[cell]), "questions": len(classes[base])}
-            for cell in np.flatnonzero(counts)
+            | {"base_class": before, "tuned_class": after, "n": became[before, after], "questions": len(classes[run])}
+            for before, after in itertools.product(ERROR_CLASSES, repeat=2)
+            if became[before, after]
         ]
     return pd.DataFrame(rows, columns=[*results.heads[0], "base_class", "tuned_class", "n", "questions"])

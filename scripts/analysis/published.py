@@ -6,8 +6,7 @@ of every other that prints the same numbers.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -24,8 +23,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """What arithmetic says of one figure: possible is True, False, or None where it cannot tell; why, in a sentence."""
 
     possible: bool | None
@@ -48,19 +46,18 @@ def check_percentage(percent: float, decimals: int, n: int | None, correct: int 
     """Check one percentage of right answers against the number of questions, and the right ones where printed."""
     if n is None:
         return Check(None, "the report does not say of how many questions")
-    if correct is not None:
-        if correct > n:
-            return Check(False, f"{correct} right answers to {n} questions")
-        own = 100 * correct / n
-        if abs(own - percent) > half(decimals):
-            return Check(False, f"{correct} of {n} are {own:.{decimals + 1}f}%")
-        return Check(True, f"{correct} of {n}")
-    found = counts(percent, decimals, n)
-    if not found:
-        return Check(False, f"no whole number of {n} questions gives it")
-    if 100 / n <= 2 * half(decimals):
-        return Check(None, f"with {n} questions any figure could be")
-    return Check(True, f"{found[0]} of {n}")
+    fit = counts(percent, decimals, n)
+    if correct is None:
+        if not fit:
+            return Check(False, f"no whole number of {n} questions gives it")
+        if 100 / n <= 2 * half(decimals):
+            return Check(None, f"with {n} questions any figure could be")
+        return Check(True, f"{fit[0]} of {n}")
+    if correct > n:
+        return Check(False, f"{correct} right answers to {n} questions")
+    if correct not in fit:
+        return Check(False, f"{correct} of {n} are {100 * correct / n:.{decimals + 1}f}%")
+    return Check(True, f"{correct} of {n}")
 
 
 def check_change(printed: float, decimals: int, base: float, tuned: float, means: Mapping[str, float]) -> Check:
@@ -85,23 +82,22 @@ def check_change(printed: float, decimals: int, base: float, tuned: float, means
         why += ", of the other sign"
     if abs(tuned - base - printed) <= 3 * e:
         why += "; it is the difference in percentage points"
-    for description, value in means.items():
-        if abs(value - printed) <= 2 * e:
-            why += f"; it is {description}"
-            break
+    why += next((f"; it is {what}" for what, value in means.items() if abs(value - printed) <= 2 * e), "")
     return Check(False, why)
 
 
 def means(values: Mapping[str, float], subjects: Mapping[str, list[str]], n: Mapping[str, int | None]) -> dict:
     """Put the columns of categories into one figure in every way there is, by description, the surest first."""
+
+    def weighted(weights: Mapping[str, int]) -> float:
+        return sum(values[column] * weights[column] for column in values) / sum(weights[column] for column in values)
+
     found = {}
     if all(n.get(column) for column in values):
-        total = sum(n[column] for column in values)
-        found["the share of all questions"] = sum(values[c] * n[c] for c in values) / total
+        found["the share of all questions"] = weighted(n)
     if all(column in subjects for column in values):
-        weights = {column: len(subjects[column]) for column in values}
-        weighted = sum(values[c] * weights[c] for c in values) / sum(weights.values())
-        found[f"the mean of {sum(weights.values())} subjects' percentages"] = weighted
+        sizes = {column: len(subjects[column]) for column in values}
+        found[f"the mean of {sum(sizes.values())} subjects' percentages"] = weighted(sizes)
     found[f"the mean of {len(values)} categories' percentages"] = sum(values.values()) / len(values)
     return found
 
@@ -153,19 +149,10 @@ def check_table(table: Mapping[str, Any], subjects: Mapping[str, Sequence[str]])
         for variant, values in table[kind].items():
             for column, value in values.items():
                 found = check(table, variant, column, subjects)
-                yield {
-                    "table": table["table"],
-                    "measure": table["measure"],
-                    "kind": kind,
-                    "variant": variant,
-                    "column": column,
-                    "published": value,
-                    "decimals": table["decimals"],
-                    "published_n": table["n"][column],
-                    "published_correct": table["correct"].get(variant, {}).get(column) if kind == "accuracy" else None,
-                    "possible": found.possible,
-                    "why": found.why,
-                }
+                correct = table["correct"].get(variant, {}).get(column) if kind == "accuracy" else None
+                row = {name: table[name] for name in ("table", "measure", "decimals")}
+                row |= {"kind": kind, "variant": variant, "column": column, "published": value}
+                yield row | {"published_n": table["n"][column], "published_correct": correct} | found._asdict()
 
 
 def findings(published: dict[str, Any], dev_questions: int) -> list[str]:
@@ -180,31 +167,28 @@ def findings(published: dict[str, Any], dev_questions: int) -> list[str]:
         n = table["n"].get(WHOLE)
         if table["measure"] != SPIDER or n is None or n == dev_questions:
             continue
+        odd = f"{table['table']}: {n} questions, but the official split has {dev_questions}"
         if n > dev_questions:
-            found.append(f"{table['table']}: {n} questions, but the official split has {dev_questions}.")
+            found.append(f"{odd}.")
         elif not table["subset"]:
             figures = [value for values in table["accuracy"].values() for value in values.values()]
             fit = [f for f in figures if counts(f, table["decimals"], dev_questions)]
             found.append(
-                f"{table['table']}: {n} questions, but the official split has {dev_questions}, and the report does not "
-                f"say which {dev_questions - n} are left out. {len(fit)} of its {len(figures)} figures could be shares "
-                f"of {dev_questions}."
+                f"{odd}, and the report does not say which {dev_questions - n} are left out. {len(fit)} of its "
+                f"{len(figures)} figures could be shares of {dev_questions}."
             )
-    for category, subjects in published["subjects"].items():
-        if category not in OFFICIAL:
-            continue
-        for subject in subjects:
-            if CATEGORY.get(subject, category) != category:
-                found.append(f"{subject} stands under {category}; the benchmark has it under {CATEGORY[subject]}.")
-    for stated in published["stated"]:
-        if "part_of" in stated:
-            part, whole = stated["part_of"]
-            own = 100 * part / whole
-            if abs(own - stated["value"]) > half(stated["decimals"]):
-                found.append(
-                    f"{stated['what']}: printed {stated['value']}%, but {part:g} of {whole:g} are "
-                    f"{own:.{stated['decimals'] + 1}f}%."
-                )
+    found += [
+        f"{subject} stands under {category}; the benchmark has it under {CATEGORY[subject]}."
+        for category, subjects in published["subjects"].items()
+        for subject in subjects
+        if category in OFFICIAL and CATEGORY.get(subject, category) != category
+    ]
+    for stated in (stated for stated in published["stated"] if "part_of" in stated):
+        (part, whole), decimals = stated["part_of"], stated["decimals"]
+        own = 100 * part / whole
+        if abs(own - stated["value"]) > half(decimals):
+            printed = f"{stated['what']}: printed {stated['value']}%"
+            found.append(f"{printed}, but {part:g} of {whole:g} are {own:.{decimals + 1}f}%.")
     return found
 
 
@@ -219,20 +203,18 @@ def beside(published: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any]], 
     """
     subjects = published["subjects"]
 
-    def counted(row: Mapping[str, Any], variant: str | None) -> tuple[int, int] | None:
-        found = ours.get(variant, {}).get(row["measure"])
+    def counted(row: Mapping[str, Any], variant: str | None) -> tuple[int, int]:
+        found = ours.get(variant, {}).get(row["measure"], (0, 0))
         return count(found, row["column"], subjects) if isinstance(found, pd.DataFrame) else found
 
     rows = []
     for row in (row for table in published["tables"] for row in check_table(table, subjects)):
         for run in matching(row["variant"], list(ours)) or [None]:
-            correct, n = counted(row, run) or (0, 0)
-            before, _ = counted(row, BASE) or (0, 0)
+            (correct, n), (before, _) = counted(row, run), counted(row, BASE)
             found = {}
             if n and row["kind"] == "accuracy":
-                found = {"ours": 100 * correct / n, "n": n, "correct": correct} | bounds(
-                    *wilson_interval(correct, n, level)
-                )
+                found = {"ours": 100 * correct / n, "n": n, "correct": correct}
+                found |= bounds(*wilson_interval(correct, n, level))
                 found["difference_pp"] = found["ours"] - row["published"]
                 found["published_in_ci"] = found["ci_low"] <= row["published"] <= found["ci_high"]
             elif n and before:
@@ -248,8 +230,8 @@ def matching(variant: str, ours: Sequence[str]) -> list[str]:
     return [name for name in ours if parts <= set(name.split("-"))]
 
 
-def count(records: pd.DataFrame, column: str, subjects: Mapping[str, Sequence[str]]) -> tuple[int, int] | None:
-    """Count right answers and questions of ours that a published column is about; None if we lack a subject of it.
+def count(records: pd.DataFrame, column: str, subjects: Mapping[str, Sequence[str]]) -> tuple[int, int]:
+    """Count right answers and questions of ours that a published column is about; no questions if we lack a subject.
 
     A category stands for the subjects that the report put into it, whatever this study calls them; where the report
     does not name them, for this study's category of that name.
@@ -261,7 +243,7 @@ def count(records: pd.DataFrame, column: str, subjects: Mapping[str, Sequence[st
         wanted = subjects[column]
     else:
         wanted = [column] if column in set(own) else own[records["category"] == column].unique()
-    if not len(wanted) or not set(wanted) <= set(own):
-        return None
+    if not set(wanted) <= set(own):
+        return 0, 0
     part = records.loc[own.isin(wanted), "correct"]
     return int(part.sum()), len(part)

@@ -13,6 +13,7 @@ from common.files import UserError, atomic_write
 from common.job import job
 from present.format import Say
 from present.tables import to_markdown
+from tasks.records import MMLU_COLUMNS, read_records
 
 
 def compare_published(
@@ -31,10 +32,11 @@ def compare_published(
             split, `runs` has `model` and `variant` of each run; the others are as in `tables`.
 
     Raises:
-        UserError: a table or a file of records is not there or lacks a column.
+        UserError: the table lacks a run, or a file of records lacks a column.
     """
-    published, level = settings["published"], settings["confidence_level"]
-    table = read(execution_accuracy, ["model", "variant", "questions", "n", "correct"])
+    published = settings["published"]
+    # "None" is no missing value here: a variant may have any name.
+    table = pd.read_csv(execution_accuracy, keep_default_na=False)
     table = table[(table["model"] == published["model"]) & (table["questions"] == ALL)].set_index("variant")
     ours = {}
     for run, records in zip(settings["runs"], mmlu, strict=True):
@@ -43,8 +45,8 @@ def compare_published(
         if run["variant"] not in table.index:
             raise UserError(f"{execution_accuracy}: no row of {run['variant']}. Run `snakemake -R tables`.")
         counted = tuple(int(table.at[run["variant"], column]) for column in ("correct", "n"))
-        ours[run["variant"]] = {SPIDER: counted, MMLU: read(records, ["subject", "category", "correct"])}
-    rows = beside(published, ours, level)
+        ours[run["variant"]] = {SPIDER: counted, MMLU: read_records(records, MMLU_COLUMNS)}
+    rows = beside(published, ours, settings["confidence_level"])
     whole = dict.fromkeys(("published_n", "published_correct", "n", "correct"), "Int64")
     write_table(outputs["csv"], pd.DataFrame(rows).reindex(columns=COLUMNS).astype(whole))
     with atomic_write(outputs["md"]) as stream:
@@ -60,18 +62,13 @@ def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
         | {"what": say.word(f"tables.published.{row['kind']}", what=f"{named(row['measure'])}, {named(row['column'])}")}
         for row in rows
     ]
-    odd = findings(published, settings["dev_questions"])
-    stated = [f"* {one['what']}: {say.number(one['value'], one['decimals'])}" for one in published["stated"]]
-    facts = {
-        **settings,
-        "percent": say.level(settings["confidence_level"]),
-        "report": published["report"],
-        "findings": "\n".join(f"* {sentence}" for sentence in odd),
-        "stated": "\n".join(stated),
-    }
+    odd = (f"* {sentence}" for sentence in findings(published, settings["dev_questions"]))
+    stated = (f"* {one['what']}: {say.number(one['value'], one['decimals'])}" for one in published["stated"])
+    facts = {"percent": say.level(settings["confidence_level"]), "report": published["report"]}
+    facts |= {"findings": "\n".join(odd), "stated": "\n".join(stated)}
     beside_ours = ["ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci"]
     columns = ["table", "shown", "what", "published", "kind", "decimals", "possible", "why", *beside_ours]
-    return to_markdown("published", pd.DataFrame(shown, columns=columns), facts, say)
+    return to_markdown("published", pd.DataFrame(shown, columns=columns), settings | facts, say)
 
 
 def named(key: str) -> str:
@@ -79,23 +76,7 @@ def named(key: str) -> str:
     return "MMLU" if key == "mmlu" else key.replace("_", " ")
 
 
-def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file. Raises a UserError if it lacks one of these columns."""
-    # "None" is no missing value here: MMLU has it as an answer, and a category may have any name.
-    frame = pd.read_csv(path, keep_default_na=False)
-    missing = [column for column in columns if column not in frame]
-    if missing:
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}, found {', '.join(frame)}. Run the rule that makes it again."
-        )
-    return frame
-
-
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        compare_published(
-            execution_accuracy=snakemake.input.execution_accuracy,
-            mmlu=snakemake.input.mmlu,
-            outputs=dict(snakemake.output.items()),
-            settings=snakemake.params.settings,
-        )
+        given, outputs = snakemake.input, dict(snakemake.output.items())
+        compare_published(given.execution_accuracy, given.mmlu, outputs, snakemake.params.settings)

@@ -59,28 +59,17 @@ def trained_row(path: str | Path) -> dict[str, Any]:
     """Take the cost of a training from its report."""
     facts = read_json(path)
     rows, seconds, resumed = facts["rows"] * facts["epochs"], facts["train_seconds"], facts["resumed_from_step"]
-    return {
-        "device": facts["device"],
-        "seconds": seconds,
-        "rows": rows,
-        "rows_per_second": rows / seconds if seconds and resumed is None else None,
-        "tokens_per_second": facts["tokens_per_second"],
-        "peak_memory_mib": facts["peak_memory_mib"],
-        "resumed": int(resumed is not None),
-    }
+    speed = rows / seconds if seconds and resumed is None else None
+    row = {name: facts[name] for name in ("device", "tokens_per_second", "peak_memory_mib")}
+    return row | {"seconds": seconds, "rows": rows, "rows_per_second": speed, "resumed": int(resumed is not None)}
 
 
 def answered_row(path: str | Path, answers: str | Path | None = None) -> dict[str, Any]:
     """Take the cost of a run's answers from their report; with the answers also the tokens generated a second."""
     facts = read_json(path)
-    row = {
-        "device": facts["device"],
-        "seconds": facts["seconds"],
-        "rows": facts["questions"],
-        "rows_per_second": facts["questions_per_second"],
-        "peak_memory_mib": facts["peak_memory_mib"],
-        "resumed": int(facts["answered_before_resuming"] > 0),
-    }
+    row = {name: facts[name] for name in ("device", "seconds", "peak_memory_mib")}
+    row |= {"rows": facts["questions"], "rows_per_second": facts["questions_per_second"]}
+    row["resumed"] = int(facts["answered_before_resuming"] > 0)
     # Tokens that were generated before a job was cut off were not generated in these seconds.
     if answers and row["seconds"] and not row["resumed"]:
         row["tokens_per_second"] = sum(answer["tokens"] for answer in read_jsonl(answers)) / row["seconds"]
@@ -91,19 +80,11 @@ def benchmark(path: Path, device: str) -> dict[str, float]:
     """Give a job's seconds, and its hours of one GPU and of processor cores; nothing if the file is gone."""
     if not path.exists():
         return {}
-    row = pd.read_csv(path, sep="\t").iloc[0]
-    seconds = float(row["s"])
-    return {
-        "job_seconds": seconds,
-        "gpu_hours": 0.0 if device.startswith("cpu") else seconds / 3600,
-        "cpu_hours": float(row["cpu_time"]) / 3600,
-    }
+    seconds, cpu_seconds = pd.read_csv(path, sep="\t").loc[0, ["s", "cpu_time"]].astype(float)
+    gpu_seconds = 0.0 if device.startswith("cpu") else seconds
+    return {"job_seconds": seconds, "gpu_hours": gpu_seconds / 3600, "cpu_hours": cpu_seconds / 3600}
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        cost(
-            inputs=dict(snakemake.input.items()),
-            outputs=dict(snakemake.output.items()),
-            settings=snakemake.params.settings,
-        )
+        cost(dict(snakemake.input.items()), dict(snakemake.output.items()), snakemake.params.settings)

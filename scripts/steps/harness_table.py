@@ -50,6 +50,7 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
             key, metric = (result["task"], result["filter"]), result["metric"]
             row = heads[run] | {name: result[name] for name in ("task", "metric", "filter", "n")}
             row |= {"score": result["value"], "shots": found["shots"][result["task"]], "lm_eval": found["lm_eval"]}
+            row["family"] = kind(heads[run])
             own, before = answers[run].get(key, {}), answers[base].get(key, {})
             if own and all(metric in one for one in own.values()):
                 if before.keys() != own.keys():
@@ -60,7 +61,7 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
                 values, others = (np.array([one[metric] for one in of.values()]) for of in (own, before))
                 row["stderr"] = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
                 row |= {} if base == run else difference(others, values, level)
-            rows.append(row | {"family": kind(heads[run])})
+            rows.append(row)
     columns = [*heads[0], *COLUMNS]
     frame = judge(pd.DataFrame(rows, columns=[*columns, "family"]), level, "difference")[columns]
     frame["confidence_level"] = level
@@ -71,10 +72,10 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
 
 def by_question(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[tuple, Mapping[str, Any]]]:
     """Index scores by task and filter, then by each question's number and hash, in the order of the questions."""
-    found: dict[tuple[str, str], dict[tuple, Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], dict] = {}
     for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
-        key = sample["task"], sample["filter"]
-        found.setdefault(key, {})[sample["doc_id"], sample["doc_hash"]] = sample
+        of_task = found.setdefault((sample["task"], sample["filter"]), {})
+        of_task[sample["doc_id"], sample["doc_hash"]] = sample
     return found
 
 
@@ -89,6 +90,4 @@ def difference(before: np.ndarray, after: np.ndarray, level: float) -> dict[str,
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        harness_table(
-            scores=snakemake.input.scores, outputs=dict(snakemake.output.items()), settings=snakemake.params.settings
-        )
+        harness_table(snakemake.input.scores, dict(snakemake.output.items()), snakemake.params.settings)

@@ -22,8 +22,7 @@ def recommend(
     Args:
         records: by measure, the records of each run in the order of `runs`.
         outputs: `csv` and `md`, the table; `decision`, what is recommended, as JSON for `export_recommended`.
-        settings: the rule's, as those of `tables`. Besides, `max_loss_pp` is the cap of the loss of MMLU, None for any
-            loss that cannot be told from none; `seed` draws the halves.
+        settings: the rule's, as those of `tables`, and those of `analysis.choose.recommendation`.
 
     Raises:
         UserError: as `tables`, or a measure has fewer than two questions.
@@ -40,8 +39,5 @@ def recommend(
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        recommend(
-            records={SPIDER: snakemake.input.spider, MMLU: snakemake.input.mmlu},
-            outputs=dict(snakemake.output.items()),
-            settings=snakemake.params.settings,
-        )
+        records = {SPIDER: snakemake.input.spider, MMLU: snakemake.input.mmlu}
+        recommend(records, dict(snakemake.output.items()), snakemake.params.settings)

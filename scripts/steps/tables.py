@@ -26,31 +26,27 @@ def tables(
     Args:
         records: by measure, the records of each run in the order of `runs`.
         outputs: a path for each table, and for each with `_md`.
-        settings: the rule's. `study` names the study in headings. `runs` has of each run `model`, `variant` and
-            `settings` (the swept values of an adapter, {} for the base); of a point that `evaluation` adds also
-            `point`. `confidence_level` is that of all intervals and verdicts, `semantics` the criterion of SQL equality
-            that the headline follows. `known_defects` and `accept_defect` stand under every table.
+        settings: the rule's. `runs` has of each run `model`, `variant` and `settings` (the swept values of an adapter,
+            {} for the base); of a point that `evaluation` adds also `point`. `known_defects` and `accept_defect` stand
+            under every table.
 
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
     """
     results = read_results(records, settings["runs"], settings["semantics"], settings["confidence_level"])
-    frames = all_tables(results)
-    for name, frame in frames.items():
-        write_table(outputs[name], frame)
     say = Say(settings["language"])
     facts = settings | shared_facts(settings["study"], *describe.questions(results), say)
-    for name, frame in frames.items():
+    for name, frame in all_tables(results).items():
+        write_table(outputs[name], frame)
         with atomic_write(outputs[f"{name}_md"]) as stream:
             stream.write(to_markdown(name, frame, facts, say))
 
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Make every table of a study, by its name."""
-    comparisons, estimates = compare.regression(results)
     frames = {
-        "regression": comparisons,
-        "exchange": compare.exchange(results, comparisons, estimates),
+        "regression": (comparisons := compare.regression(results)),
+        "exchange": compare.exchange(results, comparisons),
         "factors": compare.factors(results),
         "seeds": compare.seeds(results),
         "execution_accuracy": describe.execution_accuracy(results),
@@ -70,8 +66,5 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        tables(
-            records={SPIDER: snakemake.input.spider, MMLU: snakemake.input.mmlu},
-            outputs=dict(snakemake.output.items()),
-            settings=snakemake.params.settings,
-        )
+        records = {SPIDER: snakemake.input.spider, MMLU: snakemake.input.mmlu}
+        tables(records, dict(snakemake.output.items()), snakemake.params.settings)
