@@ -168,15 +168,11 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
     A study that samples its answers seeds each question by its id. Here the prompt takes the id's place, so that a
     question has one answer.
     """
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
     from llm.answering import one_by_one
     from llm.decoding import Decoding
+    from llm.load import set_threads
 
-    disable_progress_bar()
-    # As the study's jobs: what a CPU adds up depends on it.
-    torch.set_num_threads(2)
+    set_threads(2)  # as the study's jobs
     return one_by_one(source.record, source.adapter, Decoding(**source.settings))
 
 

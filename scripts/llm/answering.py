@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from common.job import Sigterm, versions
@@ -279,6 +280,7 @@ def one_by_one(record: dict, adapter: str | Path | None, decoding: Decoding) -> 
     A study that draws its answers at random has its random numbers from the ids of its questions; here the prompt takes
     their place, so that a question has one answer.
     """
+    disable_progress_bar()  # of loading weights
     chat = load_chat(record)
     model = load(record, chat, adapter, decoding)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 from tqdm import tqdm
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from common.files import UserError
 from llm.chat import Chat
@@ -66,6 +67,11 @@ def _tokens(chat: Chat, row: dict) -> tuple[list[int], list[int]]:
     return prompt + completion, ([IGNORED] * len(prompt) + completion if row["completion"] else list(prompt))
 
 
+def padding(chat: Chat) -> DataCollatorForLanguageModeling:
+    """TRL's own collator, which pads the rows of a batch."""
+    return DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id)
+
+
 def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -> Dataset:
     """Make the training set: `input_ids` and `labels`, the labels of the prompt being -100.
 
@@ -103,11 +109,7 @@ def rows_of(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
 
 
 def check_labels(
-    chat: Chat,
-    dataset: Dataset,
-    collator: Callable[[list[dict]], dict[str, Any]],
-    rows: Sequence[dict],
-    limits: Limits,
+    chat: Chat, dataset: Dataset, collator: Callable[[list[dict]], dict[str, Any]], rows: Sequence[dict], limits: Limits
 ) -> dict[str, Any]:
     """Check every row as the collator gives it to the model, and sum up.
 

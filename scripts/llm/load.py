@@ -19,6 +19,11 @@ def device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def set_threads(count: int) -> None:
+    """Compute with so many threads: what a CPU adds up depends on how many there are."""
+    torch.set_num_threads(count)
+
+
 def load_model(record: dict, precision: str) -> PreTrainedModel:
     """Load the model of a record in evaluation mode.
 

@@ -78,7 +78,7 @@ def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scal
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
     if _state.phase == "step":
-        out = _step(query, key, value, *_state.prefix[module.layer_idx], scaling)
+        out = _step(query, key, value, _state.prefix[module.layer_idx], scaling)
     elif _state.phase == "prefix" or not _state.prefix:
         out, _ = _causal(query, key, value, scaling)
     else:
@@ -131,9 +131,9 @@ def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, tor
     return scores.softmax(dim=-1).to(value.dtype) @ value, scores.logsumexp(dim=-1)
 
 
-def _step(query, key, value, shared_key, shared_value, scaling) -> torch.Tensor:
+def _step(query, key, value, prefix, scaling) -> torch.Tensor:
     """Attention of one new token a row: to the shared prefix in one product, to its own rest row by row."""
-    rows, heads, _, size = query.shape
+    (shared_key, shared_value), (rows, heads, _, size) = prefix, query.shape
     few = key.shape[1]
     grouped = query.view(rows, few, heads // few, size)
     shared = grouped.transpose(0, 1).reshape(few, -1, size) @ shared_key.transpose(-1, -2)

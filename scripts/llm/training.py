@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from trl import SFTConfig
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json
 from common.job import Sigterm, versions
@@ -21,7 +20,7 @@ from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint
 from llm.fit import settle
-from llm.labels import Limits, build_dataset, check_labels, check_target, with_labels
+from llm.labels import Limits, build_dataset, check_labels, check_target, padding, with_labels
 from llm.load import device, fuse_kernels, load_model, machine
 from llm.options import lora_config, training_arguments
 from llm.packing import collate, keep_apart
@@ -245,7 +244,7 @@ def make_trainer(
     collator = None if padded else collate
     kl = plan.replay["kl"] if plan.replay else 0.0
     if kl:
-        collator = Marking(collator or DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id))
+        collator = Marking(collator or padding(chat))
     patience = plan.training.get("early_stopping_patience")
     trainer = Trainer(
         model=model,

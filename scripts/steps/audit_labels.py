@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
 import _path  # noqa: F401
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from common.job import job, versions
 from llm.chat import load_chat
-from llm.labels import Limits, build_dataset, check_gold, check_labels, check_target
+from llm.labels import Limits, build_dataset, check_gold, check_labels, check_target, padding
 
 
 def check_disjoint(rows: list[dict], others: list[dict], what: str, remedy: str, kind: str = "training") -> None:
@@ -54,7 +52,7 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
     check_gold(chat, rows, split)
     check_disjoint(split, read_jsonl(files["shots"]), "few-shot examples", "Choose other spider.shots.")
     check_disjoint(split, dev, "dev questions", "The Spider files do not belong together.")
-    collator = DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id)
+    collator = padding(chat)
 
     def check(rows: list[dict]) -> dict[str, Any]:
         check_target(rows, settings.get("train_target", "sql"))

@@ -1,12 +1,10 @@
 """Prove, before any training, that the loss of every row to replay covers its answer and nothing else."""
 
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
 import _path  # noqa: F401
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
 from common.job import job, versions
 from llm.chat import load_chat
-from llm.labels import Limits, build_dataset, check_gold, check_labels
+from llm.labels import Limits, build_dataset, check_gold, check_labels, padding
 
 
 def audit_replay(prompts: str, rows: str, record: str, report: str, max_length: int) -> None:
@@ -23,7 +21,7 @@ def audit_replay(prompts: str, rows: str, record: str, report: str, max_length: 
         raise UserError(f"{prompts}: row {unknown[0]} is not in {rows}. Run `snakemake -R render_replay`.")
     # Rows too long for the training have not been rendered.
     check_gold(chat, rendered, [{"id": row["id"], "query": answers[row["id"]]} for row in rendered])
-    collator = DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id)
+    collator = padding(chat)
     summary = check_labels(chat, build_dataset(chat, rendered), collator, rendered, Limits(max_length))
     write_json(
         report,

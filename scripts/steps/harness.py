@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import torch
-
 import _path  # noqa: F401
 from common.gpus import take
 from common.job import job
 from llm.harness import harness
+from llm.load import set_threads
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.scores}.lock"):
         take(snakemake.resources.gpu)
-        torch.set_num_threads(snakemake.threads)
+        set_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")
         harness(
             record=snakemake.input.record,

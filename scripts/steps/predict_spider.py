@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import torch
-
 import _path  # noqa: F401
 from common.gpus import take
 from common.job import job
 from llm.answering import Job, predict
 from llm.decoding import Decoding
+from llm.load import set_threads
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.answers}.lock"):
         gpus = take(snakemake.resources.gpu)
-        torch.set_num_threads(snakemake.threads)
+        set_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")
         work = Job(
             prompts=snakemake.input.prompts,

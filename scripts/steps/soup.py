@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import torch
-
 import _path  # noqa: F401
 from common.job import job
 from llm.adapters import average
+from llm.load import set_threads
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        torch.set_num_threads(snakemake.threads)
+        set_threads(snakemake.threads)
         average(
             # Two files of each adapter.
             adapters=list(dict.fromkeys(str(Path(file).parent) for file in snakemake.input.adapters)),

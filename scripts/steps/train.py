@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import _path  # noqa: F401
 from common.gpus import take
 from common.job import job
+from llm.load import set_threads
 from llm.processes import ranks, run
 
 
@@ -33,7 +32,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0], lock=run_dir / ".train.lock"):
         gpus = take(snakemake.resources.gpu)
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)  # of processes that are started
-        torch.set_num_threads(snakemake.threads)
+        set_threads(snakemake.threads)
         files = {
             "prompts": snakemake.input.prompts,
             "audit": snakemake.input.audit,
