@@ -53,9 +53,7 @@ if config["recommend"]:
 
 onstart:
     # Not in a dry run. A licence that has not been accepted must not show after hours of downloads.
-    require_access(config["models"])
-    require_gpus()
-    require_harness(config["evaluation"]["harness"]["tasks"])
+    before_first_job()
 
 
 rule all:

@@ -29,56 +29,53 @@ except UserError as error:
 # stale. So a key belongs to as few rules as can be, and nothing that only concerns evaluation to a rule that leads to
 # training.
 pick = partial(unfold.pick, config)
-STUDY = unfold.label(config)
-# One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
-RUNS = unfold.runs(config)
-NAMES = [{"model": run["model"], "variant": run["variant"]} for run in RUNS]
-VARIANTS = unfold.variants(config)
-POINTS = unfold.points(config)
-OWN_PROMPTS = unfold.own_prompts(config)
+
+
+def keys_of(section, *keys):
+    """Several keys of one section, for `pick`."""
+    return [f"{section}.{key}" for key in keys]
+
+
 DEFECTS = ("known_defects", "accept_defect")
 # What every page that a person reads depends on.
 WRITTEN = (*DEFECTS, "report.language")
-DECODING = (
-    "inference.batch_size",
-    "inference.merge_adapters",
-    "inference.do_sample",
-    "inference.temperature",
-    "inference.top_p",
-    "inference.seed",
-)
-EVALUATED = config["training"]["eval_strategy"] != "no"
-PUBLISHED = bool(config["published"]["tables"])
-HARNESS = bool(config["evaluation"]["harness"]["tasks"])
+
+STUDY = unfold.label(config)
+# One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
+RUNS = unfold.runs(config)
+VARIANTS = unfold.variants(config)
+POINTS = unfold.points(config)
+OWN_PROMPTS = unfold.own_prompts(config)
+FOLDERS = unfold.adapter_folders(config)
 # The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
 ADAPTERS = [run for run in TRAINED if run["variant"] != unfold.BASE]
-REPLAYED = any(unfold.replay_fraction(config, chosen) for chosen in VARIANTS.values())
-REPLAYS_MMLU = config["replay"]["source"] == AUXILIARY
-FOLDERS = unfold.adapter_folders(config)
 # With other examples in its text-to-SQL prompts, the base model has the answers to MMLU that it has anyway.
-SHOTS = {run["variant"] for run in RUNS if "shots" in run.get("point", {})}
-ASKED_MMLU = [run for run in RUNS if run["variant"] not in SHOTS]
+SAME_MMLU = {name: unfold.BASE for name, point in POINTS.items() if "shots" in point}
+ASKED_MMLU = [run for run in RUNS if run["variant"] not in SAME_MMLU]
 SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point}
-# What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
-KINDS = {kind for run in RUNS for kind in run.get("point", {})}
+
+EVALUATED = config["training"]["eval_strategy"] != "no"
+REPLAYED = any(unfold.replay_fraction(config, chosen) for chosen in VARIANTS.values())
+PUBLISHED = bool(config["published"]["tables"])
+HARNESS = bool(config["evaluation"]["harness"]["tasks"])
 SEEDS = config["training"]["seed"]
+# What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
 HAS = {
     "recommend": config["recommend"],
     "harness": HARNESS,
     "published": PUBLISHED,
     "seeds": isinstance(SEEDS, list) and len(SEEDS) > 1,
-    **{kind: kind in KINDS for kind in ("strength", "step", "shots")},
+    **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
 }
-SAY = Say(config["report"]["language"])
+SPIDER_FILES = ("train_spider", "train_others", "dev", "tables", "manifest")
+SPIDER = {name: f"<results>/data/spider/{name}.json" for name in SPIDER_FILES}
+MMLU = {name: f"<results>/data/mmlu/{name}.csv" for name in ("dev", "test")}
+REPLAYS_MMLU = config["replay"]["source"] == AUXILIARY
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 FIGURES = catalogue.names(catalogue.FIGURES, HAS)
-
-
-def shown(path, words, kind="table"):
-    """Put an output into Snakemake's report, with its title and caption from the words."""
-    labels = {kind: SAY.word(f"{words}.short"), "shows": SAY.word(f"{words}.caption")}
-    return report(path, category=f"{kind.capitalize()}s", labels=labels)
+of_models = partial(collect, model=config["models"])
+SAY = Say(config["report"]["language"])
 
 
 def any_of(names):
@@ -93,36 +90,56 @@ wildcard_constraints:
     shots="[0-9]+",
 
 
-def adapter_files(wildcards):
+def of_runs(name, runs=RUNS):
+    """A file of every run."""
+    return collect(f"<results>/runs/{{run[model]}}/{{run[variant]}}/{name}", run=runs)
+
+
+def named(runs):
+    """The runs without what was varied in them."""
+    return [{"model": run["model"], "variant": run["variant"]} for run in runs]
+
+
+def csv_of(*tables):
+    """Tables as inputs."""
+    return {name: f"<results>/tables/{name}.csv" for name in tables}
+
+
+def table(name):
+    """The outputs of a rule that makes one table."""
+    return {"csv": shown(f"<results>/tables/{name}.csv", f"tables.{name}"), "md": f"<results>/tables/{name}.md"}
+
+
+def shown(path, words, kind="table"):
+    """Put an output into Snakemake's report, with its title and caption from the words."""
+    labels = {kind: SAY.word(f"{words}.short"), "shows": SAY.word(f"{words}.caption")}
+    return report(path, category=f"{kind.capitalize()}s", labels=labels)
+
+
+def adapter_files(folder, model="{model}"):
+    """The files of an adapter in a folder below its model's."""
+    return [f"<results>/runs/{model}/{folder}/{name}" for name in ADAPTER_FILES]
+
+
+def own_adapter(wildcards):
     """The adapter that a variant answers with; nothing for the base model."""
-    if wildcards.variant not in FOLDERS:
-        return []
-    folder = f"<results>/runs/{wildcards.model}/{FOLDERS[wildcards.variant]}"
-    return [f"{folder}/{name}" for name in ADAPTER_FILES]
-
-
-def spider_prompts(wildcards):
-    """The text-to-SQL prompts that a variant answers."""
-    return f"<results>/runs/{wildcards.model}/prompts/{OWN_PROMPTS.get(wildcards.variant, 'dev')}.jsonl"
-
-
-def mmlu_answers(wildcards):
-    """The answers to MMLU of a variant."""
-    variant = unfold.BASE if wildcards.variant in SHOTS else wildcards.variant
-    return f"<results>/runs/{wildcards.model}/{variant}/mmlu_answers.jsonl"
+    folder = FOLDERS.get(wildcards.variant)
+    return adapter_files(folder, wildcards.model) if folder else []
 
 
 def split_rows(wildcards):
     """The rows of a split, and the few-shot examples that are put before each."""
     name, _, number = wildcards.split.partition("_shots")
-    shots = f"shots{number}" if number else "shots"
-    return {"rows": f"<results>/data/splits/{name}.jsonl", "shots": f"<results>/data/splits/{shots}.jsonl"}
+    return {"rows": f"<results>/data/splits/{name}.jsonl", "shots": f"<results>/data/splits/shots{number}.jsonl"}
 
 
-def soup_files(wildcards):
-    """The adapters that a soup is made of."""
-    folder = f"<results>/runs/{wildcards.model}"
-    return [f"{folder}/{name}/adapter/{file}" for name in SOUPS[wildcards.variant] for file in ADAPTER_FILES]
+def render_settings(wildcards):
+    """What the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
+    words = pick("prompt.spider_system as system", "prompt.schema", "prompt.sample_rows", "prompt.style")
+    if wildcards.split in ("train", "validation"):
+        return pick("prompt.train_target", **words)
+    asked = ("spider.dev_questions as questions", "spider.exclude_databases")
+    return pick(*asked, "inference.spider_max_new_tokens as max_new_tokens", **words)
 
 
 def replay_file(wildcards, name):
@@ -131,17 +148,9 @@ def replay_file(wildcards, name):
     return f"<results>/runs/{wildcards.model}/{name}" if replayed else []
 
 
-def render_settings(wildcards):
-    """What the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
-    words = pick("prompt.spider_system as system", "prompt.schema", "prompt.sample_rows", "prompt.style")
-    if wildcards.split in ("train", "validation"):
-        return pick("prompt.train_target", **words)
-    return pick(
-        "spider.dev_questions as questions",
-        "spider.exclude_databases",
-        "inference.spider_max_new_tokens as max_new_tokens",
-        **words,
-    )
+def soup_files(wildcards):
+    """The adapters that a soup is made of."""
+    return [file for name in SOUPS[wildcards.variant] for file in adapter_files(f"{name}/adapter", wildcards.model)]
 
 
 def loaded(wildcards):
@@ -151,24 +160,23 @@ def loaded(wildcards):
     return unfold.pick(config["models"][wildcards.model], "precision", **strength)
 
 
-def require_access(models):
-    """Stop before the first job if a gated model cannot be had."""
+def decoding(task):
+    """How a run answers the prompts of a task."""
+    keys = keys_of("inference", "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed")
+    longest = f"inference.{task}_max_new_tokens as max_new_tokens"
+    return lambda wildcards: pick(*keys, longest, **loaded(wildcards))
+
+
+def before_first_job():
+    """Stop if a gated model, lm-evaluation-harness or a GPU that jobs need is not there."""
     try:
-        check_access(models)
+        check_access(config["models"])
+        # Conda brings the harness along.
+        deployed = workflow.deployment_settings.deployment_method
+        check_harness([] if deployed else config["evaluation"]["harness"]["tasks"])
     except UserError as error:
         raise WorkflowError(str(error)) from None
-
-
-def require_harness(tasks):
-    """Stop before the first job if tasks need lm-evaluation-harness and it is not there; conda brings it along."""
-    try:
-        check_harness([] if workflow.deployment_settings.deployment_method else tasks)
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
-
-
-def require_gpus():
-    """Stop before the first job if one is given more GPUs than the run has; Snakemake would lower that, unsaid."""
+    # Snakemake would lower a job's GPUs to those of the run, unsaid.
     limit = workflow.global_resources.get("gpu").value
     for name, given in workflow.resource_settings.overwrite_resources.items():
         asked = given.get("gpu").value

@@ -8,11 +8,7 @@ localrules:
 rule fetch_spider:
     """Get Spider: questions, schemas, and the databases beside them (database/<db>/<db>.sqlite)."""
     output:
-        train_spider="<results>/data/spider/train_spider.json",
-        train_others="<results>/data/spider/train_others.json",
-        dev="<results>/data/spider/dev.json",
-        tables="<results>/data/spider/tables.json",
-        manifest="<results>/data/spider/manifest.json",
+        **SPIDER,
     log:
         "<logs>/fetch_spider.log",
     benchmark:
@@ -20,7 +16,7 @@ rule fetch_spider:
     conda:
         "../envs/data.yaml"
     params:
-        settings=pick("spider.source", "spider.sha256", "spider.counts"),
+        settings=pick(*keys_of("spider", "source", "sha256", "counts")),
     script:
         "../scripts/steps/fetch_spider.py"
 
@@ -28,8 +24,7 @@ rule fetch_spider:
 rule fetch_mmlu:
     """Get MMLU: all subjects, dev and test."""
     output:
-        dev="<results>/data/mmlu/dev.csv",
-        test="<results>/data/mmlu/test.csv",
+        **MMLU,
         manifest="<results>/data/mmlu/manifest.json",
     log:
         "<logs>/fetch_mmlu.log",
@@ -38,7 +33,7 @@ rule fetch_mmlu:
     conda:
         "../envs/data.yaml"
     params:
-        settings=pick("mmlu.source", "mmlu.revision", "mmlu.sha256", "mmlu.subjects"),
+        settings=pick(*keys_of("mmlu", "source", "revision", "sha256", "subjects")),
     script:
         "../scripts/steps/fetch_mmlu.py"
 
@@ -59,10 +54,9 @@ rule fetch_replay:
         "../envs/data.yaml"
     params:
         # Of MMLU, what leads to its training rows alone.
-        settings=(
-            pick("replay.source", mmlu=pick("mmlu.source", "mmlu.revision", "mmlu.sha256"))
-            if REPLAYS_MMLU
-            else pick("replay.source")
+        settings=pick(
+            "replay.source",
+            **({"mmlu": pick(*keys_of("mmlu", "source", "revision", "sha256"))} if REPLAYS_MMLU else {}),
         ),
     script:
         "../scripts/steps/fetch_replay.py"
@@ -89,11 +83,7 @@ rule fetch_model:
 rule prepare_spider:
     """Split Spider into few-shot examples, training, validation and dev rows, and prove that they do not overlap."""
     input:
-        train_spider="<results>/data/spider/train_spider.json",
-        train_others="<results>/data/spider/train_others.json",
-        dev="<results>/data/spider/dev.json",
-        tables="<results>/data/spider/tables.json",
-        manifest="<results>/data/spider/manifest.json",
+        **SPIDER,
     output:
         train="<results>/data/splits/train.jsonl",
         validation="<results>/data/splits/validation.jsonl",
@@ -105,9 +95,7 @@ rule prepare_spider:
     conda:
         "../envs/data.yaml"
     params:
-        settings=pick(
-            "spider.train_files", "spider.shots", "spider.seed", "spider.validation", "spider.train_questions"
-        ),
+        settings=pick(*keys_of("spider", "train_files", "shots", "seed", "validation", "train_questions")),
     script:
         "../scripts/steps/prepare_spider.py"
 
@@ -115,8 +103,7 @@ rule prepare_spider:
 rule prepare_mmlu:
     """Draw the multiple-choice questions of each category, each with the few-shot examples of its subject."""
     input:
-        dev="<results>/data/mmlu/dev.csv",
-        test="<results>/data/mmlu/test.csv",
+        **MMLU,
     output:
         questions="<results>/data/mmlu_suite/questions.jsonl",
         manifest="<results>/data/mmlu_suite/manifest.json",
@@ -126,12 +113,7 @@ rule prepare_mmlu:
         "../envs/data.yaml"
     params:
         settings=pick(
-            "mmlu.categories",
-            "mmlu.questions_per_category",
-            "mmlu.shots",
-            "mmlu.shots_from",
-            "mmlu.fixed_shots",
-            "mmlu.seed",
+            *keys_of("mmlu", "categories", "questions_per_category", "shots", "shots_from", "fixed_shots", "seed")
         ),
     script:
         "../scripts/steps/prepare_mmlu.py"
@@ -158,9 +140,8 @@ rule extend_shots:
 rule prepare_replay:
     """Draw the rows to replay, and prove that none of them is a row of MMLU's test or dev files."""
     input:
+        **MMLU,
         rows="<results>/data/replay_source/rows.jsonl",
-        dev="<results>/data/mmlu/dev.csv",
-        test="<results>/data/mmlu/test.csv",
     output:
         rows="<results>/data/replay/rows.jsonl",
         manifest="<results>/data/replay/manifest.json",

@@ -1,9 +1,9 @@
 rule predict_spider:
     """Answer the text-to-SQL prompts with the base model or one adapter; a killed job goes on where it was."""
     input:
-        prompts=spider_prompts,
+        prompts=lambda run: f"<results>/runs/{run.model}/prompts/{OWN_PROMPTS.get(run.variant, 'dev')}.jsonl",
         record="<results>/data/models/{model}.json",
-        adapter=adapter_files,
+        adapter=own_adapter,
     output:
         answers="<results>/runs/{model}/{variant}/spider_answers.jsonl",
         report="<results>/runs/{model}/{variant}/predict_spider.json",
@@ -19,9 +19,7 @@ rule predict_spider:
         mem_mb=32000,
         runtime=720,
     params:
-        settings=lambda wildcards: pick(
-            *DECODING, "inference.spider_max_new_tokens as max_new_tokens", **loaded(wildcards)
-        ),
+        settings=decoding("spider"),
     script:
         "../scripts/steps/predict_spider.py"
 
@@ -31,7 +29,7 @@ rule predict_mmlu:
     input:
         prompts="<results>/runs/{model}/prompts/mmlu.jsonl",
         record="<results>/data/models/{model}.json",
-        adapter=adapter_files,
+        adapter=own_adapter,
     output:
         answers="<results>/runs/{model}/{variant}/mmlu_answers.jsonl",
         report="<results>/runs/{model}/{variant}/predict_mmlu.json",
@@ -47,9 +45,7 @@ rule predict_mmlu:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lambda wildcards: pick(
-            *DECODING, "inference.mmlu_max_new_tokens as max_new_tokens", **loaded(wildcards)
-        ),
+        settings=decoding("mmlu"),
     script:
         "../scripts/steps/predict_mmlu.py"
 
@@ -80,7 +76,7 @@ rule score_spider:
 rule score_mmlu:
     """Compare letters with the key, and write one record per question."""
     input:
-        answers=mmlu_answers,
+        answers=lambda run: f"<results>/runs/{run.model}/{SAME_MMLU.get(run.variant, run.variant)}/mmlu_answers.jsonl",
         questions="<results>/data/mmlu_suite/questions.jsonl",
     output:
         records="<results>/runs/{model}/{variant}/mmlu.csv",

@@ -1,13 +1,10 @@
-localrules:
-    fetch_harness,
-
-
 rule fetch_harness:
     """Get the data sets of lm-evaluation-harness's tasks into the cache of the hub."""
     output:
         manifest="<results>/data/harness.json",
     log:
         "<logs>/fetch_harness.log",
+    localrule: True
     conda:
         "../envs/harness.yaml"
     params:
@@ -21,7 +18,7 @@ rule harness:
     input:
         tasks="<results>/data/harness.json",
         record="<results>/data/models/{model}.json",
-        adapter=adapter_files,
+        adapter=own_adapter,
     output:
         scores="<results>/runs/{model}/{variant}/harness.json",
     log:
@@ -37,12 +34,8 @@ rule harness:
         runtime=720,
     params:
         settings=lambda wildcards: pick(
-            "evaluation.harness.tasks",
-            "evaluation.harness.num_fewshot",
-            "evaluation.harness.limit",
-            "evaluation.harness.include_path",
-            "inference.batch_size",
-            "inference.merge_adapters",
+            *keys_of("evaluation.harness", "tasks", "num_fewshot", "limit", "include_path"),
+            *keys_of("inference", "batch_size", "merge_adapters"),
             **loaded(wildcards),
         ),
     script:
@@ -52,10 +45,9 @@ rule harness:
 rule harness_table:
     """Put what lm-evaluation-harness measured into one table, with every adapter against its base model."""
     input:
-        scores=collect("<results>/runs/{run[model]}/{run[variant]}/harness.json", run=ASKED_MMLU),
+        scores=of_runs("harness.json", ASKED_MMLU),
     output:
-        csv=shown("<results>/tables/harness.csv", "tables.harness"),
-        md="<results>/tables/harness.md",
+        **table("harness"),
     log:
         "<logs>/harness_table.log",
     conda:

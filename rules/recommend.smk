@@ -4,11 +4,10 @@
 rule recommend:
     """Choose an adapter or point of each model on one half of the questions, and count it on the other half."""
     input:
-        spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
-        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+        spider=of_runs("spider.csv"),
+        mmlu=of_runs("mmlu.csv"),
     output:
-        csv=shown("<results>/tables/recommendation.csv", "tables.recommendation"),
-        md="<results>/tables/recommendation.md",
+        **table("recommendation"),
         decision="<results>/tables/recommendation.json",
     log:
         "<logs>/recommend.log",
@@ -16,10 +15,8 @@ rule recommend:
         "../envs/score.yaml"
     params:
         settings=pick(
-            "recommend.max_loss_pp",
-            "recommend.seed",
-            "tables.semantics",
-            "tables.confidence_level",
+            *keys_of("recommend", "max_loss_pp", "seed"),
+            *keys_of("tables", "semantics", "confidence_level"),
             *WRITTEN,
             study=STUDY,
             runs=RUNS,
@@ -33,17 +30,10 @@ rule export_recommended:
     input:
         decision="<results>/tables/recommendation.json",
         # Which of them it is to be is known only when the rule runs.
-        adapters=[
-            f"<results>/runs/{model}/{folder}/{name}"
-            for model in config["models"]
-            for folder in dict.fromkeys(FOLDERS.values())
-            for name in ADAPTER_FILES
-        ],
-        records=collect("<results>/data/models/{model}.json", model=config["models"]),
-        prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
-        base_prompts=collect(
-            f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(unfold.BASE, 'dev')}.json", model=config["models"]
-        ),
+        adapters=[of_models(file) for folder in dict.fromkeys(FOLDERS.values()) for file in adapter_files(folder)],
+        records=of_models("<results>/data/models/{model}.json"),
+        prompts=of_models("<results>/runs/{model}/prompts/dev.json"),
+        base_prompts=of_models(f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(unfold.BASE, 'dev')}.json"),
         spider="<results>/data/spider/manifest.json",
     output:
         # What is in it depends on what is recommended, and nothing of an earlier choice may stay.

@@ -1,8 +1,8 @@
 rule tables:
     """Count the records of all runs: what each got right, and what every adapter changed against its base model."""
     input:
-        spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
-        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+        spider=of_runs("spider.csv"),
+        mmlu=of_runs("mmlu.csv"),
     output:
         **{name: shown(f"<results>/tables/{name}.csv", f"tables.{name}") for name in TABLES},
         **{f"{name}_md": f"<results>/tables/{name}.md" for name in TABLES},
@@ -20,13 +20,12 @@ rule tables:
 rule cost:
     """Put the time, speed and memory of every training and every run of a model into one table."""
     input:
-        train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
-        predict_spider=collect("<results>/runs/{run[model]}/{run[variant]}/predict_spider.json", run=RUNS),
-        predict_mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=ASKED_MMLU),
-        answers=collect("<results>/runs/{run[model]}/{run[variant]}/spider_answers.jsonl", run=RUNS),
+        train=of_runs("train.json", ADAPTERS),
+        predict_spider=of_runs("predict_spider.json"),
+        predict_mmlu=of_runs("predict_mmlu.json", ASKED_MMLU),
+        answers=of_runs("spider_answers.jsonl"),
     output:
-        csv=shown("<results>/tables/cost.csv", "tables.cost"),
-        md="<results>/tables/cost.md",
+        **table("cost"),
     log:
         "<logs>/cost.log",
     conda:
@@ -40,11 +39,7 @@ rule cost:
 rule tables_page:
     """Put all tables on one page to look at, which needs no network and no other file."""
     input:
-        **{
-            name: f"<results>/tables/{name}.csv"
-            for name in catalogue.names(catalogue.TABLES, HAS)
-            if name != "published"
-        },
+        **csv_of(*catalogue.names(catalogue.TABLES, HAS | {"published": False})),
     output:
         page="<results>/tables.html",
     log:
@@ -60,9 +55,9 @@ rule tables_page:
 rule answers:
     """Put every question with every answer on one page to look at, which needs no network and no other file."""
     input:
-        spider=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
-        rows=collect("<results>/runs/{run[model]}/{run[variant]}/spider_rows.jsonl", run=RUNS),
-        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=RUNS),
+        spider=of_runs("spider.csv"),
+        rows=of_runs("spider_rows.jsonl"),
+        mmlu=of_runs("mmlu.csv"),
         questions="<results>/data/mmlu_suite/questions.jsonl",
         tables="<results>/data/spider/tables.json",
     output:
@@ -72,7 +67,7 @@ rule answers:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.semantics", *WRITTEN, study=STUDY, runs=NAMES),
+        settings=pick("tables.semantics", *WRITTEN, study=STUDY, runs=named(RUNS)),
     script:
         "../scripts/steps/answers.py"
 
@@ -80,14 +75,9 @@ rule answers:
 rule figures:
     """Draw the tables, each figure as SVG and as PDF."""
     input:
-        execution_accuracy="<results>/tables/execution_accuracy.csv",
-        mmlu="<results>/tables/mmlu.csv",
-        regression="<results>/tables/regression.csv",
-        databases="<results>/tables/databases.csv",
-        confusion="<results>/tables/confusion.csv",
-        seeds="<results>/tables/seeds.csv",
+        **csv_of("execution_accuracy", "mmlu", "regression", "databases", "confusion", "seeds"),
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
-        train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
+        train=of_runs("train.json", ADAPTERS),
     output:
         **{f"{name}_svg": shown(f"<results>/figures/{name}.svg", f"figure_list.{name}", "figure") for name in FIGURES},
         **{f"{name}_pdf": f"<results>/figures/{name}.pdf" for name in FIGURES},
@@ -104,36 +94,21 @@ rule figures:
 rule report:
     """Write the technical report: method, results, failures, what they support, limits, and how to have them again."""
     input:
-        **{
-            name: f"<results>/tables/{name}.csv"
-            for name in [
-                "execution_accuracy",
-                "mmlu",
-                "regression",
-                "errors",
-                "exchange",
-                "factors",
-                "seeds",
-                "cost",
-            ]
-        },
+        **csv_of("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost"),
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         harness="<results>/tables/harness.csv" if HARNESS else [],
         figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
-        records=collect("<results>/runs/{run[model]}/{run[variant]}/spider.csv", run=RUNS),
+        records=of_runs("spider.csv"),
         spider="<results>/data/spider/manifest.json",
         splits="<results>/data/splits/manifest.json",
         mmlu_source="<results>/data/mmlu/manifest.json",
         suite="<results>/data/mmlu_suite/manifest.json",
-        models=collect("<results>/data/models/{model}.json", model=config["models"]),
-        audits=collect("<results>/runs/{model}/audit_labels.json", model=config["models"]),
-        dev_prompts=collect("<results>/runs/{model}/prompts/dev.json", model=config["models"]),
-        mmlu_prompts=collect("<results>/runs/{model}/prompts/mmlu.json", model=config["models"]),
-        train=collect("<results>/runs/{run[model]}/{run[variant]}/train.json", run=ADAPTERS),
-        answers_reports=[
-            *collect("<results>/runs/{run[model]}/{run[variant]}/predict_spider.json", run=RUNS),
-            *collect("<results>/runs/{run[model]}/{run[variant]}/predict_mmlu.json", run=ASKED_MMLU),
-        ],
+        models=of_models("<results>/data/models/{model}.json"),
+        audits=of_models("<results>/runs/{model}/audit_labels.json"),
+        dev_prompts=of_models("<results>/runs/{model}/prompts/dev.json"),
+        mmlu_prompts=of_models("<results>/runs/{model}/prompts/mmlu.json"),
+        train=of_runs("train.json", ADAPTERS),
+        answers_reports=of_runs("predict_spider.json") + of_runs("predict_mmlu.json", ASKED_MMLU),
         replay="<results>/data/replay/manifest.json" if REPLAYED else [],
         replay_source="<results>/data/replay_source/manifest.json" if REPLAYED else [],
     output:
@@ -144,15 +119,7 @@ rule report:
     conda:
         "../envs/report.yaml"
     params:
-        settings=pick(
-            "tables.semantics",
-            "report.language",
-            "face",
-            "scale",
-            *DEFECTS,
-            study=STUDY,
-            own_prompts=sorted(OWN_PROMPTS),
-        ),
+        settings=pick("tables.semantics", "face", "scale", *WRITTEN, study=STUDY, own_prompts=sorted(OWN_PROMPTS)),
     script:
         "../scripts/steps/report.py"
 
@@ -160,11 +127,10 @@ rule report:
 rule compare_published:
     """Put the figures that a report printed beside ours, and say which of them its own arithmetic allows."""
     input:
-        execution_accuracy="<results>/tables/execution_accuracy.csv",
-        mmlu=collect("<results>/runs/{run[model]}/{run[variant]}/mmlu.csv", run=TRAINED),
+        **csv_of("execution_accuracy"),
+        mmlu=of_runs("mmlu.csv", TRAINED),
     output:
-        csv=shown("<results>/tables/published.csv", "tables.published"),
-        md="<results>/tables/published.md",
+        **table("published"),
     log:
         "<logs>/compare_published.log",
     conda:
@@ -176,7 +142,7 @@ rule compare_published:
             "tables.confidence_level",
             *WRITTEN,
             study=STUDY,
-            runs=[{"model": run["model"], "variant": run["variant"]} for run in TRAINED],
+            runs=named(TRAINED),
         ),
     script:
         "../scripts/steps/compare_published.py"

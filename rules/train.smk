@@ -58,11 +58,7 @@ rule train:
         weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
         config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
         report="<results>/runs/{model}/{variant}/train.json",
-        kept=[
-            f"<results>/runs/{{model}}/{{variant}}/steps/{step}/{name}"
-            for step in config["training"]["kept_steps"]
-            for name in ADAPTER_FILES
-        ],
+        kept=[adapter_files(f"{{variant}}/steps/{step}") for step in config["training"]["kept_steps"]],
     log:
         "<logs>/train/{model}/{variant}.log",
     benchmark:

@@ -9,12 +9,8 @@ from tasks.mmlu import OFFICIAL
 
 def contradictions(config: dict) -> Iterator[str]:
     """A sentence for each contradiction in a complete study: key, what was found, what to write."""
-    yield from _validation(config)
-    yield from _precision(config)
-    yield from _questions(config)
-    yield from _replay(config)
-    yield from _published(config)
-    yield from _points(config)
+    for check in (_validation, _precision, _questions, _replay, _published, _points):
+        yield from check(config)
 
 
 def _validation(config: dict) -> Iterator[str]:

@@ -4,13 +4,11 @@ import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from study.messages import BOUNDS, keys_of, kinds_of, members, section_of
+from study.messages import BOUNDS, branches, declared, inside, kinds_of, section_of, words_of
 from study.schema import Study
 from study.unfold import plain
 
@@ -47,9 +45,9 @@ def documents(folder: Path) -> dict[str, str]:
     values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _tidy(Study.model_json_schema())
     return {
-        CONFIG: HEAD + "\n".join(_commented(Study, values)) + "\n",
+        CONFIG: HEAD + "\n".join(_commented(declared(), values)) + "\n",
         "config.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
-        "docs/config.md": KEYS + "\n".join(_page(Study)),
+        "docs/config.md": KEYS + "\n".join(_page(declared())) + "\n",
     }
 
 
@@ -61,16 +59,15 @@ def _tidy(schema: Any) -> Any:
     return [_tidy(item) for item in schema] if isinstance(schema, list) else schema
 
 
-def _commented(section: type[BaseModel], values: dict, indent: str = "", comments: bool = True) -> Iterator[str]:
+def _commented(section: dict, values: dict, indent: str = "", comments: bool = True) -> Iterator[str]:
     """The lines of a section's keys, each key below a comment that says what it means."""
-    for key, field in keys_of(section).items():
+    for key, node in section["properties"].items():
         if not indent:
             yield ""
         if comments:
-            for paragraph in _meaning(field):
+            for paragraph in _meaning(node):
                 yield from _wrapped(paragraph, f"{indent}# ")
-        value = values.get(key, _default(field))
-        below = section_of(field.annotation)
+        value, below = values.get(key, node.get("default")), section_of(node)
         if below and value is not None:
             yield f"{indent}{key}:"
             yield from _commented(below, value, f"{indent}  ", comments)
@@ -78,7 +75,7 @@ def _commented(section: type[BaseModel], values: dict, indent: str = "", comment
             yield f"{indent}{key}:"
             for number, (name, model) in enumerate(value.items()):
                 yield f"{indent}  {name}:"
-                yield from _commented(_in_mapping(field), model, f"{indent}    ", comments and not number)
+                yield from _commented(_inner(node), model, f"{indent}    ", comments and not number)
         else:
             yield from _lines(key, value, indent)
 
@@ -91,43 +88,31 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
     return [f"{indent}{key}: " + written.removesuffix("...\n").rstrip()]
 
 
-def _page(section: type[BaseModel], place: str = "") -> Iterator[str]:
+def _page(section: dict, place: str = "") -> Iterator[str]:
     """A table of a section's keys, then those of the sections below it."""
-    below = []
-    for number, (key, field) in enumerate(keys_of(section).items()):
-        if not number:
-            yield from ("", "| Key | Value | Default | Meaning |", "| --- | --- | --- | --- |")
-        child = section_of(field.annotation) or _in_mapping(field)
-        if child:
-            below.append((f"{place}{key}", child, field))
+    below = {key: child for key, node in section["properties"].items() if (child := section_of(node) or _inner(node))}
+    yield from ("", "| Key | Value | Default | Meaning |", "| --- | --- | --- | --- |")
+    for key, node in section["properties"].items():
+        if key in below:
             continue
-        default = "required" if field.is_required() else f"`{json.dumps(_default(field), ensure_ascii=False)}`"
-        cells = (f"`{key}`", _value(field), default, " ".join(_meaning(field)))
+        default = f"`{json.dumps(node['default'], ensure_ascii=False)}`" if "default" in node else "required"
+        cells = (f"`{key}`", _value(node), default, " ".join(_meaning(node)))
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
-    for name, child, field in below:
-        yield from ("", f"## {name}", "", *_wrapped(" ".join(_meaning(field))))
-        yield from _page(child, f"{name}.")
-    if not place:
-        yield ""
+    for key, child in below.items():
+        yield from ("", f"## {place}{key}", "", *_wrapped(" ".join(_meaning(section["properties"][key]))))
+        yield from _page(child, f"{place}{key}.")
 
 
-def _value(field: FieldInfo) -> str:
+def _value(node: dict) -> str:
     """Put into words what values a key takes."""
-    types = members(field.annotation)
-    words = [f"`{word}`" for one in types if get_origin(one) is Literal for word in get_args(one)]
-    kinds = [kind for kind in kinds_of(field.annotation) if not (words and kind == "text")]
-    bounds = dict.fromkeys(_bounds(field.annotation, field.metadata)) if "number" in " ".join(kinds) else ()
-    return ", ".join([" or ".join([*words, *kinds]), *(f"{text} {plain(bound)}" for text, bound in bounds)])
-
-
-def _bounds(annotation: Any, metadata: Any = ()) -> Iterator[tuple[str, float]]:
-    for one in metadata:
-        for name, words in ((name, words) for words, name in BOUNDS.values()):
-            if getattr(one, name, None) is not None:
-                yield words, getattr(one, name)
-        yield from _bounds(None, getattr(one, "metadata", ()))
-    for child in get_args(annotation):
-        yield from _bounds(child, getattr(child, "__metadata__", ()))
+    words = [f"`{word}`" for word in words_of(node)]
+    kinds = [kind for kind in kinds_of(node) if not (words and kind == "text")]
+    # The bounds of a number are also those of the numbers in a list.
+    numbers = (
+        [one for kind in branches(node) for one in (kind, kind.get("items", {}))] if "number" in str(kinds) else []
+    )
+    bounds = [f"{least} {plain(one[name])}" for one in numbers for least, _, name in BOUNDS.values() if name in one]
+    return ", ".join([" or ".join([*words, *kinds]), *dict.fromkeys(bounds)])
 
 
 def _wrapped(paragraph: str, indent: str = "") -> list[str]:
@@ -135,19 +120,13 @@ def _wrapped(paragraph: str, indent: str = "") -> list[str]:
     return textwrap.wrap(paragraph, WIDTH, initial_indent=indent, subsequent_indent=indent, **options)
 
 
-def _meaning(field: FieldInfo) -> list[str]:
+def _meaning(node: dict) -> list[str]:
     """The paragraphs that describe a key; a section's stand at its class."""
-    below = section_of(field.annotation)
-    text = field.description or (below.__doc__ if below else "") or ""
+    text = node.get("description") or (section_of(node) or {}).get("description", "")
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
-def _default(field: FieldInfo) -> Any:
-    value = field.get_default(call_default_factory=True)
-    return value.model_dump(by_alias=True) if isinstance(value, BaseModel) else value
-
-
-def _in_mapping(field: FieldInfo) -> type[BaseModel] | None:
+def _inner(node: dict) -> dict | None:
     """The section that a mapping's values or a list's items are, if they are one."""
-    inner = [get_args(one)[-1] for one in members(field.annotation) if get_args(one)]
-    return next((found for one in inner if (found := section_of(one))), None)
+    found = inside(node, "items") or inside(node, "additionalProperties")
+    return section_of(found) if found else None

@@ -76,10 +76,7 @@ Some = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
 # One value, or a list of values to sweep.
 Swept = either(T, Some[T], list)
 Modules = Annotated[
-    list[either(str, SomeSet[str], list)],
-    Field(min_length=1),
-    AfterValidator(_modules),
-    AfterValidator(_unique),
+    list[either(str, SomeSet[str], list)], Field(min_length=1), AfterValidator(_modules), AfterValidator(_unique)
 ]
 # A key that may be left out, and is then not there.
 ABSENT = Field(default=None, exclude_if=lambda value: value is None)

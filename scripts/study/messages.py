@@ -3,29 +3,32 @@
 import difflib
 from collections.abc import Iterator
 from decimal import Decimal
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from functools import cache
+from types import NoneType
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from study.kinds import ONE, OTHER
 from study.schema import Study
 from study.unfold import plain
 
+# The types of JSON in words, and what Python calls them.
 KINDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a mapping",
-    NoneType: "null",
+    "string": ("text", str),
+    "integer": ("a whole number", int),
+    "number": ("a number", float),
+    "boolean": ("true or false", bool),
+    "array": ("a list", list),
+    "object": ("a mapping", dict),
+    "null": ("null", NoneType),
 }
+# Pydantic's errors, the bound in their context and in a JSON schema.
 BOUNDS = {
-    "greater_than_equal": ("at least", "ge"),
-    "greater_than": ("more than", "gt"),
-    "less_than_equal": ("at most", "le"),
-    "less_than": ("less than", "lt"),
+    "greater_than_equal": ("at least", "ge", "minimum"),
+    "greater_than": ("more than", "gt", "exclusiveMinimum"),
+    "less_than_equal": ("at most", "le", "maximum"),
+    "less_than": ("less than", "lt", "exclusiveMaximum"),
 }
 
 
@@ -45,18 +48,17 @@ def _mistake(one: dict, place: list) -> str:
         case "missing":
             return "missing. Add it; see config.yaml for what it means."
         case kind if kind in BOUNDS:
-            words, bound = BOUNDS[kind]
+            words, bound, _ = BOUNDS[kind]
             return f"found {found}, expected {words} {plain(context[bound])}."
         case "string_too_short":
             return "found '', expected text. Write a value, or leave the key out."
         case "too_short" if not found:
-            return (
-                f"found nothing in it, expected at least {context['min_length']}. Write a value, or leave the key out."
-            )
-        case "too_short" | "too_long":
-            least = "at least" if one["type"] == "too_short" else "at most"
-            bound = context.get("min_length", context.get("max_length"))
-            return f"found {found}, expected {least} {bound} values."
+            least = context["min_length"]
+            return f"found nothing in it, expected at least {least}. Write a value, or leave the key out."
+        case "too_short":
+            return f"found {found}, expected at least {context['min_length']} values."
+        case "too_long":
+            return f"found {found}, expected at most {context['max_length']} values."
         case "twice":
             return f"a value stands twice in {context['values']}. Remove one."
         case "expected":
@@ -72,60 +74,69 @@ def dotted(place: list) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
-def keys_of(section: type[BaseModel]) -> dict[str, Any]:
-    """The fields of a section by their names in a study."""
-    return {field.alias or name: field for name, field in section.model_fields.items()}
+@cache
+def declared() -> dict:
+    """The JSON schema of a study, with each section in its place."""
+    schema = Study.model_json_schema()
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(child) for child in node]
+        if not isinstance(node, dict):
+            return node
+        section = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
+        return {key: inlined(child) for key, child in (section | node).items() if key != "$ref"}
+
+    return inlined({key: child for key, child in schema.items() if key != "$defs"})
 
 
-def members(annotation: Any) -> list:
-    """The types that a declared type allows, without what restricts their values."""
-    if get_origin(annotation) is Annotated:
-        return members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [one for child in get_args(annotation) for one in members(child)]
-    return [annotation]
+def branches(node: dict) -> list[dict]:
+    """The types that a value may have, each as a JSON schema."""
+    choices = node.get("anyOf", node.get("oneOf"))
+    return [node] if choices is None else [one for child in choices for one in branches(child)]
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a declared type is, if it is one."""
-    found = [one for one in members(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
-    return found[0] if found else None
+def section_of(node: dict) -> dict | None:
+    """The section that a value may be, if it is one."""
+    return next((one for one in branches(node) if "properties" in one), None)
 
 
-def leaves(section: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key below a section, sections before what is in them, with its field."""
-    for key, field in keys_of(section).items():
-        yield f"{prefix}{key}", field
-        if below := section_of(field.annotation):
+def leaves(section: dict | None = None, prefix: str = "") -> Iterator[tuple[str, dict]]:
+    """Every key below a section, of a study by default, with its JSON schema; sections before what is in them."""
+    for key, node in (section or declared())["properties"].items():
+        yield f"{prefix}{key}", node
+        if below := section_of(node):
             yield from leaves(below, f"{prefix}{key}.")
 
 
-def _declared(place: list) -> Any:
-    """The type that the schema declares for a place."""
-    found: Any = Study
+def inside(node: dict, kind: str) -> dict | None:
+    """The JSON schema of the items of a list (`items`), or of the values of a mapping (`additionalProperties`)."""
+    return next((one[kind] for one in branches(node) if isinstance(one.get(kind), dict)), None)
+
+
+def _at(place: list) -> dict:
+    """The JSON schema of a place in a study."""
+    node = declared()
     for part in place:
-        section = section_of(found)
-        if section:
-            found = keys_of(section)[part].annotation
-            continue
-        wanted = list if isinstance(part, int) else dict
-        found = next(get_args(one)[-1] for one in members(found) if get_origin(one) is wanted)
-    return found
+        section, kind = section_of(node), "items" if isinstance(part, int) else "additionalProperties"
+        node = section["properties"][part] if section else inside(node, kind)
+    return node
 
 
-def kinds_of(annotation: Any) -> list[str]:
-    """The types that a declared type allows, in words."""
-    kinds = []
-    for one in members(annotation):
-        origin = get_origin(one) or one
-        kinds.append(KINDS[str if origin is Literal else dict if section_of(one) else origin])
-    return list(dict.fromkeys(kinds))
+def kinds_of(node: dict) -> list[str]:
+    """The types that a value may have, in words."""
+    return list(dict.fromkeys(KINDS[one["type"]][0] for one in branches(node)))
+
+
+def words_of(node: dict) -> list[str]:
+    """The words that a value may be."""
+    return [word for one in branches(node) for word in one.get("enum", [one["const"]] if "const" in one else [])]
 
 
 def _suggest(place: list) -> str:
     """Say what an unknown key may be meant to be: the nearest key beside it, or one of that name elsewhere."""
     *outer, unknown = place
-    here = sorted(keys_of(section_of(_declared(outer))))
+    here = sorted(section_of(_at(outer))["properties"])
     near = difflib.get_close_matches(unknown, here, 1)
     if near:
         return f"Did you mean {dotted([*outer, near[0]])}?"
@@ -135,13 +146,11 @@ def _suggest(place: list) -> str:
 
 def _wrong_value(found: Any, place: list) -> str:
     """Say what stands there and what should; numbers that YAML 1.1 reads as text get their own sentence."""
-    declared = _declared(place)
-    kinds = kinds_of(declared)
+    kinds = kinds_of(_at(place))
     if isinstance(found, str):
         if {"a number", "a whole number"} & set(kinds) and (sentence := _number(found)):
             return sentence
-        words = [word for one in members(declared) if get_origin(one) is Literal for word in get_args(one)]
-        if words:
+        if words := words_of(_at(place)):
             others = [kind for kind in kinds if kind not in ("text", "null")]
             near = difflib.get_close_matches(found, words, 1)
             expected = " or ".join([*words, *others]) if others else f"one of {', '.join(words)}"
@@ -152,7 +161,8 @@ def _wrong_value(found: Any, place: list) -> str:
     if isinstance(found, bool) and "text" in kinds:
         return f"found {found} (YAML 1.1 reads yes, no, on and off as true or false), expected text. Put it in quotes."
     shown = repr(found) if isinstance(found, str | int | float) else str(found)
-    return f"found {shown} ({KINDS.get(type(found), type(found).__name__)}), expected {expected}."
+    kind = next((words for words, kind in KINDS.values() if kind is type(found)), type(found).__name__)
+    return f"found {shown} ({kind}), expected {expected}."
 
 
 def _number(text: str) -> str | None:

@@ -3,6 +3,7 @@
 Snakemake parses the workflow again inside every cluster job, so nothing here imports a model library.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,13 @@ def retype(overrides: Any) -> Any:
 def resolve(raw: dict, overrides: dict | None = None, source: str = "config.yaml", smoke: dict | None = None) -> dict:
     """The study that is to be run, checked and complete.
 
-    Args:
-        raw: a study as read from YAML; not changed.
-        overrides: values of the command line. They choose face and scale, and hold over whatever the two say.
-        source: the name of the study's file, for the messages.
-        smoke: what the scale smoke puts over the study; by default rules/smoke.yaml.
+    `overrides`, the values of the command line, choose face and scale, and hold over whatever the two say. `source` is
+    the study's file in messages. `smoke` is what the scale smoke puts over the study, by default rules/smoke.yaml.
 
     Raises:
         UserError: as `overlay` and `check`.
     """
-    overrides = overrides or {}
-    smoke = read_yaml(SMOKE) if smoke is None else smoke
+    overrides, smoke = overrides or {}, read_yaml(SMOKE) if smoke is None else smoke
     return check(_merge(overlay(_merge(raw, overrides), smoke, source), overrides), source)
 
 
@@ -100,7 +97,7 @@ def check(config: dict, source: str = "config.yaml") -> dict:
         UserError: one line for each mistake, each with the key and what to write instead.
     """
     try:
-        study = Study.model_validate(_text_keys(config))
+        study = Study.model_validate(canonical(config))
     except ValidationError as error:
         messages = list(sentences(error))
     else:
@@ -112,12 +109,6 @@ def check(config: dict, source: str = "config.yaml") -> dict:
         official = {name: subjects.split() for name, subjects in sorted(OFFICIAL.items())}
         config["mmlu"] = config["mmlu"] | {"categories": official}
     return config
-
-
-def _text_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _text_keys(item) for key, item in value.items()}
-    return [_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _merge(below: dict, above: dict) -> dict:
@@ -138,7 +129,7 @@ def _first_values(config: dict) -> dict:
 
     Of the points of `evaluation` it has the strengths.
     """
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    config = copy.deepcopy(config)
     for short, place in AXES.items():
         section, key = place.split(".")
         values = _part(config, section).get(key)

@@ -53,9 +53,9 @@ def pick(config: dict, /, *places: str, **others: Any) -> dict:
 
 
 def canonical(value: Any) -> Any:
-    """A copy of a plain value with the keys of all its mappings sorted."""
+    """A copy of a plain value with the keys of all its mappings as text, sorted."""
     if isinstance(value, dict):
-        return {key: canonical(value[key]) for key in sorted(value)}
+        return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
     return [canonical(item) for item in value] if isinstance(value, list) else value
 
 
@@ -147,16 +147,17 @@ def recommended_folder(folder: Path, models: Collection[str], model: str) -> Pat
 
 def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """The settings of one adapter's training: the study's, with its own value for each swept axis."""
-    values = pick(config, "lora", "training", "prompt.train_target", "accept_defect")
-    replay = pick(config, "replay.fraction", "replay.kl")
+    precision, replay = pick(config["models"][model], "precision"), pick(config, "replay.fraction", "replay.kl")
+    values = pick(config, "lora", "training", "prompt.train_target", "accept_defect", replay=replay, **precision)
     for place, value in chosen.items():
         section, key = place.split(".")
-        (replay if section == "replay" else values[section])[key] = value
+        values[section][key] = value
     # The job sees the kept steps as its outputs: a step that is no longer kept must not train the adapter again.
     del values["training"]["kept_steps"]
     # The settings of a training without replay are those of a study without it.
-    values |= pick(config["models"][model], "precision")
-    return canonical(values | ({"replay": replay} if replay["fraction"] else {}))
+    if not values["replay"]["fraction"]:
+        del values["replay"]
+    return values
 
 
 def base_shots(config: dict) -> int:

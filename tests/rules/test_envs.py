@@ -1,5 +1,7 @@
 """The conda environments and requirements.txt name the same versions."""
 
+import ast
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +22,15 @@ NOT_IN_JOBS = {
     "ruff",
     "import-linter",
     "snakefmt",
+}
+# Requirements whose module has another name, and modules that come with a requirement.
+MODULES = {
+    "pyyaml": {"yaml"},
+    "markdown-it-py": {"markdown_it"},
+    "jinja2": {"jinja2", "markupsafe"},
+    "huggingface_hub": {"huggingface_hub", "httpx"},
+    "datasets": {"datasets", "requests"},
+    "deepeval": {"deepeval", "requests"},
 }
 
 
@@ -52,6 +63,40 @@ def test_every_environment_is_used_and_exists(repo):
     for env in ENVS:
         assert f'"../envs/{env.name}"' in rules
     assert rules.count('"../envs/') == rules.count("\n    script:\n")
+
+
+def imported(module: str, repo: Path, seen: set[str]) -> set[str]:
+    """The modules of others that one of ours needs as it is imported, by its own imports and those of what it imports.
+
+    Imports inside a function are left out: a job may never come there.
+    """
+    names = [repo / folder / module.replace(".", "/") for folder in ("scripts", "scripts/steps", "")]
+    file = next((path.with_suffix(".py") for path in names if path.with_suffix(".py").is_file()), None)
+    if file is None:
+        top = module.partition(".")[0]
+        ours = any((repo / folder / top).is_dir() for folder in ("scripts", ""))
+        return set() if ours or top in sys.stdlib_module_names else {top}
+    if module in seen:
+        return set()
+    seen.add(module)
+    found = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found.update(*(imported(alias.name, repo, seen) for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(*(imported(name, repo, seen) for name in [node.module, *inner]))
+    return found
+
+
+def test_every_environment_has_what_its_steps_import(repo):
+    rules = "".join(path.read_text(encoding="utf-8") for path in (repo / "rules").glob("*.smk"))
+    steps = re.findall(r'"\.\./envs/(\w+)\.yaml"\n(?:(?!\nrule ).)*?"\.\./scripts/steps/(\w+)\.py"', rules, re.DOTALL)
+    assert len(steps) == rules.count("\n    script:\n")
+    for env, step in steps:
+        pins = {name: MODULES.get(name, {name}) for name in pip_pins(repo / f"envs/{env}.yaml")}
+        # Pandas and torch bring numpy along, at the version of requirements.txt or near it.
+        assert imported(step, repo, set()) - {"numpy"} <= set().union(*pins.values()), f"{step} in {env}.yaml"
 
 
 def test_no_module_has_the_name_of_one_in_the_standard_library(repo):
