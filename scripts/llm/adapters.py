@@ -1,15 +1,17 @@
 """LoRA adapters: put on a model, averaged, and written as files that are the same, bit for bit, wherever made."""
 
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from common.files import ADAPTER_FILES, UserError, atomic_write, read_json, sha256_file, write_json
 
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 # PEFT takes seconds to import, and answers of the base model need none of it: it is imported where it is used.
 
 
@@ -122,3 +124,30 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file; a reader sees the whole of it or none."""
     with atomic_write(target, "wb") as stream:
         stream.write(source.read_bytes())
+
+
+def merge_into(record: Mapping, precision: str, place: Path) -> None:
+    """Put the whole model, its adapter merged into the weights, and its tokenizer in the adapter's place.
+
+    The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed.
+
+    Raises:
+        UserError: the adapter does not fit the model, or merged weights are not finite.
+    """
+    from peft import PeftModel
+
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    path = Path(record["path"])
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=dtype)
+        model = PeftModel.from_pretrained(model, str(place), torch_device="cpu").merge_and_unload(safe_merge=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: the recommended adapter cannot be merged into it ({error}).") from None
+    for name in ADAPTER_FILES:
+        (place / name).unlink()
+    # What a checkpoint recommends for sampling need not be valid, which is refused here; its file is copied below.
+    model.generation_config = GenerationConfig()
+    model.save_pretrained(place)
+    for name in record["files"]:
+        if not any(Path(name).match(pattern) for pattern in WEIGHTS):
+            shutil.copyfile(path / name, place / name)

@@ -23,7 +23,7 @@ GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn)
 Row = tuple[list[int], list[int]]  # ids and labels
 
 
-def attend(
+def attend(  # noqa: PLR0913  (transformers' interface)
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

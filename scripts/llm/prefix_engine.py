@@ -73,7 +73,7 @@ class _Cache(Cache):
         return keys, values
 
 
-def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, **_):
+def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, **_):  # noqa: PLR0913
     """Attention as transformers calls it: query (rows, heads, tokens, size), fewer heads in key and value."""
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
@@ -221,7 +221,7 @@ class PrefixEngine:
     def facts(self) -> dict[str, Any]:
         shared = sum(len(prefix) * len(group) for prefix, group in zip(self.prefixes, self.groups, strict=True))
         return {
-            "decoder": "shared beginning computed once",
+            "decoder": "shared prefix computed once",
             "shared_beginnings": len(self.prefixes),
             "shared_tokens": round(shared / sum(map(len, self.groups)), 1),  # of a prompt, on average
         }

@@ -18,7 +18,6 @@ from study.unfold import BASE, recommended_folder
 # The numbers of questions of the official release, whose name and licence the card then gives.
 SPIDER = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
 PROMPT = "prompt.txt"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 
 def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: Mapping[str, Any]) -> None:
@@ -56,6 +55,8 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
                 write_adapter(source, place, record, chosen["point"].get("strength", 1.0))
                 chosen["adapter"] = read_json(place / ADAPTER_FILES[1])
                 if settings["merge"]:
+                    from llm.adapters import merge_into  # torch takes seconds
+
                     merge_into(record, settings["precisions"][model], place)
             own = prompts["base_prompts" if variant == BASE else "prompts"]
             chosen["merged"] = settings["merge"] and variant != BASE
@@ -107,35 +108,6 @@ def write_adapter(source: Path, place: Path, record: Mapping, strength: float) -
         raise UserError(
             f"{error.filename}: no such file. Run snakemake again: the adapter is then made anew."
         ) from None
-
-
-def merge_into(record: Mapping, precision: str, place: Path) -> None:
-    """Put the whole model, its adapter merged into the weights, and its tokenizer in the adapter's place.
-
-    The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed.
-
-    Raises:
-        UserError: the adapter does not fit the model, or merged weights are not finite.
-    """
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    path = Path(record["path"])
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=dtype)
-        model = PeftModel.from_pretrained(model, str(place), torch_device="cpu").merge_and_unload(safe_merge=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: the recommended adapter cannot be merged into it ({error}).") from None
-    for name in ADAPTER_FILES:
-        (place / name).unlink()
-    # What a checkpoint recommends for sampling need not be valid, which is refused here; its file is copied below.
-    model.generation_config = GenerationConfig()
-    model.save_pretrained(place)
-    for name in record["files"]:
-        if not any(Path(name).match(pattern) for pattern in WEIGHTS):
-            shutil.copyfile(path / name, place / name)
 
 
 def card(facts: Mapping[str, Any], spider: Mapping, local: str, settings: Mapping[str, Any]) -> str:

@@ -372,7 +372,7 @@ def test_out_of_memory_while_the_cache_is_made(llama, tmp_path, monkeypatch):
     assert sorted(set(tried), reverse=True) == [8, 4, 2]
     report = read_json(tmp_path / "tight/report.json")
     assert report["batch_size_used"] == 2
-    assert report["decoder"] == "shared beginning computed once"
+    assert report["decoder"] == "shared prefix computed once"
 
 
 def test_one_prompt_too_large_for_the_gpu(tmp_path):

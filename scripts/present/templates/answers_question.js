@@ -231,7 +231,7 @@ function mmluParts(q) {
       span("", visible(text), key && make("em", {}, `  ${data.words.right_answer}`)));
   };
   return [make("ol", { class: "choices", "aria-label": data.words.choices }, q.choices.map(choice)),
-    make("div", { class: "cards" }, shownRuns().map((run) => mmluRun(q, run)))];
+    make("div", { class: "panels" }, shownRuns().map((run) => mmluRun(q, run)))];
 }
 
 function mmluRun(q, run) {
