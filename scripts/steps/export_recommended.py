@@ -15,7 +15,7 @@ from common.job import job, versions
 from present.templates import render
 from study.unfold import BASE, recommended_folder
 
-# The numbers of questions of the official release, whose name and licence the card then gives.
+# The numbers of questions of the official release, whose name and licence the model card then gives.
 SPIDER = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
 PROMPT = "prompt.txt"
 
@@ -116,7 +116,7 @@ def card(facts: Mapping[str, Any], spider: Mapping, local: str, settings: Mappin
     Args:
         facts: what recommendation.json holds.
         spider: the manifest of `fetch_spider`.
-        local: where the base model, if it is a folder, lies as seen from the card.
+        local: where the base model, if it is a folder, lies as seen from the model card.
         settings: those of `export_recommended`.
     """
     from huggingface_hub import ModelCardData
