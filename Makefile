@@ -53,8 +53,8 @@ plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan ST
 
 # Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
 test: .venv/.stamp ## all tests but those that take minutes
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/workflow tests
-	$(OFFLINE) $(BIN)/python -m pytest tests/workflow
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/workflow --ignore tests/golden tests
+	$(OFFLINE) $(BIN)/python -m pytest tests/golden tests/workflow
 
 .venv/.harness: requirements-harness.txt .venv/.stamp
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
