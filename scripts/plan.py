@@ -30,9 +30,9 @@ from pathlib import Path
 import pandas as pd
 
 from common.files import UserError, read_json, read_jsonl
+from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import Shape, gb
-from llm.needs import STEP, Need, Prompts, Target, answer_need, not_here, too_large, train_need
-from llm.rates import Device, this_device
+from llm.needs import Device, Need, Prompts, Target, answer_need, not_here, this_device, too_large, train_need
 from study.read import read_yaml, resolve, retype
 from study.unfold import BASE, label, own_prompts, points, training, variants
 
@@ -68,7 +68,6 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
     if not (path.exists() and record.exists()):
         return None
     from llm.chat import load_chat  # seconds to import
-    from llm.prefix_engine import alike, common_prefix
 
     chat = load_chat(read_json(record))
     pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))
@@ -99,16 +98,14 @@ def estimate(config: dict, split: str) -> Prompts:
         groups = [(number, shared)]
         if mmlu["shots_from"] == "own_dev":  # a subject's questions share its examples
             subject = round(number / subjects)
-            apart = (subject - 1) * shared > STEP * config["inference"]["mmlu_max_new_tokens"]
+            apart = (subject - 1) * shared > STEP_TOKENS * config["inference"]["mmlu_max_new_tokens"]
             groups = [(subject, shared)] * subjects if apart else [(number, 0)]
         return Prompts(number, mean, 2 * mean, False, groups, 2 * mean - groups[0][1])
     shots = spider["shots"] if isinstance(spider["shots"], int) else len(spider["shots"])
     split, _, other = split.partition("_shots")
     shared = SPIDER_SHOT * int(other or shots)
-    if split == "dev":
-        number = spider["dev_questions"] or spider["counts"]["dev"]
-        sql = 0
-    else:
+    number, sql = spider["dev_questions"] or spider["counts"]["dev"], 0
+    if split != "dev":
         number = sum(spider["counts"][name] for name in spider["train_files"]) - shots
         if spider["validation"]["by"] in ("rows", "database"):
             number = round(number * (1 - spider["validation"]["fraction"]))
@@ -123,9 +120,8 @@ def duration(seconds: float | None) -> str:
     """Write seconds as hours and minutes, or as seconds below two minutes."""
     if seconds is None:
         return "unknown"
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours} h {rest // 60:02d} min" if seconds >= 120 else f"{max(1, round(seconds))} s"
 
 
 def line(rule: str, target: Target, jobs: int, need: Need) -> dict[str, str]:

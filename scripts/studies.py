@@ -28,19 +28,14 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     """The estimate that the head of this file describes; None for a model whose size the study does not say."""
     if model["parameters"] is None:
         return None
-    shape, precision = Shape.like(model["parameters"] * 1e9, model["vocabulary"]), model["precision"]
+    precision = model["precision"]
+    shape = Shape.like(model["parameters"] * 1e9, model["vocabulary"])
     rows = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
     # In one forward pass of the prompts: those of a batch, unless they are split up, as on a GPU.
     answer = _memory.answering(shape, precision, rows, ROW_TOKENS, at_once=ROW_TOKENS)
     settings = {"precision": precision, "lora": lora, "training": training}
     train = _memory.training(shape, settings, ROW_TOKENS, cuda=precision != "fp32")
     return max(answer, sum(train.values())) / 1e9
-
-
-def _largest(config: dict, model: str) -> dict:
-    """The adapter's settings that need the most memory."""
-    adapters = [training(config, model, chosen)["lora"] for name, chosen in variants(config).items() if name != BASE]
-    return max(adapters, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
 
 
 def describe(path: Path) -> list[dict[str, str]]:
@@ -54,7 +49,9 @@ def describe(path: Path) -> list[dict[str, str]]:
     subjects = sum(map(len, mmlu["categories"].values()))
     rows = []
     for name, model in config["models"].items():
-        memory = memory_gb(model, _largest(config, name), config["training"], config["inference"])
+        adapters = [training(config, name, chosen)["lora"] for of, chosen in variants(config).items() if of != BASE]
+        largest = max(adapters, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
+        memory = memory_gb(model, largest, config["training"], config["inference"])
         rows.append(
             {
                 "Study": str(path),

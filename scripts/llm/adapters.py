@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from common.files import ADAPTER_FILES, UserError, atomic_write, read_json, sha256_file, write_json
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
+
 # PEFT takes seconds to import, and answers of the base model need none of it: it is imported where it is used.
 
 
@@ -95,6 +96,33 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
         write_adapter(Path(made, "soup"), output, base["source"])
 
 
+def merge_into(record: Mapping, precision: str, folder: Path) -> None:
+    """Put the whole model, its adapter merged into the weights, and its tokenizer in place of the adapter in `folder`.
+
+    The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed.
+
+    Raises:
+        UserError: the adapter does not fit the model, or merged weights are not finite.
+    """
+    from peft import PeftModel
+
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    path = Path(record["path"])
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=dtype)
+        model = PeftModel.from_pretrained(model, str(folder), torch_device="cpu").merge_and_unload(safe_merge=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: the recommended adapter cannot be merged into it ({error}).") from None
+    for name in ADAPTER_FILES:
+        (folder / name).unlink()
+    # What a checkpoint recommends for sampling need not be valid, which is refused here; its file is copied below.
+    model.generation_config = GenerationConfig()
+    model.save_pretrained(folder)
+    for name in record["files"]:
+        if not any(Path(name).match(pattern) for pattern in WEIGHTS):
+            shutil.copyfile(path / name, folder / name)
+
+
 def write_adapter(checkpoint: Path, folder: str | Path, source: str) -> dict[str, str]:
     """Write the adapter of a checkpoint as files that are the same, bit for bit, wherever they were made.
 
@@ -124,30 +152,3 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file; a reader sees the whole of it or none."""
     with atomic_write(target, "wb") as stream:
         stream.write(source.read_bytes())
-
-
-def merge_into(record: Mapping, precision: str, place: Path) -> None:
-    """Put the whole model, its adapter merged into the weights, and its tokenizer in the adapter's place.
-
-    The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed.
-
-    Raises:
-        UserError: the adapter does not fit the model, or merged weights are not finite.
-    """
-    from peft import PeftModel
-
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    path = Path(record["path"])
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=dtype)
-        model = PeftModel.from_pretrained(model, str(place), torch_device="cpu").merge_and_unload(safe_merge=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: the recommended adapter cannot be merged into it ({error}).") from None
-    for name in ADAPTER_FILES:
-        (place / name).unlink()
-    # What a checkpoint recommends for sampling need not be valid, which is refused here; its file is copied below.
-    model.generation_config = GenerationConfig()
-    model.save_pretrained(place)
-    for name in record["files"]:
-        if not any(Path(name).match(pattern) for pattern in WEIGHTS):
-            shutil.copyfile(path / name, place / name)

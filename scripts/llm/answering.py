@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -19,14 +20,13 @@ from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
 from llm.generate_engine import GenerateEngine
 from llm.groups import alike, deal, longest_first
-from llm.load import load_model, machine, set_greedy
-from llm.partial import Partial, share_path, share_paths
+from llm.load import load_model, machine, named, set_greedy
+from llm.memory import CPU_ROWS
+from llm.partial import Partial, share_paths
 from llm.prefix_engine import PrefixEngine, fitting_rows, supports
 from llm.processes import run, serve
 from llm.reading import decode_new, option_tokens, read_answers
 
-# Prompts a batch where there is no GPU whose memory could say.
-CPU_ROWS = 32
 # What answers the share of one GPU.
 PROGRAM = (sys.executable, "-m", "llm.answering")
 
@@ -42,25 +42,30 @@ class Job:
     options: Sequence[str] = ()  # of a multiple-choice question, such as A, B, C and D; empty for free text
 
 
-class Questions:
-    """The prompts of a job and their tokens.
+class Asked(NamedTuple):
+    """A job's model record, its chat, and its prompts in tokens."""
+
+    record: dict
+    chat: Chat
+    prompts: list[Encoded]
+
+
+def read(job: Job) -> Asked:
+    """Read what a job asks.
 
     Raises:
         UserError: no prompts, or a prompt with the wrong number of BOS.
     """
-
-    def __init__(self, job: Job):
-        self.base, self.rows = read_json(job.record), read_jsonl(job.prompts)
-        if not self.rows:
-            raise UserError(
-                f"{job.prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
-            )
-        self.chat = load_chat(self.base)
-        self.encoded = []
-        for row in self.rows:
-            ids, _ = self.chat.encode(row["prompt"])
-            self.chat.check_bos(row["id"], ids)
-            self.encoded.append(Encoded(row["id"], ids))
+    record = read_json(job.record)
+    chat = load_chat(record)
+    prompts = [Encoded(row["id"], chat.encode(row["prompt"])[0]) for row in read_jsonl(job.prompts)]
+    if not prompts:
+        raise UserError(
+            f"{job.prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
+        )
+    for prompt in prompts:
+        chat.check_bos(*prompt)
+    return Asked(record, chat, prompts)
 
 
 def load(record: dict, chat: Chat, adapter: str | Path | None, decoding: Decoding) -> PreTrainedModel:
@@ -104,8 +109,7 @@ def answer_all(
     If the GPU's memory is too small for a batch, the batch is halved and tried again, and stays so.
 
     Args:
-        prompts: of the run.
-        groups: the places of those to answer, in this order; no batch mixes groups.
+        prompts, groups: of the run, and the places of those to answer, in this order; no batch mixes groups.
         answer: is given a batch, its group, and the size of a full batch of that group.
         partial, batch_size: where the answers go, and prompts a batch, at most.
 
@@ -122,15 +126,14 @@ def answer_all(
             group = left[0][0]
             batch = [prompt for number, prompt in left[:batch_size] if number == group]
             answers = None
-            try:
+            with suppress(torch.cuda.OutOfMemoryError):
                 answers = answer(batch, group, min(batch_size, len(groups[group])))
-            except torch.cuda.OutOfMemoryError:
-                if batch_size == 1:
-                    raise UserError(
-                        f"prompt of {batch[0].id}: its {len(batch[0].tokens)} tokens do not fit the GPU's memory. Set "
-                        "models.<name>.precision to nf4, or use a larger GPU."
-                    ) from None
-            if answers is None:  # outside the except block, whose error would keep the tensors alive
+            if answers is None and batch_size == 1:
+                raise UserError(
+                    f"prompt of {batch[0].id}: its {len(batch[0].tokens)} tokens do not fit the GPU's memory. Set "
+                    "models.<name>.precision to nf4, or use a larger GPU."
+                )
+            if answers is None:  # the error, which kept the tensors alive, is gone
                 torch.cuda.empty_cache()
                 batch_size = max(1, min(batch_size, len(batch)) // 2)
                 print(f"Out of GPU memory: going on with batches of {batch_size}.", flush=True)
@@ -147,37 +150,34 @@ def answer_all(
 
 
 def answer_here(
-    job: Job, questions: Questions, partial: Partial, names: Sequence[str], batch_size: int | str
+    job: Job, asked: Asked, partial: Partial, names: Sequence[str], batch_size: int | str
 ) -> dict[str, Any]:
     """Answer the questions `names` on this process's GPU, those in `partial` excepted; how it was done.
 
-    All prompts are given, not those questions alone: what they have in common, and the longest, decide how each is
-    computed.
+    All prompts of the job are given: what they have in common, and the longest, decide how each is computed.
     """
-    chat, decoding = questions.chat, job.decoding
-    tokens = option_tokens(chat, job.options) if job.options else {}
-    model = load(questions.base, chat, job.adapter, decoding)
-    engine = choose(model, chat, [prompt.tokens for prompt in questions.encoded], decoding)
-    wanted = set(names)
-    mine = [[i for i in group if questions.encoded[i].id in wanted] for group in engine.groups]
+    record, chat, prompts = asked
+    decoding, wanted = job.decoding, set(names)
+    tokens = option_tokens(chat, job.options)
+    model = load(record, chat, job.adapter, decoding)
+    engine = choose(model, chat, [prompt.tokens for prompt in prompts], decoding)
+    mine = [[i for i in group if prompts[i].id in wanted] for group in engine.groups]
     if batch_size == "auto":
         # As many batches as must be, of one size: the last one takes as long as a full one.
         batches = -(-len(wanted) // rows_that_fit(model, engine))
         batch_size = -(-len(wanted) // batches)
         print(f"Batches of {batch_size} prompts.", flush=True)
+
+    def answer(batch: list[Encoded], group: int, rows: int) -> list[dict[str, Any]]:
+        return read_answers(chat, tokens, *engine.answer(batch, group, rows))
+
     done_before, start = len(partial.rows), time.perf_counter()
     with torch.inference_mode():
-        batch_size = answer_all(
-            questions.encoded,
-            mine,
-            lambda *batch: read_answers(chat, tokens, *engine.answer(*batch)),
-            partial,
-            min(batch_size, len(questions.rows)),
-        )
+        batch_size = answer_all(prompts, mine, answer, partial, min(batch_size, len(prompts)))
     seconds = time.perf_counter() - start
     engine.close()
-    asked = len(partial.rows) - done_before
-    gpu = {**machine(), "batch_size": batch_size, "questions": asked, "seconds": round(seconds, 3)}
+    answered = len(partial.rows) - done_before
+    gpu = {**machine(), "batch_size": batch_size, "questions": answered, "seconds": round(seconds, 3)}
     return {**engine.facts(), "gpus": [gpu]}
 
 
@@ -186,25 +186,24 @@ def answer_share(job: dict, answers: str, bound_to: str, names: list[str], batch
     work = Job(**job | {"decoding": Decoding(**job["decoding"])})
     partial = Partial(Path(answers), bound_to)
     try:
-        partial.note(answer_here(work, Questions(work), partial, names, batch_size))
+        partial.note(answer_here(work, read(work), partial, names, batch_size))
     finally:
         partial.close(remove=False)
 
 
 def answer_on(
-    gpus: Sequence[str], job: Job, questions: Questions, partial: Partial, answers: str | Path
+    gpus: Sequence[str], job: Job, prompts: Sequence[Encoded], partial: Partial, answers: str | Path
 ) -> dict[str, Any]:
     """Answer what `partial` does not hold yet on several GPUs, a process on each; how it was done."""
     decoding, size = job.decoding, job.decoding.batch_size
     if partial.batch_size is not None and size != "auto":
         size = partial.batch_size
-    tokens = [prompt.tokens for prompt in questions.encoded]
+    tokens = [prompt.tokens for prompt in prompts]
     whole = [longest_first(tokens, range(len(tokens)))]
     groups = whole if decoding.do_sample else alike(tokens, decoding.max_new_tokens)
-    names = [[questions.encoded[i].id for i in group] for group in groups]
-    left = [[name for name in group if name not in partial.rows] for group in names]
+    left = [[prompts[i].id for i in group if prompts[i].id not in partial.rows] for group in groups]
     shares, size = deal(left, len(gpus), size)
-    paths = [share_path(answers, number) for number in range(len(shares))]
+    paths = [Path(f"{answers}.partial.gpu{number}.jsonl") for number in range(len(shares))]
     given = {"job": asdict(job), "bound_to": partial.bound_to, "batch_size": size}
     jobs = [given | {"answers": str(path), "names": share} for path, share in zip(paths, shares, strict=True)]
     run(PROGRAM, gpus, jobs, [{"OMP_NUM_THREADS": str(torch.get_num_threads())}] * len(jobs))
@@ -224,13 +223,13 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, the
             process of a GPU that was killed.
     """
-    questions = Questions(job)
-    base, rows, chat = questions.base, questions.rows, questions.chat
-    tokens = option_tokens(chat, job.options) if job.options else {}
+    base, chat, prompts = asked = read(job)
+    tokens = option_tokens(chat, job.options)
+    names = [prompt.id for prompt in prompts]
     identity = {
         "settings": job.decoding.effective(job.adapter is not None),
         "prompts_sha256": sha256_file(job.prompts),
-        "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
+        "model": named(base),
         "adapter_sha256": None if job.adapter is None else file_hashes(job.adapter),
         "versions": versions(),
     }
@@ -240,12 +239,11 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         for path in share_paths(answers):
             partial.collect(path)
         done_before, how = len(partial.rows), {"gpus": []}
-        if done_before < len(rows) and len(gpus) > 1:
-            how = answer_on(gpus, job, questions, partial, answers)
-        elif done_before < len(rows):
-            names = [row["id"] for row in rows]
-            how = answer_here(job, questions, partial, names, job.decoding.batch_size)
-        answered = [partial.rows[row["id"]] for row in rows]
+        if done_before < len(names) and len(gpus) > 1:
+            how = answer_on(gpus, job, prompts, partial, answers)
+        elif done_before < len(names):
+            how = answer_here(job, asked, partial, names, job.decoding.batch_size)
+        answered = [partial.rows[name] for name in names]
         write_jsonl(answers, answered)
         here, used = machine(), how["gpus"]
         seconds = max((gpu["seconds"] for gpu in used), default=0.0)
@@ -258,7 +256,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
                 **how,
                 "template": chat.facts(),
                 "answers_sha256": sha256_file(answers),
-                "questions": len(rows),
+                "questions": len(names),
                 # A model that never ends its turn shows here; answers by letter have no such count.
                 "finished": None if letters else sum(row["finished"] for row in answered),
                 "batch_size_used": partial.batch_size,
@@ -266,7 +264,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
                 "peak_memory_mib": max([gpu["peak_memory_mib"] for gpu in used] or [here["peak_memory_mib"]]),
                 "answered_before_resuming": done_before,
                 "seconds": seconds,
-                "questions_per_second": round((len(rows) - done_before) / seconds, 3) if seconds else None,
+                "questions_per_second": round((len(names) - done_before) / seconds, 3) if seconds else None,
             },
         )
         finished = True
@@ -277,8 +275,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
 def one_by_one(record: dict, adapter: str | Path | None, decoding: Decoding) -> Callable[[str], tuple[str, bool]]:
     """Load a model, and return what answers one prompt: the text, and whether the model ended it.
 
-    A study that draws its answers at random has its random numbers from the ids of its questions; here the prompt takes
-    their place, so that a question has one answer.
+    Where answers are drawn at random, the prompt takes the place of a question's id: a question has one answer.
     """
     disable_progress_bar()  # of loading weights
     chat = load_chat(record)

@@ -11,6 +11,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +91,12 @@ class Chat:
 
     def check_bos(self, row: str, ids: Sequence[int]) -> None:
         """Refuse a prompt, of the question `row`, that does not begin with as many BOS as it must."""
-        bos_id = self.tokenizer.bos_token_id
-        found = 0 if bos_id is None else ids.count(bos_id)
-        if self.bos is None:  # it stands at the start of later turns too
-            leading = next((i for i, token_id in enumerate(ids) if token_id != bos_id), len(ids))
-            if leading != 1:
-                raise UserError(
-                    f"prompt of {row}: found {leading} BOS tokens ({self.tokenizer.bos_token!r}) at its start, "
-                    f"expected 1. Look for the token in the chat template of {self.source}."
-                )
-        elif found != self.bos or (self.bos and ids[0] != bos_id):
+        bos_id, expected = self.tokenizer.bos_token_id, 1 if self.bos is None else self.bos
+        # A token that begins every turn stands at the start of later ones too: it is counted before the first alone.
+        found = len(list(takewhile(bos_id.__eq__, ids))) if self.bos is None else list(ids).count(bos_id)
+        if found != expected or (expected and ids[0] != bos_id):
             raise UserError(
-                f"prompt of {row}: found {found} BOS tokens ({self.tokenizer.bos_token!r}), expected {self.bos} at "
+                f"prompt of {row}: found {found} BOS tokens ({self.tokenizer.bos_token!r}), expected {expected} at "
                 f"its start. Look for the token in the row's text and in the chat template of {self.source}."
             )
 
@@ -256,15 +251,13 @@ def _set_pad(tokenizer: PreTrainedTokenizerBase, source: str, stop_ids: Sequence
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in taken:
         return
     special = {i: str(token) for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special}
-    for name in PAD_NAMES:
-        for token_id, token in special.items():
-            if name in token.lower() and token_id not in taken:
-                tokenizer.pad_token = token
-                return
+    free = [token for token_id, token in special.items() if token_id not in taken]
+    named = [token for name in PAD_NAMES for token in free if name in token.lower()]
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in taken:  # whatever its name: SmolLM2
-        tokenizer.pad_token = tokenizer.unk_token
-        return
-    raise UserError(
-        f"{source}: its tokenizer has no token to pad with that is not a stop token (found pad token "
-        f"{tokenizer.pad_token!r}, stop ids {list(stop_ids)}). Set pad_token in its tokenizer_config.json."
-    )
+        named.append(tokenizer.unk_token)
+    if not named:
+        raise UserError(
+            f"{source}: its tokenizer has no token to pad with that is not a stop token (found pad token "
+            f"{tokenizer.pad_token!r}, stop ids {list(stop_ids)}). Set pad_token in its tokenizer_config.json."
+        )
+    tokenizer.pad_token = named[0]

@@ -24,10 +24,10 @@ def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
     """
     mark = folder / "settings.json"
     try:
-        made_with = json.loads(mark.read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
-        made_with = None
-    if made_with != bound_to:
+        bound = json.loads(mark.read_text()) == {"sha256": bound_to}
+    except (OSError, ValueError):
+        bound = False
+    if not bound:
         if list(folder.glob("checkpoint-*")):
             print(f"{folder}: found checkpoints of other settings; deleted.", flush=True)
         shutil.rmtree(folder, ignore_errors=True)

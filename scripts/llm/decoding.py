@@ -8,16 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from common.files import UserError
-
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How a model answers: the settings of a prediction.
-
-    Raises:
-        UserError: a temperature or top_p that nothing can be drawn with.
-    """
+    """How a model answers: the settings of a prediction."""
 
     precision: str  # fp32, bf16 or nf4
     max_new_tokens: int
@@ -28,14 +22,6 @@ class Decoding:
     seed: int = 42
     merge_adapters: bool = False
     strength: float = 1.0  # what the adapter adds to the weights is multiplied by this (`llm.adapters.load_adapter`)
-
-    def __post_init__(self):
-        if self.do_sample and self.temperature <= 0:
-            raise UserError(
-                f"inference.temperature: found {self.temperature}, expected more than 0. For 0, set do_sample to false."
-            )
-        if self.do_sample and not 0 < self.top_p <= 1:
-            raise UserError(f"inference.top_p: found {self.top_p}, expected more than 0 and at most 1.")
 
     def effective(self, adapted: bool) -> dict[str, Any]:
         """The settings that have an effect on answers, with an adapter or without."""
@@ -58,9 +44,8 @@ class Decoding:
 class Draw(LogitsProcessor):
     """Draw each next token from the distribution, and leave `generate` no choice but that token.
 
-    Each question has its own random numbers, one for each token. Their generator is seeded with the SHA-256 of the
-    study's seed and the question's id. So an answer does not depend on its batch, on the order, or on a kill;
-    `generate` itself would draw all rows of a batch from one generator.
+    Each question has its own random numbers, one for each token, of a generator that is seeded with the SHA-256 of the
+    study's seed and the question's id. So an answer does not depend on its batch, on the order, or on a kill.
     """
 
     def __init__(self, ids: Sequence[str], seed: int, max_new_tokens: int):

@@ -35,8 +35,7 @@ def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[st
             rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
             if training.get("mode") == "fast":
                 lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-                fitting = arguments.world_size * found["tokens_per_pass"] * len(lengths) // sum(lengths)
-                rows = max(rows, fitting)
+                rows = max(rows, arguments.world_size * found["tokens_per_pass"] * len(lengths) // sum(lengths))
             write_json(file, found | {"rows_per_step": rows})
     return read_json(file)
 
@@ -84,13 +83,11 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 def peak(trainer: Trainer, tokens: int) -> int | None:
     """Measure the most bytes of GPU memory in one micro-batch of `tokens`, None if there was not enough."""
     rows, left = [], tokens
-    by_length = sorted(trainer.train_dataset, key=lambda row: -len(row["input_ids"]))
-    for row in itertools.cycle(by_length):
-        ids = list(row["input_ids"])[:left]
-        rows.append((ids, list(ids)))
+    longest_first = itertools.cycle(sorted(trainer.train_dataset["input_ids"], key=len, reverse=True))
+    while left:
+        ids = list(next(longest_first))[:left]
+        rows.append((ids, ids))
         left -= len(ids)
-        if left == 0:
-            break
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     trainer.model.train()  # with dropout, and checkpointing, which is off in evaluation

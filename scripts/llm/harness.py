@@ -8,7 +8,7 @@ from common.files import read_json, sha256_file, sha256_json, write_json
 from common.job import versions
 from llm.adapters import load_adapter
 from llm.chat import load_chat
-from llm.load import load_model, machine
+from llm.load import load_model, machine, named
 from tasks.harness import load_tasks
 
 
@@ -23,8 +23,7 @@ def harness(
     does not ask for them again. It batches what is left by itself: a figure may differ in the last digits then.
 
     Args:
-        record: the model record.
-        adapter_dir: folder of the LoRA adapter, None for the base model.
+        record, adapter_dir: of the model, and the folder of the LoRA adapter, None for the base model.
         output: the JSON file to write: `results`, a list of task, metric, filter, value and n; `samples`, a list of
             task, filter, doc_id, doc_hash and scores (by metric) of each question.
         settings: precision, batch_size, merge_adapters and strength, as in `llm.decoding.Decoding`; tasks, num_fewshot,
@@ -36,15 +35,15 @@ def harness(
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    base, output = read_json(record), Path(output)
-    precision, batch_size = settings["precision"], settings["batch_size"]
-    merge, strength = settings.get("merge_adapters", False), settings.get("strength", 1.0)
+    base, output, batch_size = read_json(record), Path(output), settings["batch_size"]
+    loaded = {"precision": settings["precision"], "merge_adapters": False, "strength": 1.0}
+    loaded |= {key: settings[key] for key in loaded if key in settings}
     manager = load_tasks(settings["tasks"], settings["include_path"])
     identity = {
         "lm_eval": lm_eval.__version__,
-        "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
+        "model": named(base),
         "adapter_sha256": None if adapter_dir is None else sha256_file(Path(adapter_dir) / "adapter_model.safetensors"),
-        "settings": {"precision": precision, "merge_adapters": merge, "strength": strength},
+        "settings": loaded,
         "versions": versions(),
     }
     # The cache knows a response by its request alone.
@@ -56,9 +55,9 @@ def harness(
         else:
             print(f"{path}: responses of another model or settings found; starting over.", flush=True)
             path.unlink()
-    model = load_model(base, precision)
+    model = load_model(base, loaded["precision"])
     if adapter_dir is not None:
-        model = load_adapter(model, adapter_dir, merge, strength)
+        model = load_adapter(model, adapter_dir, loaded["merge_adapters"], loaded["strength"])
     found = lm_eval.simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=load_chat(base).tokenizer, batch_size=batch_size),
         tasks=list(settings["tasks"]),
@@ -70,17 +69,11 @@ def harness(
         use_cache=str(output.with_name(cache)),
     )
     results, samples = rows_of(found)
-    write_json(
-        output,
-        {
-            **identity,
-            "task_versions": {task: found["versions"][task] for task in found["samples"]},
-            "shots": {task: found["n-shot"][task] for task in found["samples"]},
-            **machine(),
-            "results": results,
-            "samples": samples,
-        },
-    )
+    facts = {
+        "task_versions": {task: found["versions"][task] for task in found["samples"]},
+        "shots": {task: found["n-shot"][task] for task in found["samples"]},
+    }
+    write_json(output, identity | facts | machine() | {"results": results, "samples": samples})
     for path in output.parent.glob(f"{output.name}.partial.*"):
         path.unlink()
 

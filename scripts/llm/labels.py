@@ -1,15 +1,17 @@
 """The proof that the target is in the loss: what the collator hands to the model, decoded, is the gold SQL."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 from tqdm import tqdm
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from common.files import UserError
+from common.files import UserError, sha256_file, write_json
+from common.job import versions
 from llm.chat import Chat
 
 IGNORED = -100  # the label of a token outside the loss, in PyTorch's cross entropy
@@ -30,19 +32,11 @@ class Limits:
     max_length: tokens at which a trainer would cut a row off; None = it would not.
     truncate: rows are meant to be cut there. Only then can `truncated` be accepted.
     accept_defect: names of `DEFECTS` to go on with.
-
-    Raises:
-        UserError: `accept_defect` names what is no defect that can be accepted.
     """
 
     max_length: int | None
     truncate: bool = False
     accept_defect: Sequence[str] = ()
-
-    def __post_init__(self):
-        for name in self.accept_defect:
-            if name not in DEFECTS:
-                raise UserError(f"accept_defect: found {name!r}, expected some of {', '.join(DEFECTS)}.")
 
     @property
     def cut_at(self) -> int | None:
@@ -80,10 +74,8 @@ def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -
 
     SFTTrainer takes tokenised rows with labels as they are: it appends no EOS and masks nothing itself.
     """
-    encoded = [_tokens(chat, row) for row in rows]
-    return Dataset.from_dict(
-        {"input_ids": [ids[:cut_at] for ids, _ in encoded], "labels": [labels[:cut_at] for _, labels in encoded]}
-    )
+    cut = [[one[:cut_at] for one in _tokens(chat, row)] for row in rows]
+    return Dataset.from_dict({"input_ids": [ids for ids, _ in cut], "labels": [labels for _, labels in cut]})
 
 
 def with_labels(dataset: Dataset, rows: Sequence[dict]) -> list[dict]:
@@ -117,7 +109,6 @@ def check_labels(
     accepts; without that, the first row that has one stops the check.
 
     Args:
-        chat, limits: the model's tokenizer and template, and what is accepted.
         dataset: columns `input_ids` and `labels`, one row for each of `rows`, in their order.
         collator: what makes a batch of dataset rows, for `rows_of`.
         rows: prompts rows with `id`, `prompt`, `completion` (the gold SQL and the end of turn: see `check_gold`).
@@ -129,10 +120,9 @@ def check_labels(
     if len(dataset) != len(rows):
         raise UserError(f"labels: found {len(dataset)} rows in the training set, expected {len(rows)}, one a prompt.")
     found: list[Checked] = []
+    given = dataset.select_columns(["input_ids", "labels"])  # only what the trainer itself passes on
     for start in tqdm(range(0, len(rows), BATCH), desc="labels", mininterval=5):
-        chunk = [dataset[i] for i in range(start, min(start + BATCH, len(rows)))]
-        # Only what the trainer itself passes on.
-        batch = collator([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in chunk])
+        batch = collator([given[i] for i in range(start, min(start + BATCH, len(rows)))])
         for row, (ids, labels) in zip(rows[start : start + BATCH], rows_of(batch), strict=True):
             found.append(_check_row(chat, row, ids, labels, limits))
     without_target = sum(row.labels == 0 for row in found)
@@ -150,6 +140,28 @@ def check_labels(
         "example": {"id": rows[0]["id"], "labels_decoded": found[0].decoded},
         **limits.verdict(defect for row in found for defect in row.defects),
     }
+
+
+def audit(chat: Chat, rows: Sequence[dict], split: Sequence[dict], limits: Limits) -> dict[str, Any]:
+    """Check rendered rows against their split, and what TRL's own collator makes of them, as `check_labels`."""
+    check_gold(chat, rows, split)
+    return check_labels(chat, build_dataset(chat, rows, limits.cut_at), padding(chat), rows, limits)
+
+
+def write_audit(
+    report: str | Path, chat: Chat, limits: Limits, found: Mapping[str, Any], files: Mapping[str, str | Path]
+) -> None:
+    """Write the report of an audit: what was `found` in which `files`, and by what."""
+    collator = type(padding(chat))
+    facts = {
+        **found,
+        "max_length": limits.max_length,
+        "collator": f"{collator.__module__}.{collator.__name__}",
+        "sha256": {name: sha256_file(path) for name, path in files.items()},
+        "template": chat.facts(),
+        "versions": versions(),
+    }
+    write_json(report, facts)
 
 
 class Checked(NamedTuple):

@@ -1,5 +1,6 @@
 """Loading a model at its study's precision, on the GPU if there is one, and saying where it ran."""
 
+import os
 import platform
 import resource
 from pathlib import Path
@@ -11,8 +12,6 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 from common.files import UserError
 from llm.chat import Chat
 
-PRECISIONS = ("fp32", "bf16", "nf4")
-
 
 def device() -> torch.device:
     """The device that this job computes on: the first visible GPU, else the CPU."""
@@ -20,8 +19,14 @@ def device() -> torch.device:
 
 
 def set_threads(count: int) -> None:
-    """Compute with so many threads: what a CPU adds up depends on how many there are."""
+    """Compute with so many threads, as processes that are started do: what a CPU adds up depends on how many."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
     torch.set_num_threads(count)
+
+
+def named(record: dict) -> dict[str, Any]:
+    """What of a model's record a report repeats."""
+    return {key: record[key] for key in ("name", "source", "revision", "commit", "sha256")}
 
 
 def load_model(record: dict, precision: str) -> PreTrainedModel:
@@ -31,15 +36,16 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
     quantisation and computes in bf16 (Dettmers et al. 2023, arXiv:2305.14314).
 
     Raises:
-        UserError: an unknown precision, nf4 without a CUDA GPU, or a folder that holds no causal language model.
+        UserError: nf4 without a CUDA GPU, or a folder that holds no causal language model.
     """
-    key = f"models.{record['name']}.precision"
-    if precision not in PRECISIONS:
-        raise UserError(f"{key}: found {precision!r}, expected one of {', '.join(PRECISIONS)}.")
-    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
+    options: dict[str, Any] = {"dtype": dtypes[precision]}
     if precision == "nf4":
         if not torch.cuda.is_available():
-            raise UserError(f"{key}: precision nf4 needs a CUDA GPU and none is visible. Set it to bf16 or fp32.")
+            raise UserError(
+                f"models.{record['name']}.precision: precision nf4 needs a CUDA GPU and none is visible. Set it to "
+                "bf16 or fp32."
+            )
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

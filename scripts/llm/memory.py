@@ -36,11 +36,12 @@ SPARE = 0.06
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 # What a study does not say.
 VOCABULARY = 128_000
-
-
-def element(precision: str) -> int:
-    """The bytes of a number that is computed with."""
-    return 4 if precision == "fp32" else 2
+# How answers are computed (`llm.prefix_engine`, `llm.answering`): tokens in one forward pass of the prompts, enough to
+# fill a GPU and few enough for its activations; what cache lengths are rounded up to, so that a run captures few CUDA
+# graphs; prompts a batch where there is no GPU whose memory could say.
+PREFILL_TOKENS = 16384
+ROUND = 64
+CPU_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,9 @@ class Shape:
         leaves more for the blocks, and are deeper.
         """
         vocabulary = vocabulary or VOCABULARY
-
-        def total(hidden: int) -> float:
-            return 13 * hidden**2 * (hidden / 128) + 2 * vocabulary * hidden
-
-        hidden = min(range(128, 1 << 15, 128), key=lambda h: abs(total(h) - parameters))
+        hidden = min(
+            range(128, 1 << 15, 128), key=lambda h: abs(13 * h**2 * (h / 128) + 2 * vocabulary * h - parameters)
+        )
         return cls(hidden, 7 * hidden // 2, hidden // 128, hidden, hidden // 4, vocabulary, False)
 
     @property
@@ -112,6 +111,11 @@ class Shape:
     def adapter_parameters(self, r: int, modules: Sequence[str]) -> int:
         """Parameters of a LoRA adapter on these layers."""
         return self.layers * r * sum(sum(self.linear[module]) for module in modules if module in self.linear)
+
+
+def element(precision: str) -> int:
+    """The bytes of a number that is computed with."""
+    return 4 if precision == "fp32" else 2
 
 
 def weights(shape: Shape, precision: str) -> float:
@@ -175,11 +179,9 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
     """The bytes that training needs at least, by what needs them.
 
     Args:
-        shape: of the model.
         settings: precision; lora: r, lora_dropout, target_modules; training: optim; if eval_strategy is not "no",
             per_device_eval_batch_size; on a CPU also per_device_train_batch_size and gradient_checkpointing.
-        tokens: of the longest row.
-        cuda: whether it is on a GPU, where a micro-batch may be that one row, with checkpointing if need be.
+        tokens, cuda: of the longest row; a micro-batch on a GPU may be that one row, with checkpointing if need be.
     """
     precision, lora, options = (settings[key] for key in ("precision", "lora", "training"))
     adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])

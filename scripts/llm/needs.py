@@ -5,21 +5,33 @@ this workflow was measured to need of that.
 """
 
 import math
+import os
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from timeit import repeat
+from typing import Any
 
+from common.files import read_json, write_json
 from llm import memory as _memory
-from llm.memory import Shape, gb
-from llm.rates import Device
+from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Shape, gb
 
 # Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
 # more, and in smaller ones.
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
 LARGE_STEP = 7000
-CPU_ROWS = 32
-# Tokens in one forward pass of the prompts, and those that take the time of one step:
-# `llm.prefix_engine.PREFILL_TOKENS` and `llm.groups.STEP_TOKENS` (importing these takes seconds).
-AT_ONCE, STEP = 16384, 256
-ROUND = 64
+
+
+@dataclass(frozen=True)
+class Device:
+    """What jobs run on: its memory in bytes, and its rates (operations and bytes a second), {} where unknown."""
+
+    name: str
+    memory: float
+    cuda: bool
+    flops: dict[str, float]
+    bandwidth: float | None
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,6 @@ class Target:
     def training_bytes(self, lora: dict, training: dict, tokens: int) -> dict[str, float]:
         settings = {"precision": self.precision, "lora": lora, "training": training}
         return _memory.training(self.shape, settings, tokens, self.device.cuda)
-
-    def answering_bytes(self, rows: int, tokens: int, shared: int) -> float:
-        prefix = _memory.row(self.shape, shared, _memory.element(self.precision))
-        return _memory.answering(self.shape, self.precision, rows, tokens, AT_ONCE) + prefix
 
 
 @dataclass
@@ -71,6 +79,37 @@ class Need:
     seconds: float | None
 
 
+def rate(function: Callable[[], Any], wait: Callable[[], None], work: float) -> float:
+    """`work` a second: the median of five calls, after one that is not counted."""
+    seconds = repeat(lambda: (function(), wait()), number=1, repeat=6)
+    return work / statistics.median(seconds[1:])
+
+
+def this_device(calibration: Path) -> Device:
+    """The first visible GPU, or this CPU with two threads, with the rates that the file `calibration` keeps."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        name, memory = torch.cuda.get_device_name(0), float(torch.cuda.mem_get_info(0)[1])
+    else:
+        torch.set_num_threads(2)  # as the rules have it
+        name, memory = "cpu, 2 threads", float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    known = read_json(calibration) if calibration.exists() else {}
+    if name not in known:
+        where, wait = ("cuda", torch.cuda.synchronize) if cuda else ("cpu", lambda: None)
+        side, copied = (8192, 2**30) if cuda else (1024, 2**27)
+        flops = {}
+        for precision, dtype in (("fp32", torch.float32), *([("bf16", torch.bfloat16)] if cuda else [])):
+            a, b = (torch.randn(side, side, device=where, dtype=dtype) for _ in range(2))
+            flops[precision] = rate(lambda a=a, b=b: a @ b, wait, 2 * side**3)
+        source = torch.empty(copied, dtype=torch.uint8, device=where)
+        target = torch.empty_like(source)
+        known[name] = {"flops": flops, "bandwidth": rate(lambda: target.copy_(source), wait, 2 * copied)}
+        write_json(calibration, known)
+    return Device(name, memory, cuda, known[name]["flops"], known[name]["bandwidth"])
+
+
 def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts:
     """The prompts of a training that mixes in a fraction of replayed rows."""
     number = math.ceil(fraction * prompts.count)
@@ -80,22 +119,11 @@ def with_replay(prompts: Prompts, replayed: Prompts, fraction: float) -> Prompts
     return Prompts(total, mean, longest, prompts.counted and replayed.counted)
 
 
-def training_rows(prompts: Prompts, training: dict) -> float:
-    """How many rows a training passes through the model."""
-    rows = prompts.count * training["num_train_epochs"]
-    if training["max_steps"] > 0:
-        rows = training["max_steps"] * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
-    return rows
-
-
 def training_seconds(target: Target, tokens: float, step: float, twice: bool) -> float | None:
     """The time of a training: forward, and backward to the activations only, 2 operations a weight and token.
 
-    Args:
-        target: what is trained, and on what.
-        tokens: in all.
-        step: tokens in an optimizer step.
-        twice: whether the activations are computed twice (gradient checkpointing).
+    There are `tokens` in all and `step` in an optimizer step; activations are computed once or `twice` (gradient
+    checkpointing).
     """
     if target.flops is None:
         return None
@@ -122,10 +150,12 @@ def train_need(target: Target, settings: dict, spider: Prompts, replayed: Prompt
     """What the training of one adapter needs."""
     lora, training, replay = settings["lora"], settings["training"], settings.get("replay")
     prompts = with_replay(spider, replayed, replay["fraction"]) if replay else spider
-    need = target.training_bytes(lora, training, (tokens := min(prompts.longest, training["max_length"])))
-    mean = min(prompts.mean, training["max_length"])
-    total = training_rows(prompts, training) * mean
+    tokens, mean = (min(length, training["max_length"]) for length in (prompts.longest, prompts.mean))
+    need = target.training_bytes(lora, training, tokens)
     step = mean * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    total = training["num_train_epochs"] * prompts.count * mean
+    if training["max_steps"] > 0:
+        total = training["max_steps"] * step
     twice = training["gradient_checkpointing"]
     if target.device.cuda:  # only where it must be
         once = _memory.training_activations(target.shape, target.precision, lora, tokens, checkpointing=False)
@@ -138,11 +168,11 @@ def train_need(target: Target, settings: dict, spider: Prompts, replayed: Prompt
 
 def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) -> tuple[Need, float]:
     """What answering prompts needs, in batches that fit, and the bytes of one prompt at a time."""
-    device, tokens = target.device, -(-(prompts.rest + new) // ROUND) * ROUND
-    shared = max(beginning for _, beginning in prompts.groups)
+    device, shape, tokens = target.device, target.shape, -(-(prompts.rest + new) // ROUND) * ROUND
+    prefix = _memory.row(shape, max(beginning for _, beginning in prompts.groups), _memory.element(target.precision))
 
     def memory(rows: int) -> float:
-        return target.answering_bytes(rows, tokens, shared)
+        return _memory.answering(shape, target.precision, rows, tokens, PREFILL_TOKENS) + prefix
 
     if batch == "auto" and device.cuda:  # as many as fit
         batch = next((rows for rows in range(512, 0, -1) if memory(rows) <= device.memory), 1)
@@ -154,47 +184,41 @@ def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) ->
     return Need(prompts, prompts.count * prompts.mean, memory(rows), seconds), memory(1)
 
 
-def remedies(target: Target, settings: dict, tokens: int) -> tuple[list[tuple[str, float]], bool]:
-    """The changes that need less memory, each by itself and then all, with what they need; and if all fit."""
+def too_large(target: Target, variant: str, settings: dict, need: Need) -> str:
+    """Say that a training cannot fit, what needs the memory, and which changes, each by itself and all, need less."""
     lora, training, cuda = settings["lora"], settings["training"], target.device.cuda
+    longest = min(need.prompts.longest, training["max_length"])
 
-    def total(precision: str = target.precision, tokens: int = tokens, **changed) -> float:
-        return sum(replace(target, precision=precision).training_bytes(lora, training | changed, tokens).values())
+    def parts(precision: str = target.precision, tokens: int = longest, **changed) -> dict[str, float]:
+        return replace(target, precision=precision).training_bytes(lora, training | changed, tokens)
+
+    def total(changed: dict) -> float:
+        return sum(parts(**changed).values())
 
     batch = training["per_device_train_batch_size"]
     rows = batch * training["gradient_accumulation_steps"]
     tried: dict[str, dict] = {}
-    # On a GPU both are done where they must be.
-    if not cuda and not training["gradient_checkpointing"]:
+    if cuda:  # its micro-batches are as small as they must be, with gradient checkpointing
+        tried[f"models.{target.name}.precision: nf4"] = {"precision": "nf4"}
+    else:
         tried["training.gradient_checkpointing: true"] = {"gradient_checkpointing": True}
-    if not cuda and batch > 1:
         text = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {rows}"
         tried[text] = {"per_device_train_batch_size": 1}
-    if cuda and target.precision != "nf4":
-        tried[f"models.{target.name}.precision: nf4"] = {"precision": "nf4"}
-    shorter = f"a max_length of {tokens // 2} with fewer spider.shots, or prompt.schema: compact"
-    tried[shorter] = {"tokens": tokens // 2}
-    if training["eval_strategy"] != "no" and training["per_device_eval_batch_size"] > 1:
+    text = f"a max_length of {longest // 2} with fewer spider.shots, or prompt.schema: compact"
+    tried[text] = {"tokens": longest // 2}
+    if training["eval_strategy"] != "no":
         tried["training.per_device_eval_batch_size: 1"] = {"per_device_eval_batch_size": 1}
-    tried = {text: changed for text, changed in tried.items() if total(**changed) < total()}
-    every = total(**{key: value for changed in tried.values() for key, value in changed.items()})
-    return [*((text, total(**changed)) for text, changed in tried.items()), ("all of these", every)], (
-        every <= target.device.memory
-    )
-
-
-def too_large(target: Target, variant: str, settings: dict, need: Need) -> str:
-    """Say that a training cannot fit, what needs the memory, and what to change."""
-    tokens = min(need.prompts.longest, settings["training"]["max_length"])
-    found = target.training_bytes(settings["lora"], settings["training"], tokens)
-    parts = ", ".join(f"{part} {gb(size)}" for part, size in found.items())
-    changes, fits = remedies(target, settings, tokens)
-    return (
-        f"train {target.name}/{variant}: needs {gb(need.memory)} GB ({parts}), {target.device.name} has "
-        f"{gb(target.device.memory)}. What it would need with"
-        + "".join(f"\n    {text}: {gb(least)} GB" for text, least in changes)
-        + ("" if fits else "\n    A larger GPU, or a smaller model, is needed.")
-    )
+    tried = {text: changed for text, changed in tried.items() if total(changed) < total({})}
+    tried["all of these"] = {key: value for changed in tried.values() for key, value in changed.items()}
+    found = ", ".join(f"{part} {gb(size)}" for part, size in parts().items())
+    lines = [
+        f"train {target.name}/{variant}: needs {gb(need.memory)} GB ({found}), {target.device.name} has "
+        f"{gb(target.device.memory)}. What it would need with",
+        *(f"    {text}: {gb(total(changed))} GB" for text, changed in tried.items()),
+    ]
+    if total(tried["all of these"]) > target.device.memory:
+        lines.append("    A larger GPU, or a smaller model, is needed.")
+    return "\n".join(lines)
 
 
 def not_here(target: Target, optims: set[str]) -> list[str]:

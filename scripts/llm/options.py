@@ -1,8 +1,6 @@
 """The keys of a study as TRL and PEFT take them: what they refuse, and what the workflow sets itself."""
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
     """Make TRL's arguments: the study's `training` keys as they are, and what this workflow fixes.
 
     Raises:
-        UserError: a key that SFTConfig does not have, one that the workflow sets itself, or a value it refuses.
+        UserError: a key that SFTConfig does not have or the workflow sets itself, a value it refuses, or an optimizer
+            that needs a GPU where there is none. What contradicts itself is refused earlier, by `study.check`.
     """
     cuda = device().type == "cuda"
     strategy = training.get("eval_strategy", "no")
@@ -48,28 +47,12 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
         "push_to_hub": False,
         "disable_tqdm": False,
     }
-    names = {field.name for field in fields(SFTConfig) if field.init}
-    _check_evaluation(training)
-    if training.get("report_to", "none") not in ("none", "tensorboard"):
-        raise UserError(f"training.report_to: found {training['report_to']!r}, expected none or tensorboard.")
     optim = str(training.get("optim", ""))
     if not cuda and any(part in optim for part in ("8bit", "32bit", "bnb", "paged", "lion", "ademamix")):
         raise UserError(
             f"training.optim: {optim} is an optimizer of bitsandbytes, which needs a CUDA GPU, and none is visible. "
             "Set it to adamw_torch."
         )
-    for key in training:
-        if key == "fp16":
-            raise UserError(
-                "training.fp16: half precision overflows in models that were made in bf16. Remove the key and set "
-                "models.<name>.precision to bf16."
-            )
-        if key in fixed:
-            raise UserError(f"training.{key}: set by the workflow to {fixed[key]!r}. Remove the key.")
-        if key not in names and key not in OUR_KEYS:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(f"training.{key}: no such option of TRL's SFTConfig.{hint}")
     options = {"save_total_limit": 2} | {key: value for key, value in training.items() if key not in OUR_KEYS}
     if strategy != "steps":
         options.pop("eval_steps", None)
@@ -78,25 +61,6 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
         return SFTConfig(**options, **fixed, report_to="none")
     except (ValueError, TypeError) as error:
         raise UserError(f"training: SFTConfig refuses these values ({error}).") from None
-
-
-def _check_evaluation(training: Mapping[str, Any]) -> None:
-    """Refuse keys about evaluation that contradict each other."""
-    limit, patience = training.get("save_total_limit", 2), training.get("early_stopping_patience")
-    if limit is not None and limit < 2:
-        raise UserError(
-            f"training.save_total_limit: found {limit}, expected at least 2: a checkpoint that a kill has cut needs "
-            "one before it."
-        )
-    if training.get("eval_strategy", "no") == "no" and training.get("load_best_model_at_end"):
-        raise UserError(
-            'training.load_best_model_at_end: needs evaluations, found eval_strategy: "no". Set it to steps.'
-        )
-    if patience is not None and not training.get("load_best_model_at_end"):
-        raise UserError(
-            f"training.early_stopping_patience: found {patience}, expected null without load_best_model_at_end: the "
-            "last weights are by then the worse ones. Set load_best_model_at_end to true."
-        )
 
 
 def lora_config(lora: Mapping[str, Any], model: torch.nn.Module) -> LoraConfig:

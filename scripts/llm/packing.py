@@ -6,8 +6,8 @@ takes positions, which begin at 0 with each row.
 """
 
 import inspect
+import itertools
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,13 @@ GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn)
 Row = tuple[list[int], list[int]]  # ids and labels
 
 
-def attend(  # noqa: PLR0913  (transformers' interface)
+def attend(  # noqa: PLR0913 - transformers' signature
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: None,
     scaling: float | None = None,
-    dropout: float = 0.0,
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
@@ -56,9 +55,8 @@ def attend(  # noqa: PLR0913  (transformers' interface)
             scale=scaling, window_size=window, **GROUPED,
         )  # fmt: skip
         return out[None], None
-    bounds = cu_seq_lens_q.tolist()
     rows = []
-    for start, end in pairwise(bounds):
+    for start, end in itertools.pairwise(cu_seq_lens_q.tolist()):
         q, k, v = (x[start:end].transpose(0, 1)[None] for x in (query, key, value))
         mask = None
         if sliding_window and end - start > sliding_window:
@@ -145,12 +143,11 @@ def divide(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[li
     A row longer than `tokens` is a micro-batch of its own.
     """
     order = sorted(rows, key=lambda row: -len(row[0]))
-    shares, count = _evenly(order, processes), 1
-    while True:
+    shares = _evenly(order, processes)
+    for count in itertools.count(1):
         divided = [_evenly(share, count) for share in shares]
         if all(_tokens(part) <= tokens or len(part) == 1 for parts in divided for part in parts):
             break
-        count += 1
     ids = order[-1][0]
     return [[part or [(ids, [IGNORED] * len(ids))] for part in parts] for parts in divided]
 

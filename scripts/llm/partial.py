@@ -79,12 +79,7 @@ class Partial:
             self.path.unlink()
 
 
-def share_path(answers: str | Path, gpu: int) -> Path:
-    """The file of the answers of one of several GPUs."""
-    return Path(f"{answers}.partial.gpu{gpu}.jsonl")
-
-
 def share_paths(answers: str | Path) -> list[Path]:
-    """The files that processes on several GPUs have left."""
+    """The files that processes on several GPUs have left: `<answers>.partial.gpu<N>.jsonl`."""
     answers = Path(answers)
     return sorted(answers.parent.glob(f"{answers.name}.partial.gpu*.jsonl"))

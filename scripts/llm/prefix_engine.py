@@ -14,6 +14,7 @@ On the CPU, and in fp32, the same steps run with plain matrix products and witho
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,13 +23,9 @@ from transformers import AttentionInterface, Cache, PreTrainedModel
 from llm import memory as _memory
 from llm.decoding import Encoded
 from llm.groups import alike, common_prefix
-from llm.memory import Shape
+from llm.memory import PREFILL_TOKENS, ROUND, Shape
 
 NAME = "shared_prefix"
-# Tokens in one forward pass of the prompts: enough to fill the GPU, small enough for its activations.
-PREFILL_TOKENS = 16384
-# Cache lengths are rounded up to this, so that a run captures few graphs.
-ROUND = 64
 # Steps between two looks at whether all rows have stopped; a look waits for the GPU.
 LOOK = 8
 
@@ -73,7 +70,7 @@ class _Cache(Cache):
         return keys, values
 
 
-def _attention(module, query, key, value, attention_mask=None, dropout=0.0, scaling=None, **_):  # noqa: PLR0913
+def _attention(module, query, key, value, attention_mask=None, scaling=None, **_):  # noqa: PLR0913
     """Attention as transformers calls it: query (rows, heads, tokens, size), fewer heads in key and value."""
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
@@ -133,8 +130,8 @@ def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, tor
 
 def _step(query, key, value, prefix, scaling) -> torch.Tensor:
     """Attention of one new token a row: to the shared prefix in one product, to its own rest row by row."""
-    (shared_key, shared_value), (rows, heads, _, size) = prefix, query.shape
-    few = key.shape[1]
+    rows, heads, _, size = query.shape
+    few, (shared_key, shared_value) = key.shape[1], prefix
     grouped = query.view(rows, few, heads // few, size)
     shared = grouped.transpose(0, 1).reshape(few, -1, size) @ shared_key.transpose(-1, -2)
     shared = shared.view(few, rows, heads // few, -1).transpose(0, 1)
@@ -233,14 +230,12 @@ class PrefixEngine:
 
 
 class SharedPrefix:
-    """Greedy decoding of prompts that share a prefix.
+    """Greedy decoding of prompts that share a prefix, on a model in evaluation mode, with or without a LoRA adapter.
 
     Args:
-        model: in evaluation mode, with or without a LoRA adapter.
         prefix: the tokens with which every prompt begins; at least one.
         stop_ids: a row is finished after any of these.
-        rows: prompts a batch, at most.
-        length: tokens of the longest prompt and its answer, without the prefix.
+        rows, length: prompts a batch, at most, and tokens of the longest one and its answer, without the prefix.
     """
 
     def __init__(self, model: PreTrainedModel, prefix: list[int], stop_ids: Sequence[int], rows: int, length: int):
@@ -273,11 +268,10 @@ class SharedPrefix:
             shape = (self.rows, key.shape[0], self.length, key.shape[-1])
             self.state.keys.append(torch.zeros(shape, dtype=key.dtype, device=self.device))
             self.state.values.append(torch.zeros(shape, dtype=value.dtype, device=self.device))
-        self.token = torch.zeros(self.rows, dtype=torch.long, device=self.device)
-        self.state.place = torch.zeros(self.rows, dtype=torch.long, device=self.device)
-        self.done = torch.zeros(self.rows, dtype=torch.bool, device=self.device)
-        self.out = torch.zeros(self.rows, self.length, dtype=torch.long, device=self.device)
-        self.count = torch.zeros(1, dtype=torch.long, device=self.device)
+        zeros = partial(torch.zeros, dtype=torch.long, device=self.device)
+        self.token, self.state.place = zeros(self.rows), zeros(self.rows)
+        self.out, self.count = zeros(self.rows, self.length), zeros(1)
+        self.done = zeros(self.rows, dtype=torch.bool)
         self.slots = torch.arange(self.length, device=self.device)
 
     def close(self) -> None:
@@ -307,15 +301,12 @@ class SharedPrefix:
         hidden = self._prompts(rests)
         first = self.head(hidden).float()
         count = len(prompts)
-        self.token.zero_()
-        self.token[:count] = first.argmax(dim=-1)
-        lengths = torch.tensor([len(rest) for rest in rests], device=self.device)
-        self.state.place.zero_()
-        self.state.place[:count] = lengths
+        for tensor in (self.token, self.state.place, self.out):
+            tensor.zero_()
+        self.token[:count] = self.out[:count, 0] = first.argmax(dim=-1)
+        self.state.place[:count] = torch.tensor([len(rest) for rest in rests], device=self.device)
         self.done.fill_(True)
         self.done[:count] = torch.isin(self.token[:count], self.stop)
-        self.out.zero_()
-        self.out[:, 0] = self.token
         self.count.fill_(1)
         needed = max(map(len, rests)) + max_new_tokens
         self.state.phase, self.state.length = "step", min(self.length, -(-needed // ROUND) * ROUND)
@@ -334,8 +325,7 @@ class SharedPrefix:
             while end < len(rests) and max(longest, len(rests[end])) * (end + 1 - start) <= PREFILL_TOKENS:
                 longest = max(longest, len(rests[end]))
                 end += 1
-            self.state.rows = slice(start, end)
-            chunk = rests[start:end]
+            self.state.rows, chunk = slice(start, end), rests[start:end]
             ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in chunk], device=self.device)
             positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)[None]
             hidden = self._forward(ids, positions.expand(len(chunk), -1))

@@ -63,10 +63,10 @@ def ranks(count: int) -> list[dict[str, str]]:
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     # Each process sees one GPU, its first.
-    return [shared | {"RANK": str(rank), "LOCAL_RANK": "0"} for rank in range(count)]
+    shared = size | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": "0"}
+    return [shared | {"RANK": str(rank)} for rank in range(count)]
 
 
 def _end_with_parent() -> None:

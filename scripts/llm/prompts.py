@@ -32,11 +32,9 @@ def prompt_row(chat: Chat, names: Mapping[str, str], asked: tuple[str, str], ans
 def write_prompts(
     path: str | Path, rows: Sequence[dict], chat: Chat, facts: Mapping[str, Any], completed: bool = False
 ) -> None:
-    """Write rows of `prompt_row`, and beside them (.json) their report: counts, hash, template, the first of them.
+    """Write rows of `prompt_row`, `completed` or not, and beside them (.json) their report.
 
-    Args:
-        facts: what the report says besides: settings.
-        completed: whether the rows have completions.
+    It has counts, hash, template and the first row, and the `facts` given, such as settings.
     """
     write_jsonl(path, rows)
     report = {"count": len(rows), "sha256": sha256_file(path), "template": chat.facts(), **facts}

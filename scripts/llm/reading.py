@@ -11,14 +11,12 @@ from llm.chat import Chat
 
 def decode_new(chat: Chat, new: list[int]) -> tuple[str, int, bool]:
     """Decode new tokens up to the first stop token: the text, how many tokens these are, and whether a stop came."""
-    for position, token_id in enumerate(new):
-        if token_id in chat.stop_ids:
-            new = new[: position + 1]
-            break
-    finished = bool(new) and new[-1] in chat.stop_ids
+    stops = [position for position, token_id in enumerate(new) if token_id in chat.stop_ids]
+    if stops:
+        new = new[: stops[0] + 1]
     # Cleaning up would join "a , b" and " 's": what a model wrote in a string literal must stay.
     text = chat.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text, len(new), finished
+    return text, len(new), bool(stops)
 
 
 def option_tokens(chat: Chat, options: Sequence[str]) -> dict[str, list[int]]:
@@ -30,16 +28,18 @@ def option_tokens(chat: Chat, options: Sequence[str]) -> dict[str, list[int]]:
     Raises:
         UserError: neither form is a single token.
     """
+    if not options:
+        return {}
     vocabulary = chat.tokenizer.get_vocab()
     forms = []
-    for write in ("{}", "Ġ{}", "▁{}"):
-        ids = [vocabulary.get(write.format(option)) for option in options]
+    for before in ("", "Ġ", "▁"):
+        ids = [vocabulary.get(before + option) for option in options]
         if None not in ids:
             forms.append(ids)
-    for text in ("{}", " {}"):
-        ids = [chat.tokenizer.encode(text.format(option), add_special_tokens=False) for option in options]
-        if all(len(one) == 1 for one in ids):
-            forms.append([one[0] for one in ids])
+    for before in ("", " "):
+        encoded = [chat.tokenizer.encode(before + option, add_special_tokens=False) for option in options]
+        if all(len(ids) == 1 for ids in encoded):
+            forms.append([ids[0] for ids in encoded])
     if not forms:
         named = f"{', '.join(options[:-1])} and {options[-1]}"
         raise UserError(f"{chat.source}: its tokenizer has no single token for the letters {named}.")
@@ -55,10 +55,8 @@ def read_answers(
     summed over an option's tokens.
 
     Args:
-        chat: the model's tokenizer.
         tokens: of each option (`option_tokens`); empty for free text.
-        first: logits of each prompt's first new token, (prompts, vocabulary).
-        new: tokens that each prompt was continued with.
+        first, new: logits of each prompt's first new token, (prompts, vocabulary), and all of its new tokens.
 
     Returns:
         For each prompt: `answer`, `tokens` (the stop token counted) and `finished`; with options: `logprobs`,

@@ -1,4 +1,4 @@
-"""The trainer: TRL's, but for the order of rows of like length, the micro-batches of a step, and replayed rows.
+"""The trainer: TRL's, but for a few things.
 
 This is the only file that subclasses a trainer, and the only one that sets private attributes of TRL, transformers or
 accelerate. Those that it reads or sets are listed in `PRIVATE`; tests/llm/test_trainer.py fails if a new version of

@@ -21,7 +21,7 @@ from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint
 from llm.fit import settle
 from llm.labels import Limits, build_dataset, check_labels, check_target, padding, with_labels
-from llm.load import device, fuse_kernels, load_model, machine
+from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.options import lora_config, training_arguments
 from llm.packing import collate, keep_apart
 from llm.processes import serve
@@ -60,8 +60,8 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """What the weights depend on, besides the data and the model."""
-        settings = {"precision": self.precision, "lora": self.lora, "training": self.training}
-        return settings | ({"replay": self.replay} if self.replay else {})
+        names = ("precision", "lora", "training", "replay") if self.replay else ("precision", "lora", "training")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def checkpoints(self) -> Path:
@@ -78,12 +78,10 @@ class Rows(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Rows as the trainer takes them, and beside each set the rendered rows that have a label left."""
+    """Rows as the trainer takes them, and the rendered rows of those that have a label left."""
 
-    train: Dataset
+    dataset: Dataset | None
     meant: list[dict]
-    held_out: Dataset | None
-    held_out_meant: list[dict]
 
 
 def train(plan: Plan) -> dict[str, Any]:
@@ -103,14 +101,14 @@ def train(plan: Plan) -> dict[str, Any]:
     arguments = training_arguments(plan.training, plan.precision, plan.checkpoints)
     chat, sigterm = load_chat(base), Sigterm()
     limits = Limits(arguments.max_length, bool(plan.training.get("truncate")), plan.accept_defect)
-    tokens = tokenise(plan, rows, chat, limits.cut_at)
+    tokens, held_out = tokenise(plan, rows, chat, limits.cut_at)
     keep = Checkpoints(plan.checkpoints / "kept", plan.kept_steps, base["source"], sigterm)
-    trainer, how = make_trainer(plan, arguments, chat, tokens, keep)
+    trainer, how = make_trainer(plan, arguments, chat, (tokens.dataset, held_out.dataset), keep)
 
     # What really enters the loss: the trainer's own rows through the trainer's own collator.
     checked = check_labels(chat, trainer.train_dataset, trainer.data_collator, tokens.meant, limits)
-    if tokens.held_out:
-        check_labels(chat, trainer.eval_dataset, trainer.data_collator, tokens.held_out_meant, limits)
+    if held_out.meant:
+        check_labels(chat, trainer.eval_dataset, trainer.data_collator, held_out.meant, limits)
 
     resumed = find_checkpoint(plan, arguments, keep)
     first_step = read_json(resumed / "trainer_state.json")["global_step"] if resumed else 0
@@ -153,11 +151,10 @@ def train(plan: Plan) -> dict[str, Any]:
 
 def identity(plan: Plan) -> dict[str, Any]:
     """What an adapter was made of, for its report."""
-    base = read_json(plan.record)
     evaluated = plan.training.get("eval_strategy", "no") != "no"
     return {
         "settings": plan.settings,
-        "model": {key: base[key] for key in ("name", "source", "revision", "commit", "sha256")},
+        "model": named(read_json(plan.record)),
         "data_sha256": sha256_file(plan.prompts),
         "validation_sha256": sha256_file(plan.validation) if evaluated else None,
         "versions": versions(),
@@ -169,13 +166,12 @@ def read_rows(plan: Plan) -> Rows:
 
     Raises:
         UserError: an audit of other prompts, no validation rows, a completion where there should be none, or the other
-            way round.
+            way round; as `rows_to_replay`.
     """
-    rows, audited = read_jsonl(plan.prompts), read_json(plan.audit)["sha256"]
-    if audited["prompts"] != sha256_file(plan.prompts):
-        raise UserError(f"{plan.audit}: made for other prompts than {plan.prompts}. Run `snakemake -R audit_labels`.")
+    rows, strategy = read_jsonl(plan.prompts), plan.training.get("eval_strategy", "no")
+    check_audited(plan.audit, "prompts", plan.prompts)
     check_target(rows, plan.train_target)
-    held_out, strategy = [], plan.training.get("eval_strategy", "no")
+    held_out, replayed = [], []
     if strategy != "no":
         held_out = read_jsonl(plan.validation) if plan.validation else []
         if not held_out:
@@ -183,12 +179,8 @@ def read_rows(plan: Plan) -> Rows:
                 f"training.eval_strategy: found {strategy}, but there are no validation rows. Set spider.validation, "
                 'or eval_strategy to "no".'
             )
-        if audited.get("validation_prompts") != sha256_file(plan.validation):
-            raise UserError(
-                f"{plan.audit}: made for other prompts than {plan.validation}. Run `snakemake -R audit_labels`."
-            )
+        check_audited(plan.audit, "validation_prompts", plan.validation)
         check_target(held_out, plan.train_target)
-    replayed = []
     if plan.replay:
         replayed = rows_to_replay(plan.replay_prompts, plan.replay_audit, plan.replay["fraction"], len(rows))
     return Rows(rows, replayed, held_out)
@@ -200,8 +192,7 @@ def rows_to_replay(prompts: str, audit: str, fraction: float, rows: int) -> list
     Raises:
         UserError: there are too few, or the audit is of other prompts.
     """
-    if read_json(audit)["sha256"]["prompts"] != sha256_file(prompts):
-        raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R audit_replay`.")
+    check_audited(audit, "prompts", prompts, "audit_replay")
     found, needed = read_jsonl(prompts), math.ceil(fraction * rows)
     if len(found) < needed:
         raise UserError(
@@ -211,22 +202,26 @@ def rows_to_replay(prompts: str, audit: str, fraction: float, rows: int) -> list
     return found[:needed]
 
 
-def tokenise(plan: Plan, rows: Rows, chat: Chat, cut_at: int | None) -> Tokens:
-    """Tokenise the rows; those of text-to-SQL are cut at so many tokens."""
+def check_audited(audit: str, name: str, prompts: str, rule: str = "audit_labels") -> None:
+    """Refuse an audit that was made for other prompts."""
+    if read_json(audit)["sha256"].get(name) != sha256_file(prompts):
+        raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R {rule}`.")
+
+
+def tokenise(plan: Plan, rows: Rows, chat: Chat, cut_at: int | None) -> tuple[Tokens, Tokens]:
+    """Tokenise the rows to train on and those held out; those of text-to-SQL are cut at so many tokens."""
     dataset = build_dataset(chat, rows.train, cut_at)
     meant = with_labels(dataset, rows.train) + rows.replayed
     if rows.replayed:
         dataset = concatenate_datasets([dataset, build_dataset(chat, rows.replayed)])
     if plan.replay and plan.replay["kl"]:
         dataset = dataset.add_column("replay", [False] * len(rows.train) + [True] * len(rows.replayed))
-    if not rows.held_out:
-        return Tokens(dataset, meant, None, [])
-    held_out = build_dataset(chat, rows.held_out, cut_at)
-    return Tokens(dataset, meant, held_out, with_labels(held_out, rows.held_out))
+    held_out = build_dataset(chat, rows.held_out, cut_at) if rows.held_out else None
+    return Tokens(dataset, meant), Tokens(held_out, with_labels(held_out, rows.held_out) if held_out else [])
 
 
 def make_trainer(
-    plan: Plan, arguments: SFTConfig, chat: Chat, tokens: Tokens, keep: Checkpoints
+    plan: Plan, arguments: SFTConfig, chat: Chat, datasets: tuple[Dataset, Dataset | None], keep: Checkpoints
 ) -> tuple[Trainer, dict[str, Any]]:
     """Load the model and put it into a trainer; also how it computes, for the report."""
     # Before the model: PEFT draws the adapter's weights at random (the trainer seeds once more, right before that).
@@ -249,8 +244,8 @@ def make_trainer(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=tokens.train,
-        eval_dataset=tokens.held_out,
+        train_dataset=datasets[0],
+        eval_dataset=datasets[1],
         processing_class=chat.tokenizer,
         data_collator=collator,
         peft_config=lora_config(plan.lora, model),
@@ -335,12 +330,12 @@ def results_of(state: Mapping[str, Any]) -> dict[str, Any]:
         UserError: a loss is not finite.
     """
     history, evaluations = [], []
+    keys = ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
     for entry in state["log_history"]:
         loss = entry.get("loss", entry.get("eval_loss", 0.0))
         if not math.isfinite(loss):
             raise UserError(f"training: the loss at step {entry['step']} is {loss}. Lower learning_rate.")
         if "loss" in entry:
-            keys = ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
             replayed = {key: entry[key] for key in ("replay_kl", "replay_loss") if key in entry}
             history.append({key: entry.get(key) for key in keys} | replayed)
         if "eval_loss" in entry:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
-from common.job import job, versions
+from common.files import UserError, read_json, read_jsonl
+from common.job import job
 from llm.chat import load_chat
-from llm.labels import Limits, build_dataset, check_gold, check_labels, check_target, padding
+from llm.labels import Limits, audit, check_target, write_audit
 
 
 def check_disjoint(rows: list[dict], others: list[dict], what: str, remedy: str, kind: str = "training") -> None:
@@ -44,52 +44,36 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
     """
     limits = Limits(settings["max_length"], settings.get("truncate", False), settings.get("accept_defect", ()))
     chat = load_chat(read_json(files["record"]))
-    rows, split, dev = (read_jsonl(files[name]) for name in ("prompts", "train", "dev"))
-    if not rows:
-        raise UserError(
-            f"{files['prompts']}: found no training rows, expected at least 1. See spider.validation.fraction."
-        )
-    check_gold(chat, rows, split)
+    split, dev = read_jsonl(files["train"]), read_jsonl(files["dev"])
+
+    def check(kind: str, prompts: str, split: list[dict], remedy: str) -> dict[str, Any]:
+        rows = read_jsonl(files[prompts])
+        if not rows:
+            raise UserError(f"{files[prompts]}: found no {kind} rows, expected at least 1. {remedy}")
+        check_target(rows, settings.get("train_target", "sql"))
+        return audit(chat, rows, split, limits)
+
     check_disjoint(split, read_jsonl(files["shots"]), "few-shot examples", "Choose other spider.shots.")
     check_disjoint(split, dev, "dev questions", "The Spider files do not belong together.")
-    collator = padding(chat)
-
-    def check(rows: list[dict]) -> dict[str, Any]:
-        check_target(rows, settings.get("train_target", "sql"))
-        return check_labels(chat, build_dataset(chat, rows, limits.cut_at), collator, rows, limits)
-
-    summary, held_out = check(rows), None
+    summary, held_out = check("training", "prompts", split, "See spider.validation.fraction."), None
     failed = summary["failed"]
     if "validation" in files:
-        held_out_rows, held_out_split = (read_jsonl(files[name]) for name in ("validation_prompts", "validation"))
-        if not held_out_rows:
-            raise UserError(
-                f"{files['validation_prompts']}: found no validation rows, expected at least 1. See spider.validation."
-            )
-        check_gold(chat, held_out_rows, held_out_split)
+        held_out_split = read_jsonl(files["validation"])
         try:
             check_disjoint(held_out_split, dev, "dev questions", "Make the splits anew.", "validation")
         except UserError as error:
             limits.refuse("dev_used_to_choose", str(error))
             failed = [*failed, "dev_used_to_choose"]
-        held_out = check(held_out_rows)
+        held_out = check("validation", "validation_prompts", held_out_split, "See spider.validation.")
         failed = [*failed, *held_out["failed"]]
-    write_json(
-        report,
-        {
-            **summary,
-            **limits.verdict(failed),
-            "validation": held_out,
-            "max_length": limits.max_length,
-            "truncate": limits.truncate,
-            "collator": f"{type(collator).__module__}.{type(collator).__name__}",
-            "few_shot_rows_in_train": 0,
-            "dev_rows_in_train": 0,
-            "sha256": {name: sha256_file(path) for name, path in files.items() if name != "record"},
-            "template": chat.facts(),
-            "versions": versions(),
-        },
-    )
+    found = {
+        **limits.verdict(failed),
+        "validation": held_out,
+        "truncate": limits.truncate,
+        "few_shot_rows_in_train": 0,
+        "dev_rows_in_train": 0,
+    }
+    write_audit(report, chat, limits, summary | found, {name: files[name] for name in files if name != "record"})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Train one LoRA adapter, on one GPU or on several."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,6 @@ if __name__ == "__main__":
     run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<variant>
     with job(snakemake.log[0], lock=run_dir / ".train.lock"):
         gpus = take(snakemake.resources.gpu)
-        os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)  # of processes that are started
         set_threads(snakemake.threads)
         files = {
             "prompts": snakemake.input.prompts,

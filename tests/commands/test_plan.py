@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_constants_are_those_of_the_engine():
-    assert (needs.AT_ONCE, needs.STEP, needs.ROUND) == (_engine.PREFILL_TOKENS, _groups.STEP_TOKENS, _engine.ROUND)
+    assert (needs.PREFILL_TOKENS, needs.ROUND) == (_engine.PREFILL_TOKENS, _engine.ROUND)
     assert needs.CPU_ROWS == _predict.CPU_ROWS
 
 

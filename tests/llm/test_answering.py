@@ -244,19 +244,6 @@ def test_draws_never_take_what_has_no_probability():
     assert [draw(None, scores).argmax().item() for _ in range(3)] == [3, 3, 3]
 
 
-@pytest.mark.parametrize(
-    ("settings", "found"),
-    [
-        ({"temperature": 0.0}, "inference.temperature: found 0.0, expected more than 0"),
-        ({"top_p": 0.0}, "inference.top_p: found 0.0, expected more than 0 and at most 1"),
-        ({"top_p": 1.5}, "inference.top_p: found 1.5"),
-    ],
-)
-def test_settings_that_nothing_can_be_drawn_with(llama, tmp_path, settings, found):
-    with pytest.raises(UserError, match=found):
-        run(llama, tmp_path, **SAMPLED | settings)
-
-
 def test_no_prompts(llama, tmp_path):
     shutil.copytree(llama, tmp_path / "study")
     write_jsonl(tmp_path / "study/prompts/dev.jsonl", [])

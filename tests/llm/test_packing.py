@@ -138,8 +138,9 @@ def test_the_process_that_measures_micro_batches_asks_no_other(study, monkeypatc
 
 def test_an_error_in_one_of_two_processes_ends_both(study, capfd):
     with pytest.raises(UserError, match="the process on this GPU ended with exit code 1"):
-        train_on(["0", "1"], arguments(study, "wrong", precision="fp8", training=PLAIN))
-    assert "models.tiny.precision: found 'fp8'" in capfd.readouterr().err
+        lora = NO_DROPOUT | {"target_modules": ["q_prj"]}
+        train_on(["0", "1"], arguments(study, "wrong", lora=lora, training=PLAIN))
+    assert "lora.target_modules: found q_prj" in capfd.readouterr().err
 
 
 def test_a_resumed_training_has_the_micro_batches_it_began_with(study, monkeypatch):

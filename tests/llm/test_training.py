@@ -388,12 +388,7 @@ def test_a_checkpoint_whose_best_one_is_gone_is_not_used(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"eval_strategy": "no"}, "load_best_model_at_end: needs evaluations"),
-        ({"load_best_model_at_end": False}, "early_stopping_patience: found 2, expected null"),
-        ({"save_total_limit": 1}, "save_total_limit: found 1, expected at least 2"),
         ({"eval_steps": 3}, "SFTConfig refuses these values .*a round multiple of the evaluation steps"),
-        ({"report_to": "wandb"}, "report_to: found 'wandb', expected none or tensorboard"),
-        ({"fp16": True}, "fp16: half precision overflows"),
         (
             {"optim": "paged_adamw_32bit"},
             "optim: paged_adamw_32bit is an optimizer of bitsandbytes, which",
@@ -541,16 +536,12 @@ def test_nf4_without_gpu(study, monkeypatch):
         train(**arguments(study, "nf4", precision="nf4"))
 
 
-def test_unknown_precision(study):
-    with pytest.raises(UserError, match="found 'fp8', expected one of fp32, bf16, nf4"):
-        train(**arguments(study, "fp8", precision="fp8"))
-
-
 @pytest.mark.parametrize(
     ("key", "value", "found"),
     [
-        ("max_seq_length", 512, r"training.max_seq_length: no such option .* Did you mean max_length"),
-        ("packing", True, "training.packing: set by the workflow to False"),
+        ("max_seq_length", 512, "SFTConfig refuses these values .*max_seq_length"),
+        ("packing", True, "SFTConfig refuses these values .*packing"),
+        ("fp16", True, "SFTConfig refuses these values .*fp16"),
         ("lr_scheduler_type", "cosinus", "SFTConfig refuses these values"),
     ],
 )

@@ -244,12 +244,6 @@ def test_defect_that_is_accepted_is_the_only_one(parts):
         )
 
 
-def test_unknown_defect(copy):
-    folder, record = copy
-    with pytest.raises(UserError, match="accept_defect: found 'truncate', expected some of target_not_in_loss, trunc"):
-        audit(folder, record, accept_defect=["truncate"])
-
-
 @pytest.fixture
 def evaluated(tmp_path):
     write_splits(tmp_path, validation=4)

@@ -100,6 +100,18 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "training.eval_strategy: found False (YAML 1.1 reads yes, no, on and off as true or false), expected text. "
             "Put it in quotes.",
         ),
+        # What nothing can be drawn with.
+        ({"inference": {"temperature": 0.0}}, "inference.temperature: found 0.0, expected more than 0."),
+        ({"inference": {"top_p": 0.0}}, "inference.top_p: found 0.0, expected more than 0."),
+        ({"inference": {"top_p": 1.5}}, "inference.top_p: found 1.5, expected at most 1."),
+        (
+            {"models": {"m": {"source": "x", "precision": "fp8"}}},
+            "models.m.precision: found 'fp8', expected one of fp32, bf16, nf4.",
+        ),
+        ({"training": {"report_to": "wandb"}}, "training.report_to: found 'wandb', expected one of none, tensorboard."),
+        ({"training": {"fp16": True}}, "training.fp16: no such key."),
+        ({"training": {"packing": True}}, "training.packing: no such key."),
+        ({"training": {"max_seq_length": 512}}, "training.max_seq_length: no such key. Did you mean"),
         ({"training": {"save_total_limit": 1}}, "training.save_total_limit: found 1, expected at least 2."),
         (
             {"accept_defect": ["truncate"]},
