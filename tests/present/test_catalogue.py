@@ -83,7 +83,7 @@ def test_the_rules_read_the_catalogue_without_pandas():
 # Where a format makes no number of a result, and why.
 ALLOWED = {
     "present/format.py": {",.{digits}f", ".{digits}g", "g"},  # the one place
-    "present/plots.py": {".10g"},  # how many decimals a number has
+    "present/plots.py": {",.10g"},  # how many decimals a number has
 }
 # Numbers in names, such as dev-00042, and bytes.
 PADDED = re.compile(r"#?0\d[dxX]")
