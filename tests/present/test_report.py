@@ -543,3 +543,13 @@ def test_the_words_of_all_languages_have_the_same_keys():
 
     english, *others = (sorted(keys(read_words(language))) for language in LANGUAGES)
     assert all(other == english for other in others)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_of_questions_too_few_for_any_detectable_effect(tmp_path, language):
+    # As at the smoke scale: nothing changed, so that no true difference can be named that would be found.
+    made = study(tmp_path / "made", 1, n=4)
+    made["spider"] = [spider_records(path, [1, 0, 1, 0]) for path in made["spider"]]
+    made["mmlu"] = [mmlu_records(path, [1, 0, 1]) for path in made["mmlu"]]
+    page, _ = written(results(tmp_path, 1, made=made), language=language)
+    assert page
