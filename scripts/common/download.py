@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256 as new_sha256
 from pathlib import Path, PureWindowsPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import requests
 from filelock import FileLock
 from tqdm import tqdm
 
 from common.files import UserError, sha256_file
+
+if TYPE_CHECKING:
+    import requests  # where it is used: every parse of the workflow, in each cluster job too, reads this module
 
 # Shared by all studies, so that five of them download Spider once.
 CACHE = Path("results/downloads")
@@ -92,6 +94,8 @@ def _attempt(url: str, part: Path) -> tuple[str, float | None] | None:
 
     After a failure that may pass it is the reason, and the seconds to wait (None: more with each failure).
     """
+    import requests
+
     headers = {"Accept-Encoding": "identity"}  # the bytes as they are stored: ranges and hashes are of those
     validator = _validator(part)
     if part.is_file() and validator.is_file() and validator.read_text():
@@ -129,7 +133,7 @@ def _attempt(url: str, part: Path) -> tuple[str, float | None] | None:
     return None
 
 
-def _check(url: str, answer: requests.Response) -> None:
+def _check(url: str, answer: "requests.Response") -> None:
     """Refuse an answer that is neither the file nor a part of it."""
     status, page = answer.status_code, answer.headers.get("Content-Type", "").startswith("text/html")
     if page and "/download?id=" in url:
