@@ -10,7 +10,7 @@ BIN := .venv/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo demo-full demo-replay studies plan test harness faults lint size format dag demo-data demo-model clean
+.PHONY: help demo demo-full demo-replay studies plan why test harness faults lint size format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, 
 
 plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
+
+why: .venv/.stamp ## what a run would do, because of which key or file, and its GPU hours; make why STUDY=studies/<name>.yaml
+	@$(OFFLINE) $(BIN)/python scripts/why.py $(if $(STUDY),--configfile $(STUDY))
 
 # Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
 test: .venv/.stamp ## all tests but those that take minutes

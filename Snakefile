@@ -9,8 +9,8 @@
 #     tables.html answers.html       every table, and every question with every answer, to look at
 #     tables/ figures/               the same tables and figures as files
 #     recommended/                   the adapter to use, ready to load, if the study asks for a recommendation
-#     data/                          questions, databases, splits, with manifests of ids and hashes
-#     runs/<model>/prompts/          the prompts, shared by the model and its adapters
+#     data/<task>/                   raw data, and the rows to train on, to show and to ask, with ids and hashes
+#     prompts/<model>/               the prompts, shared by the model and its adapters
 #     runs/<model>/<variant>/        adapter, raw answers and one record per question of each run
 #     logs/ benchmarks/              what each job printed, and how long it took
 

@@ -6,7 +6,7 @@ One CUDA GPU with 80 GB, about twelve minutes. The weights are random; prompts a
 functions of scripts/ for studies/assignment.yaml, with a byte-level BPE tokenizer trained on the spot. Its parts, each
 a process of its own, whose results are kept in the file as each ends:
 
-    inference   benchmarks/inference.py on the study's dev prompts: seconds, peaks, limit, equality of the answers
+    inference   benchmarks/inference.py on the study's Spider prompts: seconds, peaks, limit, equality of the answers
     training    benchmarks/training.py on rows of about 500 tokens (one solved example before each, not three)
     study       the study's own jobs: all 1,034 dev questions and 150 of MMLU with an adapter, `--answer` new tokens
                 each, by `predict_spider` and `predict_mmlu` as the rules call them, loading of the model included;
@@ -50,18 +50,18 @@ def make_data(folder: Path, spider: Path, mmlu: str) -> Path:
     data: dict[str, Any] = {}
     for key, shots in (("train", ["train_spider-00001"]), ("study_train", 3)):
         config = shapes.read_study(STUDY, spider={"shots": shots})
-        rows = {"train": ROWS, "validation": shapes.VALIDATION, "dev": None}
-        prompts, record = shapes.prepare(config, folder / key, spider, mmlu, rows)
+        rows = {"train": ROWS, "validation": shapes.VALIDATION}
+        prompts, record = shapes.prepare(config, folder / key, (spider, mmlu), rows)
         chat = load_chat(read_json(record))
-        pairs = [chat.encode(row["prompt"], row["completion"]) for row in read_jsonl(prompts / "train.jsonl")]
+        pairs = [chat.encode(row["prompt"], row["completion"]) for row in read_jsonl(prompts / "spider_train.jsonl")]
         lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
         data[f"{key}_mean_tokens"] = statistics.mean(lengths)
-        data[f"{key}_rows"] = read_json(folder / key / "manifest.json")["splits"]["train"]["rows"]
+        data[f"{key}_rows"] = read_json(folder / key / "data/spider/train.json")["rows"]
         # Of every length in each step.
         random.Random(0).shuffle(pairs)
         data[key] = pairs
-    for split in ("dev", "mmlu"):
-        data[split] = [chat.encode(row["prompt"])[0] for row in read_jsonl(prompts / f"{split}.jsonl")]
+    for task in shapes.TASKS:
+        data[task] = [chat.encode(row["prompt"])[0] for row in read_jsonl(prompts / f"{task}_test.jsonl")]
     training = config["training"]
     data["epochs"] = training["num_train_epochs"]
     data["batch"] = [training["per_device_train_batch_size"], training["gradient_accumulation_steps"]]
@@ -83,11 +83,14 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     from llm.load import fuse_kernels
     from llm.options import lora_config
     from study.unfold import BASE
-    from tasks.choice import LETTERS
 
     config = shapes.read_study(STUDY)
     (model,) = config["models"]
-    settings = shapes.rule_settings(config)
+    workflow = shapes.parse(config)
+
+    def decoding(task: str) -> dict[str, Any]:
+        return shapes.settings_of(workflow, f"predict_{task}", model=model, variant=BASE, task=task)
+
     rows = Dataset.from_list(
         [
             {"input_ids": prompt + completion, "labels": [training.IGNORED] * len(prompt) + completion}
@@ -96,7 +99,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     )
     found: dict[str, Any] = {}
     eight = quantise(make_model())
-    new = settings["predict_mmlu"][model][BASE]["max_new_tokens"]
+    new = decoding("mmlu")["max_new_tokens"]
     middle = sorted(data["mmlu"], key=len)[len(data["mmlu"]) // 2 :][:4]
     plain(eight, middle[:1], new)
     found["mmlu_recipe_seconds"] = [timed(lambda p=p, m=eight: plain(m, [p], new), 1)[0] for p in middle[1:]]
@@ -105,17 +108,17 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     found["train"], eight = training.measure(eight, "nf4", "faithful", *data["batch"], 5, "faithful", rows=rows)
     # An adapter to answer with, as the study has them.
     folder = Path(tempfile.mkdtemp())
-    adapter = settings["train"][model][settings["tables"]["runs"][1]["variant"]]
+    adapter = shapes.settings_of(workflow, "train", **workflow.globals["named"](workflow.globals["ADAPTERS"])[0])
     adapted = get_peft_model(eight, lora_config(adapter["lora"], eight))
     adapted.save_pretrained(folder)
     del eight, adapted
     torch.cuda.empty_cache()
     with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):
-        for task, split, options in (("spider", "dev", ()), ("mmlu", "mmlu", tuple(LETTERS))):
-            given = settings[f"predict_{task}"][model][BASE] | {"batch_size": "auto"}
+        for task in shapes.TASKS:
+            given = decoding(task) | {"batch_size": "auto"}
             if task == "spider":
                 given["max_new_tokens"] = answer
-            job = Job(f"{data['prompts']}/{split}.jsonl", data["record"], str(folder), Decoding(**given), options)
+            job = Job(f"{data['prompts']}/{task}_test.jsonl", data["record"], str(folder), Decoding(**given))
             taken = shapes.measured(predict, job, folder / f"{task}.jsonl", folder / f"{task}.json")
             report = read_json(folder / f"{task}.json")
             found[task] = taken | {
@@ -123,7 +126,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
                 "batch": report["batch_size_used"],
                 "max_new_tokens": given["max_new_tokens"],
                 "answer_seconds": report["seconds"],
-                "mean_prompt_tokens": statistics.mean(map(len, data[split])),
+                "mean_prompt_tokens": statistics.mean(map(len, data[task])),
             }
     return found
 

@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="prompts as benchmarks/gpu.py writes them")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    given = json.loads(arguments.data.read_text())["dev"] if arguments.data else None
+    given = json.loads(arguments.data.read_text())["spider"] if arguments.data else None
 
     def make(count: int) -> list[list[int]]:
         return evenly(given, count) if given else make_prompts(count)

@@ -5,18 +5,19 @@
 One CUDA GPU with 30 GB. PyTorch gets no more of it than `scripts/studies.py` states for the study: what needs
 more fails, and what adapts to the memory adapts to that. Only the model is not real: each tensor is drawn at random
 when it is loaded, in place of being read, and the tokenizer is a byte-level BPE trained on Spider's training rows, with
-the real one's special tokens and chat template. All else is what a study does: its own splits, prompts, audit,
+the real one's special tokens and chat template. All else is what a study does: its own data, prompts, audit,
 quantisation, LoRA and trainer arguments, through the functions of scripts/.
 
-A study trains its first adapter for `STEPS` optimizer steps and answers `ANSWERS` questions of dev and as many of MMLU
-with it. Rows are the longest of its split, which decides the memory, and others evenly spaced. Batches are the study's;
-of the gradient accumulation at most `ACCUMULATION` batches, since more of them only repeat the same work. Random
-weights hardly ever end an answer, so that answers have their full length.
+A study trains its first adapter for `STEPS` optimizer steps and answers `ANSWERS` questions of Spider and as many of
+MMLU with it. Rows are the longest of their part, which decides the memory, and others evenly spaced. Batches are the
+study's; of the gradient accumulation at most `ACCUMULATION` batches, since more of them only repeat the same work.
+Random weights hardly ever end an answer, so that answers have their full length.
 
 `--shapes tiny` tries the script on a CPU, in minutes: two layers, fp32, another optimizer, short answers.
 """
 
 import argparse
+import copy
 import gc
 import re
 import sys
@@ -31,12 +32,12 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts/steps"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts/steps"))
 
 import torch
 import yaml
+from snakemake.iocontainers import Wildcards
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -47,7 +48,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from _rules import settings as rule_settings
+from _rules import parse
 from audit_labels import audit_labels
 from benchmarks.inference import LLAMA3_8B
 from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
@@ -59,17 +60,15 @@ from llm.answering import predict as answer
 from llm.decoding import Decoding
 from llm.trainer import Trainer
 from llm.training import Plan, train
-from prepare_mmlu import prepare_mmlu
-from prepare_spider import prepare_spider
-from render_mmlu import render_mmlu
-from render_spider import render_spider
+from prepare import prepare as prepare_part
+from render import render
 from studies import memory_gb
 from study import read
 from tasks import mmlu as mmlu_task
-from tasks.choice import LETTERS
 from tasks.sql_schema import compact_schema
 from tiny_model import KINDS
 
+TASKS = ("spider", "mmlu")
 REPO = Path(__file__).resolve().parents[1]
 STEPS, ANSWERS, ACCUMULATION, VALIDATION = 20, 32, 2, 8
 # The cheapest first: a run that is cut off keeps more.
@@ -192,89 +191,90 @@ def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, float |
 
 
 def read_study(name: str, **changed: dict) -> dict:
-    """Return a study of studies/, checked and complete; `changed` are values of its sections."""
+    """Return a study of studies/, checked and complete; `changed` are values of its tasks' sections."""
     raw = read.read_yaml(REPO / f"studies/{name}.yaml")
-    for section, values in changed.items():
-        raw[section] |= values
+    for task, values in changed.items():
+        raw["tasks"][task] |= values
     return read.resolve(raw, source=name)
 
 
+def settings_of(workflow: Any, rule: str, **wildcards: str) -> dict[str, Any]:
+    """Return what a job of a rule sees of the study with which the workflow was parsed (`_rules.parse`)."""
+    given = workflow.get_rule(rule).params.settings
+    return copy.deepcopy(given(Wildcards(fromdict=wildcards)) if callable(given) else given)
+
+
 def prepare(
-    config: dict,
-    folder: Path,
-    spider: Path,
-    mmlu: str,
-    rows: dict[str, int | None],
-    questions: int | None = None,
-    tiny: bool = False,
+    config: dict, folder: Path, sources: tuple[Path, str], rows: dict[str, int | None], tiny: bool = False
 ) -> tuple[Path, Path]:
-    """Make splits, prompts, tokenizer and audit of a study in `folder`, through the functions of scripts/.
+    """Make data, prompts, tokenizer and audit of a study in `folder`, through the functions of scripts/.
 
     Args:
         config: the study, with one model.
-        spider, mmlu: as on the command line.
-        rows: how many of each split: the longest and others evenly spaced; None = all.
-        questions: of MMLU, alike.
+        sources: Spider and MMLU, as on the command line.
+        rows: how many of each part of the target, and of `mmlu`: the longest and others evenly spaced; None = all.
         tiny: whether the model has two layers only.
 
     Returns:
         The folder of the prompts, and the model record.
     """
-    settings = rule_settings(config)
-    (model,) = config["models"]
-    prepare_spider(spider, settings["prepare_spider"], folder)
+    workflow, (model,) = parse(config), config["models"]
+    data, prompts = folder / "data", folder / "prompts"
+    spider, mmlu = data / "spider/source", data / "mmlu/source"
+    spider.mkdir(parents=True)
+    for path in sources[0].glob("*.json"):
+        (spider / path.name).symlink_to(path.resolve())
+    write_json(spider / "manifest.json", {})
+    mmlu_task.fetch(
+        settings_of(workflow, "fetch_mmlu") | {"source": sources[1], "revision": None, "sha256": None}, mmlu
+    )
     tables = read_json(spider / "tables.json")
     schemas = {entry["db_id"]: len(compact_schema(entry)) for entry in tables}
 
     def length(row: dict) -> int:
+        if "shots" in row:
+            return len(row["question"]) + len(str(row["shots"]))
         return schemas[row["db_id"]] + len(row["question"]) + len(row["query"])
 
-    texts = [f"{row['question']}\nSQL: {row['query']}" for row in read_jsonl(folder / "train.jsonl")]
-    texts += [compact_schema(entry) for entry in tables]
-    for split, count in rows.items():
-        found = read_jsonl(folder / f"{split}.jsonl")
-        if found and count is not None:
-            write_jsonl(folder / f"{split}.jsonl", spread(found, count, length))
-    source = {"source": mmlu, "revision": None, "sha256": None, "subjects": config["mmlu"]["subjects"]}
-    mmlu_task.fetch(source, folder / "mmlu")
-    asked = folder / "questions.jsonl"
-    prepare_mmlu(folder / "mmlu", settings["prepare_mmlu"], asked, folder / "suite.json")
-    if questions is not None:
-        found = read_jsonl(asked)
-        write_jsonl(asked, spread(found, questions, lambda row: len(row["question"]) + len(str(row["shots"]))))
-
-    record = make_model(folder / "model", model, config["models"][model]["source"], tiny, texts)
-    prompts = folder / "prompts"
     evaluated = config["training"]["eval_strategy"] != "no"
-    for split in ("train", "validation", "dev") if evaluated else ("train", "dev"):
-        slice_ = settings["render_spider"][split]
-        if split == "dev":
-            slice_ |= {"questions": None, "max_new_tokens": config["inference"]["spider_max_new_tokens"]}
+    parts = [("spider", part) for part in ("train", "test", *(["validation"] if evaluated else []))] + [
+        ("mmlu", "test")
+    ]
+    texts = [compact_schema(entry) for entry in tables]
+    for task, part in (("spider", "shots"), *parts):
+        file, wildcards = data / task / f"{part}.jsonl", {"task": task, "part": part}
+        prepare_part(data / task / "source", part, settings_of(workflow, f"prepare_{task}", **wildcards), file)
+        found, kept = read_jsonl(file), rows.get("mmlu" if task == "mmlu" else part)
+        if part == "train":
+            texts += [f"{row['question']}\nSQL: {row['query']}" for row in found]
+        if kept is not None:
+            write_jsonl(file, spread(found, kept, length))
+    record = make_model(folder / "model", model, config["models"][model]["source"], tiny, texts)
+    for task, part in parts:
         inputs = {
-            "rows": folder / f"{split}.jsonl",
-            "shots": folder / "shots.jsonl",
-            "tables": spider / "tables.json",
-            "manifest": folder / "manifest.json",
+            "rows": data / task / f"{part}.jsonl",
+            "manifest": data / task / "source/manifest.json",
             "record": record,
         }
-        render_spider(inputs, split, prompts / f"{split}.jsonl", slice_)
-    render_mmlu(asked, record, prompts / "mmlu.jsonl", **settings["render_mmlu"])
-    audited = {"prompts": prompts / "train.jsonl", "record": record}
-    audited |= {name: folder / f"{name}.jsonl" for name in ("train", "shots", "dev")}
+        inputs |= {"shots": data / task / "shots.jsonl"} if task == "spider" else {}
+        given = settings_of(workflow, f"render_{task}", model=model, task=task, part=part)
+        render(inputs, workflow.globals["template_of"](task), given, prompts / f"{task}_{part}.jsonl")
+    audited = {"prompts": prompts / "spider_train.jsonl", "record": record, "manifest": spider / "manifest.json"}
+    audited |= {"rows": data / "spider/train.jsonl", "shots": data / "spider/shots.jsonl"}
     if evaluated:
-        audited |= {"validation": folder / "validation.jsonl", "validation_prompts": prompts / "validation.jsonl"}
-    audit_labels(audited, settings["audit_labels"], folder / "audit.json")
+        audited["validation"] = data / "spider/validation.jsonl"
+        audited["validation_prompts"] = prompts / "spider_validation.jsonl"
+    audit_labels(audited, settings_of(workflow, "audit_labels", model=model, task="spider"), folder / "audit.json")
     return prompts, record
 
 
 def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[str, Any]:
     """Train and answer with the first adapter of a study; return what it took."""
     config = read_study(name)
-    settings = rule_settings(config)
-    (model,) = config["models"]
+    workflow, (model,) = parse(config), config["models"]
     facts, training = config["models"][model], config["training"]
-    variant = settings["tables"]["runs"][1]["variant"]
-    adapter = settings["train"][model][variant]
+    variant = workflow.globals["ADAPTERS"][0]["variant"]
+    adapter = settings_of(workflow, "train", model=model, variant=variant)
     stated = memory_gb(facts, adapter["lora"], training, config["inference"])
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
@@ -283,7 +283,9 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
     adapter["training"] |= {"max_steps": STEPS, "gradient_accumulation_steps": accumulation, "logging_steps": 5}
     if training["eval_strategy"] == "steps":
         adapter["training"] |= {"eval_steps": STEPS // 2, "save_steps": STEPS // 2}
-    predict = {task: settings[f"predict_{task}"][model][variant] for task in ("spider", "mmlu")}
+    predict = {
+        task: settings_of(workflow, f"predict_{task}", model=model, variant=variant, task=task) for task in TASKS
+    }
     if tiny:
         adapter["training"]["optim"] = "adamw_torch"
         for part in (adapter, *predict.values()):
@@ -291,8 +293,8 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
         for part in predict.values():
             part["max_new_tokens"] = 4
     batch, evaluated = training["per_device_train_batch_size"], training["eval_strategy"] != "no"
-    rows = {"train": STEPS * batch * accumulation, "validation": VALIDATION, "dev": ANSWERS}
-    prompts, record = prepare(config, folder, spider, mmlu, rows, ANSWERS, tiny)
+    rows = {"train": STEPS * batch * accumulation, "validation": VALIDATION, "test": ANSWERS, "mmlu": ANSWERS}
+    prompts, record = prepare(config, folder, (spider, mmlu), rows, tiny)
 
     sizes, peak = [], _fit.peak
 
@@ -311,12 +313,12 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
         taken = measured(
             train,
             Plan(
-                prompts=str(prompts / "train.jsonl"),
+                prompts=str(prompts / "spider_train.jsonl"),
                 audit=str(folder / "audit.json"),
                 record=str(record),
                 adapter_dir=str(folder / "adapter"),
                 report=str(folder / "train.json"),
-                validation=str(prompts / "validation.jsonl") if evaluated else None,
+                validation=str(prompts / "spider_validation.jsonl") if evaluated else None,
                 tensorboard_dir=str(folder / "tensorboard"),
                 **adapter,
             ),
@@ -340,25 +342,24 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
                 "gradient_accumulation_steps_of_study": training["gradient_accumulation_steps"],
                 "rows": report["rows"],
                 "longest_row_tokens": report["audit"]["longest_row_tokens"],
-                "mean_row_tokens": _mean(prompts / "train.jsonl", "prompt_tokens", "completion_tokens"),
+                "mean_row_tokens": _mean(prompts / "spider_train.jsonl", "prompt_tokens", "completion_tokens"),
                 "train_seconds": report["train_seconds"],
                 "tokens_per_second": report["tokens_per_second"],
                 "losses": [entry["loss"] for entry in report["history"]],
                 "eval_losses": [entry["eval_loss"] for entry in report["eval_history"]],
             },
         }
-        for task, split, options in (("spider", "dev", ()), ("mmlu", "mmlu", LETTERS)):
-            answers = folder / f"{task}_answers.jsonl"
-            asked, adapted = str(prompts / f"{split}.jsonl"), str(folder / "adapter")
-            job = Job(asked, str(record), adapted, Decoding(**predict[task]), tuple(options))
+        for task in TASKS:
+            answers, asked = folder / f"{task}_answers.jsonl", prompts / f"{task}_test"
+            job = Job(f"{asked}.jsonl", str(record), str(folder / "adapter"), Decoding(**predict[task]))
             taken = measured(answer, job, answers, folder / f"{task}.json")
             report = read_json(folder / f"{task}.json")
             result[task] = taken | {
                 "answers": report["questions"],
                 "batch": report["batch_size_used"],
                 "max_new_tokens": predict[task]["max_new_tokens"],
-                "longest_prompt_tokens": read_json(prompts / f"{split}.json")["prompt_tokens"]["max"],
-                "mean_prompt_tokens": _mean(prompts / f"{split}.jsonl", "prompt_tokens"),
+                "longest_prompt_tokens": read_json(f"{asked}.json")["prompt_tokens"]["max"],
+                "mean_prompt_tokens": _mean(Path(f"{asked}.jsonl"), "prompt_tokens"),
                 "answer_seconds": report["seconds"],
                 "decoder": report["decoder"],
             }

@@ -1,5 +1,6 @@
 # The study: checked, completed, and unfolded into what the rules need. The work is in scripts/study/.
 
+import os
 import re
 import sys
 from functools import partial
@@ -7,14 +8,15 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
+from common import code
 from common.access import check_access, check_harness
-from common.files import ADAPTER_FILES, UserError
+from common.files import ADAPTER_FILES, UserError, fingerprint
 from present import catalogue
 from present.format import Say
-from study import read as _read, unfold
-from tasks.mmlu import AUXILIARY
+from study import identity, read as _read, unfold
+from tasks.registry import KINDS, measured
 
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
 overrides = _read.retype(workflow.config_settings.config)
@@ -29,6 +31,7 @@ except UserError as error:
 # stale. So a key belongs to as few rules as can be, and nothing that only concerns evaluation to a rule that leads to
 # training.
 pick = partial(unfold.pick, config)
+stage = partial(unfold.stage, config)
 
 
 def keys_of(section, *keys):
@@ -47,35 +50,46 @@ VARIANTS = unfold.variants(config)
 POINTS = unfold.points(config)
 OWN_PROMPTS = unfold.own_prompts(config)
 FOLDERS = unfold.adapter_folders(config)
-# The models as they are and the adapters trained on them; what `evaluation` adds is in RUNS alone.
+# The models as they are, the adapters trained on them, and ready-made ones; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
-ADAPTERS = [run for run in TRAINED if run["variant"] != unfold.BASE]
-# With other examples in its text-to-SQL prompts, the base model has the answers to MMLU that it has anyway.
-SAME_MMLU = {name: unfold.BASE for name, point in POINTS.items() if "shots" in point}
-ASKED_MMLU = [run for run in RUNS if run["variant"] not in SAME_MMLU]
+ADAPTERS = [run for run in TRAINED if run["variant"] != unfold.BASE and "ready_made" not in run]
+READY_MADE = unfold.ready_made(config)
+# What is asked: the target first, then the yardsticks. What is replayed is only trained on.
+TARGET = unfold.target_of(config)
+YARDSTICKS = unfold.tasks_of(config, "yardstick")
+TASKS = [TARGET, *YARDSTICKS]
+REPLAY_TASK = next(iter(unfold.tasks_of(config, "replay")), None)
+# What tables, figures and pages must know of each task.
+MEASURED = {name: stage(name, "measure", role=config["tasks"][name]["role"]) for name in TASKS}
+MEASURES = measured(MEASURED)
+SQL_TASKS = [task for task, measure in MEASURES.items() if measure.form == "sql"]
+# With other examples in its prompts of the target, the base model has the answers to the yardsticks that it has anyway.
+SAME_ANSWERS = {name: unfold.BASE for name, point in POINTS.items() if "shots" in point}
+ASKED_ONCE = [run for run in RUNS if run["variant"] not in SAME_ANSWERS]
 SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point}
 
 EVALUATED = config["training"]["eval_strategy"] != "no"
 REPLAYED = any(unfold.replay_fraction(config, chosen) for chosen in VARIANTS.values())
+# Which parts of the data the report tells of.
+REPORTED_PARTS = {task: KINDS[config["tasks"][task]["kind"]].PARTS if task == TARGET else ["test"] for task in TASKS}
+REPORTED_PARTS |= {REPLAY_TASK: ["train"]} if REPLAYED else {}
 PUBLISHED = bool(config["published"]["tables"])
 HARNESS = bool(config["evaluation"]["harness"]["tasks"])
 SEEDS = config["training"]["seed"]
 # What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
 HAS = {
+    "tasks": {task: measure.form for task, measure in MEASURES.items()},
+    "sql": bool(SQL_TASKS),
     "recommend": config["recommend"],
     "harness": HARNESS,
     "published": PUBLISHED,
     "seeds": isinstance(SEEDS, list) and len(SEEDS) > 1,
     **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
 }
-SPIDER_FILES = ("train_spider", "train_others", "dev", "tables", "manifest")
-SPIDER = {name: f"<results>/data/spider/{name}.json" for name in SPIDER_FILES}
-MMLU = {name: f"<results>/data/mmlu/{name}.csv" for name in ("dev", "test")}
-REPLAYS_MMLU = config["replay"]["source"] == AUXILIARY
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 FIGURES = catalogue.names(catalogue.FIGURES, HAS)
 of_models = partial(collect, model=config["models"])
-SAY = Say(config["report"]["language"])
+SAY = Say(config["report"]["language"], MEASURES)
 
 
 def any_of(names):
@@ -86,13 +100,16 @@ def any_of(names):
 wildcard_constraints:
     model=any_of(config["models"]),
     variant=any_of(dict.fromkeys([unfold.BASE, *FOLDERS, *OWN_PROMPTS])),
-    split="train|validation|dev|dev_shots[0-9]+",
-    shots="[0-9]+",
 
 
 def of_runs(name, runs=RUNS):
     """A file of every run."""
     return collect(f"<results>/runs/{{run[model]}}/{{run[variant]}}/{name}", run=runs)
+
+
+def asked(task):
+    """The runs with answers of their own to a task."""
+    return RUNS if task == TARGET else ASKED_ONCE
 
 
 def named(runs):
@@ -107,13 +124,18 @@ def csv_of(*tables):
 
 def table(name):
     """The outputs of a rule that makes one table."""
-    return {"csv": shown(f"<results>/tables/{name}.csv", f"tables.{name}"), "md": f"<results>/tables/{name}.md"}
+    return {"csv": shown_table(name), "md": f"<results>/tables/{name}.md"}
 
 
-def shown(path, words, kind="table"):
-    """Put an output into Snakemake's report, with its title and caption from the words."""
-    labels = {kind: SAY.word(f"{words}.short"), "shows": SAY.word(f"{words}.caption")}
-    return report(path, category=f"{kind.capitalize()}s", labels=labels)
+def shown_table(name):
+    """The CSV file of a table in Snakemake's report; a task's has the words of its form."""
+    key, task = catalogue.table_of(name, SAY).key, {"name": MEASURES[name].name} if name in MEASURES else {}
+    return shown(f"<results>/tables/{name}.csv", f"tables.{key}.short", **task)
+
+
+def shown(path, words, kind="table", **values):
+    """Put an output into Snakemake's report, under its name or caption from the words."""
+    return report(path, category=f"{kind.capitalize()}s", labels={kind: SAY.word(words, **values)})
 
 
 def adapter_files(folder, model="{model}"):
@@ -121,31 +143,125 @@ def adapter_files(folder, model="{model}"):
     return [f"<results>/runs/{model}/{folder}/{name}" for name in ADAPTER_FILES]
 
 
+def adapter_files_of(variant, model):
+    """The files of the adapter that a run answers with; none for the base model."""
+    return adapter_files(FOLDERS[variant], model) if variant in FOLDERS else []
+
+
 def own_adapter(wildcards):
     """The adapter that a variant answers with; nothing for the base model."""
-    folder = FOLDERS.get(wildcards.variant)
-    return adapter_files(folder, wildcards.model) if folder else []
+    return adapter_files_of(wildcards.variant, wildcards.model)
 
 
-def split_rows(wildcards):
-    """The rows of a split, and the few-shot examples that are put before each."""
-    name, _, number = wildcards.split.partition("_shots")
-    return {"rows": f"<results>/data/splits/{name}.jsonl", "shots": f"<results>/data/splits/shots{number}.jsonl"}
+def kind_of(task):
+    """The module of a task."""
+    return KINDS[config["tasks"][task]["kind"]]
 
 
-def render_settings(wildcards):
-    """What the text-to-SQL prompts of a split depend on; those to be answered have no target, but a limit."""
-    words = pick("prompt.spider_system as system", "prompt.schema", "prompt.sample_rows", "prompt.style")
-    if wildcards.split in ("train", "validation"):
-        return pick("prompt.train_target", **words)
-    asked = ("spider.dev_questions as questions", "spider.exclude_databases")
-    return pick(*asked, "inference.spider_max_new_tokens as max_new_tokens", **words)
+def local_files(section):
+    """What lies in local files now, so that an edit of them is seen; nothing for a source elsewhere."""
+    local = {}
+    for key, files in (("source", "files"), ("train", "train_files")):
+        if section.get(key) and (found := fingerprint(section[key])):
+            local |= {files: found, key: os.path.normpath(section[key])}
+    return local
 
 
-def replay_file(wildcards, name):
-    """A model's file about the rows to replay; nothing for an adapter that replays none."""
-    replayed = unfold.replay_fraction(config, VARIANTS[wildcards.variant])
-    return f"<results>/runs/{wildcards.model}/{name}" if replayed else []
+def kept_out(task):
+    """The yardsticks whose rows a task must not hold: only what is replayed could."""
+    return YARDSTICKS if task == REPLAY_TASK else []
+
+
+def part_settings(task, part):
+    """What a part of a task's data depends on."""
+    kinds = [config["tasks"][name]["kind"] for name in kept_out(task)]
+    return stage(task, part, **({"yardsticks": kinds} if task == REPLAY_TASK else {}))
+
+
+def part_rows(wildcards):
+    """The rows of a part, and the list of few-shot examples, of which prompts show the first ones."""
+    rows = {"rows": f"<results>/data/{wildcards.task}/{wildcards.part.partition('_')[0]}.jsonl"}
+    has_shots = "shots" in kind_of(wildcards.task).PARTS
+    return rows | ({"shots": f"<results>/data/{wildcards.task}/shots.jsonl"} if has_shots else {})
+
+
+def template_of(task):
+    """The prompt template of a task: the study's own, or the one that the task comes with."""
+    return Path(config["tasks"][task]["prompt"] or Path(workflow.basedir, "resources/prompts", kind_of(task).PROMPT))
+
+
+try:
+    WORDS = {task: unfold.words_sha256(f"tasks.{task}.prompt", template_of(task)) for task in config["tasks"]}
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def prompt_settings(wildcards):
+    """What the prompts of a part depend on."""
+    task, section = wildcards.task, config["tasks"][wildcards.task]
+    part, _, number = wildcards.part.partition("_shots")
+    others = {"words": WORDS[task]}
+    if "shots" in kind_of(task).PARTS:
+        others["shots"] = int(number) if number else unfold.shots_of(config, task)
+    if task == REPLAY_TASK:
+        others["max_length"] = config["training"]["max_length"]
+    elif part == "test":
+        others["max_new_tokens"] = section["max_new_tokens"]
+    else:
+        others["train_target"] = section.get("train_target", "sql")
+    return stage(task, "prompt", **others)
+
+
+def audit_settings(wildcards):
+    """What the proof of the rows that are trained on depends on."""
+    task = wildcards.task
+    if task == REPLAY_TASK:
+        return stage(task, role="replay", **pick("training.max_length"))
+    learnt = {"train_target": config["tasks"][task].get("train_target", "sql"), "shots": unfold.shots_of(config, task)}
+    # Not the stage measure, which leads to no training.
+    cluster = kind_of(task).measure(MEASURED[task]).cluster
+    keys = ("training.max_length", "training.truncate", "accept_defect")
+    return stage(task, role="target", cluster=cluster, **learnt, **pick(*keys))
+
+
+def audited(wildcards, path, part):
+    """A file of the target that its proof needs besides; nothing of what is replayed."""
+    needed = part in kind_of(wildcards.task).PARTS and (part != "validation" or EVALUATED)
+    return path.format(task=wildcards.task) if wildcards.task == TARGET and needed else []
+
+
+def asked_prompts(wildcards):
+    """The prompts that a run answers."""
+    part = OWN_PROMPTS.get(wildcards.variant, "test") if wildcards.task == TARGET else "test"
+    return f"<results>/prompts/{wildcards.model}/{wildcards.task}_{part}.jsonl"
+
+
+def scored_answers(wildcards):
+    """The answers of a run to a task; to the yardsticks some have those of the base."""
+    own = wildcards.variant
+    variant = own if wildcards.task == TARGET else SAME_ANSWERS.get(own, own)
+    return f"<results>/runs/{wildcards.model}/{variant}/{wildcards.task}_answers.jsonl"
+
+
+def replayed(name):
+    """A function that gives a model's file about the rows to replay; nothing for an adapter that replays none."""
+
+    def of(wildcards):
+        replays = unfold.replay_fraction(config, VARIANTS[wildcards.variant])
+        return f"<results>/prompts/{wildcards.model}/{REPLAY_TASK}_{name}" if replays else []
+
+    return of
+
+
+def training_settings(wildcards):
+    """All settings of an adapter's training."""
+    return unfold.training(config, wildcards.model, VARIANTS[wildcards.variant])
+
+
+def local_adapter(wildcards):
+    """The files of a ready-made adapter that lies in a folder, as far as they are there; none of one on the hub."""
+    files = [Path(config["adapters"][wildcards.variant]["source"], name) for name in ADAPTER_FILES]
+    return [str(file) for file in files if file.is_file()]
 
 
 def soup_files(wildcards):
@@ -157,14 +273,21 @@ def loaded(wildcards):
     """How a run's model and adapter are loaded: the precision and, of an interpolation, the strength."""
     point = POINTS.get(wildcards.variant, {})
     strength = {"strength": point["strength"]} if "strength" in point else {}
-    return unfold.pick(config["models"][wildcards.model], "precision", **strength)
+    proof = {"prove": True} if wildcards.variant in READY_MADE else {}
+    return unfold.loading(config["models"][wildcards.model]) | strength | proof
 
 
-def decoding(task):
+def decoding(wildcards):
     """How a run answers the prompts of a task."""
     keys = keys_of("inference", "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed")
-    longest = f"inference.{task}_max_new_tokens as max_new_tokens"
-    return lambda wildcards: pick(*keys, longest, **loaded(wildcards))
+    generation = unfold.generation(config["inference"])
+    further = {"generation": generation} if generation else {}
+    return pick(*keys, f"tasks.{wildcards.task}.max_new_tokens", **further, **loaded(wildcards))
+
+
+def more_memory(wildcards, attempt):
+    """The main memory of a GPU job, in MB: out of it, the next attempt gets more."""
+    return 32000 * attempt
 
 
 def before_first_job():

@@ -1,90 +1,57 @@
-rule predict_spider:
-    """Answer the text-to-SQL prompts with the base model or one adapter; a killed job goes on where it was."""
-    input:
-        prompts=lambda run: f"<results>/runs/{run.model}/prompts/{OWN_PROMPTS.get(run.variant, 'dev')}.jsonl",
-        record="<results>/data/models/{model}.json",
-        adapter=own_adapter,
-    output:
-        answers="<results>/runs/{model}/{variant}/spider_answers.jsonl",
-        report="<results>/runs/{model}/{variant}/predict_spider.json",
-    log:
-        "<logs>/predict_spider/{model}/{variant}.log",
-    benchmark:
-        "<benchmarks>/predict_spider/{model}/{variant}.tsv"
-    conda:
-        "../envs/model.yaml"
-    threads: 2
-    resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=720,
-    params:
-        settings=decoding("spider"),
-    script:
-        "../scripts/steps/predict_spider.py"
+# Answers and scores. Each task has rules of its own, which are the same for all: predict_<task>, score_<task>.
 
+for task in TASKS:
 
-rule predict_mmlu:
-    """Answer the multiple-choice prompts with the base model or one adapter, by letter and in words."""
-    input:
-        prompts="<results>/runs/{model}/prompts/mmlu.jsonl",
-        record="<results>/data/models/{model}.json",
-        adapter=own_adapter,
-    output:
-        answers="<results>/runs/{model}/{variant}/mmlu_answers.jsonl",
-        report="<results>/runs/{model}/{variant}/predict_mmlu.json",
-    log:
-        "<logs>/predict_mmlu/{model}/{variant}.log",
-    benchmark:
-        "<benchmarks>/predict_mmlu/{model}/{variant}.tsv"
-    conda:
-        "../envs/model.yaml"
-    threads: 2
-    resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=240,
-    params:
-        settings=decoding("mmlu"),
-    script:
-        "../scripts/steps/predict_mmlu.py"
+    rule:
+        name:
+            f"predict_{task}"
+        input:
+            prompts=asked_prompts,
+            record="<results>/models/{model}.json",
+            adapter=own_adapter,
+        output:
+            answers="<results>/runs/{model}/{variant}/{task}_answers.jsonl",
+            report="<results>/runs/{model}/{variant}/{task}_predict.json",
+        log:
+            "<logs>/predict_{task}/{model}/{variant}.log",
+        benchmark:
+            "<benchmarks>/predict_{task}/{model}/{variant}.tsv"
+        wildcard_constraints:
+            task=task,
+        conda:
+            "../envs/model.yaml"
+        threads: 2
+        resources:
+            gpu=1,
+            mem_mb=more_memory,
+            runtime=720,
+        params:
+            identity=lambda wildcards: identity.decoding(decoding(wildcards), wildcards.variant in FOLDERS),
+            unwatched=lambda wildcards, resources: decoding(wildcards),
+        script:
+            "../scripts/steps/predict.py"
 
-
-rule score_spider:
-    """Execute every predicted query and its gold query, write one record per question, and the first rows beside it."""
-    input:
-        answers="<results>/runs/{model}/{variant}/spider_answers.jsonl",
-        questions="<results>/data/splits/dev.jsonl",
-        prompts="<results>/runs/{model}/prompts/dev.jsonl",
-        manifest="<results>/data/spider/manifest.json",
-    output:
-        records="<results>/runs/{model}/{variant}/spider.csv",
-        rows="<results>/runs/{model}/{variant}/spider_rows.jsonl",
-    log:
-        "<logs>/score_spider/{model}/{variant}.log",
-    benchmark:
-        "<benchmarks>/score_spider/{model}/{variant}.tsv"
-    conda:
-        "../envs/score.yaml"
-    threads: 4
-    params:
-        settings=pick("scoring.timeout_s"),
-    script:
-        "../scripts/steps/score_spider.py"
-
-
-rule score_mmlu:
-    """Compare letters with the key, and write one record per question."""
-    input:
-        answers=lambda run: f"<results>/runs/{run.model}/{SAME_MMLU.get(run.variant, run.variant)}/mmlu_answers.jsonl",
-        questions="<results>/data/mmlu_suite/questions.jsonl",
-    output:
-        records="<results>/runs/{model}/{variant}/mmlu.csv",
-    log:
-        "<logs>/score_mmlu/{model}/{variant}.log",
-    conda:
-        "../envs/score.yaml"
-    params:
-        settings={},
-    script:
-        "../scripts/steps/score_mmlu.py"
+    rule:
+        name:
+            f"score_{task}"
+        input:
+            answers=scored_answers,
+            questions="<results>/data/{task}/test.jsonl",
+            manifest="<results>/data/{task}/source/manifest.json",
+        output:
+            **({"rows": "<results>/runs/{model}/{variant}/{task}_rows.jsonl"} if task in SQL_TASKS else {}),
+            records="<results>/runs/{model}/{variant}/{task}.csv",
+        log:
+            "<logs>/score_{task}/{model}/{variant}.log",
+        benchmark:
+            "<benchmarks>/score_{task}/{model}/{variant}.tsv"
+        wildcard_constraints:
+            task=task,
+        conda:
+            "../envs/score.yaml"
+        threads: 4 if task in SQL_TASKS else 1
+        params:
+            settings=stage(task, "score"),
+            code=code.digest("score"),
+        script:
+            "../scripts/steps/score.py"

@@ -17,7 +17,7 @@ rule harness:
     """Run tasks of lm-evaluation-harness on the base model or one adapter."""
     input:
         tasks="<results>/data/harness.json",
-        record="<results>/data/models/{model}.json",
+        record="<results>/models/{model}.json",
         adapter=own_adapter,
     output:
         scores="<results>/runs/{model}/{variant}/harness.json",
@@ -30,7 +30,7 @@ rule harness:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=32000,
+        mem_mb=more_memory,
         runtime=720,
     params:
         settings=lambda wildcards: pick(
@@ -45,7 +45,7 @@ rule harness:
 rule harness_table:
     """Put what lm-evaluation-harness measured into one table, with every adapter against its base model."""
     input:
-        scores=of_runs("harness.json", ASKED_MMLU),
+        scores=of_runs("harness.json", ASKED_ONCE),
     output:
         **table("harness"),
     log:
@@ -53,6 +53,7 @@ rule harness_table:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.confidence_level", *WRITTEN, runs=ASKED_MMLU),
+        settings=pick("tables.confidence_level", *WRITTEN, runs=ASKED_ONCE),
+        code=code.digest("harness_table"),
     script:
         "../scripts/steps/harness_table.py"

@@ -4,8 +4,7 @@
 rule recommend:
     """Choose an adapter or point of each model on one half of the questions, and count it on the other half."""
     input:
-        spider=of_runs("spider.csv"),
-        mmlu=of_runs("mmlu.csv"),
+        **{task: of_runs(f"{task}.csv") for task in TASKS},
     output:
         **table("recommendation"),
         decision="<results>/tables/recommendation.json",
@@ -16,11 +15,13 @@ rule recommend:
     params:
         settings=pick(
             *keys_of("recommend", "max_loss_pp", "seed"),
-            *keys_of("tables", "semantics", "confidence_level"),
+            "tables.confidence_level",
             *WRITTEN,
             study=STUDY,
             runs=RUNS,
-        ),
+        )
+        | {"tasks": MEASURED},
+        code=code.digest("recommend"),
     script:
         "../scripts/steps/recommend.py"
 
@@ -30,11 +31,11 @@ rule export_recommended:
     input:
         decision="<results>/tables/recommendation.json",
         # Which of them it is to be is known only when the rule runs.
-        adapters=[of_models(file) for folder in dict.fromkeys(FOLDERS.values()) for file in adapter_files(folder)],
-        records=of_models("<results>/data/models/{model}.json"),
-        prompts=of_models("<results>/runs/{model}/prompts/dev.json"),
-        base_prompts=of_models(f"<results>/runs/{{model}}/prompts/{OWN_PROMPTS.get(unfold.BASE, 'dev')}.json"),
-        spider="<results>/data/spider/manifest.json",
+        adapters=sorted({file for run in RUNS for file in adapter_files_of(run["variant"], run["model"])}),
+        records=of_models("<results>/models/{model}.json"),
+        prompts=of_models(f"<results>/prompts/{{model}}/{TARGET}_test.json"),
+        base_prompts=of_models(f"<results>/prompts/{{model}}/{TARGET}_{OWN_PROMPTS.get(unfold.BASE, 'test')}.json"),
+        source=f"<results>/data/{TARGET}/source/manifest.json",
     output:
         # What is in it depends on what is recommended, and nothing of an earlier choice may stay.
         folder=directory("<results>/recommended"),
@@ -52,6 +53,8 @@ rule export_recommended:
             study=STUDY,
             folders=FOLDERS,
             precisions={name: model["precision"] for name, model in config["models"].items()},
-        ),
+        )
+        | {"tasks": MEASURED},
+        code=code.digest("export_recommended"),
     script:
         "../scripts/steps/export_recommended.py"

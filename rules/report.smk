@@ -1,17 +1,17 @@
 rule tables:
     """Count the records of all runs: what each got right, and what every adapter changed against its base model."""
     input:
-        spider=of_runs("spider.csv"),
-        mmlu=of_runs("mmlu.csv"),
+        **{task: of_runs(f"{task}.csv") for task in TASKS},
     output:
-        **{name: shown(f"<results>/tables/{name}.csv", f"tables.{name}") for name in TABLES},
+        **{name: shown_table(name) for name in TABLES},
         **{f"{name}_md": f"<results>/tables/{name}.md" for name in TABLES},
     log:
         "<logs>/tables.log",
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.semantics", "tables.confidence_level", *WRITTEN, study=STUDY, runs=RUNS),
+        settings=pick("tables.confidence_level", *WRITTEN, study=STUDY, runs=RUNS) | {"tasks": MEASURED},
+        code=code.digest("tables"),
     script:
         "../scripts/steps/tables.py"
 
@@ -20,10 +20,14 @@ rule tables:
 rule cost:
     """Put the time, speed and memory of every training and every run of a model into one table."""
     input:
+        **{f"predict_{task}": of_runs(f"{task}_predict.json", asked(task)) for task in TASKS},
+        # Nobody counts the tokens of answers by letter.
+        **{
+            f"{task}_answers": of_runs(f"{task}_answers.jsonl", asked(task))
+            for task in TASKS
+            if MEASURES[task].form != "choice"
+        },
         train=of_runs("train.json", ADAPTERS),
-        predict_spider=of_runs("predict_spider.json"),
-        predict_mmlu=of_runs("predict_mmlu.json", ASKED_MMLU),
-        answers=of_runs("spider_answers.jsonl"),
     output:
         **table("cost"),
     log:
@@ -31,7 +35,8 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY, runs=RUNS),
+        settings=pick(*WRITTEN, study=STUDY, runs=RUNS) | {"tasks": MEASURED},
+        code=code.digest("cost"),
     script:
         "../scripts/steps/cost.py"
 
@@ -47,7 +52,8 @@ rule tables_page:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY),
+        settings=pick(*WRITTEN, study=STUDY) | {"tasks": MEASURED},
+        code=code.digest("tables_page"),
     script:
         "../scripts/steps/tables_page.py"
 
@@ -55,11 +61,10 @@ rule tables_page:
 rule answers:
     """Put every question with every answer on one page to look at, which needs no network and no other file."""
     input:
-        spider=of_runs("spider.csv"),
-        rows=of_runs("spider_rows.jsonl"),
-        mmlu=of_runs("mmlu.csv"),
-        questions="<results>/data/mmlu_suite/questions.jsonl",
-        tables="<results>/data/spider/tables.json",
+        **{f"records_{task}": of_runs(f"{task}.csv") for task in TASKS},
+        **{f"questions_{task}": f"<results>/data/{task}/test.jsonl" for task in TASKS},
+        **{f"rows_{task}": of_runs(f"{task}_rows.jsonl") for task in SQL_TASKS},
+        **{f"schemas_{task}": f"<results>/data/{task}/source/manifest.json" for task in SQL_TASKS},
     output:
         page="<results>/answers.html",
     log:
@@ -67,7 +72,8 @@ rule answers:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.semantics", *WRITTEN, study=STUDY, runs=named(RUNS)),
+        settings=pick(*WRITTEN, study=STUDY, runs=named(RUNS)) | {"tasks": MEASURED},
+        code=code.digest("answers"),
     script:
         "../scripts/steps/answers.py"
 
@@ -75,7 +81,7 @@ rule answers:
 rule figures:
     """Draw the tables, each figure as SVG and as PDF."""
     input:
-        **csv_of("execution_accuracy", "mmlu", "regression", "databases", "confusion", "seeds"),
+        **csv_of(*TASKS, "regression", "seeds", *(("databases", "confusion") if SQL_TASKS else ())),
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         train=of_runs("train.json", ADAPTERS),
     output:
@@ -86,7 +92,8 @@ rule figures:
     conda:
         "../envs/report.yaml"
     params:
-        settings=pick("report.language"),
+        settings=pick("report.language") | {"tasks": MEASURED},
+        code=code.digest("figures"),
     script:
         "../scripts/steps/figures.py"
 
@@ -94,23 +101,25 @@ rule figures:
 rule report:
     """Write the technical report: method, results, failures, what they support, limits, and how to have them again."""
     input:
-        **csv_of("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost"),
-        recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
-        harness="<results>/tables/harness.csv" if HARNESS else [],
+        tables=[
+            f"<results>/tables/{name}.csv"
+            for name in (*TASKS, "regression", "exchange", "factors", "seeds", "cost")
+            + (("errors",) if SQL_TASKS else ())
+            + (("recommendation",) if config["recommend"] else ())
+            + (("harness",) if HARNESS else ())
+        ],
         figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
-        records=of_runs("spider.csv"),
-        spider="<results>/data/spider/manifest.json",
-        splits="<results>/data/splits/manifest.json",
-        mmlu_source="<results>/data/mmlu/manifest.json",
-        suite="<results>/data/mmlu_suite/manifest.json",
-        models=of_models("<results>/data/models/{model}.json"),
-        audits=of_models("<results>/runs/{model}/audit_labels.json"),
-        dev_prompts=of_models("<results>/runs/{model}/prompts/dev.json"),
-        mmlu_prompts=of_models("<results>/runs/{model}/prompts/mmlu.json"),
+        records=of_runs(f"{TARGET}.csv") if TARGET in SQL_TASKS else [],
+        data=[
+            f"<results>/data/{task}/{name}.json"
+            for task, parts in REPORTED_PARTS.items()
+            for name in ("source/manifest", *parts)
+        ],
+        models=of_models("<results>/models/{model}.json"),
+        audits=of_models(f"<results>/prompts/{{model}}/{TARGET}_audit.json"),
+        prompts=[file for task in TASKS for file in of_models(f"<results>/prompts/{{model}}/{task}_test.json")],
         train=of_runs("train.json", ADAPTERS),
-        answers_reports=of_runs("predict_spider.json") + of_runs("predict_mmlu.json", ASKED_MMLU),
-        replay="<results>/data/replay/manifest.json" if REPLAYED else [],
-        replay_source="<results>/data/replay_source/manifest.json" if REPLAYED else [],
+        answers=[file for task in TASKS for file in of_runs(f"{task}_predict.json", asked(task))],
     output:
         report="<results>/report.md",
         pdf=shown("<results>/report.pdf", "report_file", "report"),
@@ -119,7 +128,8 @@ rule report:
     conda:
         "../envs/report.yaml"
     params:
-        settings=pick("tables.semantics", "face", "scale", *WRITTEN, study=STUDY, own_prompts=sorted(OWN_PROMPTS)),
+        settings=pick("face", "scale", *WRITTEN, study=STUDY, own_prompts=sorted(OWN_PROMPTS)) | {"tasks": MEASURED},
+        code=code.digest("report"),
     script:
         "../scripts/steps/report.py"
 
@@ -127,8 +137,7 @@ rule report:
 rule compare_published:
     """Put the figures that a report printed beside ours, and say which of them its own arithmetic allows."""
     input:
-        **csv_of("execution_accuracy"),
-        mmlu=of_runs("mmlu.csv", TRAINED),
+        **{task: of_runs(f"{task}.csv", TRAINED) for task in TASKS},
     output:
         **table("published"),
     log:
@@ -138,11 +147,15 @@ rule compare_published:
     params:
         settings=pick(
             "published",
-            "spider.counts.dev as dev_questions",
             "tables.confidence_level",
             *WRITTEN,
             study=STUDY,
             runs=named(TRAINED),
-        ),
+            official={
+                task: config["tasks"][task]["counts"]["dev"] for task in TASKS if "counts" in config["tasks"][task]
+            },
+        )
+        | {"tasks": MEASURED},
+        code=code.digest("compare_published"),
     script:
         "../scripts/steps/compare_published.py"

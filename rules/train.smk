@@ -2,58 +2,45 @@
 
 
 rule audit_labels:
-    """Prove, before any training, that every row's loss covers its gold SQL and nothing else."""
+    """Prove, before any training, that every row's loss covers its target and nothing else."""
     input:
-        prompts="<results>/runs/{model}/prompts/train.jsonl",
-        train="<results>/data/splits/train.jsonl",
-        shots="<results>/data/splits/shots.jsonl",
-        dev="<results>/data/splits/dev.jsonl",
+        prompts="<results>/prompts/{model}/{task}_train.jsonl",
+        rows="<results>/data/{task}/train.jsonl",
+        shots=lambda wildcards: audited(wildcards, "<results>/data/{task}/shots.jsonl", "shots"),
+        manifest="<results>/data/{task}/source/manifest.json",
         # Only a study that evaluates while it trains has inputs made from these rows, here and in `train`.
-        validation="<results>/data/splits/validation.jsonl" if EVALUATED else [],
-        validation_prompts="<results>/runs/{model}/prompts/validation.jsonl" if EVALUATED else [],
-        record="<results>/data/models/{model}.json",
+        validation=lambda wildcards: audited(wildcards, "<results>/data/{task}/validation.jsonl", "validation"),
+        validation_prompts=lambda wildcards: audited(
+            wildcards, f"<results>/prompts/{wildcards.model}/{{task}}_validation.jsonl", "validation"
+        ),
+        record="<results>/models/{model}.json",
     output:
-        report="<results>/runs/{model}/audit_labels.json",
+        report="<results>/prompts/{model}/{task}_audit.json",
     log:
-        "<logs>/audit_labels/{model}.log",
+        "<logs>/audit_labels/{model}/{task}.log",
     benchmark:
-        "<benchmarks>/audit_labels/{model}.tsv"
+        "<benchmarks>/audit_labels/{model}/{task}.tsv"
+    wildcard_constraints:
+        task=any_of(unfold.tasks_of(config, "target", "replay")),
     conda:
         "../envs/model.yaml"
     params:
-        settings=pick("training.max_length", "training.truncate", "prompt.train_target", "accept_defect"),
+        identity=lambda wildcards: identity.audit(audit_settings(wildcards)),
+        unwatched=lambda wildcards, resources: audit_settings(wildcards),
     script:
         "../scripts/steps/audit_labels.py"
-
-
-rule audit_replay:
-    """Prove, before any training, that the loss of every row to replay covers its answer and nothing else."""
-    input:
-        prompts="<results>/runs/{model}/prompts/replay.jsonl",
-        rows="<results>/data/replay/rows.jsonl",
-        record="<results>/data/models/{model}.json",
-    output:
-        report="<results>/runs/{model}/audit_replay.json",
-    log:
-        "<logs>/audit_replay/{model}.log",
-    conda:
-        "../envs/model.yaml"
-    params:
-        settings=pick("training.max_length"),
-    script:
-        "../scripts/steps/audit_replay.py"
 
 
 rule train:
     """Train one adapter; a killed job goes on from its last checkpoint."""
     input:
-        prompts="<results>/runs/{model}/prompts/train.jsonl",
-        validation="<results>/runs/{model}/prompts/validation.jsonl" if EVALUATED else [],
-        audit="<results>/runs/{model}/audit_labels.json",
-        record="<results>/data/models/{model}.json",
+        prompts=f"<results>/prompts/{{model}}/{TARGET}_train.jsonl",
+        validation=f"<results>/prompts/{{model}}/{TARGET}_validation.jsonl" if EVALUATED else [],
+        audit=f"<results>/prompts/{{model}}/{TARGET}_audit.json",
+        record="<results>/models/{model}.json",
         # Only of an adapter with replay.
-        replay=lambda wildcards: replay_file(wildcards, "prompts/replay.jsonl"),
-        replay_audit=lambda wildcards: replay_file(wildcards, "audit_replay.json"),
+        replay=replayed("train.jsonl"),
+        replay_audit=replayed("audit.json"),
     output:
         weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
         config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
@@ -71,19 +58,43 @@ rule train:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=32000,
+        mem_mb=more_memory,
         runtime=1440,
     params:
-        settings=lambda wildcards: unfold.training(config, wildcards.model, VARIANTS[wildcards.variant]),
+        identity=lambda wildcards: identity.training(training_settings(wildcards)),
+        # With `resources` among its arguments, Snakemake does not compare it.
+        unwatched=lambda wildcards, resources: training_settings(wildcards),
     script:
         "../scripts/steps/train.py"
+
+
+rule fetch_adapter:
+    """Get an adapter that was made elsewhere, check that it fits its model, and put it where a trained one would be."""
+    input:
+        record="<results>/models/{model}.json",
+        files=local_adapter,
+    output:
+        weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
+        config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
+        report="<results>/runs/{model}/{variant}/fetch_adapter.json",
+    log:
+        "<logs>/fetch_adapter/{model}/{variant}.log",
+    wildcard_constraints:
+        variant=any_of(READY_MADE),
+    localrule: True
+    conda:
+        "../envs/model.yaml"
+    params:
+        settings=lambda wildcards: unfold.pick(config["adapters"][wildcards.variant], "source", "revision"),
+    script:
+        "../scripts/steps/fetch_adapter.py"
 
 
 rule soup:
     """Average what several adapters add to the weights, and write the mean as an adapter."""
     input:
         adapters=soup_files,
-        record="<results>/data/models/{model}.json",
+        record="<results>/models/{model}.json",
     output:
         weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
         config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",

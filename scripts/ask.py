@@ -22,11 +22,14 @@ from tabulate import tabulate
 from common.files import ADAPTER_FILES, UserError, read_json, read_jsonl, sha256_file
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
-from study.unfold import recommended_folder
-from tasks.sql_schema import read_schema
+from study.unfold import recommended_folder, words_sha256
+from tasks import text_to_sql
+from tasks.registry import KINDS
+from tasks.sql_schema import Schemas, read_schema
 
 RECOMMENDED = "recommended"
 RESULTS = Path("results")
+TEMPLATES = Path(__file__).resolve().parents[1] / "resources/prompts"
 # Of a value in the table of rows; JSON has all of it.
 CHARACTERS = 100
 EXAMPLES = """\
@@ -39,13 +42,13 @@ examples:
 
 @dataclass(frozen=True)
 class Source:
-    """What answers, and how its study, whose results are in `folder`, asked it.
+    """What answers, and how its study asked it.
 
-    `record` is the model's, `adapter` a folder (None without one), `prompts` the report of the prompts that it
-    answered, and `settings` are those with which it answered them.
+    `data` is the folder of the study's target, `record` the model's, `adapter` a folder (None without one), `prompts`
+    the report of the prompts that it answered, and `settings` are those with which it answered them.
     """
 
-    folder: Path
+    data: Path
     record: dict
     adapter: Path | None
     prompts: dict
@@ -56,19 +59,25 @@ def find(folder: Path, model: str) -> Source:
     """Find a model of the study whose results are in `folder`, by its name (see --help).
 
     Raises:
-        UserError: no such study or model, one that has not answered yet, or a name that two models have.
+        UserError: no such study or model, one that has not answered yet, a name that two models have, or a study whose
+            target is no text-to-SQL task.
     """
-    records = {path.stem: read_json(path) for path in sorted((folder / "data/models").glob("*.json"))}
-    if not records:
-        found = sorted({path.parents[2].name for path in folder.parent.glob("*/data/models/*.json")})
+    records = {path.stem: read_json(path) for path in sorted((folder / "models").glob("*.json"))}
+    # What is trained on and asked. Nothing is trained of a yardstick, and nothing asked of what is replayed.
+    targets = [path.parent for path in folder.glob("data/*/train.json") if path.with_name("test.json").is_file()]
+    if not records or not targets:
+        found = sorted({path.parents[1].name for path in folder.parent.glob("*/models/*.json")} - {folder.name})
         raise UserError(
             f"{folder}: no results of a study called {folder.name}. Run it first, or name one of those in "
             f"{folder.parent}/: {', '.join(found) or 'none so far'}."
         )
+    (data,) = targets
+    if not issubclass(KINDS[read_json(data / "test.json")["settings"]["kind"]].Options, text_to_sql.Options):
+        raise UserError(f"{folder}: its target, {data.name}, is no text-to-SQL task. Name a study that trains on one.")
     places = {name: recommended_folder(folder / RECOMMENDED, records, name) for name in records}
     runs = {
         name: [RECOMMENDED] * places[name].is_dir()
-        + sorted(path.parent.name for path in (folder / "runs" / name).glob("*/predict_spider.json"))
+        + sorted(path.parent.name for path in folder.glob(f"runs/{name}/*/{data.name}_predict.json"))
         for name in records
     }
     every = [f"{name}/{run}" if len(runs) > 1 else run for name in runs for run in runs[name]]
@@ -80,7 +89,7 @@ def find(folder: Path, model: str) -> Source:
         raise UserError(f"--model {model}: {problem}. Name one of: {others}.")
     (name,) = having
     if run != RECOMMENDED:
-        return _source(folder, records[name], name, run)
+        return _source(data, records[name], name, run)
     place = places[name]
     if not (place / "recommendation.json").is_file():
         raise UserError(
@@ -91,7 +100,7 @@ def find(folder: Path, model: str) -> Source:
     run = chosen["variant"]
     if run not in runs[name]:
         raise UserError(f"{place}: recommends {run}, which has not answered the study's questions. Run it again.")
-    source = _source(folder, records[name], name, run)
+    source = _source(data, records[name], name, run)
     there = [(place / file).is_file() for file in ADAPTER_FILES]
     # A whole model lies there, or nothing but the advice to use the base: the study has what it was made of.
     if not any(there) and (chosen["merged"] or source.adapter is None):
@@ -102,61 +111,68 @@ def find(folder: Path, model: str) -> Source:
     return replace(source, adapter=place, settings=source.settings | {"strength": 1.0})
 
 
-def _source(folder: Path, record: dict, name: str, run: str) -> Source:
-    place = folder / "runs" / name
-    answered, adapter = read_json(place / run / "predict_spider.json"), None
+def _source(data: Path, record: dict, name: str, run: str) -> Source:
+    folder, task = data.parents[1], data.name
+    answered, adapter = read_json(folder / f"runs/{name}/{run}/{task}_predict.json"), None
     if answered["adapter_sha256"] is not None:
         # An interpolation or a checkpoint has the adapter of the run that it is named after.
         of, _, point = run.partition("@")
-        adapter = place / of / (f"steps/{point.removeprefix('step')}" if point.startswith("step") else "adapter")
+        own = f"steps/{point.removeprefix('step')}" if point.startswith("step") else "adapter"
+        adapter = folder / "runs" / name / of / own
         for file, sha256 in answered["adapter_sha256"].items():
-            if not (adapter / file).is_file():
-                raise UserError(f"{adapter / file}: no such file. Run the study again: the adapter is then made anew.")
-            if sha256_file(adapter / file) != sha256:
-                raise UserError(
-                    f"{adapter / file}: has changed since {run} answered its study's questions. Run the study again."
-                )
-    for path in sorted((place / "prompts").glob("*.json")):
-        prompts = read_json(path)
+            there = (adapter / file).is_file()
+            if not there or sha256_file(adapter / file) != sha256:
+                problem = f"has changed since {run} answered its study's questions" if there else "no such file"
+                raise UserError(f"{adapter / file}: {problem}. Run the study again.")
+    for prompts in map(read_json, sorted((folder / "prompts" / name).glob(f"{task}_test*.json"))):
         if prompts["sha256"] == answered["prompts_sha256"]:
-            return Source(folder, record, adapter, prompts, answered["settings"])
-    raise UserError(f"{place}/prompts: rendered anew since the questions were answered. Run the study again.")
+            return Source(data, record, adapter, prompts, answered["settings"])
+    raise UserError(f"{folder}/prompts/{name}: rendered anew since the questions were answered. Run the study again.")
 
 
 def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     """Make a function that renders a question on a database as the source's study rendered its own.
 
     Raises:
-        UserError: `database` is no SQLite database with tables. The function: a prompt too long for the model.
+        UserError: `database` is no SQLite database with tables, or the study's template or few-shot examples are no
+            longer there. The function: a prompt too long for the model.
     """
-    entry = read_schema(database)
+    entry, settings, raw = read_schema(database), source.prompts["settings"], source.data / "source"
+    own = Path(source.prompts["prompt"])
+    same = [
+        path
+        for path in (own, TEMPLATES / own.name)
+        if path.is_file() and words_sha256(settings["name"], path) == settings["words"]
+    ]
+    if not same:
+        raise UserError(
+            f"{own}: this prompt template has changed since the prompts were rendered. Run the study again."
+        )
     # Seconds to import: after what can be said at once.
     from llm.chat import check_context, load_chat
-    from llm.prompts import prompt_row
-    from tasks.sql_schema import Schemas
-    from tasks.text_to_sql import shorter, user_turn
+    from llm.prompts import prompt_row, template
 
-    spider, settings = source.folder / "data/spider", source.prompts["settings"]
-    chat = load_chat(source.record)
-    tables = read_json(spider / "tables.json")
-    schemas = Schemas(tables, spider / "database", settings["schema"], settings["sample_rows"])
-    own = spider / "database" / entry["db_id"] / f"{entry['db_id']}.sqlite"
-    if own.is_file() and sha256_file(own) == sha256_file(database):
-        entry = schemas.tables.get(entry["db_id"], entry)
-    # By its path, which no database of the study is called.
-    name = str(database)
-    schemas.add(name, entry, database)
-    # The split dev_shots5 has examples of its own.
-    file = source.folder / f"data/splits/shots{source.prompts['split'].partition('_shots')[2]}.jsonl"
+    chat, turns, task = load_chat(source.record), template(same[0]), KINDS[settings["kind"]]
+    file = source.data / "shots.jsonl"
     rows = {row["id"]: row for row in read_jsonl(file)}
     if missing := [shot for shot in source.prompts["shots"] if shot not in rows]:
         raise UserError(f"{file}: lacks {', '.join(missing)}. Run the study again.")
-    shots = [schemas.attach(rows[shot]) for shot in source.prompts["shots"]]
+    told = task.context(settings, raw)
+    shots = [{**told(rows[shot]), "target": task.target(rows[shot])} for shot in source.prompts["shots"]]
+    name = entry["db_id"]
+    known = raw / "database" / name / f"{name}.sqlite"
+    if not known.is_file() or sha256_file(known) != sha256_file(database):
+        name, schemas = str(database), Schemas([], "", settings["schema"], settings["sample_rows"])
+        schemas.add(name, entry, database)
+        told = text_to_sql.context(settings, schemas)
+    # Where the study's questions come with evidence, one that is asked here has none.
+    about = {"db_id": name} | ({"evidence": ""} if any("evidence" in row for row in rows.values()) else {})
 
     def render(question: str) -> str:
-        user = user_turn({"question": question, "schema": schemas[name]}, shots, settings["style"])
-        row = prompt_row(chat, {"id": repr(question)}, (settings["system"], user))
-        check_context(chat, row["id"], row["prompt_tokens"], source.settings["max_new_tokens"], shorter(name))
+        asked = turns({**told(about | {"question": question}), "shots": shots, "options": settings})
+        row = prompt_row(chat, {"id": repr(question)}, asked)
+        remedy = task.remedy(settings, about)
+        check_context(chat, row["id"], row["prompt_tokens"], source.settings["max_new_tokens"], remedy)
         return row["prompt"]
 
     return render

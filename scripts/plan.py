@@ -8,7 +8,8 @@ is estimated as scripts/llm/memory.py says. Tokens are counted where the prompts
 
     snakemake --cores all --configfile ... --until render_spider render_mmlu
 
-and else estimated ("~") from the numbers of questions and the mean lengths of Spider's and MMLU's prompts.
+and else estimated ("~"): of Spider, MMLU and rows to replay from the study's numbers and the mean lengths of the real
+data, of any other task from its rows, if they have been prepared or lie in a small local source.
 
 Times come from two rates of the device that is visible here, a matrix product and a copy, measured in a few seconds and
 kept in results/calibration.json (delete it to measure again). They are the least time in which the device could do the
@@ -22,28 +23,50 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
+
+# `custom_metrics` stands beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.files import UserError, read_json, read_jsonl
 from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import Shape, gb
 from llm.needs import Device, Need, Prompts, Target, answer_need, not_here, this_device, too_large, train_need
 from study.read import read_yaml, resolve, retype
-from study.unfold import BASE, label, own_prompts, points, training, variants
+from study.unfold import (
+    BASE,
+    label,
+    own_prompts,
+    points,
+    ready_made,
+    shots_of,
+    stage,
+    target_of,
+    tasks_of,
+    training,
+    variants,
+)
+from tasks.mmlu import grouped
+from tasks.registry import KINDS
 
+TEMPLATES = Path(__file__).resolve().parents[1] / "resources/prompts"
 CALIBRATION = Path("results/calibration.json")
-# Characters on the real data, compact schema: of a solved Spider example, of a question with its schema (mean and
+# Characters on the real data, compact schema: of a Spider example with its SQL, of a question with its schema (mean and
 # longest), of its SQL; of an MMLU question. And characters a token: 3,100 of Spider are about 900 tokens of Llama 3.
 SPIDER_SHOT, SPIDER_QUESTION, SPIDER_LONGEST, SPIDER_SQL = 777, 760, 4400, 130
 MMLU_QUESTION = 300
 # Of a row of auxiliary_train, most of which have a passage to read: assumed, not measured.
 REPLAYED = 1600
 CHARACTERS = 3.4
+# A local source with more bytes is not read only to plan.
+SMALL = 1e8
 
 
 def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
@@ -71,49 +94,93 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
 
     chat = load_chat(read_json(record))
     pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))
-    encoded = [[*prompt, *completion] for prompt, completion in pairs]
-    lengths = [len(ids) for ids in encoded]
-    found = Prompts(len(lengths), statistics.mean(lengths), max(lengths), True)
-    for group in alike(encoded, new) if new else ():
-        shared = len(common_prefix([encoded[i] for i in group]))
+    return gathered([[*prompt, *completion] for prompt, completion in pairs], new)
+
+
+def gathered(prompts: Sequence[Sequence], new: int, each: float = 1) -> Prompts | None:
+    """The tokens and groups of prompts, of which `each` elements are a token; None if there are none."""
+    if not prompts:
+        return None
+    lengths = [round(len(one) / each) for one in prompts]
+    found = Prompts(len(lengths), statistics.mean(lengths), max(lengths), each == 1)
+    for group in alike(prompts, round(new * each)) if new else ():
+        shared = round(len(common_prefix([prompts[i] for i in group])) / each)
         found.groups.append((len(group), shared))
         found.rest = max(found.rest, *(lengths[i] - shared for i in group))
     return found
 
 
-def estimate(config: dict, split: str) -> Prompts:
-    """The prompts of a split as the study's numbers and the mean lengths of the real data have them.
+def estimate(config: dict, task: str, part: str, new: int = 0) -> Prompts | None:
+    """The prompts of a part of Spider, MMLU or rows to replay, as the study's numbers and mean lengths have them.
 
-    The split dev_shots5 is dev with five examples.
+    The part test_shots5 is test with five few-shot examples. Of other kinds of task nothing is known: None.
     """
-    spider, mmlu = config["spider"], config["mmlu"]
-    if split == "replay":
-        return Prompts(config["replay"]["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], False)
-    if split == "mmlu":
-        subjects = sum(map(len, mmlu["categories"].values()))
-        # All of a subject's questions: 14,042 of 57 subjects.
-        each = mmlu["questions_per_category"]
-        number = round(14_042 / 57 * subjects) if each is None else each * len(mmlu["categories"])
-        mean, shared = (round(MMLU_QUESTION * shown / CHARACTERS) for shown in (1 + mmlu["shots"], mmlu["shots"]))
-        groups = [(number, shared)]
-        if mmlu["shots_from"] == "own_dev":  # a subject's questions share its examples
-            subject = round(number / subjects)
-            apart = (subject - 1) * shared > STEP_TOKENS * config["inference"]["mmlu_max_new_tokens"]
-            groups = [(subject, shared)] * subjects if apart else [(number, 0)]
-        return Prompts(number, mean, 2 * mean, False, groups, 2 * mean - groups[0][1])
-    shots = spider["shots"] if isinstance(spider["shots"], int) else len(spider["shots"])
-    split, _, other = split.partition("_shots")
-    shared = SPIDER_SHOT * int(other or shots)
-    number, sql = spider["dev_questions"] or spider["counts"]["dev"], 0
-    if split != "dev":
-        number = sum(spider["counts"][name] for name in spider["train_files"]) - shots
-        if spider["validation"]["by"] in ("rows", "database"):
-            number = round(number * (1 - spider["validation"]["fraction"]))
-        number = min(number, spider["train_questions"] or number)
-        sql = SPIDER_SQL
-    mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
-    begun = round(shared / CHARACTERS)
-    return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun)
+    section = config["tasks"][task]
+    part, _, other = part.partition("_shots")
+    match section["kind"]:
+        case "replay":
+            return Prompts(section["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], False)
+        case "mmlu":
+            categories, each = grouped(section["categories"]), section["questions_per_category"]
+            subjects = sum(map(len, categories.values()))
+            # All of a subject's questions: 14,042 of 57 subjects.
+            number = round(14_042 / 57 * subjects) if each is None else each * len(categories)
+            mean, shared = (round(MMLU_QUESTION * n / CHARACTERS) for n in (1 + section["shots"], section["shots"]))
+            groups = [(number, shared)]
+            if section["shots_from"] == "own_dev":  # a subject's questions share its examples
+                alone = round(number / subjects)
+                apart = (alone - 1) * shared > STEP_TOKENS * new
+                groups = [(alone, shared)] * subjects if apart else [(number, 0)]
+            return Prompts(number, mean, 2 * mean, False, groups, 2 * mean - groups[0][1])
+        case "spider":
+            shots = shots_of(config, task)
+            shared = SPIDER_SHOT * int(other or shots)
+            number, sql = section["questions"] or section["counts"]["dev"], 0
+            if part == "train":
+                number = sum(section["counts"][name] for name in section["train_files"]) - shots
+                if section["validation"]["by"] in ("rows", "database"):
+                    number = round(number * (1 - section["validation"]["fraction"]))
+                number, sql = min(number, section["train_questions"] or number), SPIDER_SQL
+            mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
+            begun = round(shared / CHARACTERS)
+            return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun)
+    return None
+
+
+def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts | None:
+    """The prompts of a part of any task, rendered from its rows without a model; None if the rows are not here.
+
+    `data` is the folder of the task's data. What is not there is made in a temporary folder from a local source.
+    """
+    section, kind = config["tasks"][task], KINDS[config["tasks"][task]["kind"]]
+    part, _, other = part.partition("_shots")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = data / "source"
+        if not (source / "manifest.json").exists():
+            given = Path(section["source"])
+            files = [given, *given.rglob("*")] if given.exists() else []
+            if not files or sum(file.stat().st_size for file in files) > SMALL:
+                return None
+            source = Path(scratch)
+            kind.fetch(stage(config, task, "fetch"), source)
+        from llm.prompts import template  # seconds to import
+
+        def rows(name: str) -> list[dict]:
+            file = data / f"{name}.jsonl"
+            return read_jsonl(file) if file.exists() else kind.prepare(stage(config, task, name), source, name)[0]
+
+        settings = stage(config, task, "prompt")
+        told, turns = (
+            kind.context(settings, source),
+            template(section["prompt"] or TEMPLATES / kind.PROMPT),
+        )
+        pool = rows("shots")[: int(other or shots_of(config, task))] if "shots" in kind.PARTS else []
+        texts = []
+        for row in rows(part):
+            shots = [{**told(shot), "target": kind.target(shot)} for shot in kind.shots(row, pool)]
+            said = turns({**told(row), "shots": shots, "options": settings})
+            texts.append("".join(turn.text for turn in said) + ("" if new else kind.target(row)))
+    return gathered(texts, new, CHARACTERS)
 
 
 def duration(seconds: float | None) -> str:
@@ -124,72 +191,92 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {rest // 60:02d} min" if seconds >= 120 else f"{max(1, round(seconds))} s"
 
 
-def line(rule: str, target: Target, jobs: int, need: Need) -> dict[str, str]:
-    """A row of the plan."""
-    mark, seconds = "" if need.prompts.counted else "~", need.seconds
-    return {
-        "Rule": rule,
-        "Model": target.name,
-        "Size": f"{'' if target.read else '~'}{target.shape.parameters / 1e9:.3g} B {target.precision}",
-        "Jobs": str(jobs),
-        "Tokens of the longest": f"{mark}{need.prompts.longest:,}",
-        "Tokens a job": f"{mark}{need.tokens:,.0f}",
-        "Memory GB": gb(need.memory),
-        "Time a job": duration(seconds),
-        "Time of all": duration(None if seconds is None else seconds * jobs),
-    }
+@dataclass
+class Plan:
+    """A row for each rule and model, a sentence for each that cannot fit, and the rules that render what is unknown."""
+
+    rows: list[dict[str, str]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    def add(self, rule: str, target: Target, jobs: int, need: Need) -> None:
+        mark, seconds = "" if need.prompts.counted else "~", need.seconds
+        self.rows.append(
+            {
+                "Rule": rule,
+                "Model": target.name,
+                "Size": f"{'' if target.read else '~'}{target.shape.parameters / 1e9:.3g} B {target.precision}",
+                "Jobs": str(jobs),
+                "Tokens of the longest": f"{mark}{need.prompts.longest:,}",
+                "Tokens a job": f"{mark}{need.tokens:,.0f}",
+                "Memory GB": gb(need.memory),
+                "Time a job": duration(seconds),
+                "Time of all": duration(None if seconds is None else seconds * jobs),
+            }
+        )
+
+    def add_model(self, config: dict, target: Target, find: Callable[..., Prompts | None]) -> None:
+        """Add what one model needs; `find` gives the prompts of a part of a task."""
+        chosen = {name: values for name, values in variants(config).items() if name != BASE}
+        trainings = {name: training(config, target.name, values) for name, values in chosen.items()}
+        self.refused += not_here(target, {one["training"]["optim"] for one in trainings.values()})
+        learnt = target_of(config)
+        replay = tasks_of(config, "replay") if any("replay" in one for one in trainings.values()) else []
+        prompts = [find(task, "train") for task in (learnt, *replay)]
+        if all(prompts):
+            needs = {name: train_need(target, one, *prompts) for name, one in trainings.items()}
+            too_much = [name for name, need in needs.items() if need.memory > target.device.memory][:1]
+            words = {"shots": f"fewer tasks.{learnt}.shots", "schema": f"tasks.{learnt}.schema: compact"}
+            shorter = ", or ".join(text for key, text in words.items() if key in config["tasks"][learnt])
+            self.refused += [too_large(target, name, trainings[name], needs[name], shorter) for name in too_much]
+            longest = max(needs.values(), key=lambda need: need.tokens)
+            largest = max(need.memory for need in needs.values())
+            self.add("train", target, len(needs), replace(longest, memory=largest))
+
+        further, own = points(config), own_prompts(config)
+        made = [name for name, of in ready_made(config).items() if of == target.name]
+        asked = Counter(own.get(variant, "test") for variant in [BASE, *chosen, *made, *further])
+        others = 1 + len(chosen) + len(made) + sum("shots" not in point for point in further.values())
+        for task, part, jobs in (
+            *((learnt, *item) for item in asked.items()),
+            *((name, "test", others) for name in tasks_of(config, "yardstick")),
+        ):
+            new, rule = config["tasks"][task]["max_new_tokens"], f"predict_{task}"
+            if not (prompts := find(task, part, new)):
+                continue
+            need, least = answer_need(target, prompts, config["inference"]["batch_size"], new)
+            if least > target.device.memory:
+                self.refused.append(
+                    f"{rule} {target.name}: needs {gb(least)} GB for one prompt at a time, {target.device.name} "
+                    f"has {gb(target.device.memory)}. Set models.{target.name}.precision to nf4, or use a larger GPU."
+                )
+            self.add(rule if part == "test" else f"{rule} ({part})", target, jobs, need)
 
 
-def plan_model(config: dict, target: Target, find: Callable[..., Prompts]) -> tuple[list[dict[str, str]], list[str]]:
-    """The rows and the refusals of one model; `find` gives the prompts of a split."""
-    chosen = {name: values for name, values in variants(config).items() if name != BASE}
-    trainings = {name: training(config, target.name, values) for name, values in chosen.items()}
-    refused = not_here(target, {one["training"]["optim"] for one in trainings.values()})
-    replayed = find("replay") if any("replay" in one for one in trainings.values()) else None
-    spider = find("train")
-    needs = {name: train_need(target, one, spider, replayed) for name, one in trainings.items()}
-    too_much = [name for name, need in needs.items() if need.memory > target.device.memory]
-    refused += [too_large(target, name, trainings[name], needs[name]) for name in too_much[:1]]
-    longest = max(needs.values(), key=lambda need: need.tokens)
-    largest = max(need.memory for need in needs.values())
-    rows = [line("train", target, len(needs), replace(longest, memory=largest))]
-
-    further, own, inference = points(config), own_prompts(config), config["inference"]
-    asked = Counter(own.get(variant, "dev") for variant in [BASE, *chosen, *further])
-    mmlu = 1 + len(chosen) + sum("shots" not in point for point in further.values())
-    for task, split, jobs in (*(("spider", *item) for item in asked.items()), ("mmlu", "mmlu", mmlu)):
-        new = inference[f"{task}_max_new_tokens"]
-        need, least = answer_need(target, find(split, new), inference["batch_size"], new)
-        if least > target.device.memory:
-            refused.append(
-                f"predict_{task} {target.name}: needs {gb(least)} GB for one prompt at a time, {target.device.name} "
-                f"has {gb(target.device.memory)}. Set models.{target.name}.precision to nf4, or use a larger GPU."
-            )
-        rule = f"predict_{task}" if split in ("dev", "mmlu") else f"predict_{task} ({split})"
-        rows.append(line(rule, target, jobs, need))
-    return rows, refused
-
-
-def plan(config: dict, device: Device, results: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """A row of the plan for each rule and model, and a sentence for each that cannot fit."""
-    rows, refused = [], []
+def plan(config: dict, device: Device, results: Path) -> Plan:
+    """What each model of a study needs."""
+    found = Plan()
+    # The same for all models.
+    sampled = cache(lambda task, part, new: sample(config, task, part, new, results / "data" / task))
     for model, values in config["models"].items():
-        record, rendered = results / "data/models" / f"{model}.json", results / "runs" / model / "prompts"
+        record = results / "models" / f"{model}.json"
         shape, read = shape_of(values, record)
         if shape is None:
-            refused.append(
+            found.refused.append(
                 f"models.{model}: its size is not known. Add its `parameters`, in billions, or fetch it: "
                 f"snakemake --cores 1 {record}"
             )
             continue
 
-        def find(split: str, new: int = 0, record=record, rendered=rendered) -> Prompts:
-            return count(rendered / f"{split}.jsonl", record, new) or estimate(config, split)
+        def find(task: str, part: str, new: int = 0, model=model, record=record) -> Prompts | None:
+            counted = count(results / "prompts" / model / f"{task}_{part}.jsonl", record, new)
+            known = counted or estimate(config, task, part, new) or sampled(task, part, new)
+            if not known and f"render_{task}" not in found.unknown:
+                found.unknown.append(f"render_{task}")
+            return known
 
-        found = plan_model(config, Target(model, shape, values["precision"], device, read), find)
-        rows += found[0]
-        refused += found[1]
-    return rows, refused
+        found.add_model(config, Target(model, shape, values["precision"], device, read), find)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,21 +295,26 @@ def main(arguments: list[str] | None = None) -> int:
             device = Device("a GPU that is not here", given.memory_gb * 1e9, True, {}, None)
         else:
             device = this_device(CALIBRATION)
-        rows, refused = plan(config, device, Path("results") / label(config))
+        found = plan(config, device, Path("results") / label(config))
     except (UserError, OSError, ValueError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in device.flops.items())
     measured = f", measured: {rates}, copies {device.bandwidth / 1e9:.3g} GB/s" if device.bandwidth else ""
     print(f"{label(config)} on {device.name}, {gb(device.memory)} GB{measured}\n")
-    if rows:
-        print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    if found.rows:
+        print(pd.DataFrame(found.rows).to_markdown(index=False, disable_numparse=True))
     print("\nAll other rules: minutes on a CPU, and the downloads.")
     if not device.cuda:
         print("No GPU is visible: the times are rough ones of this CPU.")
-    for sentence in refused:
+    if found.unknown:
+        print(
+            "Not in the table: jobs whose prompts are neither rendered nor prepared. Render them to have them counted: "
+            f"snakemake --cores all --configfile {given.configfile} --until {' '.join(found.unknown)}"
+        )
+    for sentence in found.refused:
         print(f"\nREFUSED: {sentence}", file=sys.stderr)
-    return int(bool(refused))
+    return int(bool(found.refused))
 
 
 if __name__ == "__main__":

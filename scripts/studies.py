@@ -1,7 +1,8 @@
-"""List the studies: model, precision, licence, adapters, questions, memory, faces.
+"""List the studies: model, precision, licence, adapters, tasks with their questions, memory, faces.
 
     python scripts/studies.py [FILE ...]       by default config.yaml and studies/*.yaml
-    python scripts/studies.py document         write config.yaml's comments, config.schema.json and docs/config.md anew
+    python scripts/studies.py document         write anew config.yaml's comments, config.schema.json, docs/config.md
+                                               and scripts/study/library_keys.json
 
 Memory is that of the largest of its jobs, in GB of 10^9 bytes, estimated as scripts/llm/memory.py says for a model
 that is proportioned like Llama 3 8B, and rows of 2,000 tokens, about the longest of Spider with three examples. Of a
@@ -14,14 +15,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.files import UserError, atomic_write
+# `custom_metrics` stands beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.files import UserError, atomic_write, write_json
 from llm import memory as _memory
 from llm.memory import Shape
 from study.read import check, overlay, read_yaml
-from study.unfold import BASE, FACES, training, variants
+from study.unfold import BASE, FACES, tasks_of, training, variants
+from tasks.mmlu import grouped
 
 ROOT = Path(__file__).parents[1]
 ROW_TOKENS = 2000
+LIBRARY_KEYS = "scripts/study/library_keys.json"
 
 
 def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float | None:
@@ -38,6 +44,18 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     return max(answer, sum(train.values())) / 1e9
 
 
+def questions(section: dict) -> str:
+    """How many questions a task asks, as far as its section says."""
+    match section:
+        case {"kind": "mmlu", "questions_per_category": None}:
+            return f"all of {sum(map(len, grouped(section['categories']).values()))} subjects"
+        case {"questions_per_category": int(each)}:
+            return str(each * len(grouped(section["categories"])))
+        case {"questions": int(number)} | {"counts": {"dev": int(number)}}:
+            return str(number)
+    return "all"
+
+
 def describe(path: Path) -> list[dict[str, str]]:
     """One row for each model of a study.
 
@@ -45,8 +63,10 @@ def describe(path: Path) -> list[dict[str, str]]:
         UserError: the file is not YAML, or no study.
     """
     config = check(overlay(read_yaml(path), {}, path.name), path.name)
-    mmlu, each = config["mmlu"], config["mmlu"]["questions_per_category"]
-    subjects = sum(map(len, mmlu["categories"].values()))
+    asked = {
+        role: ", ".join(f"{name} {questions(config['tasks'][name])}" for name in tasks_of(config, role))
+        for role in ("target", "yardstick")
+    }
     rows = []
     for name, model in config["models"].items():
         adapters = [training(config, name, chosen)["lora"] for of, chosen in variants(config).items() if of != BASE]
@@ -59,8 +79,8 @@ def describe(path: Path) -> list[dict[str, str]]:
                 "Precision": model["precision"],
                 "Licence": "gated: accept it, set HF_TOKEN" if model["gated"] else "open",
                 "Adapters": str(len(variants(config)) - 1),
-                "Spider": str(config["spider"]["dev_questions"] or config["spider"]["counts"]["dev"]),
-                "MMLU": f"all of {subjects} subjects" if each is None else str(each * len(mmlu["categories"])),
+                "Target": asked["target"],
+                "Yardsticks": asked["yardstick"] or "none",
                 "Memory GB": "?" if memory is None else f"{memory:.0f}",
                 "Faces": ", ".join(face for face in FACES if face == FACES[0] or config["faces"][face]),
             }
@@ -69,7 +89,13 @@ def describe(path: Path) -> list[dict[str, str]]:
 
 
 def document(root: Path) -> None:
-    """Write what is generated from scripts/study/schema.py; config.yaml keeps the values that it has."""
+    """Write what is generated from scripts/study/schema.py and from the libraries; config.yaml keeps its values."""
+    try:
+        from llm.library_keys import library_keys
+    except ImportError:
+        print(f"{LIBRARY_KEYS} is left as it is: TRL or PEFT is not installed.", file=sys.stderr)
+    else:
+        write_json(root / LIBRARY_KEYS, library_keys())
     from study.document import documents
 
     for name, text in documents(root).items():

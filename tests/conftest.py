@@ -98,8 +98,13 @@ def snakemake(start_snakemake) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def demo_run(copy_repo, snakemake) -> Path:
-    """A copy of the repository in which the whole demo has run once."""
+    """A copy of the repository in which the demo has run once, with few steps and questions."""
     folder = copy_repo("demo")
+    study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    study["tasks"]["spider"] |= {"train_questions": 64, "questions": 32, "max_new_tokens": 32}
+    study["tasks"]["mmlu"]["questions_per_category"] = 8
+    study["training"]["max_steps"] = 4
+    (folder / "config.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     run = snakemake(folder)
     assert run.returncode == 0, run.stdout[-8000:]
     return folder
@@ -110,8 +115,8 @@ def small_study() -> dict:
     """The demo study cut down to one adapter, a few steps and a few questions, for tests that run it several times."""
     study = yaml.safe_load((REPO / "config.yaml").read_text(encoding="utf-8"))
     study["study"] = "small"
-    study["spider"]["dev_questions"] = 48
-    study["mmlu"]["questions_per_category"] = 8
+    study["tasks"]["spider"]["questions"] = 48
+    study["tasks"]["mmlu"]["questions_per_category"] = 8
     study["training"] |= {"learning_rate": [0.001], "num_train_epochs": 1, "max_steps": 12, "save_steps": 3}
     # Small batches, so that there is a middle in which to kill a run.
     study["inference"] |= {"batch_size": 4}
@@ -133,10 +138,10 @@ def tiny_study() -> dict:
     """The least of the demo study that trains, saves checkpoints, answers in batches and makes tables."""
     study = yaml.safe_load((REPO / "config.yaml").read_text(encoding="utf-8"))
     study["study"] = "tiny"
-    study["spider"] |= {"train_questions": 64, "dev_questions": 16}
-    study["mmlu"]["questions_per_category"] = 4
+    study["tasks"]["spider"] |= {"train_questions": 64, "questions": 16, "max_new_tokens": 32}
+    study["tasks"]["mmlu"]["questions_per_category"] = 4
     study["training"] |= {"learning_rate": [0.001], "max_steps": 12, "save_steps": 2, "per_device_train_batch_size": 2}
-    study["inference"] |= {"batch_size": 2, "spider_max_new_tokens": 32}
+    study["inference"] |= {"batch_size": 2}
     return study
 
 

@@ -13,37 +13,40 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import paired, verdict
-from analysis.data import BASE, MEASURES, MMLU, SPIDER, Part, Results, part_of, question_hash, word
+from analysis.data import BASE, Part, Results, chosen_criterion, part_of, question_hash, word
 from common.files import UserError
+from tasks.base import Measure
 
 # What the table says of a run on the half of the questions that chooses.
 RECOMMENDED, BASE_ITSELF, GAINS_LESS = "recommended", "the base itself", "gains less"
 NO_GAIN, LOSS_SHOWN, LOSS_OVER_CAP = "no gain shown", "loss shown", "loss may exceed the cap"
 HALVES = ("validation", "report")
-# Of fewer databases or subjects than these the questions of each are divided. Databases: each half has two at least.
-# Subjects: what an adapter forgets differs from one to the next, and a half must have enough of them to show it.
-FEWEST = {SPIDER: 4, MMLU: 10}
-# Subjects of one category are alike, and are divided between the halves.
-STRATA = {MMLU: "category"}
-# By run and measure, the columns of `compare.paired` and a verdict.
+# Of fewer databases or subjects than these the questions of each are divided. Of the target: each half has two at
+# least. Of a yardstick: what an adapter forgets differs from one subject to the next, and a half must have enough of
+# them to show it.
+FEWEST_OF_TARGET, FEWEST_OF_YARDSTICK = 4, 10
+# By run and task, the target first, the columns of `compare.paired` and a verdict.
 Figures = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
 
 class Half(NamedTuple):
-    """One half of the questions, by measure."""
+    """One half of the questions of a task."""
 
-    parts: dict[str, Part]
-    divided: dict[str, str]  # what was divided: database, subject, or question (those of each database or subject)
-    hashes: dict[str, str]  # of the questions
-    names: dict[str, list[str]]  # the databases or subjects
+    part: Part
+    divided: str  # what was divided: database, subject, or question (those of each database or subject)
+    sha256: str  # of the questions
+    clusters: list[str]  # the databases or subjects
+
+
+Halves = Mapping[str, Mapping[str, Half]]
 
 
 def recommendation(results: Results, max_loss_pp: float | None, seed: int) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Choose among the adapters of each model, and their points, on the validation half of the questions.
 
     Args:
-        max_loss_pp: what the interval of the loss of MMLU may reach up to, in percentage points; None: any loss that
-            cannot be told from none.
+        max_loss_pp: what the interval of the loss of each yardstick may reach up to, in percentage points; None: any
+            loss that cannot be told from none.
         seed: of the draw of the halves.
 
     Returns:
@@ -51,9 +54,10 @@ def recommendation(results: Results, max_loss_pp: float | None, seed: int) -> tu
         what is recommended, as plain values.
 
     Raises:
-        UserError: a measure has fewer than two questions.
+        UserError: a task has fewer than two questions.
     """
-    halves = divide({measure: frames[0] for measure, frames in results.frames.items()}, seed)
+    halves = divide({task: frames[0] for task, frames in results.frames.items()}, results.measures, seed)
+    criteria = {task: chosen_criterion(measure) for task, measure in results.measures.items()}
     rows, decided = [], []
     for base in (run for run, head in enumerate(results.heads) if head["variant"] == BASE):
         candidates = [run for run, of in results.bases.items() if of == base and is_candidate(results.runs[run])]
@@ -63,15 +67,15 @@ def recommendation(results: Results, max_loss_pp: float | None, seed: int) -> tu
         found["report"] = {best: reported[best]}
         rows += [
             results.heads[run]
-            | {"half": half, "choice": reasons[run], "measure": measure, "divided": halves[half].divided[measure]}
-            | of_measure
-            | {"semantics": results.criteria[measure], "data_sha256": halves[half].hashes[measure]}
+            | {"half": half, "choice": reasons[run], "task": task, "divided": halves[half][task].divided}
+            | of_task
+            | {"criterion": criteria[task], "data_sha256": halves[half][task].sha256}
             | {"confidence_level": results.level, "max_loss_pp": max_loss_pp, "seed": seed}
             for half, by_run in found.items()
             for run, figures in by_run.items()
-            for measure, of_measure in figures.items()
+            for task, of_task in figures.items()
         ]
-        chosen, criterion = results.runs[best], {"semantics": results.criteria[SPIDER], "max_loss_pp": max_loss_pp}
+        chosen, rule = results.runs[best], {"max_loss_pp": max_loss_pp, "confidence_level": results.level}
         decision = {
             "model": chosen["model"],
             "variant": chosen["variant"],
@@ -79,11 +83,17 @@ def recommendation(results: Results, max_loss_pp: float | None, seed: int) -> tu
             "settings": chosen["settings"],
             "candidates": len(candidates),
             "admissible": sum(reasons[run] in (RECOMMENDED, GAINS_LESS) for run in candidates),
-            "criterion": criterion | {"confidence_level": results.level},
+            "criterion": {"criterion": criteria[results.target], **rule},
             "seed": seed,
+            # A list, as the keys of a JSON file have no order: the target first.
+            "tasks": [
+                {"task": task, "name": measure.name, "form": measure.form, "role": measure.role}
+                for task, measure in results.measures.items()
+            ],
         }
         for name, half in halves.items():
-            of_half = {"divided_by": half.divided, "sha256": half.hashes, "clusters": half.names}
+            facts = {"divided_by": "divided", "sha256": "sha256", "clusters": "clusters"}
+            of_half = {key: {task: getattr(one, of) for task, one in half.items()} for key, of in facts.items()}
             decision[name] = of_half | {"figures": found[name][best]}
         decided.append(decision)
     return pd.DataFrame(rows), decided
@@ -95,35 +105,41 @@ def is_candidate(run: Mapping[str, Any]) -> bool:
     return run["variant"] != BASE and "shots" not in point and point.get("strength") != 0
 
 
-def divide(questions: Mapping[str, pd.DataFrame], seed: int) -> dict[str, Half]:
-    """Divide the questions into two halves, drawn with `seed` from the questions alone.
+def divide(questions: Mapping[str, pd.DataFrame], measures: Mapping[str, Measure], seed: int) -> Halves:
+    """Divide the questions into two halves, drawn with `seed` from the questions alone; by half and task.
 
-    Where there are few databases or subjects (`FEWEST`), the questions of each are divided, and conclusions are about
-    these databases or subjects alone.
+    Where there are few databases or subjects, the questions of each are divided, and conclusions are about these
+    databases or subjects alone.
 
     Args:
-        questions: by measure, records of any run.
+        questions: by task, records of any run.
 
     Raises:
-        UserError: a measure has fewer than two questions.
+        UserError: a task has fewer than two questions.
     """
-    halves = {half: Half({}, {}, {}, {}) for half in HALVES}
-    for measure, frame in questions.items():
+    halves: dict[str, dict[str, Half]] = {half: {} for half in HALVES}
+    for task, frame in questions.items():
+        measure = measures[task]
         if len(frame) < 2:
             raise UserError(
-                f"recommend: found {len(frame)} questions of {MEASURES[measure].name}, expected 2 or more: one half "
-                "chooses, the other reports. Take more questions, or write recommend: null."
+                f"recommend: found {len(frame)} questions of {measure.name}, expected 2 or more: one half chooses, the "
+                "other reports. Take more questions, or write recommend: null."
             )
-        clusters = frame[MEASURES[measure].cluster]
-        whole = clusters.nunique() >= FEWEST[measure]
-        stratum = dict(zip(clusters, frame[STRATA[measure]], strict=True)) if measure in STRATA else {}
-        first = draw(clusters.tolist(), stratum, whole, random.Random(f"{seed} {measure}"))
-        for name, half in halves.items():
-            chosen = np.flatnonzero(first == (name == "validation"))
-            half.parts[measure] = part_of(measure, frame, chosen, whole=whole)
-            half.divided[measure] = word(clusters.name) if whole else "question"
-            half.hashes[measure] = question_hash(measure, frame.iloc[chosen])
-            half.names[measure] = sorted(set(clusters.iloc[chosen]))
+        clusters, target = frame[measure.cluster], measure.role == "target"
+        whole = clusters.nunique() >= (FEWEST_OF_TARGET if target else FEWEST_OF_YARDSTICK)
+        # Subjects of one category are alike, and are divided between the halves.
+        stratum = dict(zip(clusters, frame[measure.reported[0]], strict=True)) if measure.reported else {}
+        # Under this name the target's halves were drawn when it had no other: another name would draw others.
+        name = "execution_accuracy" if target else task
+        first = draw(clusters.tolist(), stratum, whole, random.Random(f"{seed} {name}"))
+        for half, of_tasks in halves.items():
+            chosen = np.flatnonzero(first == (half == "validation"))
+            of_tasks[task] = Half(
+                part_of(task, measure, frame, chosen, whole),
+                word(clusters.name) if whole else "question",
+                question_hash(measure, frame.iloc[chosen]),
+                sorted(set(clusters.iloc[chosen])),
+            )
     return halves
 
 
@@ -153,32 +169,33 @@ def draw(names: Sequence[str], stratum: Mapping[str, str], whole: bool, generato
     return np.array([(name if whole else i) in taken for i, name in enumerate(names)])
 
 
-def figures_of(half: Half, right: Mapping[str, np.ndarray], runs: Sequence[int], level: float) -> Figures:
+def figures_of(half: Mapping[str, Half], right: Mapping[str, np.ndarray], runs: Sequence[int], level: float) -> Figures:
     """Compare runs with their base on one half; the statistics are those of the regression table, p unadjusted.
 
     Args:
-        right: by measure, 0 or 1: (runs, questions).
+        right: by task, 0 or 1: (runs, questions).
         runs: the base, then those to compare with it. The base has figures too, but no test.
     """
     base = runs[0]
     untested = dict.fromkeys(("ci_low_pp", "ci_high_pp", "p", "minimum_detectable_pp")) | {"verdict": BASE_ITSELF}
     found: dict[int, dict[str, dict]] = {run: {} for run in runs}
-    for measure, part in half.parts.items():
+    for task, (part, *_) in half.items():
         for run in runs:
-            figures = paired(part, right[measure][base, part.chosen], right[measure][run, part.chosen], level)
+            figures = paired(part, right[task][base, part.chosen], right[task][run, part.chosen], level)
             shown = {"verdict": verdict(figures["p"], figures["difference_pp"], level)}
-            found[run][measure] = figures | (untested if run == base else shown)
+            found[run][task] = figures | (untested if run == base else shown)
     return found
 
 
 def choose(
     figures: Figures, heads: Sequence[Mapping[str, Any]], max_loss_pp: float | None
 ) -> tuple[int, dict[int, str]]:
-    """Choose the run that gains most among those whose gain shows and whose loss is admitted.
+    """Choose the run that gains most among those whose gain shows and whose losses are admitted.
 
-    A gain shows if it can be told from none, unadjusted: the other half is what confirms it. A loss of MMLU is admitted
-    if it cannot be told from none or, with a cap, if its interval stays within the cap. Of equal gains: the least loss,
-    then an adapter before its points, then by name. Without any such candidate: the base.
+    A gain shows if it can be told from none, unadjusted: the other half is what confirms it. The loss of a yardstick is
+    admitted if it cannot be told from none or, with a cap, if its interval stays within the cap; that of every
+    yardstick must be. Of equal gains: the least loss (of several yardsticks their sum), then an adapter before its
+    points, then by name. Without any such candidate: the base.
 
     Args:
         figures: what `figures_of` returned, the base first.
@@ -191,19 +208,20 @@ def choose(
     base, *candidates = figures
     reasons = {base: BASE_ITSELF}
     for run in candidates:
-        gain, loss = figures[run][SPIDER], figures[run][MMLU]
+        gain, *losses = figures[run].values()
         if gain["verdict"] != "better":
             reasons[run] = NO_GAIN
-        elif max_loss_pp is None and loss["verdict"] == "worse":
+        elif max_loss_pp is None and any(loss["verdict"] == "worse" for loss in losses):
             reasons[run] = LOSS_SHOWN
-        elif max_loss_pp is not None and -loss["ci_low_pp"] > max_loss_pp:
+        elif max_loss_pp is not None and any(-loss["ci_low_pp"] > max_loss_pp for loss in losses):
             reasons[run] = LOSS_OVER_CAP
         else:
             reasons[run] = GAINS_LESS
 
     def order(run: int) -> tuple:
-        gain, loss = (figures[run][measure]["tuned_correct"] for measure in (SPIDER, MMLU))
-        return -gain, -loss, bool(heads[run].get("of")), heads[run]["variant"]
+        gain, *losses = figures[run].values()
+        kept = sum(loss["difference_pp"] for loss in losses)
+        return -gain["tuned_correct"], -kept, bool(heads[run].get("of")), heads[run]["variant"]
 
     best = min((run for run in candidates if reasons[run] == GAINS_LESS), key=order, default=base)
     reasons[best] = RECOMMENDED

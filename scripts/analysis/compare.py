@@ -11,29 +11,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.data import ALL, BASE, MEASURES, MMLU, SEED, SPIDER, Part, Results
+from analysis.data import ALL, BASE, SEED, Part, Results
 from custom_metrics import stats
 from custom_metrics.stats import Estimate
 
 SAME = "not distinguishable at this n"
+# Why there is no exchange rate.
+TARGET_FELL, GAIN_NOT_SHOWN = "accuracy fell", "gain not distinguishable from 0"
 # All pairs of so many levels of a setting are compared.
 MOST_LEVELS = 4
 COMPARED = (
-    "measure", "category", "n", "base_correct", "tuned_correct", "base_accuracy_pct", "tuned_accuracy_pct",
+    "task", "category", "n", "base_correct", "tuned_correct", "base_accuracy_pct", "tuned_accuracy_pct",
     "difference_pp", "ci_low_pp", "ci_high_pp", "bootstrap_low_pp", "bootstrap_high_pp", "percent_change", "gained",
     "lost", "p_mcnemar", "p_mcnemar_holm", "p_clustered", "p_holm", "minimum_detectable_pp", "verdict", "unit",
     "clusters",
 )  # fmt: skip
 EXCHANGED = (
-    "gain_pp", "gain_ci_low_pp", "gain_ci_high_pp", "loss_pp", "loss_ci_low_pp", "loss_ci_high_pp",
-    "exchange_rate", "ci_low", "ci_high", "note", "n_spider", "n_mmlu",
+    "task", "gain_pp", "gain_ci_low_pp", "gain_ci_high_pp", "loss_pp", "loss_ci_low_pp", "loss_ci_high_pp",
+    "exchange_rate", "ci_low", "ci_high", "note", "n_target", "n_yardstick",
 )  # fmt: skip
 FACTORS = (
-    "model", "axis", "low", "high", "pairs", "measure", "n", "low_accuracy_pct", "high_accuracy_pct", "difference_pp",
+    "model", "axis", "low", "high", "pairs", "task", "n", "low_accuracy_pct", "high_accuracy_pct", "difference_pp",
     "ci_low_pp", "ci_high_pp", "p", "p_holm", "minimum_detectable_pp", "verdict", "unit", "clusters",
 )  # fmt: skip
 SEEDS = (
-    "measure", "seeds", "n", "mean_accuracy_pct", "mean_difference_pp", "ci_low_pp", "ci_high_pp", "sd_pp",
+    "task", "seeds", "n", "mean_accuracy_pct", "mean_difference_pp", "ci_low_pp", "ci_high_pp", "sd_pp",
     "min_accuracy_pct", "max_accuracy_pct", "seed_sd_pp", "question_sd_pp", "seed_share_pct", "p", "p_holm", "verdict",
     "unit", "clusters",
 )  # fmt: skip
@@ -50,9 +52,9 @@ def bounds(low: float, high: float, prefix: str = "", suffix: str = "") -> dict[
     return {f"{prefix}ci_low{suffix}": 100 * low, f"{prefix}ci_high{suffix}": 100 * high}
 
 
-def points(share: float | None) -> float | None:
-    """Turn a share into percentage points."""
-    return None if share is None else 100.0 * share
+def clustered(part: Part, changes: np.ndarray, level: float) -> Estimate:
+    """Estimate a difference from the change of each question of a part."""
+    return stats.clustered_difference(np.bincount(part.codes, changes), part.sizes, level)
 
 
 def about(part: Part) -> dict[str, Any]:
@@ -60,35 +62,40 @@ def about(part: Part) -> dict[str, Any]:
     return {"n": len(part.chosen), "clusters": part.clusters, "unit": part.unit}
 
 
-def clustered(part: Part, changes: np.ndarray, level: float) -> Estimate:
-    """Estimate a difference from the change of each question of a part."""
-    return stats.clustered_difference(np.bincount(part.codes, changes), part.sizes, level)
+def tested(part: Part, changes: np.ndarray, level: float, exact: bool = True) -> dict[str, Any]:
+    """Test the mean change of the questions of a part.
+
+    `p` is that of the clustered test, and where the unit is the question of McNemar's; it is not adjusted.
+
+    Args:
+        changes: of each question; -1, 0 or 1 where `exact`, which McNemar's test needs.
+    """
+    estimate = clustered(part, changes, level)
+    p, least = estimate.p, stats.detectable(estimate, level)
+    if exact and part.unit == "question":
+        p = stats.mcnemar(int((changes > 0).sum()), int((changes < 0).sum()))
+    least = None if least is None else 100.0 * least
+    return {**bounds(estimate.low, estimate.high, suffix="_pp"), "p": p, "minimum_detectable_pp": least}
 
 
 def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> dict[str, Any]:
-    """Compare the answers of two runs to the questions of a part.
-
-    `p` is that of the clustered test, and of McNemar's where the unit is the question; it is not adjusted.
+    """Compare the answers of two runs to the questions of a part; see `tested`.
 
     Args:
         before, after: 0 or 1 for each question of the part, of the base and of the tuned model.
     """
-    n, right_before, right_after = len(before), int(before.sum()), int(after.sum())
-    change, estimate = gains(before, after), clustered(part, after - before, level)
-    p, least = estimate.p, stats.detectable(estimate, level)
+    n, change, found = len(before), gains(before, after), tested(part, after - before, level)
     if part.unit == "question":
-        p = stats.mcnemar(change["gained"], change["lost"])
         least = stats.minimum_detectable_difference(change["gained"], change["lost"], n, level)
+        found["minimum_detectable_pp"] = None if least is None else 100.0 * least
     return {
         **about(part),
-        "base_correct": right_before,
-        "tuned_correct": right_after,
-        "base_accuracy_pct": 100.0 * right_before / n,
-        "tuned_accuracy_pct": 100.0 * right_after / n,
+        "base_correct": int(before.sum()),
+        "tuned_correct": int(after.sum()),
+        "base_accuracy_pct": 100.0 * int(before.sum()) / n,
+        "tuned_accuracy_pct": 100.0 * int(after.sum()) / n,
         **change,
-        **bounds(estimate.low, estimate.high, suffix="_pp"),
-        "p": p,
-        "minimum_detectable_pp": points(least),
+        **found,
     }
 
 
@@ -127,25 +134,25 @@ def kind(head: Mapping[str, Any]) -> str:
 
 
 def regression(results: Results) -> pd.DataFrame:
-    """Compare each run with the base of its model, question by question: all questions, and each category of MMLU.
+    """Compare each run with the base of its model, question by question: all questions of each task, and their parts.
 
-    The p values are adjusted (Holm) within two families: the headline (execution accuracy and aggregate MMLU of all
-    adapters) and the categories of MMLU of all adapters. The points that `evaluation` adds are exploratory and have two
-    such families of their own, and one for the base with other few-shot examples: one point more changes no verdict of
-    an adapter. The verdict follows the adjusted p.
+    The p values are adjusted (Holm) within two families: the headlines (all questions of each task, all adapters) and
+    the parts that are reported (of all adapters). The points that `evaluation` adds are exploratory and have two such
+    families of their own, and one for the base with other few-shot examples: one point more changes no verdict of an
+    adapter. The verdict follows the adjusted p.
     """
     rows = []
-    for part in (part for part in results.parts if part.part in (ALL, "category")):
-        chance = MEASURES[part.measure].chance
-        right, compared = results.right[part.measure][:, part.chosen], results.compared(part.measure)
+    for part in results.reported():
+        chance, headline = results.measures[part.task].chance, part.part == ALL
+        right, compared = results.right[part.task][:, part.chosen], results.compared(part.task)
         drawn = bootstrap(part, [right[run] - right[base] for run, base in compared.items()], results)
         for (run, base), (low, high) in zip(compared.items(), drawn, strict=True):
             found = paired(part, right[base], right[run], results.level)
             counted = found["base_correct"], found["tuned_correct"], found["n"]
             further = {
                 "run": run,
-                "family": f"{kind(results.heads[run])} {part.part}",
-                "measure": part.measure,
+                "family": f"{kind(results.heads[run])} {headline}",
+                "task": part.task,
                 "category": part.value,
                 "bootstrap_low_pp": 100 * low,
                 "bootstrap_high_pp": 100 * high,
@@ -166,12 +173,12 @@ def bootstrap(part: Part, differences: Sequence[np.ndarray], results: Results) -
     if part.unit == "question" or not differences:
         return np.full((len(differences), 2), np.nan)
     sums = np.array([np.bincount(part.codes, row) for row in differences])
-    seed = int(results.hashes[part.measure][:16], 16)
+    seed = int(results.hashes[part.task][:16], 16)
     return np.transpose(stats.cluster_bootstrap(sums, part.sizes, results.level, seed))
 
 
 def exchange(results: Results, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Give the points of MMLU that each adapter lost for one point of execution accuracy gained.
+    """Give the points of each yardstick that each adapter lost for one point gained on the target.
 
     A base with other few-shot examples can lose none and is left out. There is no rate where a gain is not shown, by
     the adjusted p of the regression table and by Fieller's interval.
@@ -179,26 +186,29 @@ def exchange(results: Results, comparisons: pd.DataFrame) -> pd.DataFrame:
     Args:
         comparisons: what `regression` returned.
     """
-    found = comparisons[comparisons["category"] == ALL].set_index(["model", "variant", "measure"]).to_dict("index")
-    whole = {part.measure: part for part in results.parts if part.part == ALL}
+    found = comparisons[comparisons["category"] == ALL].set_index(["model", "variant", "task"]).to_dict("index")
+    whole = {part.task: part for part in results.parts if part.part == ALL}
     rows = []
-    for run, base in results.compared(MMLU).items():
-        head = results.heads[run]
-        gain, loss = (found[head["model"], head["variant"], measure] for measure in (SPIDER, MMLU))
-        row = {"gain_pp": gain["difference_pp"], "n_spider": gain["n"], "n_mmlu": loss["n"]}
+    for run, base, yardstick in (
+        (run, base, task) for run, base in results.bases.items() for task in results.yardsticks
+    ):
+        if run not in results.compared(yardstick):
+            continue
+        head, tasks = results.heads[run], (results.target, yardstick)
+        gain, loss = (found[head["model"], head["variant"], task] for task in tasks)
+        row = {"task": yardstick, "gain_pp": gain["difference_pp"], "n_target": gain["n"], "n_yardstick": loss["n"]}
         row |= {"gain_ci_low_pp": gain["ci_low_pp"], "gain_ci_high_pp": gain["ci_high_pp"]}
         row |= {"loss_pp": 0.0 - loss["difference_pp"], "note": ""}
         row |= {"loss_ci_low_pp": -loss["ci_high_pp"], "loss_ci_high_pp": -loss["ci_low_pp"]}
         learned, changed = (
-            clustered(whole[measure], results.right[measure][run] - results.right[measure][base], results.level)
-            for measure in (SPIDER, MMLU)
+            clustered(whole[task], results.right[task][run] - results.right[task][base], results.level)
+            for task in tasks
         )
         interval = stats.fieller(changed._replace(centre=-changed.centre), learned, results.level)
         if interval and gain["verdict"] == "better":
             row |= {"exchange_rate": row["loss_pp"] / row["gain_pp"], "ci_low": interval[0], "ci_high": interval[1]}
         else:
-            worse = gain["verdict"] == "worse"
-            row["note"] = "execution accuracy fell" if worse else "gain not distinguishable from 0"
+            row["note"] = TARGET_FELL if gain["verdict"] == "worse" else GAIN_NOT_SHOWN
         rows.append(head | row)
     return pd.DataFrame(rows, columns=[*results.heads[0], *EXCHANGED])
 
@@ -209,7 +219,7 @@ def factors(results: Results) -> pd.DataFrame:
     Seeds are averaged over and no factor themselves. The family of Holm's adjustment is this table.
     """
     rows = [
-        head | contrast(part, results.right[part.measure], pairs, results.level)
+        head | contrast(part, results.right[part.task], pairs, results.level)
         for head, pairs in level_pairs(results)
         for part in results.parts
         if part.part == ALL
@@ -245,18 +255,12 @@ def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[i
 def contrast(part: Part, right: np.ndarray, pairs: Sequence[tuple[int, int]], level: float) -> dict[str, Any]:
     """Give the difference of the second of each pair of runs to the first, averaged over the pairs."""
     low, high = (right[[pair[side] for pair in pairs]][:, part.chosen].mean(axis=0) for side in (0, 1))
-    estimate = clustered(part, high - low, level)
-    p = estimate.p
-    if part.unit == "question" and len(pairs) == 1:
-        p = stats.mcnemar(int((high > low).sum()), int((high < low).sum()))
     return about(part) | {
-        "measure": part.measure,
+        "task": part.task,
         "low_accuracy_pct": 100.0 * low.mean(),
         "high_accuracy_pct": 100.0 * high.mean(),
         "difference_pp": 100.0 * (high - low).mean(),
-        **bounds(estimate.low, estimate.high, suffix="_pp"),
-        "p": p,
-        "minimum_detectable_pp": points(stats.detectable(estimate, level)),
+        **tested(part, high - low, level, exact=len(pairs) == 1),
     }
 
 
@@ -280,11 +284,11 @@ def seeds(results: Results) -> pd.DataFrame:
 
 def spread(part: Part, results: Results, members: Sequence[int]) -> dict[str, Any]:
     """Give the mean of runs that differ in their seed alone against their base, and what their spread consists of."""
-    tuned, base = results.right[part.measure][members], results.right[part.measure][results.bases[members[0]]]
+    tuned, base = results.right[part.task][members], results.right[part.task][results.bases[members[0]]]
     found = stats.replicates(tuned - base, part.codes, results.level)
     accuracy, seed_variance = 100.0 * tuned.mean(axis=1), found.seed_sd**2
     return about(part) | {
-        "measure": part.measure,
+        "task": part.task,
         "seeds": len(members),
         "mean_accuracy_pct": accuracy.mean(),
         "mean_difference_pp": accuracy.mean() - 100.0 * base.mean(),

@@ -1,6 +1,6 @@
 """The records of all runs of a study: read, checked to be about the same questions, and held as arrays."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,65 +9,25 @@ import numpy as np
 import pandas as pd
 
 from common.files import UserError, atomic_write, sha256_json
-from custom_metrics.compare import SEMANTICS
-from custom_metrics.hardness import LEVELS
-from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
+from tasks.base import Measure
+from tasks.records import read_records
 
 ALL, BASE, SEED = "aggregate", "base", "training.seed"
-SPIDER, MMLU = "execution_accuracy", "mmlu"
 # With fewer databases or subjects than this, nobody can tell how much they differ: the interval would be several times
 # as wide, and most studies of one subject a category could say nothing. Then only the questions count as drawn at
 # random, and what is concluded holds for these databases or subjects alone.
 FEWEST_CLUSTERS = 5
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What the analysis must know of a benchmark and of its records."""
-
-    name: str
-    columns: Sequence[str]  # of its records
-    question: Sequence[str]  # the columns about the question, equal in all runs
-    counted: Sequence[str]  # the columns about the answer that tables count
-    cluster: str  # the column of what questions have in common: their database or subject
-    strata: Mapping[str, Callable[[pd.Series], Iterable[str]]]  # the columns that divide the questions, values in order
-    chance: float  # the share that guessing gets right
-    own_examples: bool  # whether `evaluation.shots` changes its prompts
-
-
-MEASURES = {
-    SPIDER: Measure(
-        name="Spider execution accuracy",
-        columns=SPIDER_COLUMNS,
-        question=("id", "db_id", "hardness", "question", "gold"),
-        counted=(*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "gold_rows"),
-        cluster="db_id",
-        strata={"hardness": lambda _: LEVELS, "db_id": lambda names: sorted(set(names))},
-        chance=0.0,
-        own_examples=True,
-    ),
-    MMLU: Measure(
-        name="MMLU",
-        columns=MMLU_COLUMNS,
-        question=("id", "subject", "category", "answer"),
-        counted=("correct", "correct_generated", "generated_letter"),
-        cluster="subject",
-        strata={"category": dict.fromkeys, "subject": dict.fromkeys},
-        chance=0.25,
-        own_examples=False,
-    ),
-}
-
-
 class Part(NamedTuple):
-    """Some questions of one measure, and what counts as drawn at random with them."""
+    """Some questions of one task, and what counts as drawn at random with them."""
 
-    measure: str
-    part: str  # aggregate, hardness, database, category or subject
+    task: str
+    part: str  # aggregate, or what column of the records it is one value of: hardness, database, category, subject …
     value: str
     chosen: np.ndarray  # the questions, as positions
     clusters: int  # how many databases or subjects they come from
-    unit: str  # database, subject or question: what a conclusion takes as drawn at random
+    unit: str  # database, subject … or question: what a conclusion takes as drawn at random
     codes: np.ndarray  # of each question the number of its unit, from 0
     sizes: np.ndarray  # of each unit its number of questions
     subjects: np.ndarray  # of each question the number of its database or subject, from 0
@@ -77,41 +37,74 @@ class Part(NamedTuple):
 class Results:
     """What every run of a study got right, on the same questions. Runs are named by their position."""
 
-    runs: Sequence[Mapping[str, Any]]  # model, variant, settings; also `point` if `evaluation` adds the run
+    runs: Sequence[Mapping[str, Any]]  # model, variant, settings; `point` if `evaluation` adds it, or `ready_made`
     axes: list[str]  # the swept settings
     heads: list[dict[str, Any]]  # the first columns of each run's rows
     bases: dict[int, int]  # of each run its base, the bases themselves left out
-    frames: dict[str, list[pd.DataFrame]]  # by measure, the records of each run
-    right: dict[str, np.ndarray]  # by measure, 0 or 1: (runs, questions)
-    parts: list[Part]  # of all measures
-    hashes: dict[str, str]  # by measure, the SHA-256 of the questions
-    criteria: dict[str, str]  # by measure, the criterion that the study chose; "" where there is one alone
+    measures: Mapping[str, Measure]  # by task, as all that follows: the target first, then the yardsticks
+    frames: dict[str, list[pd.DataFrame]]  # the records of each run
+    right: dict[str, np.ndarray]  # 0 or 1: (runs, questions)
+    parts: list[Part]  # of all tasks
+    hashes: dict[str, str]  # the SHA-256 of the questions
     level: float  # of all intervals and verdicts, such as 0.95
 
-    def compared(self, measure: str) -> dict[int, int]:
-        """As `bases`, without the runs whose answers to this measure are the base's own."""
-        all_asked = MEASURES[measure].own_examples
-        return {run: base for run, base in self.bases.items() if all_asked or self.heads[run].get("of") != BASE}
+    @property
+    def target(self) -> str:
+        """The task that the adapters were trained for."""
+        return next(iter(self.measures))
+
+    @property
+    def yardsticks(self) -> list[str]:
+        """The tasks that are only evaluated."""
+        return [task for task in self.measures if task != self.target]
+
+    def of_form(self, *forms: str) -> list[str]:
+        """The tasks of these forms."""
+        return [task for task, measure in self.measures.items() if measure.form in forms]
+
+    def reported(self, *tasks: str) -> list[Part]:
+        """All questions of these tasks (of all tasks, if none is named), and the parts that are reported of them."""
+        wanted = tasks or self.measures
+        words = {task: [ALL, *map(word, self.measures[task].reported)] for task in wanted}
+        return [part for part in self.parts if part.part in words.get(part.task, ())]
+
+    def compared(self, task: str) -> dict[int, int]:
+        """As `bases`, without the runs whose answers to this task are the base's own.
+
+        The few-shot examples that `evaluation` varies are those of the target.
+        """
+        everyone = task == self.target
+        return {run: base for run, base in self.bases.items() if everyone or self.heads[run].get("of") != BASE}
 
     def trained(self) -> dict[int, int]:
-        """As `bases`, of the trained adapters alone."""
-        return {run: base for run, base in self.bases.items() if "point" not in self.runs[run]}
+        """As `bases`, of the adapters alone that the study trained."""
+        others = {"point", "ready_made"}
+        return {run: base for run, base in self.bases.items() if others.isdisjoint(self.runs[run])}
 
-    def label(self, frame: pd.DataFrame, measure: str = "") -> pd.DataFrame:
-        """Add criterion, hash of the questions and confidence level, by the column `measure` or for one measure."""
-        measures = frame["measure"] if "measure" in frame else pd.Series(measure, index=frame.index)
-        labels = {"semantics": measures.map(self.criteria), "data_sha256": measures.map(self.hashes)}
+    def label(self, frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
+        """Add criterion, hash of the questions and confidence level: of one task, or of that in the column `task`."""
+        tasks = pd.Series(task, index=frame.index) if task else frame["task"]
+        criteria = {name: chosen_criterion(measure) for name, measure in self.measures.items()}
+        labels = {"criterion": tasks.map(criteria), "data_sha256": tasks.map(self.hashes)}
         return frame.assign(**labels, confidence_level=self.level)
 
 
+def chosen_criterion(measure: Measure) -> str:
+    """Name the criterion that the study chose; "" where there is one alone."""
+    return "" if measure.criterion == "correct" else measure.criterion
+
+
 def read_results(
-    records: Mapping[str, Sequence[str | Path]], runs: Sequence[Mapping[str, Any]], criterion: str, level: float
+    records: Mapping[str, Sequence[str | Path]],
+    runs: Sequence[Mapping[str, Any]],
+    measures: Mapping[str, Measure],
+    level: float,
 ) -> Results:
     """Read the records of all runs.
 
     Args:
-        records: by measure, the file of each run in the order of `runs`.
-        criterion: of SQL equality, which the headline follows.
+        records: by task, the file of each run in the order of `runs`.
+        measures: by task, the target first.
 
     Raises:
         UserError: a run lacks a file or a base, two files are not about the same questions, or a name is taken.
@@ -120,27 +113,29 @@ def read_results(
         found = " and ".join(str(len(paths)) for paths in records.values())
         raise UserError(f"tables: found {found} record files, expected one of each of {len(runs)} runs.")
     axes, heads = heads_of(runs)
-    frames = {name: read_same(paths, name, MEASURES[name].counted) for name, paths in records.items()}
-    if ALL in set(frames[MMLU][0]["category"]):
-        taken = f"{ALL} is the name of the row over all categories. Choose another name."
-        raise UserError(f"config, mmlu.categories: {taken}")
-    criteria = {name: criterion if criterion in MEASURES[name].columns else "" for name in frames}
-    right = {name: np.array([one[criteria[name] or "correct"] for one in of], np.int8) for name, of in frames.items()}
+    frames = {task: read_same(records[task], measure, measure.counted) for task, measure in measures.items()}
+    for task, (first, *_) in frames.items():
+        for column in measures[task].strata:
+            if ALL in set(first[column]):
+                taken = f"{ALL} is the name of the row over all questions. Choose another name."
+                raise UserError(f"tasks.{task}: found {column} {ALL}. {taken}")
     return Results(
         runs=runs,
         axes=axes,
         heads=heads,
         bases=base_of(heads),
+        measures=measures,
         frames=frames,
-        right=right,
-        parts=[part for name, of in frames.items() for part in parts_of(name, of[0])],
-        hashes={name: question_hash(name, of[0]) for name, of in frames.items()},
-        criteria=criteria,
+        right={task: np.array([one[measures[task].criterion] for one in of], np.int8) for task, of in frames.items()},
+        parts=[part for task, of in frames.items() for part in parts_of(task, measures[task], of[0])],
+        hashes={task: question_hash(measures[task], of[0]) for task, of in frames.items()},
         level=level,
     )
 
 
-def read_same(paths: Sequence[str | Path], measure: str, counted: Sequence[str] | None = None) -> list[pd.DataFrame]:
+def read_same(
+    paths: Sequence[str | Path], measure: Measure, counted: Sequence[str] | None = None
+) -> list[pd.DataFrame]:
     """Read the records of all runs, each in the order of the first file.
 
     Args:
@@ -150,10 +145,10 @@ def read_same(paths: Sequence[str | Path], measure: str, counted: Sequence[str] 
     Raises:
         UserError: a file is not about the questions of the first; the message names the file and what differs.
     """
-    question = list(MEASURES[measure].question)
+    question = list(measure.question)
     frames = []
     for path in paths:
-        frame = read_records(path, MEASURES[measure].columns)
+        frame = read_records(path, measure.columns)
         first = frames[0] if frames else frame
         if first.empty:
             raise UserError(f"{path}: has no records, expected one a question.")
@@ -180,42 +175,46 @@ def listed(ids: set[str]) -> str:
     return f"{len(ids)} questions ({', '.join(sorted(ids)[:3])}{', …' if len(ids) > 3 else ''})"
 
 
-def question_hash(measure: str, questions: pd.DataFrame) -> str:
-    return sha256_json(questions[list(MEASURES[measure].question)].values.tolist())
+def question_hash(measure: Measure, questions: pd.DataFrame) -> str:
+    return sha256_json(questions[list(measure.question)].values.tolist())
 
 
-def parts_of(measure: str, questions: pd.DataFrame) -> Iterator[Part]:
-    """Yield all questions of a measure, then each of its strata that has any."""
-    yield part_of(measure, questions, np.arange(len(questions)))
-    for column, values in MEASURES[measure].strata.items():
-        for value in values(questions[column]):
+def parts_of(task: str, measure: Measure, questions: pd.DataFrame) -> Iterator[Part]:
+    """Yield all questions of a task, then each of its strata that has any."""
+    yield part_of(task, measure, questions, np.arange(len(questions)))
+    for column in measure.strata:
+        for value in values_of(measure, column, questions):
             chosen = np.flatnonzero(questions[column] == value)
             if len(chosen):
-                yield part_of(measure, questions, chosen, (word(column), value))
+                yield part_of(task, measure, questions, chosen)._replace(part=word(column), value=value)
 
 
-def part_of(
-    measure: str, questions: pd.DataFrame, chosen: np.ndarray, name: tuple[str, str] = (ALL, ALL), whole: bool = True
-) -> Part:
+def values_of(measure: Measure, column: str, questions: pd.DataFrame) -> Sequence[str]:
+    """List the values of a column that divides the questions, in their order."""
+    known = measure.strata[column]
+    if known is None:
+        return list(dict.fromkeys(questions[column]))
+    return sorted(set(questions[column])) if known == "sorted" else known
+
+
+def part_of(task: str, measure: Measure, questions: pd.DataFrame, chosen: np.ndarray, whole: bool = True) -> Part:
     """Make a part; its units are its questions, or its databases or subjects if there are `FEWEST_CLUSTERS` of them.
 
     Args:
         questions: records of any run.
         chosen: the questions of the part, as positions.
-        name: what the part is one of, and which one: ("hardness", "easy").
         whole: whether units may be databases or subjects at all.
     """
-    column = MEASURES[measure].cluster
-    subjects, found = pd.factorize(questions[column].to_numpy()[chosen])
-    unit, codes = word(column), subjects
+    subjects, found = pd.factorize(questions[measure.cluster].to_numpy()[chosen])
+    unit, codes = word(measure.cluster), subjects
     if not whole or len(found) < FEWEST_CLUSTERS:
         unit, codes = "question", np.arange(len(chosen))
-    return Part(measure, *name, chosen, len(found), unit, codes, np.bincount(codes), subjects)
+    return Part(task, ALL, ALL, chosen, len(found), unit, codes, np.bincount(codes), subjects)
 
 
 def word(column: str) -> str:
     """Say what a column of records names, such as a database."""
-    return "database" if column == "db_id" else column
+    return {"db_id": "database", "id": "question"}.get(column, column)
 
 
 def heads_of(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:

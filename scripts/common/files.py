@@ -5,12 +5,14 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 # What an adapter is on disk, as PEFT writes it.
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+# Keys of its configuration with which it is no product of two matrices that can be scaled and averaged.
+NOT_LINEAR = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters", "lora_bias")
 
 
 class UserError(Exception):
@@ -95,3 +97,27 @@ def described(folder: str | Path, names: Iterable[str]) -> dict[str, dict]:
     """Size in bytes and SHA-256 of each of the files of a folder, by its name."""
     folder = Path(folder)
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in names}
+
+
+def fingerprint(source: str, known: Path = Path("results/fingerprints.json")) -> str | None:
+    """SHA-256 of a local file, or of the names and contents of all files in a local folder; None if it is neither.
+
+    The file `known` keeps the hash of each file with its size and time of change: the workflow is read again in every
+    job, and weights are gigabytes.
+    """
+    root = Path(source)
+    if not root.exists():
+        return None
+    kept = json.loads(known.read_text()) if known.exists() else {}
+    before, found = dict(kept), {}
+    for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+        if path.is_file():
+            status = path.stat()
+            stamp, entry = [status.st_size, status.st_mtime_ns], kept.get(str(path.resolve()))
+            if entry is None or entry[:2] != stamp:
+                entry = kept[str(path.resolve())] = [*stamp, sha256_file(path)]
+            found[str(path.relative_to(root))] = entry[2]
+    if kept != before:
+        with suppress(OSError), atomic_write(known) as stream:  # of a folder that cannot be written, hashed every time
+            json.dump(kept, stream)
+    return sha256_json(found)

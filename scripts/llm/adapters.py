@@ -2,15 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from common.files import ADAPTER_FILES, UserError, atomic_write, read_json, sha256_file, write_json
+from common.files import ADAPTER_FILES, NOT_LINEAR, UserError, atomic_write, read_json, sha256_file, write_json
 
+# Keys of LoraConfig that a ready-made adapter may not have.
+OF_ANOTHER_BASE = ("layer_replication", "megatron_config", "alora_invocation_tokens", "arrow_config")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 # PEFT takes seconds to import, and answers of the base model need none of it: it is imported where it is used.
@@ -22,7 +25,11 @@ def file_hashes(folder: str | Path) -> dict[str, str]:
 
 
 def load_adapter(
-    model: PreTrainedModel, folder: str | Path, merge: bool = False, strength: float = 1.0
+    model: PreTrainedModel,
+    folder: str | Path,
+    merge: bool = False,
+    strength: float = 1.0,
+    look: Callable[[PreTrainedModel], None] | None = None,
 ) -> PreTrainedModel:
     """Put the LoRA adapter of `folder` on the model: beside its weights, or `merge`d into them.
 
@@ -32,8 +39,11 @@ def load_adapter(
     term in the adapter's fp32. Merged, it computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in
     bf16, 8 bits, what the adapter adds to a weight is lost where it is less than 1/512 of it.
 
+    `look` is given the model with the adapter beside its weights, before anything is merged.
+
     Raises:
-        UserError: the adapter's weights cannot be read, or the merged weights are not finite.
+        UserError: the adapter's weights cannot be read, it is no sum that can be scaled, or the merged weights are not
+            finite.
     """
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
@@ -45,16 +55,35 @@ def load_adapter(
             f"{folder}/adapter_model.safetensors: cut or damaged ({error}). Delete it and run snakemake again: the "
             "adapter is then trained anew."
         ) from None
+    if strength != 1:
+        check_linear(folder, "an interpolation needs")
     # As peft.helpers.rescale_adapter_scale, which takes it back at the end of its context.
     for module in adapted.modules():
         if isinstance(module, LoraLayer):
             module.scale_layer(strength)
+    if look:
+        look(adapted.eval())
     if not merge:
         return adapted.eval()
     try:
         return adapted.merge_and_unload(safe_merge=True).eval()
     except ValueError as error:
         raise UserError(f"{folder}: cannot be merged ({error}). Set inference.merge_adapters to false.") from None
+
+
+def check_linear(folder: str | Path, needed_by: str) -> None:
+    """Refuse an adapter that does more than add (alpha / r) B A to weights.
+
+    Raises:
+        UserError: it does; the message names the key.
+    """
+    config = read_json(Path(folder) / ADAPTER_FILES[1])
+    for key in NOT_LINEAR:
+        if config.get(key):
+            raise UserError(
+                f"{folder}: has lora.{key}, but {needed_by} an adapter that only adds a product of two matrices to "
+                "weights. Leave it out of `evaluation`."
+            )
 
 
 def average(adapters: Sequence[str | Path], record: str | Path, output: str | Path) -> None:
@@ -66,7 +95,7 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
     weight of the base model is read.
 
     Raises:
-        UserError: an adapter cannot be read.
+        UserError: an adapter cannot be read, or is no sum that can be averaged.
     """
     from peft import PeftModel
 
@@ -88,12 +117,100 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
                 f"{folder}: cannot be read as an adapter of {base['source']} ({error}). Delete it and run snakemake "
                 "again: it is then trained anew."
             ) from None
+        check_linear(folder, "a mean of adapters needs")
+    # The scale of each adapter goes into its A, so that the mean has the scale 1, which is r / r and not r / sqrt(r).
+    model.peft_config[names[0]].use_rslora = False
     # PEFT draws weights and multiplies them by 0 where an adapter has none, which keeps their sign.
     torch.manual_seed(0)
     model.add_weighted_adapter(names, [1 / len(names)] * len(names), "soup", combination_type="cat")
     with tempfile.TemporaryDirectory() as made:
         model.save_pretrained(made, selected_adapters=["soup"])
         write_adapter(Path(made, "soup"), output, base["source"])
+
+
+def check_fits(named: str, folder: Path, record: Mapping[str, Any]) -> None:
+    """Check that a ready-made adapter is a LoRA adapter of this model: base model, names and shapes of its weights.
+
+    Raises:
+        UserError: it is not; the message begins with `named` and says what it is.
+    """
+    config = read_json(folder / ADAPTER_FILES[1])
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{named} is an adapter of the kind {config.get('peft_type')}, expected LORA.")
+    for key in OF_ANOTHER_BASE:
+        if config.get(key):
+            raise UserError(f"{named} has {key}, so it does not only add to the weights of its base model.")
+    begun = config.get("init_lora_weights", True)
+    if isinstance(begun, str) and begun not in ("gaussian", "orthogonal", "eva"):
+        raise UserError(
+            f"{named} began as {begun}, which changes the weights of the base model. Convert it to a plain LoRA "
+            "adapter (path_initial_model_for_weight_conversion of save_pretrained), and take that."
+        )
+    base = str(config.get("base_model_name_or_path"))
+    # Of a folder of some machine, its name.
+    if base != record["source"] and Path(base).name.lower() != Path(record["source"]).name.lower():
+        raise UserError(
+            f"{named} was made for {base}, but models.{record['name']}.source is {record['source']}. Take the adapter "
+            "of this model, or evaluate it on its own. If both have the same weights, write this source into "
+            "base_model_name_or_path of a local copy of adapter_config.json."
+        )
+    expected = shapes(folder, record)
+    with safe_open(folder / ADAPTER_FILES[0], "pt") as tensors:
+        found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        broken = next((name for name in found if not tensors.get_tensor(name).isfinite().all()), None)
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name):
+            raise UserError(
+                f"{named} does not fit {record['source']}: found {found.get(name, 'nothing')} for {name}, expected "
+                f"{expected.get(name, 'nothing')}."
+            )
+    if broken:
+        raise UserError(f"{named}: weight {broken} is not finite. It is damaged, or its training has diverged.")
+
+
+def shapes(folder: Path, record: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the weights that an adapter of this configuration has on a model; none is allocated.
+
+    Raises:
+        UserError: PEFT refuses the configuration for this model.
+    """
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(record["path"], local_files_only=True))
+            adapted = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
+            state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder}: PEFT cannot put this adapter on {record['source']} ({error}).") from None
+    return {name: tuple(weight.shape) for name, weight in state.items()}
+
+
+def prove(adapted: PreTrainedModel, prompts: Sequence[list[int]], folder: str | Path) -> dict[str, Any]:
+    """Prove that an adapter acts: its distribution of the first token of an answer differs from the base model's.
+
+    In logarithms: where both are all but sure of the first token, probabilities would be rounded to the same numbers.
+
+    Returns:
+        How many prompts were looked at, and the largest change of a log-probability.
+
+    Raises:
+        UserError: there is no difference at all.
+    """
+    largest = 0.0
+    with torch.inference_mode():
+        for tokens in prompts:
+            given = {"input_ids": torch.tensor([tokens], device=adapted.device), "logits_to_keep": 1}
+            tuned = adapted(**given).logits.float().log_softmax(-1)
+            with adapted.disable_adapter():
+                base = adapted(**given).logits.float().log_softmax(-1)
+            largest = max(largest, (tuned - base).abs().max().item())
+    if largest == 0:
+        raise UserError(
+            f"{folder}: does nothing. On {len(prompts)} of the study's prompts, the first token of its answer has the "
+            "very probabilities of the base model. Look at its weights, and at the layers that it names."
+        )
+    return {"prompts": len(prompts), "largest_change": largest}
 
 
 def merge_into(record: Mapping, precision: str, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from common.job import Sigterm, versions
-from llm.adapters import file_hashes, load_adapter
+from llm.adapters import file_hashes, load_adapter, prove
 from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
 from llm.generate_engine import GenerateEngine
@@ -27,6 +27,8 @@ from llm.prefix_engine import PrefixEngine, fitting_rows, supports
 from llm.processes import run, serve
 from llm.reading import decode_new, option_tokens, read_answers
 
+# Prompts on which a ready-made adapter is held against its base.
+PROVEN_ON = 8
 # What answers the share of one GPU.
 PROGRAM = (sys.executable, "-m", "llm.answering")
 
@@ -35,11 +37,11 @@ PROGRAM = (sys.executable, "-m", "llm.answering")
 class Job:
     """What to answer, and with what; plain values, so that a process on another GPU can be told."""
 
-    prompts: str  # rendered: JSON lines with `id` and `prompt`
+    prompts: str  # rendered: JSON lines with `id`, `prompt` and, of a multiple-choice question, `options`
     record: str  # of the model
     adapter: str | None  # folder of the LoRA adapter, None for the base model
     decoding: Decoding
-    options: Sequence[str] = ()  # of a multiple-choice question, such as A, B, C and D; empty for free text
+    identity: Mapping[str, Any] | None = None  # what of the decoding answers belong to; None: all that has an effect
 
 
 class Asked(NamedTuple):
@@ -48,6 +50,7 @@ class Asked(NamedTuple):
     record: dict
     chat: Chat
     prompts: list[Encoded]
+    options: dict[str, list[int]]  # tokens of each option of the multiple-choice questions; {} for free text
 
 
 def read(job: Job) -> Asked:
@@ -58,21 +61,27 @@ def read(job: Job) -> Asked:
     """
     record = read_json(job.record)
     chat = load_chat(record)
-    prompts = [Encoded(row["id"], chat.encode(row["prompt"])[0]) for row in read_jsonl(job.prompts)]
+    rows = read_jsonl(job.prompts)
+    prompts = [Encoded(row["id"], chat.encode(row["prompt"])[0]) for row in rows]
     if not prompts:
-        raise UserError(
-            f"{job.prompts}: found no prompts, expected at least 1. See spider.dev_questions and mmlu.categories."
-        )
+        raise UserError(f"{job.prompts}: found no prompts, expected at least 1. Let the task ask more questions.")
     for prompt in prompts:
         chat.check_bos(*prompt)
-    return Asked(record, chat, prompts)
+    options = dict.fromkeys(option for row in rows for option in row.get("options", ()))
+    return Asked(record, chat, prompts, option_tokens(chat, tuple(options)))
 
 
-def load(record: dict, chat: Chat, adapter: str | Path | None, decoding: Decoding) -> PreTrainedModel:
+def load(
+    record: dict,
+    chat: Chat,
+    adapter: str | Path | None,
+    decoding: Decoding,
+    look: Callable[[PreTrainedModel], None] | None = None,
+) -> PreTrainedModel:
     """Load what answers: the model of a record with its adapter, if any, set to greedy decoding."""
-    model = load_model(record, decoding.precision)
+    model = load_model(record, decoding.precision, decoding.quantization)
     if adapter is not None:
-        model = load_adapter(model, adapter, decoding.merge_adapters, decoding.strength)
+        model = load_adapter(model, adapter, decoding.merge_adapters, decoding.strength, look)
     set_greedy(model, chat, decoding.max_new_tokens)
     return model
 
@@ -80,6 +89,8 @@ def load(record: dict, chat: Chat, adapter: str | Path | None, decoding: Decodin
 def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding) -> Engine:
     """The prefix engine if it computes what the model means, else `generate`; the engine's facts say why."""
     reason = "answers are drawn at random" if decoding.do_sample else supports(model)
+    if decoding.reads_tokens:
+        reason = "the tokens so far change what comes next"
     if not reason:
         engine = PrefixEngine(model, chat.stop_ids, prompts, decoding.max_new_tokens)
         if all(engine.prefixes):
@@ -156,10 +167,15 @@ def answer_here(
 
     All prompts of the job are given: what they have in common, and the longest, decide how each is computed.
     """
-    record, chat, prompts = asked
+    record, chat, prompts, tokens = asked
     decoding, wanted = job.decoding, set(names)
-    tokens = option_tokens(chat, job.options)
-    model = load(record, chat, job.adapter, decoding)
+    proof: dict[str, Any] = {}
+
+    def look(adapted: PreTrainedModel) -> None:
+        if decoding.prove:
+            proof["adapter_acts"] = prove(adapted, [prompt.tokens for prompt in prompts[:PROVEN_ON]], job.adapter)
+
+    model = load(record, chat, job.adapter, decoding, look)
     engine = choose(model, chat, [prompt.tokens for prompt in prompts], decoding)
     mine = [[i for i in group if prompts[i].id in wanted] for group in engine.groups]
     if batch_size == "auto":
@@ -178,7 +194,7 @@ def answer_here(
     engine.close()
     answered = len(partial.rows) - done_before
     gpu = {**machine(), "batch_size": batch_size, "questions": answered, "seconds": round(seconds, 3)}
-    return {**engine.facts(), "gpus": [gpu]}
+    return {**engine.facts(), **proof, "gpus": [gpu]}
 
 
 def answer_share(job: dict, answers: str, bound_to: str, names: list[str], batch_size: int | str) -> None:
@@ -223,8 +239,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, the
             process of a GPU that was killed.
     """
-    base, chat, prompts = asked = read(job)
-    tokens = option_tokens(chat, job.options)
+    base, chat, prompts, tokens = asked = read(job)
     names = [prompt.id for prompt in prompts]
     identity = {
         "settings": job.decoding.effective(job.adapter is not None),
@@ -233,7 +248,8 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         "adapter_sha256": None if job.adapter is None else file_hashes(job.adapter),
         "versions": versions(),
     }
-    partial = Partial(Path(f"{answers}.partial.jsonl"), sha256_json({**identity, "on": machine()["device"]}))
+    made_of = identity | ({} if job.identity is None else {"settings": job.identity}) | {"on": machine()["device"]}
+    partial = Partial(Path(f"{answers}.partial.jsonl"), sha256_json(made_of))
     finished = False
     try:
         for path in share_paths(answers):

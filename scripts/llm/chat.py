@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
@@ -25,6 +25,13 @@ DATE = "26 Jul 2024"
 
 # How models name the tokens they keep for padding or in reserve, in order of preference.
 PAD_NAMES = ("pad", "reserved", "unused", "unk")
+
+
+class Turn(NamedTuple):
+    """What one side of a conversation says."""
+
+    role: str  # system, user or assistant
+    text: str
 
 
 @dataclass(frozen=True)
@@ -46,18 +53,18 @@ class Chat:
     stop_ids: tuple[int, ...]  # at which generation stops: those of the generation config and the end of turn
     max_tokens: int | None  # of the model's context, None if its config names none
 
-    def prompt(self, system: str, user: str) -> str:
-        """The text of a prompt: BOS, system text and user turn, up to where the answer begins."""
-        return self.bos_text + _render(self.tokenizer, _messages(system, user, self.system_role))
+    def prompt(self, turns: Sequence[Turn]) -> str:
+        """The text of a prompt: BOS and the turns of a conversation, up to where the answer begins."""
+        return self.bos_text + _render(self.tokenizer, _messages(turns, self.system_role))
 
-    def completion(self, system: str, user: str, answer: str) -> str:
+    def completion(self, turns: Sequence[Turn], answer: str) -> str:
         """The text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
 
         Raises:
             UserError: the template renders the prompt or the answer differently in a conversation.
         """
-        prompt = self.prompt(system, user)
-        messages = [*_messages(system, user, self.system_role), {"role": "assistant", "content": answer}]
+        prompt = self.prompt(turns)
+        messages = [*_messages(turns, self.system_role), {"role": "assistant", "content": answer}]
         whole = self.bos_text + _render(self.tokenizer, messages, answer_follows=False)
         if not whole.startswith(prompt):
             raise UserError(
@@ -169,12 +176,12 @@ def token_counts(counts: Sequence[int]) -> dict[str, float] | None:
     }
 
 
-def _messages(system: str, user: str, system_role: str) -> list[dict[str, str]]:
-    if not system:
-        return [{"role": "user", "content": user}]
-    if system_role == "folded":
-        return [{"role": "user", "content": f"{system}\n\n{user}"}]
-    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+def _messages(turns: Sequence[Turn], system_role: str) -> list[dict[str, str]]:
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    if system_role == "folded" and messages[0]["role"] == "system":
+        system, user, *rest = messages
+        return [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
+    return messages
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answer_follows: bool = True) -> str:
@@ -186,14 +193,15 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], 
 def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
     """ "own" if the template has a system turn, "folded" if it refuses, drops or folds a system text."""
     system, user = "Speak in rhymes.", "What is rain?"
+    turns = [Turn("system", system), Turn("user", user)]
     try:
-        folded = _render(tokenizer, _messages(system, user, "folded"))
+        folded = _render(tokenizer, _messages(turns, "folded"))
     except TemplateError as error:
         raise UserError(f"{source}: its chat template cannot render a user turn ({error}).") from None
     if user not in folded:
         raise UserError(f"{source}: its chat template leaves the user's text out. It rendered {folded!r}.")
     try:
-        own = _render(tokenizer, _messages(system, user, "own"))
+        own = _render(tokenizer, _messages(turns, "own"))
     except TemplateError:  # Gemma: "System role not supported"; early Mistral: "Conversation roles must alternate"
         return "folded"
     return "own" if own != folded and own.count(system) == 1 and user in own else "folded"
@@ -206,7 +214,7 @@ def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int | None, s
     """
     if tokenizer.bos_token_id is None:
         return 0, ""
-    rendered = tokenizer.encode(_render(tokenizer, _messages("", "x", "own")), add_special_tokens=False)
+    rendered = tokenizer.encode(_render(tokenizer, _messages([Turn("user", "x")], "own")), add_special_tokens=False)
     found = rendered.count(tokenizer.bos_token_id)
     adds = tokenizer.bos_token_id in tokenizer.encode("x")
     if found > 1 and not adds and rendered[0] == tokenizer.bos_token_id != rendered[1]:

@@ -1,12 +1,42 @@
 """How answers are decoded: greedily, or drawn at random with random numbers of each question's own."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from common.files import UserError
+
+# What changes the logits of the next token, by its key in GenerationConfig and in the order of transformers. Those that
+# depend on the tokens so far do so in greedy decoding too.
+OF_TOKENS = {
+    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
+    "no_repeat_ngram_size": NoRepeatNGramLogitsProcessor,
+}
+OF_DRAWING = {
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "min_p": MinPLogitsWarper,
+    "typical_p": TypicalLogitsWarper,
+    "epsilon_cutoff": EpsilonLogitsWarper,
+    "eta_cutoff": EtaLogitsWarper,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +51,10 @@ class Decoding:
     top_p: float = 1.0  # draw among the likeliest tokens of this probability (Holtzman et al. 2020, arXiv:1904.09751)
     seed: int = 42
     merge_adapters: bool = False
+    prove: bool = False  # that the adapter acts, before it answers: one that was made elsewhere
+    # Further keys of GenerationConfig: of `OF_TOKENS`, and with do_sample of `OF_DRAWING`.
+    generation: Mapping[str, float] = field(default_factory=dict)
+    quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig
     strength: float = 1.0  # what the adapter adds to the weights is multiplied by this (`llm.adapters.load_adapter`)
 
     def effective(self, adapted: bool) -> dict[str, Any]:
@@ -29,16 +63,30 @@ class Decoding:
         names += ["do_sample", "temperature", "top_p", "seed"] if self.do_sample else []
         names += ["merge_adapters"] if self.merge_adapters and adapted else []
         names += ["strength"] if self.strength != 1 else []
-        return {name: getattr(self, name) for name in names}
+        names += ["quantization"] if self.quantization else []
+        found = {name: getattr(self, name) for name in names}
+        generation = {key: value for key, value in self.generation.items() if self.do_sample or key in OF_TOKENS}
+        return found | ({"generation": generation} if generation else {})
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the next token depends on which tokens came before by more than the model's logits."""
+        return bool(self.generation.keys() & OF_TOKENS.keys())
 
     def processors(self, ids: Sequence[str]) -> LogitsProcessorList:
-        """What makes `generate`'s greedy decoding draw the tokens of the questions `ids`, one a row, if it should."""
-        if not self.do_sample:
-            return LogitsProcessorList()
-        draw = Draw(ids, self.seed, self.max_new_tokens)
-        return LogitsProcessorList(
-            [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(self.top_p), draw]
-        )
+        """What `generate`'s greedy decoding does to the logits of the questions `ids`, one a row.
+
+        Raises:
+            UserError: a value that transformers refuses.
+        """
+        given = {"temperature": float(self.temperature), "top_p": self.top_p, **self.generation}
+        made = {**OF_TOKENS, **(OF_DRAWING if self.do_sample else {})}
+        try:
+            found = [kind(given[key]) for key, kind in made.items() if key in given]
+        except ValueError as error:
+            raise UserError(f"inference: transformers refuses these values ({error}).") from None
+        draw = [Draw(ids, self.seed, self.max_new_tokens)] if self.do_sample else []
+        return LogitsProcessorList([*found, *draw])
 
 
 class Draw(LogitsProcessor):

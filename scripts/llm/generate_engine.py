@@ -1,6 +1,7 @@
 """The engine for whatever the prefix engine cannot do: transformers' `generate` on padded batches."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ class GenerateEngine:
         self, model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding, reason: str
     ):
         self.model, self.chat, self.decoding, self.reason = model, chat, decoding, reason
-        self.groups = [longest_first(prompts, range(len(prompts)))]
+        places = longest_first(prompts, range(len(prompts)))
+        self.groups = [places]
+        if decoding.reads_tokens:  # also those that fill a row up, so that no row may be filled up
+            self.groups = [list(group) for _, group in groupby(places, lambda place: len(prompts[place]))]
         self.longest = max(map(len, prompts)) + decoding.max_new_tokens
 
     def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:

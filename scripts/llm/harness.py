@@ -37,7 +37,7 @@ def harness(
 
     base, output, batch_size = read_json(record), Path(output), settings["batch_size"]
     loaded = {"precision": settings["precision"], "merge_adapters": False, "strength": 1.0}
-    loaded |= {key: settings[key] for key in loaded if key in settings}
+    loaded |= {key: settings[key] for key in (*loaded, "quantization") if key in settings}
     manager = load_tasks(settings["tasks"], settings["include_path"])
     identity = {
         "lm_eval": lm_eval.__version__,
@@ -55,7 +55,7 @@ def harness(
         else:
             print(f"{path}: responses of another model or settings found; starting over.", flush=True)
             path.unlink()
-    model = load_model(base, loaded["precision"])
+    model = load_model(base, loaded["precision"], loaded.get("quantization"))
     if adapter_dir is not None:
         model = load_adapter(model, adapter_dir, loaded["merge_adapters"], loaded["strength"])
     found = lm_eval.simple_evaluate(

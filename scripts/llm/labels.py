@@ -142,9 +142,9 @@ def check_labels(
     }
 
 
-def audit(chat: Chat, rows: Sequence[dict], split: Sequence[dict], limits: Limits) -> dict[str, Any]:
-    """Check rendered rows against their split, and what TRL's own collator makes of them, as `check_labels`."""
-    check_gold(chat, rows, split)
+def audit(chat: Chat, rows: Sequence[dict], targets: Mapping[str, str], limits: Limits) -> dict[str, Any]:
+    """Check rendered rows against the targets by id, and what TRL's own collator makes of them, as `check_labels`."""
+    check_gold(chat, rows, targets)
     return check_labels(chat, build_dataset(chat, rows, limits.cut_at), padding(chat), rows, limits)
 
 
@@ -178,31 +178,31 @@ def check_target(rows: Sequence[dict], train_target: str) -> None:
     for row in rows:
         if bool(row["completion"]) != (train_target == "sql"):
             raise UserError(
-                f"labels of {row['id']}: the completion is {row['completion']!r}, not what prompt.train_target: "
-                f"{train_target} renders. Run `snakemake -R render_spider`."
+                f"labels of {row['id']}: the completion is {row['completion']!r}, not what train_target: "
+                f"{train_target} renders. Run the task's rule render again: snakemake -R render_<task>."
             )
 
 
-def check_gold(chat: Chat, rows: Sequence[dict], split: Sequence[dict]) -> None:
-    """Check that the completions are the gold SQL of the split, row by row, and the end-of-turn token.
+def check_gold(chat: Chat, rows: Sequence[dict], targets: Mapping[str, str]) -> None:
+    """Check that the completions are the targets, row by row and in their order, and the end-of-turn token.
 
-    An empty completion is no gold SQL but a defect of its own, which `check_labels` finds.
+    An empty completion is no target but a defect of its own, which `check_labels` finds.
 
     Raises:
-        UserError: another row than the split has at this place, or another SQL. The message names the row.
+        UserError: another row is at this place of the targets, or another text. The message names the row.
     """
-    if len(rows) != len(split):
-        raise UserError(f"labels: found {len(rows)} prompts, expected {len(split)}, one a row of the training split.")
-    for row, source in zip(rows, split, strict=True):
-        if row["id"] != source["id"]:
-            raise UserError(f"labels of {row['id']}: expected row {source['id']} at this place of the prompts.")
+    if len(rows) != len(targets):
+        raise UserError(f"labels: found {len(rows)} prompts, expected {len(targets)}, one a row to train on.")
+    for row, (name, target) in zip(rows, targets.items(), strict=True):
+        if row["id"] != name:
+            raise UserError(f"labels of {row['id']}: expected row {name} at this place of the prompts.")
         if not row["completion"]:
             continue
-        sql = row["completion"].strip().removesuffix(chat.end_of_turn).strip()  # Mistral: a space before the SQL
-        if sql != source["query"].strip() or not row["completion"].endswith(chat.end_of_turn):
+        text = row["completion"].strip().removesuffix(chat.end_of_turn).strip()  # Mistral: a space before the answer
+        if text != target.strip() or not row["completion"].endswith(chat.end_of_turn):
             raise UserError(
-                f"labels of {row['id']}: the completion is {row['completion']!r}, expected the gold SQL "
-                f"{source['query']!r} and {chat.end_of_turn!r}."
+                f"labels of {row['id']}: the completion is {row['completion']!r}, expected the target {target!r} and "
+                f"{chat.end_of_turn!r}."
             )
 
 

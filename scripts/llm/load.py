@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,16 @@ def named(record: dict) -> dict[str, Any]:
     return {key: record[key] for key in ("name", "source", "revision", "commit", "sha256")}
 
 
-def load_model(record: dict, precision: str) -> PreTrainedModel:
+def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | None = None) -> PreTrainedModel:
     """Load the model of a record in evaluation mode.
 
     fp32 and bf16 load and compute in that type. nf4 quantises the linear layers to 4-bit NormalFloat with double
-    quantisation and computes in bf16 (Dettmers et al. 2023, arXiv:2305.14314).
+    quantisation and computes in bf16 (Dettmers et al. 2023, arXiv:2305.14314), unless `quantization`, further keys of
+    BitsAndBytesConfig, says otherwise.
 
     Raises:
-        UserError: nf4 without a CUDA GPU, or a folder that holds no causal language model.
+        UserError: keys that BitsAndBytesConfig refuses, nf4 without a CUDA GPU, or a folder that holds no causal
+            language model.
     """
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
     options: dict[str, Any] = {"dtype": dtypes[precision]}
@@ -46,12 +49,15 @@ def load_model(record: dict, precision: str) -> PreTrainedModel:
                 f"models.{record['name']}.precision: precision nf4 needs a CUDA GPU and none is visible. Set it to "
                 "bf16 or fp32."
             )
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
+        keys = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, **(quantization or {})}
+        try:
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **keys
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"models.{record['name']}.quantization: BitsAndBytesConfig refuses these values ({error})."
+            ) from None
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}  # straight to the GPU: the weights never lie in memory twice
     try:

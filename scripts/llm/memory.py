@@ -108,9 +108,15 @@ class Shape:
         """All parameters, but for those of normalisations and biases."""
         return self.block_parameters + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
-    def adapter_parameters(self, r: int, modules: Sequence[str]) -> int:
+    def adapted(self, modules: Sequence[str] | str) -> list[str]:
+        """A block's linear layers that lora.target_modules means; of a regular expression, those that it names."""
+        if isinstance(modules, str):
+            return [name for name in self.linear if modules == "all-linear" or name in modules]
+        return [module for module in modules if module in self.linear]
+
+    def adapter_parameters(self, r: int, modules: Sequence[str] | str) -> int:
         """Parameters of a LoRA adapter on these layers."""
-        return self.layers * r * sum(sum(self.linear[module]) for module in modules if module in self.linear)
+        return self.layers * r * sum(sum(self.linear[module]) for module in self.adapted(modules))
 
 
 def element(precision: str) -> int:
@@ -163,7 +169,7 @@ def training_activations(
     block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
     if precision == "fp32":  # without Liger's kernels
         block += (4 * h + i) * e
-    adapted = [module for module in lora["target_modules"] if module in shape.linear]
+    adapted = shape.adapted(lora["target_modules"])
     if lora["lora_dropout"]:
         block += sum(shape.linear[module][0] for module in adapted) * (e + 1)
     else:

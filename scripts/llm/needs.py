@@ -146,10 +146,10 @@ def answering_seconds(target: Target, prompts: Prompts, rows: int, new: int) -> 
     return ANSWERING * (prefill + new * read / target.device.bandwidth)
 
 
-def train_need(target: Target, settings: dict, spider: Prompts, replayed: Prompts | None) -> Need:
+def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompts | None = None) -> Need:
     """What the training of one adapter needs."""
     lora, training, replay = settings["lora"], settings["training"], settings.get("replay")
-    prompts = with_replay(spider, replayed, replay["fraction"]) if replay else spider
+    prompts = with_replay(learnt, replayed, replay["fraction"]) if replay else learnt
     tokens, mean = (min(length, training["max_length"]) for length in (prompts.longest, prompts.mean))
     need = target.training_bytes(lora, training, tokens)
     step = mean * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
@@ -161,7 +161,7 @@ def train_need(target: Target, settings: dict, spider: Prompts, replayed: Prompt
         once = _memory.training_activations(target.shape, target.precision, lora, tokens, checkpointing=False)
         twice = sum(need.values()) - need["activations"] + once > target.device.memory
     # With a KL term, each replayed row goes through the model a second time, and through the base.
-    again = 1.5 * (total - total * spider.count * spider.mean / (prompts.count * prompts.mean))
+    again = 1.5 * (total - total * learnt.count * learnt.mean / (prompts.count * prompts.mean))
     passed = total + (again if replay and replay["kl"] else 0)
     return Need(prompts, total, sum(need.values()), training_seconds(target, passed, step, twice))
 
@@ -184,8 +184,11 @@ def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) ->
     return Need(prompts, prompts.count * prompts.mean, memory(rows), seconds), memory(1)
 
 
-def too_large(target: Target, variant: str, settings: dict, need: Need) -> str:
-    """Say that a training cannot fit, what needs the memory, and which changes, each by itself and all, need less."""
+def too_large(target: Target, variant: str, settings: dict, need: Need, shorter: str) -> str:
+    """Say that a training cannot fit, what needs the memory, and which changes, each by itself and all, need less.
+
+    `shorter` names the keys by which prompts become shorter.
+    """
     lora, training, cuda = settings["lora"], settings["training"], target.device.cuda
     longest = min(need.prompts.longest, training["max_length"])
 
@@ -204,7 +207,7 @@ def too_large(target: Target, variant: str, settings: dict, need: Need) -> str:
         tried["training.gradient_checkpointing: true"] = {"gradient_checkpointing": True}
         text = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {rows}"
         tried[text] = {"per_device_train_batch_size": 1}
-    text = f"a max_length of {longest // 2} with fewer spider.shots, or prompt.schema: compact"
+    text = f"a max_length of {longest // 2}" + (f" with {shorter}" if shorter else "")
     tried[text] = {"tokens": longest // 2}
     if training["eval_strategy"] != "no":
         tried["training.per_device_eval_batch_size: 1"] = {"per_device_eval_batch_size": 1}

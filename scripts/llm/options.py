@@ -1,5 +1,6 @@
 """The keys of a study as TRL and PEFT take them: what they refuse, and what the workflow sets itself."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,6 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
         # A loss of nan must be seen, not averaged away.
         "logging_nan_inf_filter": False,
         "push_to_hub": False,
-        "disable_tqdm": False,
     }
     optim = str(training.get("optim", ""))
     if not cuda and any(part in optim for part in ("8bit", "32bit", "bnb", "paged", "lion", "ademamix")):
@@ -53,7 +53,8 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
             f"training.optim: {optim} is an optimizer of bitsandbytes, which needs a CUDA GPU, and none is visible. "
             "Set it to adamw_torch."
         )
-    options = {"save_total_limit": 2} | {key: value for key, value in training.items() if key not in OUR_KEYS}
+    default = {"save_total_limit": 2, "disable_tqdm": False}
+    options = default | {key: value for key, value in training.items() if key not in OUR_KEYS}
     if strategy != "steps":
         options.pop("eval_steps", None)
     try:
@@ -67,7 +68,7 @@ def lora_config(lora: Mapping[str, Any], model: torch.nn.Module) -> LoraConfig:
     """Make PEFT's configuration of the adapter.
 
     Raises:
-        UserError: a target module that the model does not have; the message lists those it has.
+        UserError: a target module that the model does not have; the message lists those it has. Or PEFT's refusal.
     """
     modules = lora["target_modules"]
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
@@ -77,6 +78,12 @@ def lora_config(lora: Mapping[str, Any], model: torch.nn.Module) -> LoraConfig:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise UserError(f"lora.target_modules: found {', '.join(unknown)}, expected linear layers: {known}.")
         modules = sorted(modules)
+    elif modules != "all-linear" and not any(re.fullmatch(modules, name) for name in linear):
+        known = ", ".join(linear[:3])
+        raise UserError(
+            f"lora.target_modules: found {modules}, a regular expression that matches the whole name of no linear "
+            f"layer, such as {known}. Write one that does, a list of names, or all-linear."
+        )
     try:
         return LoraConfig(**{**lora, "target_modules": modules}, bias="none", task_type="CAUSAL_LM")
     except (ValueError, TypeError) as error:

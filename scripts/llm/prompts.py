@@ -1,26 +1,82 @@
-"""Prompts as rows of a file: rendered with a model's chat template and counted in tokens. Nothing is ever cut."""
+"""Prompts: turns by a Jinja template, text by a model's chat template, rows of a file. Nothing is ever cut."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.files import sha256_file, write_json, write_jsonl
-from llm.chat import Chat, token_counts
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from common.files import UserError, sha256_file, write_json, write_jsonl
+from llm.chat import Chat, Turn, token_counts
+
+ROLES = ("system", "user", "assistant")
 
 
-def prompt_row(chat: Chat, names: Mapping[str, str], asked: tuple[str, str], answer: str | None = None) -> dict:
+def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
+    """Read a prompt template; the function returned makes the turns of a prompt, of what the template may say.
+
+    A turn is what stands in `{% call user() %}…{% endcall %}`, and likewise `system` and `assistant`; a turn without
+    text is left out. A call adds a turn, so no text of a question can open one.
+
+    Raises:
+        UserError: a template that Jinja cannot read. The function: a name that the template has and the task does not,
+            text outside of the turns, or a last turn that is not the user's.
+    """
+    path = Path(path)
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(path.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    try:
+        made = environment.get_template(path.name)
+    except TemplateError as error:
+        raise UserError(f"{path}: not a template ({error}). See docs/tasks.md.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from None
+
+    def turns(values: Mapping[str, Any]) -> list[Turn]:
+        found: list[Turn] = []
+
+        def turn(role: str) -> Callable[..., str]:
+            def add(caller: Callable[[], str]) -> str:
+                if text := caller():
+                    found.append(Turn(role, text))
+                return ""
+
+            return add
+
+        try:
+            outside = made.render({**values, **{role: turn(role) for role in ROLES}})
+        except TemplateError as error:
+            known = ", ".join(values)
+            raise UserError(f"{path}: {error}. What it may use: {known}. See docs/tasks.md.") from None
+        if outside.strip():
+            raise UserError(
+                f"{path}: found {outside.strip()[:60]!r} outside of the turns. Put it between {{% call user() %}} and "
+                "{% endcall %}."
+            )
+        if not found or found[-1].role != "user":
+            raise UserError(
+                f"{path}: the last turn is not the user's. End it with {{% call user() %}}…{{% endcall %}}."
+            )
+        return found
+
+    return turns
+
+
+def prompt_row(chat: Chat, names: Mapping[str, Any], turns: Sequence[Turn], answer: str | None = None) -> dict:
     """Render a prompt, and the completion to train on if there is an `answer`.
 
     Args:
         names: `id`, and what else is to stand before the prompt in its row.
-        asked: the system text and the user's turn.
+        turns: of the conversation so far, the user's last.
         answer: the assistant's turn; "" for an empty completion, None for a prompt alone.
 
     Raises:
         UserError: the prompt has not the one BOS that it must have, or the template changes the answer.
     """
-    prompt = chat.prompt(*asked)
-    completion = chat.completion(*asked, answer) if answer else ""
+    prompt = chat.prompt(turns)
+    completion = chat.completion(turns, answer) if answer else ""
     prompt_ids, completion_ids = chat.encode(prompt, completion)
     chat.check_bos(names["id"], prompt_ids)
     if answer is None:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,14 +54,16 @@ class Plan:
     tensorboard_dir: str | None = None
     kept_steps: Sequence[int] = ()  # after which the adapter is kept, in steps/<step>/ beside the report
     replay: Mapping[str, float] | None = None
+    quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig, with nf4
+    identity: Mapping[str, Any] | None = None  # what of the settings checkpoints belong to; None: all of them
     replay_prompts: str | None = None  # of `render_replay`, of which the first ones are replayed
-    replay_audit: str | None = None  # the report of `audit_replay` on them
+    replay_audit: str | None = None  # the report of `audit_labels` on them
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the weights depend on, besides the data and the model."""
-        names = ("precision", "lora", "training", "replay") if self.replay else ("precision", "lora", "training")
-        return {name: getattr(self, name) for name in names}
+        """All settings, for the report."""
+        further = [name for name in ("replay", "quantization") if getattr(self, name)]
+        return {name: getattr(self, name) for name in ("precision", "lora", "training", *further)}
 
     @property
     def checkpoints(self) -> Path:
@@ -176,8 +178,8 @@ def read_rows(plan: Plan) -> Rows:
         held_out = read_jsonl(plan.validation) if plan.validation else []
         if not held_out:
             raise UserError(
-                f"training.eval_strategy: found {strategy}, but there are no validation rows. Set spider.validation, "
-                'or eval_strategy to "no".'
+                f"training.eval_strategy: found {strategy}, but there are no validation rows. Set the target's "
+                'validation, or eval_strategy to "no".'
             )
         check_audited(plan.audit, "validation_prompts", plan.validation)
         check_target(held_out, plan.train_target)
@@ -187,25 +189,25 @@ def read_rows(plan: Plan) -> Rows:
 
 
 def rows_to_replay(prompts: str, audit: str, fraction: float, rows: int) -> list[dict]:
-    """The rendered rows that are replayed beside so many text-to-SQL rows: the first ones of the file.
+    """The rendered rows that are replayed beside so many rows of the target: the first ones of the file.
 
     Raises:
         UserError: there are too few, or the audit is of other prompts.
     """
-    check_audited(audit, "prompts", prompts, "audit_replay")
+    check_audited(audit, "prompts", prompts)
     found, needed = read_jsonl(prompts), math.ceil(fraction * rows)
     if len(found) < needed:
         raise UserError(
-            f"replay.fraction: {fraction} of {rows} text-to-SQL rows are {needed}, but {prompts} has {len(found)}. "
-            "Lower the fraction, raise replay.questions, or use a larger replay.source."
+            f"replay.fraction: {fraction} of {rows} rows are {needed}, but {prompts} has {len(found)}. Lower the "
+            "fraction, or let the task of role replay have more questions or a larger source."
         )
     return found[:needed]
 
 
-def check_audited(audit: str, name: str, prompts: str, rule: str = "audit_labels") -> None:
+def check_audited(audit: str, name: str, prompts: str) -> None:
     """Refuse an audit that was made for other prompts."""
     if read_json(audit)["sha256"].get(name) != sha256_file(prompts):
-        raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R {rule}`.")
+        raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R audit_labels`.")
 
 
 def tokenise(plan: Plan, rows: Rows, chat: Chat, cut_at: int | None) -> tuple[Tokens, Tokens]:
@@ -226,10 +228,11 @@ def make_trainer(
     """Load the model and put it into a trainer; also how it computes, for the report."""
     # Before the model: PEFT draws the adapter's weights at random (the trainer seeds once more, right before that).
     set_seed(arguments.seed)
-    model = load_model(read_json(plan.record), plan.precision)
+    model = load_model(read_json(plan.record), plan.precision, plan.quantization)
     model.config.use_cache = False  # of no use in training
     # Packed rows kept apart, or padded batches as they are in TRL.
-    padded = keep_apart(model)
+    noisy = arguments.neftune_noise_alpha is not None
+    padded = "neftune_noise_alpha scales its noise by the length of rows" if noisy else keep_apart(model)
     kernels = "" if padded else fuse_kernels(model)
     rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     if padded:
@@ -259,7 +262,9 @@ def make_trainer(
 def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path | None:
     """The checkpoint from which to go on; those of other settings, data, models or machines are deleted."""
     replayed = sha256_file(plan.replay_prompts) if plan.replay else None
-    bound_to = sha256_json({**identity(plan), "replay": replayed, "on": machine()["device"]})
+    settings = plan.settings if plan.identity is None else plan.identity
+    made_of = identity(plan) | {"settings": settings, "replay": replayed, "on": machine()["device"]}
+    bound_to = sha256_json(made_of)
     with arguments.main_process_first(local=False):
         resumed = last_checkpoint(plan.checkpoints, bound_to)
         if resumed:

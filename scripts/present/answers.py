@@ -10,7 +10,6 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any
 
 from markupsafe import Markup
 
@@ -18,29 +17,54 @@ from present.format import Say
 from present.templates import FOLDER, html_environment
 
 
-def answers_page(say: Say, study: str, defects: Sequence[str], data: Mapping[str, Any]) -> str:
-    """Write the page of a study; `data` is what `templates/answers.js` reads, as its head describes it."""
-    style, script = _read("base.css", "answers.css"), _read("answers_question.js", "answers.js")
+def answers_page(
+    say: Say, study: str, defects: Sequence[str], runs: Sequence[Mapping], tasks: Sequence[Mapping]
+) -> str:
+    """Write the page of a study.
+
+    Args:
+        say: the language.
+        study: the name in the title.
+        defects: sentences about the study.
+        runs: each a `key`, a `name`, and as `base` the place of its base model's run, None for a base model. An answer
+            stands at the place of its run.
+        tasks: the target first. Each has its `name` and `title`; its `form` (sql, choice or match); `right`, the ways
+            to be right, and the `headline` among them; `strata`, the values of each column that divides the questions;
+            `runs`, the places of those with answers of their own; `schemas`, the text of each database's, and
+            `cluster`, the column that names it; `questions`, each with the columns of the records that are about it,
+            `choices` if it has them, the `rows` of gold as (index, cells), and `answers`, each with the other columns.
+            A long text is [its beginning, its length].
+    """
+    style = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("base.css", "answers.css"))
+    script = (FOLDER / "answers.js").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    # ASCII: a lone surrogate is no UTF-8.
-    words = say.words["answers"] | {"criteria": say.words["criteria"]}
-    given = {**data, "language": say.language, "words": words}
-    text = json.dumps(given, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    values = {
-        "title": say.word("answers.title", study=study),
-        "data": base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii"),
-        "style": Markup(style),
-        "script": Markup(script),
+    words = say.words["answers"]
+    data = {
+        "language": say.language,
+        "words": words | {"criteria": say.words["criteria"]},
+        "runs": runs,
+        "tasks": tasks,
     }
+    # ASCII: a lone surrogate is no UTF-8.
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     template = html_environment(say).get_template("answers.html.j2")
-    return template.render(values, words=words, defects=defects, criteria=data["criteria"], policy=policy)
-
-
-def _read(*names: str) -> str:
-    return "\n" + "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+    page = template.render(
+        title=say.word("answers.title", study=study),
+        words=words,
+        criteria=words | {key: one["name"] for key, one in say.words["criteria"].items()},
+        keys={task["name"]: [runs[n]["key"] for n in task["runs"]] for task in tasks},
+        adapters=any(run["base"] is not None for run in runs),
+        tasks=tasks,
+        defects=defects,
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+        data=base64.b64encode(zlib.compress(text, 9)).decode("ascii"),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _digest(code: str) -> str:

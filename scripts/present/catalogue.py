@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from present.format import Say, missing
-from present.values import ALL, BASE, CLASSES, MMLU, SPIDER, is_point, is_prompted, setting_name
+from present.values import ALL, BASE, CLASSES, is_point, is_prompted, setting_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,12 +25,9 @@ MOST_CONFUSIONS = 40
 class Column:
     """One column as it is shown.
 
-    Args:
-        key: its name here.
-        format: the method of `Say` that writes a cell.
-        of: the columns of the rows that the method takes; `key` itself if there are none.
-        heading: `columns.<heading>` of the words; `key` if empty. `fill` is filled into it.
-        bar: whether the page draws the interval into the cell; `of` is then value, low, high.
+    `format` is the method of `Say` that writes a cell, and `of` the columns of the rows that it takes: `key` itself, if
+    there are none. The heading is `columns.<heading>` of the words (`columns.<key>`, if empty) with `fill` filled in.
+    With `bar` the page draws the interval into the cell; `of` is then value, low, high.
     """
 
     key: str
@@ -59,23 +56,25 @@ class Table:
     """One table: a CSV file, a Markdown page, and a chapter of the page of all tables.
 
     Args:
-        key: its name; `tables.<key>` of the words.
-        blocks: what is shown of it, or how that follows from the frame.
+        key: its name; `tables.<key>` of the words. Of a table that is about one task this is the form of the task, and
+            the table is called after the task.
+        shown: the blocks that are shown of it; or a function that makes them of the frame, with facts for the notes.
         notes: keys of its notes: `tables.<key>.notes`, or `notes` for those of several tables. One whose fact of the
-            same name is empty or False is left out.
-        facts: what the notes say of the frame, besides what `tables.read` gives to all.
+            same name is empty or False is left out. `questions`, and `criteria` with the criterion, are of each task.
         empty: the note of a table without rows.
         rule: which rule writes it.
         when: what a study must have for it; see `rules/common.smk`.
     """
 
     key: str
-    blocks: Sequence[Block] | Callable[["DataFrame", Say], Sequence[Block]]
+    shown: "Sequence[Block] | Callable[[DataFrame, Say], Shown]"
     notes: str
-    facts: Callable[["DataFrame", Say], Mapping[str, Any]] = lambda frame, say: {}
     empty: str = ""
     rule: str = "tables"
     when: str = ""
+
+
+Shown = tuple[Sequence[Block], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -88,70 +87,60 @@ class Figure:
 
 SHARE = ("accuracy_pct", "ci_low", "ci_high")
 CHANGE = ("difference_pp", "ci_low_pp", "ci_high_pp")
-MEAN_CHANGE = ("mean_difference_pp", "ci_low_pp", "ci_high_pp")
-MACRO_CHANGE = ("macro_difference_pp", "macro_difference_ci_low_pp", "macro_difference_ci_high_pp")
-# Columns that are shown as they are, by their format.
-PLAIN = {
-    "text": "model variant setting category why",
-    "count": "n pairs seeds both_right gained lost both_wrong",
+# All columns by their format: `name`, or `name=a,b` where the format takes the columns a and b of the rows.
+FORMATS = {
+    "text": "model variant setting category why task_metric shown where=table of=what",
+    "code": "run=name factor=name",
+    "measure": "measure=task lost_on=task measure_category=task,category measure_value=task,value",
+    "change": "levels=low,high",
+    "choice": "choice",
+    "job": "job=task",
+    "verdict": "verdict=verdict,unit verdict_alone=verdict",
+    "count": (
+        "n pairs seeds both_right gained lost both_wrong seed_share=seed_share_pct seconds token_rate=tokens_per_second"
+    ),
+    "counts": "right=correct,n gained_lost=gained,lost",
+    "clusters": "n_clusters=n,clusters",
+    "number": (
+        "mean=mean_accuracy_pct sd=sd_pp seed_sd=seed_sd_pp question_sd=question_sd_pp macro_pct=macro_accuracy_pct "
+        "generated_pct=accuracy_generated_pct invalid_pct detectable=minimum_detectable_pp "
+        "row_rate=rows_per_second"
+    ),
+    "signed": "change=percent_change apart=difference_pp",
+    "percents": (
+        "base_tuned=base_accuracy_pct,tuned_accuracy_pct own_other=base_accuracy_pct,tuned_accuracy_pct "
+        "first_second=low_accuracy_pct,high_accuracy_pct"
+    ),
+    "span": "min_max=min_accuracy_pct,max_accuracy_pct",
+    "interval": (
+        "accuracy=accuracy_pct,ci_low,ci_high macro=macro_accuracy_pct,macro_ci_low,macro_ci_high "
+        "generated=accuracy_generated_pct,generated_ci_low,generated_ci_high "
+        "invalid=invalid_pct,invalid_ci_low,invalid_ci_high"
+    ),
+    "interval_pp": (
+        "difference=difference_pp,ci_low_pp,ci_high_pp difference_to_base=mean_difference_pp,ci_low_pp,ci_high_pp "
+        "macro_difference=macro_difference_pp,macro_difference_ci_low_pp,macro_difference_ci_high_pp "
+        "gain=gain_pp,gain_ci_low_pp,gain_ci_high_pp loss=loss_pp,loss_ci_low_pp,loss_ci_high_pp"
+    ),
+    "rate": "rate=exchange_rate,ci_low,ci_high,note",
     "p": "p p_holm p_clustered p_mcnemar",
     "hours": "gpu_hours cpu_hours",
-    "measure": "measure",
-    "choice": "choice",
+    "gib": "memory=peak_memory_mib",
     "score": "score",
     "error": "stderr",
-    "number": "invalid_pct",
-    "allowed": "possible",
+    "allowed": "possible=possible",
+    "printed": "published=published,kind,decimals",
+    "compared": "ours=ours,ci_low,ci_high,kind",
+    "held": "held=published_in_ci",
 }
+# Columns under the heading of another, and those with a bar.
+HEADINGS = {"measure_category": "measure", "measure_value": "measure", "task_metric": "measure", "run": "variant"}
+HEADINGS |= {"factor": "setting", "shown": "variant", "verdict_alone": "verdict"}
+BARS = ("accuracy", "difference", "difference_to_base")
 COLUMNS = {
-    column.key: column
-    for column in (
-        *(Column(name, form) for form, names in PLAIN.items() for name in names.split()),
-        Column("measure_category", "measure", ("measure", "category"), "measure"),
-        Column("measure_value", "measure", ("measure", "value"), "measure"),
-        Column("task_metric", heading="measure"),
-        Column("levels", "change", ("low", "high")),
-        Column("n_clusters", "clusters", ("n", "clusters")),
-        Column("right", "counts", ("correct", "n")),
-        Column("gained_lost", "counts", ("gained", "lost")),
-        Column("base_tuned", "percents", ("base_accuracy_pct", "tuned_accuracy_pct")),
-        Column("first_second", "percents", ("low_accuracy_pct", "high_accuracy_pct")),
-        Column("min_max", "span", ("min_accuracy_pct", "max_accuracy_pct")),
-        Column("mean", "number", ("mean_accuracy_pct",)),
-        Column("accuracy", "interval", SHARE, bar=True),
-        Column("macro", "interval", ("macro_accuracy_pct", "macro_ci_low", "macro_ci_high")),
-        Column("macro_difference", "interval_pp", MACRO_CHANGE),
-        Column("generated", "interval", ("accuracy_generated_pct", "generated_ci_low", "generated_ci_high")),
-        Column("invalid", "interval", ("invalid_pct", "invalid_ci_low", "invalid_ci_high")),
-        Column("difference", "interval_pp", CHANGE, bar=True),
-        Column("difference_to_base", "interval_pp", MEAN_CHANGE, bar=True),
-        Column("gain", "interval_pp", ("gain_pp", "gain_ci_low_pp", "gain_ci_high_pp")),
-        Column("loss", "interval_pp", ("loss_pp", "loss_ci_low_pp", "loss_ci_high_pp")),
-        Column("gain_change", "interval_pp", CHANGE, bar=True),
-        Column("loss_change", "interval_pp", tuple(f"{name}_mmlu" for name in CHANGE), bar=True),
-        Column("rate", "rate", ("exchange_rate", "ci_low", "ci_high", "note")),
-        Column("verdict", "verdict", ("verdict", "unit")),
-        Column("verdict_alone", "verdict", ("verdict",), "verdict"),
-        Column("detectable", "number", ("minimum_detectable_pp",)),
-        Column("detectable_loss", "number", ("minimum_detectable_pp_mmlu",)),
-        Column("change", "signed", ("percent_change",)),
-        *(Column(name, "number", (f"{name}_pp",)) for name in ("sd", "seed_sd", "question_sd")),
-        Column("seed_share", "count", ("seed_share_pct",)),
-        # Of the tables in the report, whose rows have the `name` of their run.
-        Column("run", "code", ("name",), "variant"),
-        Column("factor", "code", ("name",), "setting"),
-        Column("own_other", "percents", ("base_accuracy_pct", "tuned_accuracy_pct")),
-        Column("macro_pct", "number", ("macro_accuracy_pct",)),
-        Column("generated_pct", "number", ("accuracy_generated_pct",)),
-        # Of the figures that a report printed.
-        Column("where", of=("table",)),
-        Column("shown", heading="variant"),
-        Column("of", of=("what",)),
-        Column("published", "printed", ("published", "kind", "decimals")),
-        Column("ours", "compared", ("ours", "ci_low", "ci_high", "kind")),
-        Column("apart", "signed", ("difference_pp",)),
-        Column("held", "held", ("published_in_ci",)),
-    )
+    name: Column(name, form, of.split(",") if of else (), HEADINGS.get(name, ""), bar=name in BARS)
+    for form, entries in FORMATS.items()
+    for name, _, of in (entry.partition("=") for entry in entries.split())
 }
 
 
@@ -221,65 +210,86 @@ def drawn(frame: "DataFrame") -> "DataFrame":
     return frame.assign(difference_pp=frame["difference_pp"].where(frame["ci_low_pp"].notna()))
 
 
-def candidates(frame: "DataFrame") -> "DataFrame":
-    """The validation half: a row for each candidate, with both measures."""
-    found = drawn(frame[frame["half"].eq("validation") & frame["variant"].ne(BASE)])
-    gain, loss = (found[found["measure"] == measure].set_index(["model", "variant"]) for measure in (SPIDER, MMLU))
-    loss = loss[[*CHANGE, "minimum_detectable_pp"]].add_suffix("_mmlu")
-    return gain.join(loss).reset_index()
+def recommendation(frame: "DataFrame", say: Say) -> Shown:
+    """What the report half says; of the validation half a row for each candidate, with all tasks.
+
+    The facts are how the questions were divided, and which loss was admitted.
+    """
+    first, halves = frame.iloc[0], frame[frame["half"] == "report"].drop_duplicates("task")
+    tried = drawn(frame[frame["half"].eq("validation") & frame["variant"].ne(BASE)]).set_index(["model", "variant"])
+    wide, shown, divided = tried[~tried.index.duplicated()], [], []
+    for task, by in zip(halves["task"], halves["divided"], strict=True):
+        name = say.measure(task)
+        wide = wide.join(tried.loc[tried["task"] == task, [*CHANGE, "minimum_detectable_pp"]].add_prefix(f"{task} "))
+        of, fill = [f"{task} {column}" for column in CHANGE], {"name": name}
+        shown.append(Column("change_of", "interval_pp", of, fill=fill, bar=True))
+        if divided:  # a yardstick
+            shown.append(Column("detectable_of", "number", [f"{task} minimum_detectable_pp"], fill=fill))
+        key = "tables.recommendation.divided." + ("questions" if by == "question" else "whole")
+        divided.append(say.word(key, measure=name, **say.cluster(task)))
+    yardsticks = say.listed([say.measure(task) for task in halves["task"].iloc[1:]])
+    cap = say.score(first["max_loss_pp"]) if not missing(first["max_loss_pp"]) else ""
+    key = "tables.recommendation." + ("nothing_else" if not yardsticks else "cap" if cap else "no_loss")
+    admitted = say.word(key, cap=cap, percent=say.level(first["confidence_level"]), yardsticks=yardsticks)
+    facts = {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
+    reported = columns("model variant measure n_clusters base_tuned difference verdict p gained_lost")
+    return [
+        Block(reported, lambda frame: drawn(frame[frame["half"] == "report"]), "report"),
+        Block([*RUN, *shown, *columns("choice")], lambda _: wide.reset_index(), "validation"),
+    ], facts
 
 
-def recommendation_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
-    """How the questions were divided, and which loss was admitted."""
-    first, words = frame.iloc[0], "tables.recommendation"
-    halves = frame[frame["half"] == "report"].drop_duplicates("measure")
-    divided = [
-        say.word(f"{words}.divided.{measure}_{by}", measure=say.measure(measure))
-        for measure, by in zip(halves["measure"], halves["divided"], strict=True)
-    ]
-    cap, limit = first["max_loss_pp"], {"percent": say.level(first["confidence_level"])}
-    admitted = say.word(f"{words}.no_loss") if missing(cap) else say.word(f"{words}.cap", cap=say.score(cap), **limit)
-    return {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
-
-
-def regression_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
-    """How many comparisons each family has."""
+def regression(frame: "DataFrame", say: Say) -> Shown:
+    """All questions, then their parts. The facts: how many comparisons each family has, what guessing gets right."""
+    shown = columns(
+        "model variant measure_category n_clusters base_tuned difference verdict p_holm p_clustered p_mcnemar "
+        "detectable change gained_lost"
+    )
     whole, point, prompted = frame["category"] == ALL, is_point(frame), is_prompted(frame)
-    families = {
-        "headline": whole & ~point,
-        "parts": ~whole & ~point,
-        "headline_explored": whole & point & ~prompted,
-        "parts_explored": ~whole & point,
+    facts = {
+        "headline": int((whole & ~point).sum()),
+        "parts": int((~whole & ~point).sum()),
+        "headline_explored": int((whole & point & ~prompted).sum()),
+        "parts_explored": int((~whole & point).sum()),
+        "prompted": say.word("tables.regression.prompted", n=say.count(prompted.sum())) if prompted.any() else "",
+        "explored": bool(point.any()),
+        "chances": say.listed([f"{say.level(one.chance)} {say.measure(task)}" for task, one in say.measures.items()]),
     }
-    said = say.word("tables.regression.prompted", n=say.count(prompted.sum())) if prompted.any() else ""
-    counts = {name: int(rows.sum()) for name, rows in families.items()}
-    return {**counts, "prompted": said, "explored": bool(point.any())}
+    return [Block(shown, part("category", ALL)), Block(shown, NOT_ALL, "categories")], facts
 
 
-def execution_accuracy(frame: "DataFrame", say: Say) -> Sequence[Block]:
+def sql(frame: "DataFrame", say: Say) -> Shown:
     """All questions under the headline's criterion and under each, then the parts of the questions."""
-    whole, parts = part("questions", ALL), shares(frame, "questions", say.words["parts"], say)
+    whole, known = part("questions", ALL), say.words["parts"]
+    names = {name: known.get(name, name) for name in dict.fromkeys(frame["questions"]) if name != ALL}
+    parts = crossed(frame, RUN, "questions", SHARE[:1], shares(frame, "questions", names, say))
     return [
         Block([*RUN, *columns("right accuracy")], whole),
         Block([*RUN, *criterion_columns(say)], whole, "extracted"),
         Block([*RUN, *criterion_columns(say, "_raw")], whole, "raw"),
-        replace(crossed(frame, RUN, "questions", SHARE[:1], parts), above="parts"),
-    ]
+        replace(parts, above="parts"),
+    ], {}
 
 
-def databases(frame: "DataFrame", say: Say) -> Sequence[Block]:
-    """Runs down and databases across, or the other way, whichever makes the longer table."""
-    frame = frame.sort_values("db_id", kind="stable")
-    sizes = {row.db_id: say.count(row.n) for row in frame.drop_duplicates("db_id").itertuples()}
-    runs = frame[["model", "variant"]].drop_duplicates()
-    if len(runs) > len(sizes):
-        shown = {name: share(name, n) for name, n in sizes.items()}
-        return [crossed(frame, RUN, "db_id", SHARE[:1], shown)]
-    several = runs["model"].nunique() > 1
-    names = frame["model"] + " " + frame["variant"] if several else frame["variant"]
-    labels = {name: say.word("columns.named_n", name=name, n=n) for name, n in sizes.items()}
-    rows = frame.assign(run=names, database=frame["db_id"].map(labels))
-    return [crossed(rows, [Column("database")], "run", SHARE[:1], {name: share(name) for name in names.unique()})]
+def databases(frame: "DataFrame", say: Say) -> Shown:
+    """Runs down and databases across, or the other way, whichever makes the longer table; of each task apart."""
+    blocks = []
+    for task, rows in frame.groupby("task", sort=False):
+        rows = rows.sort_values("db_id", kind="stable")
+        sizes = {row.db_id: say.count(row.n) for row in rows.drop_duplicates("db_id").itertuples()}
+        runs = rows[["model", "variant"]].drop_duplicates()
+        if len(runs) > len(sizes):
+            shown = {name: share(name, n) for name, n in sizes.items()}
+            block = crossed(rows, RUN, "db_id", SHARE[:1], shown)
+        else:
+            several = runs["model"].nunique() > 1
+            names = rows["model"] + " " + rows["variant"] if several else rows["variant"]
+            labels = {name: say.word("columns.named_n", name=name, n=n) for name, n in sizes.items()}
+            rows = rows.assign(run=names, database=rows["db_id"].map(labels))
+            shown = {name: share(name) for name in names.unique()}
+            block = crossed(rows, [Column("database")], "run", SHARE[:1], shown)
+        blocks.append(replace(block, above="task", fill={"measure": say.measure(task)}))
+    return blocks, {}
 
 
 def uneven(frame: "DataFrame") -> bool:
@@ -287,40 +297,48 @@ def uneven(frame: "DataFrame") -> bool:
     return bool((frame["macro_accuracy_pct"] - frame["accuracy_pct"]).abs().max() > 1e-6)
 
 
-def mmlu(frame: "DataFrame", say: Say) -> Sequence[Block]:
-    """All questions, and each category; the macro average where it is another."""
-    shown = columns(f"right accuracy {'macro macro_difference' if uneven(frame) else ''} generated invalid")
-    category = Block([*RUN, COLUMNS["category"], *shown], NOT_ALL, "categories")
-    return [Block([*RUN, *shown], part("category", ALL)), category]
+def choice(frame: "DataFrame", say: Say) -> Shown:
+    """All questions, and each category; the macro average where it is another, and what generated text says.
+
+    The facts are whether a base was not asked anew, and over how many subjects is averaged.
+    """
+    further = "macro macro_difference " if uneven(frame) else ""
+    shown = columns(f"right accuracy {further}" + ("generated invalid" if "invalid" in frame else ""))
+    blocks = [
+        Block([*RUN, *shown], part("category", ALL)),
+        Block([*RUN, COLUMNS["category"], *shown], NOT_ALL, "categories"),
+    ]
+    facts = {"unasked": bool(is_prompted(frame).any()), "averages": bool(further)}
+    return blocks, facts | {"subjects": int(frame["subjects"].max())}
 
 
-def mmlu_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
-    """Whether a base was not asked anew, and over how many subjects is averaged."""
-    asked = {"unasked": bool(is_prompted(frame).any())}
-    return asked | {"averages": uneven(frame), "subjects": int(frame["subjects"].max())}
-
-
-def errors(frame: "DataFrame", say: Say) -> Sequence[Block]:
-    """A column for each class that occurs."""
+def errors(frame: "DataFrame", say: Say) -> Shown:
+    """A column for each class that occurs, of each task apart."""
     occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
-    return [crossed(frame, RUN, "error_class", ["n"], occur)]
-
-
-def confusion(frame: "DataFrame", say: Say) -> Sequence[Block]:
-    """A block for each adapter; none of too many."""
-    runs, heads = frame.groupby(["model", "variant"], sort=False), [Column("base_class", "code")]
     blocks = []
-    for (model, variant), rows in runs if len(runs) <= MOST_CONFUSIONS else ():
-        block = crossed(rows, heads, "tuned_class", ["n"], class_columns(set(rows["tuned_class"])))
-        blocks.append(replace(block, above="run", fill={"model": model, "variant": variant}))
-    return blocks
+    for task, rows in frame.groupby("task", sort=False):
+        block = crossed(rows, RUN, "error_class", ["n"], occur)
+        blocks.append(replace(block, above="task", fill={"measure": say.measure(task)}))
+    return blocks, {}
 
 
-def confusion_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
-    """How many adapters there are."""
-    adapters = len(frame[["model", "variant"]].drop_duplicates())
-    many = adapters > MOST_CONFUSIONS
-    return {"adapters": adapters, "many": many, "classes": not many}
+def flips(frame: "DataFrame", say: Say) -> Shown:
+    """All questions, then their parts; databases and subjects, which may be many, are in the CSV file alone."""
+    shown = columns("model variant measure_value n both_right gained lost both_wrong")
+    many = {"database", *(one.cluster for one in say.measures.values() if one.cluster not in one.reported)}
+    return [Block(shown, part("part", ALL)), Block(shown, part("part", ALL, *many, out=True), "parts")], {}
+
+
+def confusion(frame: "DataFrame", say: Say) -> Shown:
+    """A block for each adapter and task; none of too many."""
+    adapters, blocks = len(frame[["model", "variant"]].drop_duplicates()), []
+    many, runs = adapters > MOST_CONFUSIONS, frame.groupby(["task", "model", "variant"], sort=False)
+    for (task, model, variant), rows in runs if not many else ():
+        shown = class_columns(set(rows["tuned_class"]))
+        block = crossed(rows, [Column("base_class", "code")], "tuned_class", ["n"], shown)
+        fill = {"model": model, "variant": variant, "measure": say.measures[task].name}
+        blocks.append(replace(block, above="run", fill=fill))
+    return blocks, {"adapters": adapters, "many": many, "classes": not many}
 
 
 def scored(frame: "DataFrame") -> "DataFrame":
@@ -330,111 +348,62 @@ def scored(frame: "DataFrame") -> "DataFrame":
     return frame.assign(task_metric=frame["task"] + ", " + frame["metric"] + filters, **percent)
 
 
-def harness_facts(frame: "DataFrame", say: Say) -> dict[str, str]:
-    """The harness's version, and the examples in the prompts of each task."""
+def harness(frame: "DataFrame", say: Say) -> Shown:
+    """The facts are the harness's version, and the examples in the prompts of each task."""
+    shown = columns("model variant task_metric n score stderr difference verdict_alone p_holm")
     first, tasks = frame.iloc[0], frame.drop_duplicates("task").itertuples()
     shots = ", ".join(f"{row.task} {say.count(row.shots)}" for row in tasks)
-    return {"version": str(first["lm_eval"]), "shots": shots, "level": say.level(first["confidence_level"])}
+    facts = {"version": str(first["lm_eval"]), "shots": shots, "level": say.level(first["confidence_level"])}
+    return [Block(shown, scored)], facts
 
 
-# Of each job. Of answers to MMLU no tokens are counted, and of training no questions.
-COSTS = (
-    Column("seconds", "count", ("seconds",)),
-    Column("token_rate", "count", ("tokens_per_second",)),
-    Column("question_rate", "number", ("rows_per_second",)),
-    Column("memory", "gib", ("peak_memory_mib",)),
-)
-UNCOUNTED = {("train", "question_rate"), ("predict_mmlu", "token_rate")}
-
-
-def cost(frame: "DataFrame", say: Say) -> Sequence[Block]:
-    """A row for each run, with what each of its jobs took."""
-    runs = frame.set_index(["model", "variant"])
-    wide, shown = runs[[]][~runs.index.duplicated()], []
-    for job, word in say.words["jobs"].items():
-        found = runs[runs["task"] == job].add_prefix(f"{job} ")
-        for one in COSTS if len(found) else ():
-            source = f"{job} {one.of[0]}"
-            wide = wide.join(found[source])
-            shown += [replace(one, of=(source,), fill={"job": word})] if (job, one.key) not in UNCOUNTED else []
-    hours = runs[["gpu_hours", "cpu_hours"]].groupby(level=[0, 1], sort=False).agg(lambda one: one.sum(skipna=False))
-    return [Block([*RUN, *shown, *columns("gpu_hours cpu_hours")], lambda _: wide.join(hours).reset_index())]
-
-
-def cost_facts(frame: "DataFrame", say: Say) -> dict[str, Any]:
-    """All hours, which are not known if one is not; where the work was done; how many jobs were cut off."""
-    hours = {name: say.number(frame[name].sum(skipna=False), 2) for name in ("gpu_hours", "cpu_hours")}
-    unknown, devices = bool(frame["job_seconds"].isna().any()), ", ".join(dict.fromkeys(frame["device"]))
-    return hours | {"devices": devices, "unknown": unknown, "resumed": int(frame["resumed"].sum())}
+def cost(frame: "DataFrame", say: Say) -> Shown:
+    """A row for each job. The facts: all hours (not known if one is not), where, and how many jobs were cut off."""
+    shown = columns("model variant job seconds token_rate row_rate memory gpu_hours cpu_hours")
+    facts = {name: say.number(frame[name].sum(skipna=False), 2) for name in ("gpu_hours", "cpu_hours")}
+    facts |= {"devices": ", ".join(dict.fromkeys(frame["device"])), "resumed": int(frame["resumed"].sum())}
+    return [Block(shown)], facts | {"unknown": bool(frame["job_seconds"].isna().any())}
 
 
 # -- all of them, in the order in which a reader wants them --------------------------------------------------------
 
-COMPARED = columns(
-    "model variant measure_category n_clusters base_tuned difference verdict p_holm p_clustered p_mcnemar detectable "
-    "change gained_lost"
+EXCHANGED = Block(columns("model variant gain lost_on loss rate"))
+CONTRASTS = Block(
+    columns("model setting levels measure pairs n_clusters first_second difference verdict p_holm p detectable"),
+    lambda frame: frame.assign(setting=frame["axis"].map(setting_name)),
 )
-FLIPPED = columns("model variant measure_value n both_right gained lost both_wrong")
-REPORTED = columns("model variant measure n_clusters base_tuned difference verdict p gained_lost")
-CANDIDATES = columns("model variant gain_change loss_change detectable_loss choice")
-FACTORS = columns("model setting levels measure pairs n_clusters first_second difference verdict p_holm p detectable")
-SEEDS = columns(
-    "model setting measure seeds n_clusters mean sd min_max difference_to_base verdict p_holm seed_sd question_sd "
-    "seed_share"
+SEEDS = Block(
+    columns(
+        "model setting measure seeds n_clusters mean sd min_max difference_to_base verdict p_holm seed_sd question_sd "
+        "seed_share"
+    )
 )
-HARNESS = columns("model variant task_metric n score stderr difference verdict_alone p_holm")
-PUBLISHED = columns("where shown of published possible why ours right apart held")
+PUBLISHED = Block(columns("where shown of published possible why ours right apart held"), above="report")
 TABLES = (
     Table(
-        "recommendation",
-        (
-            Block(REPORTED, lambda frame: drawn(frame[frame["half"] == "report"]), "report"),
-            Block(CANDIDATES, candidates, "validation"),
-        ),
-        "how statistics few both_halves spider mmlu",
-        recommendation_facts,
-        rule="recommend",
-        when="recommend",
+        "recommendation", recommendation, "how statistics few both_halves criteria", rule="recommend", when="recommend"
     ),
-    Table(
-        "regression",
-        (Block(COMPARED, part("category", ALL)), Block(COMPARED, NOT_ALL, "categories")),
-        "spider mmlu difference clusters adjusted explored few",
-        regression_facts,
-        "no_adapters",
-    ),
-    Table("exchange", (Block(columns("model variant gain loss rate")),), "rate spider mmlu", empty="no_adapters"),
-    Table(
-        "factors",
-        (Block(FACTORS, lambda frame: frame.assign(setting=frame["axis"].map(setting_name))),),
-        "pairs spider mmlu few",
-        empty="empty",
-    ),
-    Table("seeds", (Block(SEEDS),), "seeds spider mmlu few", empty="empty"),
-    Table("execution_accuracy", execution_accuracy, "spider wilson criteria"),
-    Table("databases", databases, "spider csv"),
-    Table("mmlu", mmlu, "mmlu unasked letters averages", mmlu_facts),
-    Table("errors", errors, "questions classes"),
-    Table(
-        "flips",
-        (Block(FLIPPED, part("part", ALL)), Block(FLIPPED, part("part", "hardness", "category"), "parts")),
-        "gained spider mmlu",
-        empty="no_adapters",
-    ),
-    Table("confusion", confusion, "questions classes many", confusion_facts, "no_adapters"),
-    Table("harness", (Block(HARNESS, scored),), "how", harness_facts, rule="harness_table", when="harness"),
-    Table("cost", cost, "hours unknown resumed", cost_facts, rule="cost"),
-    Table(
-        "published",
-        (Block(PUBLISHED, above="report"),),
-        "how findings stated",
-        rule="compare_published",
-        when="published",
-    ),
+    Table("regression", regression, "criteria difference clusters adjusted explored few", "no_adapters"),
+    Table("exchange", (EXCHANGED,), "rate criteria", "empty"),
+    Table("factors", (CONTRASTS,), "pairs criteria few", "empty"),
+    Table("seeds", (SEEDS,), "seeds criteria few", "empty"),
+    Table("sql", sql, "criteria wilson meanings"),
+    Table("databases", databases, "criteria csv", when="sql"),
+    Table("choice", choice, "criteria unasked letters averages"),
+    Table("match", choice, "criteria unasked wilson averages"),
+    Table("errors", errors, "questions classes", when="sql"),
+    Table("flips", flips, "gained criteria", "no_adapters"),
+    Table("confusion", confusion, "questions classes many", "no_adapters", when="sql"),
+    Table("harness", harness, "how", rule="harness_table", when="harness"),
+    Table("cost", cost, "hours unknown resumed", rule="cost"),
+    Table("published", (PUBLISHED,), "how findings stated", rule="compare_published", when="published"),
 )
-
+# Tables that are about one task, by its form.
+FORMS = ("sql", "choice", "match")
 FIGURES = (
-    *map(Figure, ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")),
+    *map(Figure, ("tradeoff", "differences")),
+    *(Figure(key, when="sql") for key in ("hardness", "databases", "error_flow")),
+    Figure("loss"),
     Figure("seeds", when="seeds"),
     Figure("strength", when="strength"),
     Figure("trajectory", when="step"),
@@ -447,7 +416,15 @@ def names(entries: Sequence[Table | Figure], has: Mapping[str, Any], rule: str =
 
     Args:
         entries: `TABLES` or `FIGURES`.
-        has: of each condition whether the study meets it.
+        has: of each condition whether the study meets it, and as `tasks` the form of each task.
         rule: the rule that writes them; all if empty.
     """
-    return [one.key for one in entries if (not one.when or has[one.when]) and (not rule or one.rule == rule)]
+    found = [one.key for one in entries if (not one.when or has[one.when]) and (not rule or one.rule == rule)]
+    tasks = {form: [task for task, of in has["tasks"].items() if of == form] for form in FORMS}
+    return [name for key in found for name in tasks.get(key, [key])]
+
+
+def table_of(name: str, say: Say) -> Table:
+    """The table of a name: a task's is that of its form."""
+    key = say.measures[name].form if name in say.measures else name
+    return next(table for table in TABLES if table.key == key)

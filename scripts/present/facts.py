@@ -1,8 +1,8 @@
 """What the templates of the report may say: plain values, from the tables, records and manifests of a study. No prose.
 
 Rows are dicts with the columns of their table, the `name` of their run and its `rank`: the adapters are numbered from 0
-by falling execution accuracy, and where the pages are few, rows of the last ranks are left out. Every sentence about a
-result follows from a verdict or a number of the tables. None says why a model changed.
+by falling accuracy on the target, and where the pages are few, rows of the last ranks are left out. Every sentence
+about a result follows from a verdict or a number of the tables. None says why a model changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,15 +24,14 @@ from present.catalogue import (
 )
 from present.failures import aligned, choose_failures
 from present.format import VERDICTS, Say, missing
-from present.tables import shared_facts
-from present.values import ALL, BASE, GAINS_LESS, HARDNESS, MEASURES, MMLU, RECOMMENDED, SPIDER, setting_name
+from present.values import ALL, BASE, GAINS_LESS, RECOMMENDED, setting_name
 
 MITIGATIONS = ("replay.fraction", "replay.kl", "training.weight_decay")
 DIGITS = 16
 WEIGHTS = "adapter_model.safetensors"
-# Categories of MMLU that have a column each; with more, the table shows the whole alone.
-MOST_CATEGORIES = 4
-# Rows on the tasks of lm-evaluation-harness: a second yardstick, whose table is a file beside the report.
+# Parts of the questions that have a column each; with more, the table shows the whole alone.
+MOST_PARTS = 4
+# Rows on the tasks of lm-evaluation-harness: a yardstick of its own, whose table is a file beside the report.
 MOST_TASKS = 6
 
 Run = tuple[str, str]
@@ -44,36 +43,39 @@ class Results:
     """What a report is made of, as read from a study's results.
 
     Attributes:
-        settings: `study` (its name with protocol and scale), `face`, `scale`, `semantics` (the headline's criterion),
-            `known_defects`, `accept_defect`, and `own_prompts`: the variants whose Spider prompts are not those of the
-            adapters.
-        tables: those of `tables` and `cost` by name, about base models and trained adapters alone; `points` and
-            `prompted`, the rows of the regression table on what `evaluation` adds; `recommendation` and `harness` if
-            the study has them. Text is text, numbers are numbers, an empty cell is NaN.
+        settings: `study` (its name with protocol and scale), `face`, `scale`, `known_defects`, `accept_defect`, and
+            `own_prompts`: the variants whose prompts of the target are not those of the adapters.
+        tasks: of each task what `tasks.base.Measure` says (`name`, `form`, `role`, `chance`, `cluster`, `strata`,
+            `criterion`) and its `kind`; the target first.
+        tables: those of `tables` and `cost` by name, about base models and trained adapters alone, that of each task
+            by the task's; `points` and `prompted`, the rows of the regression table on what `evaluation` adds;
+            `recommendation` and `harness` if the study has them. Text is text, numbers are numbers, an empty cell NaN.
         shots: how many examples the base model's prompts have, where it is evaluated with other numbers too.
         figures: the SVG of each figure by name, as seen from the report.
-        records: the Spider records of each run, in the order of the tables.
-        manifests: `spider`, `mmlu_source`, `splits`, `suite`; with replay also `replay` and `replay_source`.
+        records: of the target the records of each run, in the order of the tables.
+        data: of each task its manifests: `source` and those of its parts; with replay also those of `replay`.
         models: records of `fetch_model`.
-        audits, prompts: reports of `audit_labels` by model, and of the prompts by task (`dev`, `mmlu`) and model.
-        train, answers: reports of `train` of each adapter, and of `predict_*` by model, variant and file name.
+        audits: reports of `audit_labels` by model.
+        prompts: of each task the report of a model's prompts, with `model` and `file`.
+        train, answers: reports of `train` of each adapter, and of `predict` by model, variant and task.
     """
 
     settings: Mapping[str, Any]
+    tasks: Mapping[str, Mapping[str, Any]]
     tables: Mapping[str, pd.DataFrame]
     shots: int | None
     figures: Mapping[str, str]
     records: Mapping[Run, pd.DataFrame]
-    manifests: Mapping[str, Mapping]
+    data: Mapping[str, Mapping[str, Mapping]]
     models: Sequence[Mapping]
     audits: Mapping[str, Mapping]
-    prompts: Mapping[str, Mapping[str, Mapping]]
+    prompts: Mapping[str, Mapping]
     train: Mapping[Run, Mapping]
     answers: Mapping[tuple[str, str, str], Mapping]
 
 
 def facts(results: Results, say: Say) -> dict[str, Any]:
-    """Compute what the report's template may say; its names are the chapters."""
+    """Compute what the report's template may say."""
     return _Facts(results, say).all()
 
 
@@ -81,32 +83,43 @@ class _Facts:
     """The runs with their names and ranks, while the chapters are made."""
 
     def __init__(self, results: Results, say: Say):
-        self.results, self.tables, self.say = results, results.tables, say
-        accuracy, mmlu, regression = (self.tables[name] for name in (*MEASURES, "regression"))
-        whole = accuracy[accuracy["questions"] == ALL]
-        self.runs = list(zip(whole["model"], whole["variant"], strict=True))
+        self.results, self.tables, self.say, self.words = results, results.tables, say, say.words["report"]
+        self.target, *self.yardsticks = results.tasks
+        whole = self.whole(self.target)
+        runs = list(zip(whole["model"], whole["variant"], strict=True))
         self.several = whole["model"].nunique() > 1
-        right = dict(zip(self.runs, whole["correct"], strict=True))
-        self.adapters = [run for run in self.runs if run[1] != BASE]
-        ranked = sorted(self.adapters, key=lambda run: -right[run])
-        self.rank = {run: rank for rank, run in enumerate(ranked)}
-        self.execution, self.knowledge = self.rows(whole), self.rows(mmlu[mmlu["category"] == ALL])
-        self.whole = dict(zip(self.runs, self.execution, strict=True))
+        self.adapters = [run for run in runs if run[1] != BASE]
+        right = dict(zip(runs, whole["correct"], strict=True))
+        self.rank = {run: rank for rank, run in enumerate(sorted(self.adapters, key=lambda run: -right[run]))}
+        accuracies = [self.rows(self.whole(task).assign(task=task)) for task in results.tasks]
+        self.accuracy = {run: rows for run, *rows in zip(runs, *accuracies, strict=True)}
+        regression = self.tables["regression"]
         headline = regression["category"] == ALL
         self.headline, self.parts = self.rows(regression[headline]), self.rows(regression[~headline])
-        found = {(row["model"], row["variant"], row["measure"]): row for row in self.headline}
-        self.pairs = {run: tuple(found[*run, measure] for measure in MEASURES) for run in self.rank}
+        found = {(row["model"], row["variant"], row["task"]): row for row in self.headline}
+        self.compared = {run: [found[*run, task] for task in results.tasks] for run in self.rank}
+
+    def whole(self, task: str) -> pd.DataFrame:
+        """The rows of a task's table about all its questions."""
+        frame = self.tables[task]
+        return frame[frame["questions" if "questions" in frame else "category"] == ALL]
 
     def name(self, run: Run) -> str:
         """A run's name, with its model where there are several."""
         return " ".join(run) if self.several else run[1]
 
+    def measured(self, task: str) -> str:
+        """What is measured on a task, as a sentence says it."""
+        return self.words["forms"][self.results.tasks[task]["form"]].format(name=self.results.tasks[task]["name"])
+
     def rows(self, frame: pd.DataFrame) -> list[Row]:
-        """A table's rows with the names and ranks of their runs, and as `finding` the keys of their verdicts."""
+        """A table's rows with the names and ranks of their runs, what they measure, and the keys of their verdicts."""
         found = frame.to_dict("records")
         for row in found:
             run = row["model"], row["variant"]
             row |= {"name": self.name(run), "rank": self.rank.get(run), "finding": VERDICTS.get(row.get("verdict"))}
+            if row.get("task") in self.results.tasks:
+                row["measured"] = self.measured(row["task"])
         return found
 
     def numbered(self, frame: pd.DataFrame) -> list[Row]:
@@ -118,37 +131,40 @@ class _Facts:
         return {"rows": self.rows(block.rows(frame)), "columns": block.columns[len(RUN) :]}
 
     def all(self) -> dict[str, Any]:
-        results = self.results
-        bases = zip(self.execution, self.knowledge, strict=True)
+        results, tasks = self.results, [self.task(key) for key in self.results.tasks]
+        level = float(self.tables[self.target]["confidence_level"].iloc[0])
+        forms: dict[str, list[str]] = {}
+        for task in tasks:
+            forms.setdefault(task["form"], []).append(task["name"])
         return {
-            **shared_facts(results.settings["study"], self.tables[SPIDER], self.tables[MMLU], self.say),
+            "percent": self.say.level(level),
+            "alpha": self.say.score(1 - level),
             "settings": results.settings,
             "drawn": results.figures,
-            "databases": len(set(next(iter(results.records.values()))["db_id"])),
             "digits": DIGITS,
-            "bases": [(execution, mmlu) for execution, mmlu in bases if execution["variant"] == BASE],
+            "tasks": tasks,
+            "target": tasks[0],
+            "yardsticks": tasks[1:],
+            "forms": forms,
+            "knowledge": any(task["kind"] == "mmlu" for task in tasks),
+            "by_chance": [task for task in tasks if task["chance"]],
+            "splits": self.splits(),
+            "replay": results.data.get("replay"),
+            "bases": [rows for (_, variant), rows in self.accuracy.items() if variant == BASE],
             "adapters": len(self.adapters),
-            "execution": self.execution,
-            "data": results.manifests,
             "models": self.models(),
             "training": self.training(),
-            "units": {row["measure"]: row for row in reversed(self.headline)},
-            # One model stands for all.
-            "prompts": {task: next(iter(found.items())) for task, found in results.prompts.items()},
-            "pairs": list(self.pairs.values()),
+            "pairs": list(self.compared.values()),
             "headline": self.headline,
             "parts": self.parts,
             "exchange": self.rows(self.tables["exchange"]),
-            "accuracy": self.accuracy(),
-            "mmlu": self.mmlu(),
-            "errors": self.errors(),
             "harness": self.harness() if "harness" in self.tables else None,
             "seeds": self.numbered(self.tables["seeds"].rename(columns={"setting": "variant"})),
             "points": self.numbered(self.tables["points"]),
             "shots": self.shots(),
             "recommendation": self.recommendation() if "recommendation" in self.tables else None,
-            "cost": self.rows(self.tables["cost"]),
-            "failures": [self.failures(run) for run in self.rank or self.runs],
+            "cost": self.cost(),
+            "failures": [self.failures(run) for run in self.rank or self.accuracy] if results.records else [],
             "worth": self.worth(),
             "factors": self.factors(),
             "detectable": {
@@ -162,15 +178,107 @@ class _Facts:
 
     # -- methodology -----------------------------------------------------------------------------------------------
 
+    def task(self, key: str) -> dict[str, Any]:
+        """A task: what it is, its data and prompts, and the accuracy of all runs on it."""
+        use, data, frame, words = self.results.tasks[key], self.results.data[key], self.tables[key], self.words
+        prompt = self.results.prompts.get(key, {})
+        settings = {key: value for one in (*data.values(), prompt) for key, value in one.get("settings", {}).items()}
+        compared = [row for row in self.headline if row["task"] == key]
+        stratum, levels = self.levels(key)
+        first = frame.iloc[0]
+        found = {
+            **use,
+            "key": key,
+            "measured": self.measured(key),
+            "heading": words["headings"][use["form"]].format(name=use["name"]),
+            "subject": words["subjects"][use["form"]].format(name=use["name"]),
+            "n": int(first["n"]),
+            "sha256": first["data_sha256"],
+            "file": f"tables/{key}.csv",
+            "source": data["source"],
+            "settings": settings,
+            "seed": settings.get("seed"),
+            "validated": settings.get("validation", {}).get("by"),
+            "examples": prompt.get("shots", ()),
+            "prompt": prompt if prompt.get("first_prompt") else None,
+            "compared": compared,
+            "unit": compared[0]["unit"] if compared else None,
+            "clusters": compared[0]["clusters"] if compared else None,
+            "cluster": self.say.cluster(key),
+            "stratum": words["strata"].get(stratum, stratum),
+            "levels": levels,
+            "databases": None,
+            "groups": (),
+            "rows": [rows[list(self.results.tasks).index(key)] for rows in self.accuracy.values()],
+        }
+        return found | (self.sql(key, levels) if use["form"] == "sql" else self.letters(key, found["rows"]))
+
+    def levels(self, key: str) -> tuple[str, list[str]]:
+        """The first column that divides a task's questions, and its values: those that are given, or in order."""
+        stratum, given = next(iter(self.results.tasks[key]["strata"].items()), ("", ()))
+        if isinstance(given, str) or given is None:
+            frame = self.tables[key]
+            column = frame["questions" if "questions" in frame else "category"]
+            given = [name for name in dict.fromkeys(column) if name != ALL and not name.startswith("gold_")]
+        return stratum, list(given)
+
+    def sql(self, key: str, levels: Sequence[str]) -> dict[str, Any]:
+        """Of a task whose queries are executed: accuracy by criterion and by level, and what became of the queries."""
+        frame, parts = self.tables[key], self.say.words["parts"]
+        shown = shares(frame, "questions", {name: parts.get(name, name) for name in levels}, self.say, "interval")
+        strata = self.wide(crossed(frame, RUN, "questions", SHARE, shown), frame)
+        criterion = self.say.words["criteria"][self.results.tasks[key]["criterion"]]
+        databases = None
+        if key == self.target:
+            records = next(iter(self.results.records.values()))
+            databases = records[self.results.tasks[key]["cluster"]].nunique()
+        return {
+            "columns": criterion_columns(self.say),
+            "strata": strata,
+            "errors": self.errors(key),
+            "criterion": {**criterion, "lower": criterion["name"].lower()},
+            "databases": databases,
+        }
+
+    def letters(self, key: str, rows: Sequence[Row]) -> dict[str, Any]:
+        """Of a task whose answers are compared: accuracy by category; by letter and by generation, if it has both."""
+        frame, whole = self.tables[key], self.whole(key)
+        sizes = frame[frame["category"] != ALL].drop_duplicates("category")
+        names = list(sizes["category"])
+        names = names if 1 < len(names) <= MOST_PARTS else []
+        categories = shares(frame, "category", {name: name for name in names}, self.say, "interval")
+        wide = self.wide(crossed(frame, RUN, "category", SHARE, categories), frame)
+        found: dict[str, Any] = {
+            "columns": wide["columns"],
+            "rows": [row | parts for row, parts in zip(rows, wide["rows"], strict=True)],
+            "groups": list(zip(sizes["category"], sizes["n"], strict=True)),
+            "uneven": "macro_accuracy_pct" in whole and uneven(whole),
+        }
+        if self.results.tasks[key]["form"] == "choice":
+            found["gap"] = (whole["accuracy_pct"] - whole["accuracy_generated_pct"]).abs().max()
+            found["invalid"] = whole["invalid_pct"].max()
+        return found
+
+    def splits(self) -> list[Row]:
+        """The parts of the target's data, by name."""
+        (stratum, levels), rows = self.levels(self.target), []
+        for name, part in sorted(self.results.data[self.target].items()):
+            if name != "source":
+                by = part.get(f"by_{stratum}", {})
+                row = {"part": name, "rows": part["rows"], "databases": len(part.get("by_database", ()))}
+                row |= {"by": " / ".join(str(by.get(level, 0)) for level in levels) if by else ""}
+                rows.append(row | {"sha256": part["sha256"][:DIGITS]})
+        return rows
+
     def models(self) -> list[Row]:
         rows = []
         for model in self.results.models:
             reports = [report for (name, *_), report in self.results.answers.items() if name == model["name"]]
-            used = [
-                (report["settings"]["precision"], report["batch_size_used"], report["device"]) for report in reports
-            ]
+            used = [(one["settings"]["precision"], str(one["batch_size_used"]), one["device"]) for one in reports]
             precisions, batches, devices = (sorted(set(values)) for values in zip(*used, strict=True))
-            rows.append({**model, "precisions": precisions, "batches": batches, "devices": devices})
+            commit = model["commit"][:DIGITS] if model["commit"] else self.words["local_folder"]
+            row = {**model, "commit": commit, "sha256": model["sha256"][:DIGITS], "precision": ", ".join(precisions)}
+            rows.append(row | {"batch": ", ".join(batches), "device": "; ".join(devices)})
         return rows
 
     def training(self) -> dict[str, Any]:
@@ -181,45 +289,31 @@ class _Facts:
             found = [one.get(name, "0.0" if name == "replay.fraction" else None) for one in settings]
             values[setting_name(name)] = "; ".join(dict.fromkeys(value for value in found if value is not None))
         rows = [
-            {**report, "name": self.name(run), "rank": self.rank.get(run)}
+            {**report, "name": self.name(run), "rank": self.rank.get(run), "digits": 3}
+            | {"trainable": self.say.counts(report["trainable_parameters"], report["all_parameters"])}
             | {"loss": report["history"][-1]["loss"] if report["history"] else None}
             for run, report in train.items()
         ]
-        replaying = sum("replay" in report for report in train.values())
-        return {"settings": values, "rows": rows, "audits": self.results.audits, "replaying": replaying}
+        return {
+            "settings": [{"parameter": name, "value": value} for name, value in values.items()],
+            "seed": values.get("seed"),
+            "rows": rows,
+            "audits": self.results.audits,
+            "replaying": sum("replay" in report for report in train.values()),
+        }
 
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def accuracy(self) -> dict[str, Any]:
-        frame, words = self.tables[SPIDER], self.say.words["parts"]
-        levels = shares(frame, "questions", {level: words[level] for level in HARDNESS}, self.say, "interval")
-        hardness = self.wide(crossed(frame, RUN, "questions", SHARE, levels), frame)
-        return {"columns": criterion_columns(self.say), "hardness": hardness}
-
-    def mmlu(self) -> dict[str, Any]:
-        frame, rows = self.tables[MMLU], self.knowledge
-        names = {name: name for name in frame["category"] if name != ALL}
-        names = names if 1 < len(names) <= MOST_CATEGORIES else {}
-        categories = shares(frame, "category", names, self.say, "interval")
-        found = self.wide(crossed(frame, RUN, "category", SHARE, categories), frame)
-        return {
-            "columns": found["columns"],
-            "rows": [row | parts for row, parts in zip(rows, found["rows"], strict=True)],
-            "uneven": uneven(frame[frame["category"] == ALL]),
-            "gap": max(abs(row["accuracy_pct"] - row["accuracy_generated_pct"]) for row in rows),
-            "invalid": max(row["invalid_pct"] for row in rows),
-        }
-
-    def errors(self) -> dict[str, Any]:
+    def errors(self, key: str) -> dict[str, Any]:
         """How often each class occurs in each run, and the commonest class of its wrong answers."""
         frame = self.tables["errors"]
+        frame = frame[frame["task"] == key]
         occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
         # Without underscores, so that headings can be broken into lines.
         shown = {name: replace(one, fill={"name": name.replace("_", " ")}) for name, one in occur.items()}
         wrong = frame[frame["error_class"].ne("ok") & frame["n"].gt(0)]
         commonest = wrong.loc[wrong.groupby(["model", "variant"], sort=False)["n"].idxmax()]
-        table = self.wide(crossed(frame, RUN, "error_class", ["n"], shown), frame)
-        return {"commonest": self.rows(commonest), **table}
+        return {"commonest": self.rows(commonest), **self.wide(crossed(frame, RUN, "error_class", ["n"], shown), frame)}
 
     def harness(self) -> dict[str, Any]:
         """The base on the tasks of lm-evaluation-harness, and the comparisons with it, the least p first."""
@@ -228,17 +322,17 @@ class _Facts:
         key = ["model", "task", "metric", "filter"]
         compared = frame[frame["p"].notna()].merge(base[[*key, "score"]], on=key, suffixes=("", "_base"))
         percent = {"base_accuracy_pct": 100 * compared["score_base"], "tuned_accuracy_pct": 100 * compared["score"]}
-        rows = self.rows(compared.assign(**percent))
+        rows = self.numbered(compared.assign(**percent))
         return {"version": frame["lm_eval"].iloc[0], "base": self.rows(base), "rows": rows, "most": MOST_TASKS}
 
     def shots(self) -> dict[str, Any]:
         """The base with other few-shot examples: of each model the best number, of equals the fewest."""
         rows, own, best = self.numbered(self.tables["prompted"]), self.results.shots, []
         for model in list(dict.fromkeys(row["model"] for row in rows))[:3]:
-            tried = {own: self.whole[model, BASE]["accuracy_pct"]}
+            tried = {own: self.accuracy[model, BASE][0]["accuracy_pct"]}
             tried |= {int(row["shots"]): row["tuned_accuracy_pct"] for row in rows if row["model"] == model}
             shots = min(tried, key=lambda number: (-tried[number], number))
-            adapter = next((self.whole[run] for run in self.rank if run[0] == model), None)
+            adapter = next((self.accuracy[run][0] for run in self.rank if run[0] == model), None)
             best.append({"model": model, "shots": shots, "accuracy_pct": tried[shots], "adapter": adapter})
         return {"rows": rows, "own": own, "best": best}
 
@@ -247,49 +341,76 @@ class _Facts:
         rows, models = self.rows(self.tables["recommendation"]), []
         for model in dict.fromkeys(row["model"] for row in rows):
             own = [row for row in rows if row["model"] == model]
-            chosen = {(row["half"], row["measure"]): row for row in own if row["choice"] == RECOMMENDED}
-            gain, loss = (chosen["report", measure] for measure in MEASURES)
-            halves = [row for row in own if row["half"] == "validation" and row["measure"] == SPIDER]
+            chosen = {(row["half"], row["task"]): row for row in own if row["choice"] == RECOMMENDED}
+            halves = [row for row in own if row["half"] == "validation" and row["task"] == self.target]
             tried = [row["choice"] for row in halves if row["variant"] != BASE]
+            losses = [chosen["validation", task] for task in self.yardsticks]
             models.append(
-                {"model": model, "candidates": len(tried), "base": gain["variant"] == BASE, "gain": gain, "loss": loss}
-                | {"passed": sum(choice in (RECOMMENDED, GAINS_LESS) for choice in tried)}
-                | {"detectable": chosen["validation", MMLU]["minimum_detectable_pp"]}
+                {
+                    "model": model,
+                    "candidates": len(tried),
+                    "passed": sum(choice in (RECOMMENDED, GAINS_LESS) for choice in tried),
+                    "base": chosen["report", self.target]["variant"] == BASE,
+                    "rows": [chosen["report", task] for task in self.results.tasks],
+                    "unseen": [row for row in losses if not missing(row["minimum_detectable_pp"])],
+                }
             )
-        n = {(row["half"], row["measure"]): row["n"] for row in rows}
-        few = any(row["half"] == "report" and row["unit"] == "question" for row in rows)
-        return {"n": n, "cap": rows[0]["max_loss_pp"], "models": models, "few": few}
+        names = {key: task["name"] for key, task in self.results.tasks.items()}
+        n = {(row["half"], row["task"]): f"{self.say.count(row['n'])} {names[row['task']]}" for row in rows}
+        return {
+            **{half: [n[half, task] for task in names] for half in ("validation", "report")},
+            "cap": rows[0]["max_loss_pp"],
+            "models": models,
+            "few": any(row["half"] == "report" and row["unit"] == "question" for row in rows),
+        }
+
+    def cost(self) -> list[Row]:
+        """What each job cost."""
+        names = {f"predict_{key}": task["name"] for key, task in self.results.tasks.items()}
+        rows = self.rows(self.tables["cost"])
+        return [row | {"job": names.get(row["task"], self.words["training"]), "digits": 2} for row in rows]
 
     # -- error analysis and discussion -----------------------------------------------------------------------------
 
     def failures(self, run: Run) -> dict[str, Any]:
         """How many answers of a run are wrong, how many of them its base has right, and those that are shown."""
-        criterion, frame = self.results.settings["semantics"], self.results.records[run]
+        use, frame = self.results.tasks[self.target], self.results.records[run]
+        criterion, (stratum, levels) = use["criterion"], self.levels(self.target)
         base = self.results.records[run[0], BASE] if run[1] != BASE else None
         wrong = frame[frame[criterion] == 0]
         cases = [
-            {"rule": rule, "same_class": int((wrong["error_class"] == row.error_class).sum()), **row._asdict()}
-            for rule, row in choose_failures(frame, base, criterion)
+            {"rule": rule, "same_class": int((wrong["error_class"] == row["error_class"]).sum()), **row}
+            | {"place": [row[use["cluster"]], row[stratum]]}
+            for rule, row in choose_failures(frame, base, criterion, (stratum, levels))
         ]
         forgotten = None if base is None else int((aligned(base, frame)[criterion] == 1).loc[wrong.index].sum())
         return {"name": self.name(run), "cases": cases, "n": len(frame), "wrong": len(wrong), "forgotten": forgotten}
 
     def worth(self) -> dict[str, Any]:
-        """The adapters of each pair of verdicts that occurs, and those of which a criterion changes a sign."""
-        groups: dict[str, list[Run]] = {}
-        for run in self.adapters:
-            groups.setdefault("_".join(row["finding"] for row in self.pairs[run]), []).append(run)
+        """Of each yardstick the adapters of each pair of verdicts that occurs; whose sign a criterion changes."""
         known = self.tables["exchange"].dropna(subset="exchange_rate").to_dict("records")
-        rates = {(row["model"], row["variant"]): row for row in known}
+        rates = {(row["model"], row["variant"], row["task"]): row for row in known}
         found = []
-        for pair, runs in groups.items():
-            gains, losses = zip(*(self.pairs[run] for run in runs), strict=True)
-            names = [self.name(run) for run in runs]
-            own = [rates[run] for run in runs if run in rates]
-            found.append({"pair": pair, "names": names, "gains": gains, "losses": losses, "rates": own})
+        for yardstick in self.yardsticks or [""]:
+            groups: dict[str, list[list[Row]]] = {}
+            for rows in self.compared.values():
+                pair = [row for row in rows if row["task"] in (self.target, yardstick)]
+                groups.setdefault("_".join(row["finding"] for row in pair), []).append(pair)
+            for findings, pairs in groups.items():
+                runs = [(gain["model"], gain["variant"]) for gain, *_ in pairs]
+                found.append(
+                    {
+                        "pair": findings,
+                        "yardstick": self.results.tasks[yardstick]["name"] if yardstick else "",
+                        "names": [self.name(run) for run in runs],
+                        "gains": [gain for gain, *_ in pairs],
+                        "losses": [loss for _, *rest in pairs for loss in rest],
+                        "rates": [rates[*run, yardstick] for run in runs if (*run, yardstick) in rates],
+                    }
+                )
         changing = []
-        for run in self.adapters:
-            base, tuned = self.whole[run[0], BASE], self.whole[run]
+        for run in self.adapters if self.results.tasks[self.target]["form"] == "sql" else ():
+            base, tuned = self.accuracy[run[0], BASE][0], self.accuracy[run][0]
             signs = [tuned[f"{name}_correct"] - base[f"{name}_correct"] for name in self.say.words["criteria"]]
             changing += [self.name(run)] if min(signs) < 0 < max(signs) else []
         return {"groups": found, "changing": changing}
@@ -298,7 +419,7 @@ class _Facts:
         """The contrasts between adapters, the least p first; and what was meant to soften forgetting."""
         frame = self.tables["factors"].sort_values("p_holm", kind="stable")
         rows = self.numbered(frame.assign(variant=frame["axis"].map(setting_name)))
-        softened = [row for row in rows if row["measure"] == MMLU and row["axis"] in MITIGATIONS]
+        softened = [row for row in rows if row["task"] in self.yardsticks and row["axis"] in MITIGATIONS]
         return {
             "rows": rows,
             "detectable": extremes(row["minimum_detectable_pp"] for row in rows),
@@ -319,30 +440,32 @@ class _Facts:
         return {
             "config": [f"{key}={value}" for key, (usual, value) in chosen.items() if value != usual],
             "sampling_seeds": sorted(sampled),
-            "libraries": libraries,
+            "libraries": [{"library": name, "version": ", ".join(of)} for name, of in libraries.items()],
             "different": any(len(found) > 1 for found in libraries.values()) or len({r["device"] for r in reports}) > 1,
         }
 
     def hashes(self) -> list[Row]:
         """The hash of every input and artefact that has one."""
-        results, data = self.results, self.results.manifests
+        results, words = self.results, self.words["artefacts"]
+        found: list[tuple] = []
+        for key, task in results.tasks.items():
+            for part, about in sorted(results.data[key].items()):
+                what, sha256 = ("archive", "archive_sha256") if part == "source" else ("split", "sha256")
+                of = "" if part == "source" else part
+                found.append((words[what].format(name=task["name"]), of, about.get(sha256)))
+        found += [(words["model"], model["name"], model["sha256"]) for model in results.models]
         prompts = {}
         for (model, variant, task), report in results.answers.items():
-            own = task == "predict_spider" and variant in results.settings["own_prompts"]
-            kind = "own_prompts" if own else task.replace("predict_", "") + "_prompts"
-            prompts[kind, variant if own else "", model] = report["prompts_sha256"]
-        adapters = {run: report.get("adapter_sha256", {}) for run, report in results.train.items()}
-        found = [
-            ("archive", "", "", data["spider"]["archive_sha256"], None),
-            ("mmlu_archive", "", "", data["mmlu_source"].get("archive_sha256"), None),
-            *(("split", name, "", split["sha256"], None) for name, split in data["splits"]["splits"].items()),
-            ("suite", "", "", data["suite"]["sha256"], None),
-            *(("model", model["name"], "", model["sha256"], None) for model in results.models),
-            *((*which, sha256, None) for which, sha256 in prompts.items()),
-            *(("adapter", self.name(run), "", of.get(WEIGHTS), self.rank.get(run)) for run, of in adapters.items()),
-        ]
-        keys = ("kind", "name", "model", "sha256", "rank")
-        return [row for row in (dict(zip(keys, values, strict=True)) for values in found) if row["sha256"]]
+            own = task == self.target and variant in results.settings["own_prompts"]
+            what = words["prompts"].format(name=results.tasks[task]["name"])
+            prompts[what, f"{model} {variant}" if own else model] = report["prompts_sha256"]
+        found += [(*which, sha256) for which, sha256 in prompts.items()]
+        rows = [dict(zip(("what", "of_what", "sha256"), row, strict=True)) for row in found]
+        for run, report in results.train.items():
+            sha256 = report.get("adapter_sha256", {}).get(WEIGHTS)
+            row = {"what": words["adapter"], "of_what": self.name(run), "sha256": sha256}
+            rows.append(row | {"rank": self.rank.get(run)})
+        return [row | {"sha256": row["sha256"][:DIGITS]} for row in rows if row["sha256"]]
 
 
 def extremes(values: Iterable[float]) -> tuple[float, float] | None:

@@ -4,7 +4,7 @@ There is one minus sign (U+2212), one way to print p, and one dagger. CSV files 
 only what a person reads passes through here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from present.values import ALL, BASE_ITSELF, SAME
@@ -28,10 +28,11 @@ class Say:
 
     Args:
         language: one of `present.words.LANGUAGES`.
+        measures: of each task its measure (`tasks.base.Measure`), the target first; by its form and name it is called.
     """
 
-    def __init__(self, language: str):
-        self.language, self.words = language, read_words(language)
+    def __init__(self, language: str, measures: Mapping[str, Any] | None = None):
+        self.language, self.words, self.measures = language, read_words(language), measures or {}
 
     def word(self, key: str, /, **values: Any) -> str:
         """The words at a dotted key such as `verdicts.better`, with `values` filled in.
@@ -158,10 +159,21 @@ class Say:
         """What is said of a candidate of the recommendation."""
         return self.words["choices"][name]
 
-    def measure(self, name: str, part: str = ALL) -> str:
-        """The name of a measure, and of the part of its questions."""
-        words = self.words["measures"][name]
+    def measure(self, task: str, part: str = ALL) -> str:
+        """What a task measures, and the part of its questions."""
+        one = self.measures[task]
+        words = self.word(f"forms.{one.form}", name=one.name)
         return words if part in ("", ALL) else f"{words}, {part}"
+
+    def job(self, name: str) -> str:
+        """What a job did: the training, or the answers to a task."""
+        task = name.removeprefix("predict_")
+        return self.word("jobs.train") if task == "train" else self.word("jobs.answers", name=self.measures[task].name)
+
+    def cluster(self, task: str) -> dict[str, str]:
+        """What the questions of a task have in common, as `one` and `many`: database and databases."""
+        name = self.measures[task].cluster
+        return self.words["clusters"].get(name, {"one": name, "many": name})
 
     def printed(self, value: float, kind: str, decimals: int) -> str:
         """A figure as a report printed it: a change has its sign."""

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from present.catalogue import TABLES, Block, Column
+from present.catalogue import Block, Column, Table, table_of
 from present.format import Say, defects
 from present.values import ALL, SAME
 
 # Words stand to the left, numbers to the right.
-WORDS = ("text", "code", "measure", "verdict", "choice", "change", "rate", "allowed", "held")
+WORDS = ("text", "code", "measure", "job", "verdict", "choice", "change", "rate", "allowed", "held")
 # What a verdict means for the colour and the sign of its cell.
 TONES = {"better": "up", "higher": "up", "worse": "down", "lower": "down", SAME: "same"}
 
@@ -56,39 +56,62 @@ class Grid(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A whole table: its blocks, its notes by their keys, and the facts that the notes say."""
+    """A whole table: its blocks, its notes by their keys, and the facts that the notes say.
+
+    `tasks` are the facts of each task whose questions the table is about. The notes on these questions are `criteria
+    <task>`, or `questions <task>` where no criterion matters.
+    """
 
     key: str
     title: str
+    short: str
     grids: Sequence[Grid]
     notes: Mapping[str, str]
     facts: Mapping[str, Any]
+    tasks: Sequence[Mapping[str, Any]]
 
 
-def shared_facts(study: str, accuracy: pd.DataFrame, mmlu: pd.DataFrame, say: Say) -> dict[str, Any]:
-    """What the notes of all tables say: n, criterion, level of the intervals, and the hashes of the questions.
+def shared_facts(study: str, frames: Mapping[str, pd.DataFrame], say: Say) -> dict[str, Any]:
+    """What the notes of all tables say: of each task n, criterion and hash of the questions; level of the intervals.
 
     Args:
         study: the study's name.
-        accuracy, mmlu: the tables of execution accuracy and of MMLU.
+        frames: by task, its table; all questions in the first row.
         say: the language.
     """
-    first, criterion = accuracy.iloc[0], say.words["criteria"][accuracy.iloc[0]["semantics"]]
-    level = float(first["confidence_level"])
-    sizes = mmlu[mmlu["category"] != ALL].drop_duplicates("category")
+    level = float(next(iter(frames.values())).iloc[0]["confidence_level"])
+    target, *yardsticks = map(say.measure, say.measures)
     return {
         "study": study,
-        "n_spider": int(first["n"]),
-        "n_mmlu": int(mmlu.iloc[0]["n"]),
-        "criterion": criterion["name"],
-        "criterion_lower": criterion["name"].lower(),
-        "meaning": criterion["meaning"],
+        "target": target,
+        "yardsticks": say.listed(yardsticks),
+        "tasks": {task: task_facts(task, frame, say) for task, frame in frames.items()},
         "criteria": "\n".join(f"- {one['name']}: {one['meaning']}." for one in say.words["criteria"].values()),
         "percent": say.level(level),
         "alpha": say.score(1 - level),
-        "categories": ", ".join(f"{say.count(row.n)} {row.category}" for row in sizes.itertuples()),
-        "spider_sha256": first["data_sha256"],
-        "mmlu_sha256": mmlu.iloc[0]["data_sha256"],
+    }
+
+
+def task_facts(task: str, frame: pd.DataFrame, say: Say) -> dict[str, Any]:
+    """What notes say of one task: its name, n, parts, criterion, and the hash and the columns of its questions."""
+    measure, first, parts = say.measures[task], frame.iloc[0], ""
+    if "category" in frame:
+        sizes = frame[frame["category"] != ALL].drop_duplicates("category")
+        parts = ", ".join(f"{say.count(row.n)} {row.category}" for row in sizes.itertuples())
+    criterion = say.words["criteria"].get(first.get("criterion"), {"name": "", "meaning": ""})
+    return {
+        "task": task,
+        "name": measure.name,
+        "measure": say.measure(task),
+        "n": int(first["n"]),
+        "count": say.count(first["n"]),
+        "parts": f" ({parts})" if parts else "",
+        "criterion": criterion["name"],
+        "criterion_lower": criterion["name"].lower(),
+        "meaning": criterion["meaning"],
+        "columns": ", ".join(measure.question),
+        "sha256": first["data_sha256"],
+        "chance": say.level(measure.chance),
     }
 
 
@@ -96,7 +119,7 @@ def read(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) ->
     """A table of the catalogue, as it is read.
 
     Args:
-        name: its key in `catalogue.TABLES`.
+        name: its name: that of a task, or its key in `catalogue.TABLES`.
         frame: its CSV file.
         shared: what `shared_facts` gives; the notes of some tables need nothing of it.
         say: the language.
@@ -104,23 +127,34 @@ def read(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) ->
     Raises:
         KeyError: the frame lacks a column, or a note says what no fact gives.
     """
-    table = next(table for table in TABLES if table.key == name)
+    table = table_of(name, say)
     empty = frame.empty and bool(table.empty)
     few = "unit" in frame and "question" in set(frame["unit"])
-    facts = {**shared, "few": few, "comparisons": len(frame)} | ({} if empty else table.facts(frame, say))
+    tasks = about(name, table, shared.get("tasks", {}), say)
+    blocks, facts = ((), {}) if empty else table.shown(frame, say) if callable(table.shown) else (table.shown, {})
+    facts = {**shared, "few": few, "comparisons": len(frame), **facts, **(tasks[0] if name in say.measures else {})}
     if few:
-        facts["besides"] = say.word(f"tables.{name}.few")
+        facts["besides"] = say.word(f"tables.{table.key}.few")
     facts = {key: say.count(value) if type(value) is int and value else value for key, value in facts.items()}
-    blocks = table.blocks(frame, say) if callable(table.blocks) else table.blocks
-    notes = [table.empty] if empty else [key for key in table.notes.split() if facts.get(key, True)]
-    own = say.words["tables"][name]
-    return Sheet(
-        name,
-        own["title"].format(**facts),
-        [] if empty else [grid for block in blocks if (grid := _grid(name, block, frame, say, facts)).rows],
-        {key: own["notes"].get(key, say.words["notes"].get(key)).format(**facts).strip() for key in notes},
-        facts,
-    )
+    own, notes = say.words["tables"][table.key], {}
+    for key in [table.empty] if empty else table.notes.split():
+        if key in ("questions", "criteria"):
+            for one in tasks:
+                means = say.word("notes.criteria", **one) if key == "criteria" and one["criterion"] else ""
+                notes[f"{key} {one['task']}"] = say.word("notes.questions", **one, means=means)
+        elif facts.get(key, True):
+            notes[key] = own["notes"].get(key, say.words["notes"].get(key)).format(**facts).strip()
+    shown = [grid for block in blocks if (grid := _grid(table.key, block, frame, say, facts)).rows]
+    return Sheet(name, own["title"].format(**facts), own["short"].format(**facts), shown, notes, facts, tasks)
+
+
+def about(name: str, table: Table, tasks: Mapping[str, Mapping], say: Say) -> list[Mapping[str, Any]]:
+    """The facts of the tasks whose questions a table is about: its own, those of form sql, all, or none."""
+    if name in tasks:
+        return [tasks[name]]
+    if not {"questions", "criteria"} & {*table.notes.split()}:
+        return []
+    return [one for task, one in tasks.items() if table.when != "sql" or say.measures[task].form == "sql"]
 
 
 def to_markdown(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) -> str:

@@ -18,11 +18,29 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from tabulate import tabulate
 
-from present.catalogue import Column, columns
+from present.catalogue import COLUMNS, Column
 from present.format import Say, missing
 from present.tables import WORDS
 
 FOLDER = Path(__file__).parent / "templates"
+# Columns of the report's tables beside those of the catalogue; their headings are `report.columns` of the words.
+PLAIN = {
+    "code": "parameter value source sha256 library of_what",
+    "text": "part by commit precision batch device version what job trainable",
+    "count": "rows databases steps seconds",
+}
+OWN = {
+    column.key: column
+    for column in (
+        *(Column(name, form) for form, names in PLAIN.items() for name in names.split()),
+        Column("model_name", "code", ("name",)),
+        Column("last_loss", "number", ("loss", "digits")),
+        Column("gpu_time", "number", ("gpu_hours", "digits")),
+        Column("speed", "number", ("rows_per_second",)),
+        Column("tokens", "count", ("tokens_per_second",)),
+        Column("memory", "gib", ("peak_memory_mib",)),
+    )
+}
 # Control characters, surrogates, and what is not seen but changes what is: direction, joining, line separators.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 # Paragraphs, lists and code alone: a name in a note is no link and no emphasis.
@@ -46,30 +64,29 @@ class Part(NamedTuple):
 
 
 def fit(rows: Sequence[Mapping[str, Any]], most: int) -> Part:
-    """Choose about `most` rows: those of the first ranks, and those without a rank (`rank` is None)."""
-    ranks = [row["rank"] for row in rows if row["rank"] is not None]
+    """Choose about `most` rows: those of the first ranks, and those without a `rank`."""
+    ranks = [row["rank"] for row in rows if row.get("rank") is not None]
     each = max((ranks.count(rank) for rank in set(ranks)), default=1)
     most = max(1, most // each)
-    kept = [row for row in rows if row["rank"] is None or row["rank"] < most]
+    kept = [row for row in rows if row.get("rank") is None or row["rank"] < most]
     return Part(kept, min(most, len(set(ranks))), len(set(ranks)))
 
 
-def render(template: str, language: str, values: Mapping[str, Any]) -> str:
-    """Fill in a template of `templates/`, with numbers and words in one language.
+def render(template: str, say: Say, values: Mapping[str, Any]) -> str:
+    """Fill in a template of `templates/`, with the numbers and words of `say`.
 
     Raises:
         jinja2.UndefinedError: the template names a value that is not there.
     """
-    page = environment(language).get_template(template).render(table=Numbers(), figure=Numbers(), **values)
+    page = environment(say).get_template(template).render(table=Numbers(), figure=Numbers(), **values)
     # Where a condition left lines empty, one of them stays; code blocks are as they are.
     return (
         re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|\n{3,}", lambda found: found[0] if found[1] else "\n\n", page).strip() + "\n"
     )
 
 
-def environment(language: str) -> Environment:
+def environment(say: Say) -> Environment:
     """The environment of Markdown in one language; `fit` chooses rows, `found` those with one of some verdicts."""
-    say = Say(language)
     # With autoescape, text of macros and blocks is known as Markdown; `finalize` escapes all else before Jinja2 would.
     made = _environment(say, autoescape=True, finalize=_finalize)
     made.filters |= {"code": code, "fenced": fenced, "literal": literal, "shortened": shortened}
@@ -105,20 +122,20 @@ def listed(say: Say, names: Iterable[Any], most: int = 4, write: Callable[[Any],
 
 
 def table(say: Say, rows: Sequence[Mapping[str, Any]], names: str, more: Sequence[Column] = ()) -> Markup:
-    """Write rows as a table with the columns of the catalogue that are named, and `more`."""
-    shown = [*columns(names), *more]
-    heads = [markdown(say.word(f"columns.{one.heading or one.key}").format(**one.fill)) for one in shown]
-    cells = [
-        [
-            code(row["name"])
-            if one.format == "code"
-            else markdown(getattr(say, one.format)(*map(row.__getitem__, one.of or [one.key])))
-            for one in shown
-        ]
-        for row in rows
-    ]
+    """Write rows as a table with the columns of the catalogue or of `OWN` that are named, and `more`."""
+    shown = [*(OWN.get(name) or COLUMNS[name] for name in names.split()), *more]
+    words = say.words["columns"] | say.words["report"]["columns"]
+    heads = [markdown(words[one.heading or one.key].format(**one.fill)) for one in shown]
     align = ["left" if one.format in WORDS else "right" for one in shown]
+    cells = [[_cell(say, row, one) for one in shown] for row in rows]
     return Markup(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True, colalign=align))
+
+
+def _cell(say: Say, row: Mapping[str, Any], column: Column) -> str:
+    values = [row[key] for key in column.of or [column.key]]
+    if column.format == "code":
+        return code(values[0]) if values[0] else ""
+    return markdown(getattr(say, column.format)(*values))
 
 
 def shortened(body: str, most: int = 300) -> str:

@@ -9,13 +9,10 @@ if TYPE_CHECKING:
 BASE = "base"
 ALL = "aggregate"
 SEED = "training.seed"
-HARDNESS = ("easy", "medium", "hard", "extra")
 GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
-MEASURES = SPIDER, MMLU = "execution_accuracy", "mmlu"
 SAME = "not distinguishable at this n"
 # What the table of `recommend` says of a run on the half of the questions that chooses.
 RECOMMENDED, BASE_ITSELF, GAINS_LESS = "recommended", "the base itself", "gains less"
-NO_GAIN, LOSS_SHOWN, LOSS_OVER_CAP = "no gain shown", "loss shown", "loss may exceed the cap"
 # What became of an answer, in the order in which a reader wants it.
 CLASSES = (
     "ok", "wrong_rows", "wrong_columns", "wrong_order_only", "extra_or_missing_columns", "duplicate_only",
@@ -24,7 +21,7 @@ CLASSES = (
 )  # fmt: skip
 # Columns that hold words; all others hold numbers.
 TEXT = {
-    "model", "variant", "questions", "semantics", "category", "db_id", "error_class", "measure", "part", "value",
+    "model", "variant", "questions", "criterion", "category", "db_id", "error_class", "part", "value",
     "base_class", "tuned_class", "verdict", "unit", "note", "axis", "low", "high", "setting", "task", "device",
     "data_sha256", "of", "half", "choice", "divided", "metric", "filter", "lm_eval",
 }  # fmt: skip

@@ -1,72 +1,60 @@
 """Put every question and every answer of a study into one HTML page to look at."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import _path  # noqa: F401
-from analysis.data import MMLU, SPIDER, read_same
+from analysis.data import read_same
 from common.files import UserError, atomic_write, read_json, read_jsonl
 from common.job import job
-from custom_metrics.judge import SEMANTICS
 from present.answers import answers_page
 from present.format import Say
+from tasks.base import Measure
 from tasks.records import by_id
+from tasks.registry import measured
+from tasks.sql_schema import Schemas
 
 # Characters of one text; the run's files have it whole.
 LONGEST_TEXT = 10_000
+FILES = ("records", "questions", "rows", "schemas")
 
 
 def answers(
-    records: Mapping[str, Sequence[str | Path]],
-    questions: str | Path,
-    tables: str | Path,
+    inputs: Mapping[str, Mapping[str, Any]],
+    measures: Mapping[str, Measure],
     page: str | Path,
     settings: Mapping[str, Any],
 ) -> None:
     """Write `page`, equal bytes for equal inputs.
 
     Args:
-        records: `spider` and `mmlu`, the records of each run, and `rows`, the first rows of its results.
-        questions: the multiple-choice questions, JSON lines with id, question and choices.
-        tables: Spider's tables.json.
-        settings: `study`, the name in the title; `runs`, each a `model` and a `variant`, in the order of the records;
-            `semantics`, the criterion that counts first; `language`; `known_defects` and `accept_defect`.
+        inputs: files by task. `records` and, of form sql, `rows`: one of each run, in the order of the runs.
+            `questions`: JSON lines. `schemas`: a file of the folder that may hold tables.json.
+        measures: the tasks in order, the target first.
+        page: the file to write.
+        settings: `study`, the name in the title; `runs`, each a `model` and a `variant`; `language`; `known_defects`
+            and `accept_defect`.
 
     Raises:
         UserError: the files are not about the same questions, or tables.json lacks a database.
     """
-    runs = settings["runs"]
-    found = [len(records[name]) for name in ("spider", "mmlu", "rows")]
-    if found != [len(runs)] * 3:
-        raise UserError(
-            f"answers: found {found[0]}, {found[1]} and {found[2]} files, expected one of each of {len(runs)} runs."
-        )
-    spider, mmlu = read_same(records["spider"], SPIDER), read_same(records["mmlu"], MMLU)
-    previews = [read_previews(path, spider[0]["id"]) for path in records["rows"]]
-    texts = by_id(read_jsonl(questions), questions)
-    if missing := [number for number in mmlu[0]["id"] if number not in texts]:
-        raise UserError(f"{questions}: has no question {missing[0]}. Run `snakemake -R score_mmlu`.")
-    say = Say(settings["language"])
+    runs, say, tasks = settings["runs"], Say(settings["language"]), []
+    for name, measure in measures.items():
+        files = {kind: inputs[kind].get(name, ()) for kind in FILES}
+        found = len(files["records"]), len(files["rows"])
+        if found != (len(runs), len(runs) if measure.form == "sql" else 0):
+            raise UserError(
+                f"answers, {name}: found {found[0]} files of records and {found[1]} of rows, expected one of each of "
+                f"{len(runs)} runs (rows of text-to-SQL alone)."
+            )
+        tasks.append(describe_task(name, measure, files, runs))
     accepted = [say.word("answers.accepted", name=name) for name in settings["accept_defect"]]
-    data = {
-        "runs": describe_runs(runs),
-        "headline": settings["semantics"],
-        "criteria": SEMANTICS,
-        "schemas": schemas(read_json(tables), spider[0]["db_id"].unique(), tables),
-        "spider": [*map(spider_question, by_question(spider), zip(*previews, strict=True))],
-        "mmlu": [mmlu_question(rows, texts[rows[0]["id"]]) for rows in by_question(mmlu)],
-    }
+    defects = [*settings["known_defects"], *accepted]
     with atomic_write(page) as stream:
-        stream.write(answers_page(say, settings["study"], [*settings["known_defects"], *accepted], data))
-
-
-def by_question(frames: Sequence[pd.DataFrame]) -> Iterator[tuple[dict, ...]]:
-    """Yield of each question the rows of all runs."""
-    return zip(*(frame.to_dict("records") for frame in frames), strict=True)
+        stream.write(answers_page(say, settings["study"], defects, describe_runs(runs), tasks))
 
 
 def describe_runs(runs: Sequence[Mapping]) -> list[dict]:
@@ -78,110 +66,95 @@ def describe_runs(runs: Sequence[Mapping]) -> list[dict]:
             "key": f"{run['model']}/{run['variant']}",
             "name": f"{run['model']} {run['variant']}" if several else run["variant"],
             "base": None if run["variant"] == "base" else bases.get(run["model"]),
-            # A base model with other few-shot examples for text-to-SQL has no answers of its own to MMLU.
-            "mmlu": not run["variant"].startswith("base@"),
         }
         for run in runs
     ]
 
 
-def schemas(entries: Sequence[Mapping], db_ids: Sequence[str], source: str | Path) -> dict:
-    """List the tables of each database: name, and columns as [name, type, whether in the key, foreign key or None].
+def describe_task(name: str, measure: Measure, files: Mapping[str, Any], runs: Sequence[Mapping]) -> dict:
+    """Put a task, its questions and the answers of all runs into the shape that `answers_page` describes."""
+    frames = read_same(files["records"], measure)
+    first, texts = frames[0], by_id(read_jsonl(files["questions"]), files["questions"])
+    if missing := [number for number in first["id"] if number not in texts]:
+        raise UserError(f"{files['questions']}: has no question {missing[0]}. Run `snakemake -R score_{name}`.")
+    # SQL is judged twice: as it was taken out of an answer, and the answer as it is.
+    raw = [column for column in measure.columns if column.endswith("_raw")]
+    right = [column.removesuffix("_raw") for column in raw]
+    right = right or [column for column in measure.columns if column.startswith("correct")]
+    told = [column for column in measure.columns if column in (*measure.question, "gold_rows", "flags")]
+    known = {*told, *right, *raw}
+    other = [column for column in measure.columns if column not in known and not column.startswith("logprob")]
+    questions = []
+    for records in zip(*(frame.to_dict("records") for frame in frames), strict=True):
+        text = texts[records[0]["id"]]
+        question = {key: text[key] for key in ("question", "choices") if key in text}
+        question |= {column: records[0][column] for column in told}
+        question["answers"] = [
+            {"right": [record[column] for column in right], "raw": [record[column] for column in raw]}
+            | {column: plain(record[column]) for column in other}
+            | ({"logprobs": logprobs(record)} if measure.form == "choice" else {})
+            for record in records
+        ]
+        questions.append(question)
+    if files["rows"]:
+        add_rows(questions, files["rows"])
+    schemas = {}
+    if files["schemas"] and (path := Path(files["schemas"]).with_name("tables.json")).is_file():
+        rendered = Schemas(read_json(path), "", "ddl", 0)
+        schemas = {db_id: rendered[db_id] for db_id in first[measure.cluster].unique()}
+    return {
+        **{"name": name, "title": measure.name, "form": measure.form, "questions": questions},
+        **{"right": right, "headline": measure.criterion, "cluster": measure.cluster},
+        # A base model with other few-shot examples for the target has no answers of its own to other tasks.
+        "runs": [n for n, run in enumerate(runs) if measure.role == "target" or not run["variant"].startswith("base@")],
+        "strata": {
+            column: sorted(first[column].unique()) if order in (None, "sorted") else order
+            for column, order in measure.strata.items()
+        },
+        "schemas": schemas,
+    }
 
-    `entries` are those of the file `source`; a UserError if a database is not among them.
-    """
-    known = {entry["db_id"]: entry for entry in entries}
-    if missing := [db_id for db_id in db_ids if db_id not in known]:
-        raise UserError(f"{source}: no entry for database {missing[0]}. The Spider files do not belong together.")
-    return {db_id: _tables(known[db_id]) for db_id in db_ids}
 
+def add_rows(questions: Sequence[dict], paths: Sequence[str | Path]) -> None:
+    """Add the rows of results: of each run the first of its answer and of gold, and those that the other one lacks.
 
-def _tables(entry: Mapping) -> list[dict]:
-    names, columns = entry["table_names_original"], entry["column_names_original"]
-    keys = {n for key in entry["primary_keys"] for n in (key if isinstance(key, list) else [key])}
-    foreign = {a: f"{names[columns[b][0]]}.{columns[b][1]}" for a, b in entry["foreign_keys"]}
-    inside: list[list] = [[] for _ in names]
-    for n, (table, column) in enumerate(columns):
-        if table >= 0:
-            inside[table].append([column, entry["column_types"][n], n in keys, foreign.get(n)])
-    found = [{"name": name, "columns": rows} for name, rows in zip(names, inside, strict=True)]
-    return [table for table in found if not table["name"].startswith("sqlite_")]  # of SQLite's own
-
-
-def read_previews(path: str | Path, ids: Sequence[str]) -> list[Mapping]:
-    """Read, in the order of `ids`, what `score_spider` wrote beside its records.
+    The rows of gold are merged over the runs, so that they stand once.
 
     Raises:
-        UserError: the file is not about exactly these questions.
+        UserError: a file is not about exactly these questions.
     """
-    found = by_id(read_jsonl(path), path, ids)
-    if missing := [number for number in ids if number not in found]:
-        raise UserError(f"{path}: lacks {len(missing)} questions, {missing[0]} among them. Run its rule again.")
-    return [found[number] for number in ids]
+    for run, path in enumerate(paths):
+        found = by_id(read_jsonl(path), path, [question["id"] for question in questions])
+        if missing := [question["id"] for question in questions if question["id"] not in found]:
+            raise UserError(f"{path}: lacks {len(missing)} questions, {missing[0]} among them. Run its rule again.")
+        for question in questions:
+            gold, predicted = (found[question["id"]][key] for key in ("gold", "predicted"))
+            question.setdefault("rows", {}).update(gold["rows"])
+            question |= {"columns": gold["columns"], "width": gold["width"]}
+            question["answers"][run] |= {"predicted": predicted, "lacking": gold["unmatched"]}
+    for question in questions:
+        question["rows"] = sorted(question["rows"].items())
 
 
-def spider_question(records: Sequence[Mapping], previews: Sequence[Mapping]) -> dict:
-    """Put a text-to-SQL question into the shape that the page reads, with the answers in the order of the runs.
-
-    The rows of the gold query are merged over the runs: each run's file has the first, and those that its answer lacks.
-    """
-    first, gold = records[0], previews[0]["gold"]
-    rows = {index: cells for preview in previews for index, cells in preview["gold"]["rows"]}
-    return {
-        **{key: first[key] for key in ("id", "hardness", "question", "gold")},
-        **{"db": first["db_id"], "flags": first["flags"].split(), "count": int(first["gold_rows"])},
-        **{"columns": gold["columns"], "width": gold["width"], "rows": sorted(rows.items())},
-        "answers": [*map(spider_answer, records, previews)],
-    }
+def logprobs(record: Mapping) -> list[float | None]:
+    """The log-probability of each letter, from one column of all or a column each; [] without an answer."""
+    columns = {column: value for column, value in record.items() if column.startswith("logprob_")}
+    return [plain(value) for value in (columns or json.loads(record["logprobs"] or "{}")).values()]
 
 
-def spider_answer(record: Mapping, preview: Mapping) -> dict:
-    return {
-        "answer": None if record["error_class"] == "missing" else cut(record["answer"]),
-        "sql": None if record["sql"] == record["answer"] else cut(record["sql"]),
-        "right": [record[name] for name in SEMANTICS],
-        "raw": [record[f"{name}_raw"] for name in SEMANTICS],
-        "class": record["error_class"],
-        "message": cut(record["message"]),
-        "count": None if pd.isna(record["predicted_rows"]) else int(record["predicted_rows"]),
-        "predicted": preview["predicted"],
-        "lacking": preview["gold"]["unmatched"],
-    }
-
-
-def mmlu_question(records: Sequence[Mapping], text: Mapping) -> dict:
-    """Put a multiple-choice question into the shape that the page reads; `text` has its question and choices."""
-    return {
-        **{key: records[0][key] for key in ("id", "subject", "category", "answer")},
-        **{key: text[key] for key in ("question", "choices")},
-        "answers": [*map(mmlu_answer, records)],
-    }
-
-
-def mmlu_answer(record: Mapping) -> dict:
-    logprobs = [record[f"logprob_{letter}"] for letter in "ABCD"]
-    return {
-        "letter": record["prediction"],
-        # None, as JSON has no infinity; there is none at all for a question without an answer.
-        "logprobs": [round(x, 4) if math.isfinite(x) else None for x in logprobs],
-        "generated": cut(record["generated"]),
-        "written": record["generated_letter"],
-        "right": record["correct"],
-        "rightWritten": record["correct_generated"],
-    }
-
-
-def cut(text: str) -> str | list:
-    """Keep a text, or the beginning of a long one with its length."""
-    return text if len(text) <= LONGEST_TEXT else [text[:LONGEST_TEXT], len(text)]
+def plain(value: str | float) -> str | list | float | None:
+    """A cell as JSON has it: of a long text the beginning and the length, of a number that is infinite or none None."""
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_TEXT else [value[:LONGEST_TEXT], len(value)]
+    return round(value, 4) if math.isfinite(value) else None
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
+        settings = snakemake.params.settings
         answers(
-            {name: snakemake.input[name] for name in ("spider", "mmlu", "rows")},
-            snakemake.input.questions,
-            snakemake.input.tables,
+            {kind: {name: snakemake.input.get(f"{kind}_{name}", ()) for name in settings["tasks"]} for kind in FILES},
+            measured(settings["tasks"]),
             snakemake.output.page,
-            snakemake.params.settings,
+            settings,
         )

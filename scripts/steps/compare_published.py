@@ -1,68 +1,65 @@
 """Put the figures that a report printed beside ours: difference, interval, and whether they can be right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import _path  # noqa: F401
-from analysis.data import ALL, MMLU, SPIDER, write_table
-from analysis.published import COLUMNS, beside, findings
-from common.files import UserError, atomic_write
+from analysis.data import write_table
+from analysis.published import COLUMNS, WHOLE, Reasons, beside, findings
+from common.files import atomic_write
 from common.job import job
 from present.format import Say
 from present.tables import to_markdown
-from tasks.records import MMLU_COLUMNS, read_records
+from tasks.records import read_records
+from tasks.registry import measured
 
 
 def compare_published(
-    execution_accuracy: str | Path,
-    mmlu: Sequence[str | Path],
-    outputs: Mapping[str, str | Path],
-    settings: Mapping[str, Any],
+    records: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
 ) -> None:
     """Write the comparison as CSV (the truth) and as Markdown (the same, to be read).
 
     Args:
-        execution_accuracy: the table of that name.
-        mmlu: the records of each run, in the order of `runs`.
+        records: by task, the records of each run, in the order of `runs`.
         outputs: the files `csv` and `md`.
-        settings: the rule's. `published` is the block of the study, `dev_questions` the size of the official evaluation
-            split, `runs` has `model` and `variant` of each run; the others are as in `tables`.
+        settings: the rule's. `published` is the block of the study, `official` has by task the size of the official
+            evaluation split, `runs` has `model` and `variant` of each run; the others are as in `tables`.
 
     Raises:
-        UserError: the table lacks a run, or a file of records lacks a column.
+        UserError: a file of records has other columns than its task.
     """
     published = settings["published"]
-    # "None" is no missing value here: a variant may have any name.
-    table = pd.read_csv(execution_accuracy, keep_default_na=False)
-    table = table[(table["model"] == published["model"]) & (table["questions"] == ALL)].set_index("variant")
-    ours = {}
-    for run, records in zip(settings["runs"], mmlu, strict=True):
-        if run["model"] != published["model"]:
-            continue
-        if run["variant"] not in table.index:
-            raise UserError(f"{execution_accuracy}: no row of {run['variant']}. Run `snakemake -R tables`.")
-        counted = tuple(int(table.at[run["variant"], column]) for column in ("correct", "n"))
-        ours[run["variant"]] = {SPIDER: counted, MMLU: read_records(records, MMLU_COLUMNS)}
-    rows = beside(published, ours, settings["confidence_level"])
+    measures = measured(settings["tasks"])
+    ours = {
+        run["variant"]: {task: read_records(paths[i], measures[task].columns) for task, paths in records.items()}
+        for i, run in enumerate(settings["runs"])
+        if run["model"] == published["model"]
+    }
+    rows = beside(published, ours, measures, settings["confidence_level"])
+    # The CSV file is the same in every language.
+    frame = pd.DataFrame([row | {"why": told(row["why"], Say("en"))} for row in rows])
     whole = dict.fromkeys(("published_n", "published_correct", "n", "correct"), "Int64")
-    write_table(outputs["csv"], pd.DataFrame(rows).reindex(columns=COLUMNS).astype(whole))
+    write_table(outputs["csv"], frame.reindex(columns=COLUMNS).astype(whole))
     with atomic_write(outputs["md"]) as stream:
-        stream.write(page(rows, settings))
+        stream.write(page(rows, settings, Say(settings["language"], measures)))
 
 
-def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
-    """Write the comparison as a page of Markdown; the arguments are those of the step."""
-    published, say = settings["published"], Say(settings["language"])
+def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], say: Say) -> str:
+    """Write the comparison as a page of Markdown."""
+    published = settings["published"]
+
+    def what(row: Mapping[str, Any]) -> str:
+        part = say.word("tables.published.all") if row["column"] == WHOLE else row["column"].replace("_", " ")
+        return say.word(f"tables.published.{row['kind']}", what=say.measure(row["task"], part))
+
     shown = [
-        row
-        | {"shown": row["run"] or row["variant"]}
-        | {"what": say.word(f"tables.published.{row['kind']}", what=f"{named(row['measure'])}, {named(row['column'])}")}
+        row | {"shown": row["run"] or row["variant"], "what": what(row), "why": told(row["why"], say, say.marked)}
         for row in rows
     ]
-    odd = (f"* {sentence}" for sentence in findings(published, settings["dev_questions"]))
+    odd = (f"* {told([one], say, say.marked)}" for one in findings(published, settings["official"]))
     stated = (f"* {one['what']}: {say.number(one['value'], one['decimals'])}" for one in published["stated"])
     facts = {"percent": say.level(settings["confidence_level"]), "report": published["report"]}
     facts |= {"findings": "\n".join(odd), "stated": "\n".join(stated)}
@@ -71,12 +68,20 @@ def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     return to_markdown("published", pd.DataFrame(shown, columns=columns), settings | facts, say)
 
 
-def named(key: str) -> str:
-    """Name a measure or a category as it stands in a sentence."""
-    return "MMLU" if key == "mmlu" else key.replace("_", " ")
+def told(reasons: Reasons, say: Say, marked: Callable[[str], str] = str, between: str = "; ") -> str:
+    """Write reasons in a language; `marked` writes a number with its marks."""
+
+    def value(one: str | Reasons) -> str:
+        if not isinstance(one, str):
+            return told(one, say, marked, ", ")
+        return one if any(letter.isalpha() for letter in one) else marked(one)
+
+    return between.join(
+        say.word(f"tables.published.why.{key}", **{name: value(one) for name, one in values.items()})
+        for key, values in reasons
+    )
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        given, outputs = snakemake.input, dict(snakemake.output.items())
-        compare_published(given.execution_accuracy, given.mmlu, outputs, snakemake.params.settings)
+        compare_published(dict(snakemake.input.items()), dict(snakemake.output.items()), snakemake.params.settings)

@@ -12,6 +12,7 @@ from common.files import atomic_write, read_json, read_jsonl
 from common.job import job
 from present.format import Say
 from present.tables import to_markdown
+from tasks.registry import measured
 
 COLUMNS = (
     "task", "device", "seconds", "job_seconds", "gpu_hours", "cpu_hours", "rows", "rows_per_second",
@@ -22,37 +23,41 @@ COLUMNS = (
 def cost(
     inputs: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
 ) -> None:
-    """Write a row for each run and task: `train` (adapters), `predict_spider`, `predict_mmlu`.
+    """Write a row for each run and job: `train` (adapters) and `predict_<task>`.
 
-    A job's whole time is in its benchmark file, results/<study>/benchmarks/<task>/<model>/<variant>.tsv. That is no
+    A job's whole time is in its benchmark file, results/<study>/benchmarks/<job>/<model>/<variant>.tsv. That is no
     input of this rule, for a lost benchmark would train the adapter again; without it, `job_seconds` and the hours
     are empty.
 
     Args:
-        inputs: in the order of `runs`: `train`, train.json of each adapter; `predict_spider` and `answers`,
-            predict_spider.json and spider_answers.jsonl of each run, in …/<study>/runs/<model>/<variant>/;
-            `predict_mmlu`, predict_mmlu.json of each run but those with other few-shot examples, which have the base's
-            answers.
+        inputs: in the order of `runs`: `train`, train.json of each adapter; of each task `predict_<task>`,
+            predict_<task>.json in …/<study>/runs/<model>/<variant>/, and unless its form is choice, whose tokens nobody
+            counts, `<task>_answers`, the answers. Of yardsticks those of all runs but the ones with other few-shot
+            examples, which have the base's answers.
         outputs: the files `csv` and `md`.
-        settings: the rule's: `study`, `runs`, `known_defects`, `accept_defect`, as in `tables`.
+        settings: the rule's: `study`, `tasks`, `runs`, `known_defects`, `accept_defect`, as in `tables`.
     """
     runs = settings["runs"]
+    measures = measured(settings["tasks"])
     _, heads = heads_of(runs)
-    trained, knowledge = iter(inputs["train"]), iter(inputs["predict_mmlu"])
-    rows = []
-    for run, head, spider, answers in zip(runs, heads, inputs["predict_spider"], inputs["answers"], strict=True):
-        found = {"train": trained_row(next(trained))} if run["variant"] != BASE and "point" not in run else {}
-        found["predict_spider"] = answered_row(spider, answers)
-        if "shots" not in run.get("point", {}):
-            found["predict_mmlu"] = answered_row(next(knowledge))
-        benchmarks = Path(spider).parents[3] / "benchmarks"
-        for task, row in found.items():
-            whole = benchmark(benchmarks / task / run["model"] / f"{run['variant']}.tsv", row["device"])
-            rows.append(head | {"task": task} | row | whole)
+    files, rows = {name: iter(paths) for name, paths in inputs.items()}, []
+    for run, head in zip(runs, heads, strict=True):
+        found = {}
+        if run["variant"] != BASE and {"point", "ready_made"}.isdisjoint(run):
+            found["train"] = trained_row(path := next(files["train"]))
+        for task, measure in measures.items():
+            if measure.role == "target" or "shots" not in run.get("point", {}):
+                path = next(files[f"predict_{task}"])
+                answers = next(files[f"{task}_answers"]) if measure.form != "choice" else None
+                found[f"predict_{task}"] = answered_row(path, answers)
+        benchmarks = Path(path).parents[3] / "benchmarks"
+        for name, row in found.items():
+            whole = benchmark(benchmarks / name / run["model"] / f"{run['variant']}.tsv", row["device"])
+            rows.append(head | {"task": name} | row | whole)
     frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS])
     write_table(outputs["csv"], frame)
     with atomic_write(outputs["md"]) as stream:
-        stream.write(to_markdown("cost", frame, settings, Say(settings["language"])))
+        stream.write(to_markdown("cost", frame, settings, Say(settings["language"], measures)))
 
 
 def trained_row(path: str | Path) -> dict[str, Any]:

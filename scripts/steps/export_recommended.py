@@ -12,8 +12,10 @@ from markupsafe import Markup
 import _path  # noqa: F401
 from common.files import ADAPTER_FILES, UserError, read_json, sha256_file, write_json
 from common.job import job, versions
+from present.format import Say
 from present.templates import render
 from study.unfold import BASE, recommended_folder
+from tasks.registry import measured
 
 # The numbers of questions of the official release, whose name and licence the model card then gives.
 SPIDER = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
@@ -29,11 +31,12 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
 
     Args:
         inputs: `decision`: what `recommend` chose; of each model `records`, and `prompts` and `base_prompts`: the
-            reports of the prompts of adapters and of the base model; `spider`: the manifest of `fetch_spider`.
-        settings: `study`: its name; `folders`: of each variant the folder of its adapter, below its model's;
-            `precisions`: of each model fp32, bf16 or nf4; `merge`: write whole models, with the adapter merged into
-            the weights; `merge_adapters`: whether the study evaluated its adapters merged; `known_defects` and
-            `accept_defect`: what is said of the method, and which failures of the audit it ran with.
+            reports of the target's prompts for adapters and the base model; `source`: the manifest of its data.
+        settings: `study`: its name; `tasks`: as for the report; `folders`: of each variant the folder of its adapter,
+            below its model's; `precisions`: of each model fp32, bf16 or nf4; `merge`: write whole models, with the
+            adapter merged into the weights; `merge_adapters`: whether the study evaluated its adapters merged;
+            `known_defects` and `accept_defect`: what is said of the method, and which failures of the audit it ran
+            with.
 
     Raises:
         UserError: an adapter or a model cannot be read.
@@ -42,9 +45,9 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
     staging = folder.with_name(f".{folder.name}.{platform.node()}.{os.getpid()}.tmp")
     models = {record["name"]: record for record in map(read_json, inputs["records"])}
     prompts = {
-        name: {Path(path).parts[-3]: read_json(path) for path in inputs[name]} for name in ("prompts", "base_prompts")
+        name: {Path(path).parent.name: read_json(path) for path in inputs[name]} for name in ("prompts", "base_prompts")
     }
-    spider = read_json(inputs["spider"])
+    manifest = read_json(inputs["source"])
     try:
         for chosen in read_json(inputs["decision"]):
             model, variant = chosen["model"], chosen["variant"]
@@ -65,7 +68,7 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
             local = record["source"]
             if not Path(local).is_absolute():
                 local = os.path.relpath(Path(local).resolve(), (folder / place.relative_to(staging)).resolve())
-            (place / "README.md").write_text(card(facts, spider, local, settings), encoding="utf-8")
+            (place / "README.md").write_text(card(facts, manifest, local, settings), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         staging.replace(folder)
@@ -110,19 +113,21 @@ def write_adapter(source: Path, place: Path, record: Mapping, strength: float) -
         ) from None
 
 
-def card(facts: Mapping[str, Any], spider: Mapping, local: str, settings: Mapping[str, Any]) -> str:
+def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapping[str, Any]) -> str:
     """Write the model card, in the hub's format: what it is, its measured trade-off, how it was chosen, its limits.
 
     Args:
         facts: what recommendation.json holds.
-        spider: the manifest of `fetch_spider`.
+        manifest: that of the target's data.
         local: where the base model, if it is a folder, lies as seen from the model card.
         settings: those of `export_recommended`.
     """
     from huggingface_hub import ModelCardData
 
     base, own = facts["base"], facts["variant"] != BASE
-    official, on_hub = spider["counts"] == SPIDER, base["commit"] is not None
+    measures = measured(settings["tasks"])
+    target, on_hub = next(iter(measures)), base["commit"] is not None
+    official = settings["tasks"][target]["kind"] == "spider" and manifest["counts"] == SPIDER
     head = ModelCardData(
         language="en",
         license="other" if on_hub else "unknown",
@@ -132,10 +137,16 @@ def card(facts: Mapping[str, Any], spider: Mapping, local: str, settings: Mappin
         pipeline_tag="text-generation",
         base_model=base["source"] if on_hub else None,
         datasets=["xlangai/spider"] if official else None,
-        tags=["text-to-sql", *(["lora"] if own else [])],
+        tags=["text-to-sql"] * (measures[target].form == "sql") + ["lora"] * own,
     )
-    values = {"front_matter": Markup(head.to_yaml()), "official": official, "spider": spider["source"], "local": local}
-    return render("card.md.j2", "en", {**settings, **facts, **values})
+    values = {
+        "front_matter": Markup(head.to_yaml()),
+        "official": official,
+        "source": manifest["source"],
+        "local": local,
+    }
+    values |= {"tasks": list(measures), "knowledge": any(use["kind"] == "mmlu" for use in settings["tasks"].values())}
+    return render("card.md.j2", Say("en", measures), {**settings, **facts, **values})
 
 
 if __name__ == "__main__":

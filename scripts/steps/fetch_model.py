@@ -16,12 +16,13 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*", "vocab*
 UNWANTED = ["*/*", "consolidated*", "*.bin", "*.pth", "*.md"]
 
 
-def fetch_model(name: str, source: str, revision: str | None, record: str | Path) -> None:
+def fetch_model(name: str, source: str, revision: str | None, record: str | Path, files: str | None = None) -> None:
     """Get the model if it is on the hub, check it, and write what it is to `record` (JSON).
 
     Args:
         source: local folder, or hub repository `owner/name`.
         revision: commit of the hub repository (40 hexadecimal digits); None for a local folder.
+        files: hash of a local folder's files, by which Snakemake sees that they have changed.
         record: name, source, revision, resolved commit (null for a folder), path to load from, size and SHA-256 of
             each file, and one SHA-256 of all of them.
 
@@ -43,9 +44,9 @@ def fetch_model(name: str, source: str, revision: str | None, record: str | Path
         raise UserError(
             f"models, {name}, source: {source} is neither an existing folder nor a hub repository (owner/name)."
         )
-    files = model_files(path)
-    check_model(source, path, files)
-    found = described(path, tqdm(files, desc="sha256", mininterval=1))
+    names = model_files(path)
+    check_model(source, path, names)
+    found = described(path, tqdm(names, desc="sha256", mininterval=1))
     facts = {"name": name, "source": source, "revision": revision, "commit": commit, "path": str(path)}
     write_json(record, facts | {"files": found, "sha256": sha256_json(found)})
 

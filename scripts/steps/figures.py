@@ -10,35 +10,38 @@ from common.files import UserError, atomic_write, read_json
 from common.job import job
 from present import figures_results, figures_training
 from present.format import Say
-from present.plots import Results, runs_of, save
+from present.plots import Results, Task, runs_of, save
 from present.values import ALL, RECOMMENDED, read_table, trained
+from tasks.base import Measure
 
 # The function that draws a figure has its name.
 DRAW = vars(figures_results) | vars(figures_training)
 # What `Results` calls an accuracy, or a difference from the base, and the ends of its interval.
-ACCURACY = {"accuracy_pct": "x", "ci_low": "low", "ci_high": "high"}
-DIFFERENCE = {"difference_pp": "x", "ci_low_pp": "low", "ci_high_pp": "high"}
+ACCURACY = {"accuracy_pct": "x", "ci_low": "x_low", "ci_high": "x_high"}
+DIFFERENCE = {"difference_pp": "x", "ci_low_pp": "x_low", "ci_high_pp": "x_high"}
 
 
 def figures(
     train: Sequence[str | Path],
     tables: Mapping[str, str | Path],
     outputs: Mapping[str, str | Path],
+    measures: Mapping[str, Measure],
     language: str = "en",
 ) -> None:
     """Draw figures, each as SVG and as PDF.
 
     Args:
         train: reports of `train`, in …/<model>/<variant>/.
-        tables: CSV files of `tables` by name: execution_accuracy, mmlu, regression, databases, confusion, seeds; and
-            recommendation, of a study that has it.
+        tables: CSV files by name: one of each task, regression and seeds; databases and confusion, where a task is of
+            form sql; and recommendation, of a study that has it.
         outputs: paths named <figure>_svg and <figure>_pdf for each figure that is to be drawn.
+        measures: what is measured with each task, the target first.
         language: en or pt.
 
     Raises:
         UserError: the tables are not about the same runs.
     """
-    results, say = read_results(train, tables), Say(language)
+    results, say = read_results(train, tables, measures), Say(language)
     for name in dict.fromkeys(output.rpartition("_")[0] for output in outputs):
         figure = DRAW[name](results, say)
         for kind in ("svg", "pdf"):
@@ -46,50 +49,40 @@ def figures(
                 save(figure, file, kind)
 
 
-def read_results(train: Sequence[str | Path], tables: Mapping[str, str | Path]) -> Results:
-    """Read what the figures are drawn from; the arguments are those of `figures`.
-
-    Raises:
-        UserError: the tables are not about the same runs.
-    """
+def read_results(
+    train: Sequence[str | Path], tables: Mapping[str, str | Path], measures: Mapping[str, Measure]
+) -> Results:
+    """Read what the figures are drawn from; arguments and errors are those of `figures`."""
     read = {name: read_table(path) for name, path in tables.items() if path}
-    chosen = pd.DataFrame({"model": [], "variant": []})
-    if "recommendation" in read:
-        chosen = read["recommendation"][read["recommendation"]["choice"] == RECOMMENDED]
+    tasks = {key: Task(key, one.name, one.form, one.criterion, one.chance) for key, one in measures.items()}
+    target, *_ = tasks
+    points, accuracy = [], []
+    for key, task in tasks.items():
+        table = read[key].assign(task=key).rename(columns=ACCURACY)
+        points.append(table[table["questions" if task.form == "sql" else "category"] == ALL])
+        if task.form == "sql":
+            accuracy.append(trained(table))
+        if runs_of(points[-1]) != runs_of(points[0]):
+            raise UserError(f"{tables[key]}: has other runs than {tables[target]}. Run `snakemake -R tables`.")
+    nothing = pd.DataFrame(columns=["model", "variant", "task", "choice"])
+    chosen = read.get("recommendation", nothing)
     return Results(
-        points=read_points(tables["execution_accuracy"], tables["mmlu"]),
-        accuracy=trained(read["execution_accuracy"]).rename(columns=ACCURACY),
+        tasks=tasks,
+        points=pd.concat(points, ignore_index=True),
+        accuracy=pd.concat(accuracy, ignore_index=True) if accuracy else nothing,
         comparisons=trained(read["regression"]).rename(columns=DIFFERENCE),
-        databases=trained(read["databases"]).rename(columns=ACCURACY),
-        confusion=trained(read["confusion"]),
+        databases=trained(read.get("databases", nothing)).rename(columns=ACCURACY),
+        confusion=trained(read.get("confusion", nothing)),
         seeds=read["seeds"],
         reports=[(*Path(path).parts[-3:-1], read_json(path)) for path in train],
-        best=frozenset(runs_of(chosen)),
+        best=frozenset(runs_of(chosen[chosen["choice"] == RECOMMENDED])),
     )
 
 
-def read_points(execution_accuracy: str | Path, mmlu: str | Path) -> pd.DataFrame:
-    """Read both accuracies of each run, the `points` of `Results`.
-
-    Raises:
-        UserError: a run is in one of the tables only.
-    """
-    spider, knowledge = read_table(execution_accuracy), read_table(mmlu)
-    spider = spider[spider["questions"] == ALL]
-    knowledge = knowledge[knowledge["category"] == ALL]
-    keys = ["model", "variant"]
-    if spider[keys].values.tolist() != knowledge[keys].values.tolist():
-        raise UserError(f"{mmlu}: has other runs than {execution_accuracy}. Run `snakemake -R tables`.")
-    what = [column for column in ("of", "strength", "step", "shots") if column in spider]
-    points = spider[[*keys, "semantics", *what]].reset_index(drop=True)
-    points["level"] = spider["confidence_level"].to_numpy()
-    for axis, table in (("x", spider), ("y", knowledge)):
-        for column, suffix in {"accuracy_pct": "", "ci_low": "_low", "ci_high": "_high", "n": "_n"}.items():
-            points[axis + suffix] = table[column].to_numpy()
-    return points
-
-
 if __name__ == "__main__":
+    from tasks.registry import measured
+
     with job(snakemake.log[0]):
-        inputs = dict(snakemake.input.items())
-        figures(inputs.pop("train"), inputs, dict(snakemake.output.items()), **snakemake.params.settings)
+        inputs, settings = dict(snakemake.input.items()), snakemake.params.settings
+        measures = measured(settings["tasks"])
+        figures(inputs.pop("train"), inputs, dict(snakemake.output.items()), measures, settings["language"])

@@ -7,11 +7,12 @@ from typing import Any
 import _path  # noqa: F401
 from analysis import describe
 from analysis.choose import recommendation
-from analysis.data import MMLU, SPIDER, read_results, write_table
+from analysis.data import read_results, write_table
 from common.files import atomic_write, write_json
 from common.job import job
 from present.format import Say
 from present.tables import shared_facts, to_markdown
+from tasks.registry import measured
 
 
 def recommend(
@@ -20,24 +21,24 @@ def recommend(
     """Choose on the validation half of the questions, and report on the other half.
 
     Args:
-        records: by measure, the records of each run in the order of `runs`.
+        records: by task, the records of each run in the order of `runs`.
         outputs: `csv` and `md`, the table; `decision`, what is recommended, as JSON for `export_recommended`.
         settings: the rule's, as those of `tables`, and those of `analysis.choose.recommendation`.
 
     Raises:
-        UserError: as `tables`, or a measure has fewer than two questions.
+        UserError: as `tables`, or a task has fewer than two questions.
     """
-    results = read_results(records, settings["runs"], settings["semantics"], settings["confidence_level"])
+    measures = measured(settings["tasks"])
+    results = read_results(records, settings["runs"], measures, settings["confidence_level"])
     frame, decided = recommendation(results, settings["max_loss_pp"], settings["seed"])
     write_table(outputs["csv"], frame)
     with atomic_write(outputs["md"]) as stream:
-        say = Say(settings["language"])
-        facts = settings | shared_facts(settings["study"], *describe.questions(results), say)
+        say = Say(settings["language"], measures)
+        facts = settings | shared_facts(settings["study"], describe.questions(results), say)
         stream.write(to_markdown("recommendation", frame, facts, say))
     write_json(outputs["decision"], decided)
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        records = {SPIDER: snakemake.input.spider, MMLU: snakemake.input.mmlu}
-        recommend(records, dict(snakemake.output.items()), snakemake.params.settings)
+        recommend(dict(snakemake.input.items()), dict(snakemake.output.items()), snakemake.params.settings)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +16,45 @@ from present.format import VERDICTS, Say
 from present.templates import render
 from present.typeset import MOST_PAGES, SCREEN, ReportSize, fitted_pdf
 from present.values import ALL, BASE, is_point, is_prompted, read_table, trained
-from tasks.records import SPIDER_COLUMNS, read_records
+from tasks.base import Measure
+from tasks.records import read_records
+from tasks.registry import measured
 
-# The tables that the report tells of.
-TABLES = ("execution_accuracy", "mmlu", "regression", "errors", "exchange", "factors", "seeds", "cost")
 
-
-def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def report(
+    outputs: Mapping[str, str | Path],
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
     """Write the report.
 
     Args:
         outputs: the files to write, `report` (Markdown) and `pdf`.
-        inputs: as the rule names them, what is of several runs or models as lists: the CSV files of `TABLES`,
-            `recommendation` and `harness` (empty in a study without), `figures` (PDF, an SVG beside each), `records`
-            (spider.csv of each run), the manifests `spider`, `mmlu_source`, `splits`, `suite`, and `replay` and
-            `replay_source` (empty without replay), and the reports `models`, `audits`, `dev_prompts`, `mmlu_prompts`,
-            `train`, `answers_reports`. Model and variant are the folders they lie in.
-        settings: `language`, and what `Results.settings` names.
+        inputs: lists of files, which are told apart by their names: `tables` (CSV); `figures` (PDF, an SVG beside
+            each); `records` of each run, those of the target, empty if it executes no SQL; `data`, manifests of tasks
+            (data/<task>/source/manifest.json) and of parts of them (data/<task>/<part>.json); `prompts`, reports
+            (prompts/<model>/<task>_test.json); `models`; `audits`; `train`; `answers`, reports
+            (runs/<model>/<variant>/<task>_predict.json).
+        settings: `language`, what `Results.settings` names, and `tasks`: of each its kind, its role and what its
+            measure depends on, the target first.
 
     Raises:
         UserError: two runs of a model were given different prompts and the study does not say so; a table holds a
             verdict that is not known here.
     """
-    results = read_results(outputs, inputs, settings)
+    measures = measured(settings["tasks"])
+    say = Say(settings["language"], measures)
+    results = read_results(outputs, inputs, settings, measures)
     check_prompts(results)
     check_verdicts(results.tables)
-    values, language = facts(results, Say(settings["language"])), settings["language"]
+    values = facts(results, say)
 
     def page(size: ReportSize) -> str:
-        return render(f"report.{language}.md.j2", language, values | {"size": size})
+        return render(f"report.{say.language}.md.j2", say, values | {"size": size})
 
     with atomic_write(outputs["report"]) as stream:
         stream.write(page(SCREEN))
-    pdf, pages = fitted_pdf(page, Path(outputs["report"]).parent, language)
+    pdf, pages = fitted_pdf(page, Path(outputs["report"]).parent, say.language)
     print(f"{outputs['pdf']}: {pages} pages")
     if pages > MOST_PAGES:
         print(f"WARNING: {pages} pages, expected at most {MOST_PAGES}: the study has too many models or defects.")
@@ -55,36 +62,46 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
         stream.write(pdf)
 
 
-def read_results(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Results:
+def read_results(
+    outputs: Mapping[str, str | Path],
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    measures: Mapping[str, Measure],
+) -> Results:
     """Read what the report is made of; see `report`."""
-    read = {name: read_table(inputs[name]) for name in TABLES}
-    points, accuracy = read["regression"][is_point(read["regression"])], read["execution_accuracy"]
-    tables = {name: trained(frame) for name, frame in read.items()}
+    here, target = Path(outputs["report"]).parent, next(iter(measures))
+    read = {Path(path).stem: read_table(path) for path in inputs["tables"]}
+    tables = {name: frame if name == "recommendation" else trained(frame) for name, frame in read.items()}
+    points = read["regression"][is_point(read["regression"])]
     tables["points"] = points[(points["category"] == ALL) & ~is_prompted(points)]
     tables["prompted"] = points[is_prompted(points)]
-    if inputs.get("recommendation"):
-        tables["recommendation"] = read_table(inputs["recommendation"])
-    if inputs.get("harness"):
-        tables["harness"] = trained(read_table(inputs["harness"]))
     # How many examples are in the base's own prompts, which a study says where it evaluates others.
+    accuracy = read[target]
     own = accuracy.loc[accuracy["variant"] == BASE, "shots"].dropna() if "shots" in accuracy else ()
-    here = Path(outputs["report"]).parent
-    manifests = ("spider", "mmlu_source", "splits", "suite", "replay", "replay_source")
+    data: dict[str, dict[str, Mapping]] = {}
+    for path in map(Path, inputs["data"]):
+        task, part = (path.parts[-3], "source") if path.name == "manifest.json" else (path.parent.name, path.stem)
+        data.setdefault(task if task in measures else "replay", {})[part] = read_json(path)
+    prompts: dict[str, Mapping] = {}
+    for path in map(Path, inputs["prompts"]):
+        # One model stands for all.
+        where = {"model": path.parent.name, "file": os.path.relpath(path.with_suffix(".jsonl"), here)}
+        prompts.setdefault(path.stem.removesuffix("_test"), read_json(path) | where)
     return Results(
         settings=settings,
+        tasks={name: asdict(one) | {"kind": settings["tasks"][name]["kind"]} for name, one in measures.items()},
         tables=tables,
         shots=int(own.iloc[0]) if len(own) else None,
         figures={Path(path).stem: os.path.relpath(Path(path).with_suffix(".svg"), here) for path in inputs["figures"]},
-        records={run_of(path): read_records(path, SPIDER_COLUMNS) for path in inputs["records"]},
-        manifests={name: read_json(inputs[name]) for name in manifests if inputs.get(name)},
+        records={run_of(path): read_records(path, measures[target].columns) for path in inputs["records"]},
+        data=data,
         models=[read_json(path) for path in inputs["models"]],
         audits={Path(path).parent.name: read_json(path) for path in inputs["audits"]},
-        prompts={
-            task: {Path(path).parts[-3]: read_json(path) for path in inputs[f"{task}_prompts"]}
-            for task in ("dev", "mmlu")
-        },
+        prompts=prompts,
         train={run_of(path): read_json(path) for path in inputs["train"]},
-        answers={(*run_of(path), Path(path).stem): read_json(path) for path in inputs["answers_reports"]},
+        answers={
+            (*run_of(path), Path(path).stem.removesuffix("_predict")): read_json(path) for path in inputs["answers"]
+        },
     )
 
 
@@ -97,18 +114,19 @@ def check_prompts(results: Results) -> None:
     """Check that all variants of a model answered the same prompts.
 
     Raises:
-        UserError: a variant was given other prompts than the others; the Spider prompts of `own_prompts` are not
-            looked at.
+        UserError: a variant was given other prompts than the others; those of the target are not looked at for the
+            variants of `own_prompts`.
     """
     found: dict[tuple[str, str], str] = {}
+    target = next(iter(results.tasks))
     for (model, variant, task), answers in results.answers.items():
-        if variant in results.settings["own_prompts"] and task == "predict_spider":
+        if variant in results.settings["own_prompts"] and task == target:
             continue
         sha256 = answers["prompts_sha256"]
         if found.setdefault((model, task), sha256) != sha256:
             raise UserError(
-                f"{model}/{variant}/{task}.json, prompts_sha256: found {sha256}, expected {found[model, task]} as for "
-                f"the model's other runs. Run `snakemake -R {task}`."
+                f"{model}/{variant}/{task}_predict.json, prompts_sha256: found {sha256}, expected "
+                f"{found[model, task]} as for the model's other runs. Run `snakemake -R predict_{task}`."
             )
 
 

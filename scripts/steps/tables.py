@@ -8,14 +8,12 @@ import pandas as pd
 
 import _path  # noqa: F401
 from analysis import compare, describe
-from analysis.data import MMLU, SPIDER, Results, read_results, write_table
+from analysis.data import Results, read_results, write_table
 from common.files import atomic_write
 from common.job import job
 from present.format import Say
 from present.tables import shared_facts, to_markdown
-
-# Nothing in these depends on the criterion of the headline.
-UNDER_EVERY_CRITERION = ("mmlu", "errors", "confusion")
+from tasks.registry import measured
 
 
 def tables(
@@ -24,18 +22,20 @@ def tables(
     """Write the tables, each as CSV (the truth: full precision) and as Markdown (the same, to be read).
 
     Args:
-        records: by measure, the records of each run in the order of `runs`.
+        records: by task, the records of each run in the order of `runs`.
         outputs: a path for each table, and for each with `_md`.
-        settings: the rule's. `runs` has of each run `model`, `variant` and `settings` (the swept values of an adapter,
-            {} for the base); of a point that `evaluation` adds also `point`. `known_defects` and `accept_defect` stand
-            under every table.
+        settings: the rule's. `tasks` has of each task its kind, its role and what its measure depends on, the target
+            first. `runs` has of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the
+            base); of a point that `evaluation` adds also `point`. `known_defects` and `accept_defect` stand under every
+            table.
 
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
     """
-    results = read_results(records, settings["runs"], settings["semantics"], settings["confidence_level"])
-    say = Say(settings["language"])
-    facts = settings | shared_facts(settings["study"], *describe.questions(results), say)
+    measures = measured(settings["tasks"])
+    results = read_results(records, settings["runs"], measures, settings["confidence_level"])
+    say = Say(settings["language"], measures)
+    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
     for name, frame in all_tables(results).items():
         write_table(outputs[name], frame)
         with atomic_write(outputs[f"{name}_md"]) as stream:
@@ -44,27 +44,27 @@ def tables(
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Make every table of a study, by its name."""
+    comparisons = compare.regression(results)
+    # Its rows are about two tasks: the criterion is the target's, and the questions are those of both.
+    exchange = results.label(compare.exchange(results, comparisons), results.target)
+    exchange["data_sha256"] += " " + exchange["task"].map(results.hashes)
     frames = {
-        "regression": (comparisons := compare.regression(results)),
-        "exchange": compare.exchange(results, comparisons),
-        "factors": compare.factors(results),
-        "seeds": compare.seeds(results),
-        "execution_accuracy": describe.execution_accuracy(results),
-        "databases": describe.databases(results),
-        "mmlu": describe.mmlu(results),
-        "errors": describe.errors(results),
-        "flips": describe.flips(results),
-        "confusion": describe.confusion(results),
+        "regression": results.label(comparisons),
+        "exchange": exchange,
+        "factors": results.label(compare.factors(results)),
+        "seeds": results.label(compare.seeds(results)),
+        "flips": results.label(describe.flips(results)),
     }
-    for name, frame in frames.items():
-        frames[name] = results.label(frame, MMLU if name == "mmlu" else SPIDER)
-        if name in UNDER_EVERY_CRITERION:
-            frames[name] = frames[name].drop(columns="semantics")
-    frames["exchange"]["data_sha256"] = " ".join(results.hashes.values())
-    return frames
+    frames |= {task: results.label(describe.sql(results, task), task) for task in results.of_form("sql")}
+    if results.of_form("sql"):
+        frames["databases"] = results.label(describe.databases(results))
+    # Nothing in these depends on a criterion.
+    plain = {task: results.label(describe.choice(results, task), task) for task in results.of_form("choice", "match")}
+    if results.of_form("sql"):
+        plain |= {one.__name__: results.label(one(results)) for one in (describe.errors, describe.confusion)}
+    return frames | {name: frame.drop(columns="criterion") for name, frame in plain.items()}
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        records = {SPIDER: snakemake.input.spider, MMLU: snakemake.input.mmlu}
-        tables(records, dict(snakemake.output.items()), snakemake.params.settings)
+        tables(dict(snakemake.input.items()), dict(snakemake.output.items()), snakemake.params.settings)

@@ -8,32 +8,35 @@ import _path  # noqa: F401
 from common.files import atomic_write
 from common.job import job
 from present import tables
-from present.catalogue import TABLES
+from present.catalogue import TABLES, table_of
 from present.format import Say
 from present.templates import html_environment
 from present.values import BASE, read_table, trained
+from tasks.registry import measured
 
 
 def tables_page(csv: Mapping[str, str | Path], page: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write `page` from the CSV files of the tables, by their names in the catalogue and in its order.
+    """Write `page` from the CSV files of the tables, by their names, in the order of the catalogue.
 
     Args:
         csv: the files; those of tables that a study lacks are missing.
         page: the file to write.
-        settings: `study` (its name), `language`, `known_defects`, `accept_defect`.
+        settings: `study` (its name), `tasks`, `language`, `known_defects`, `accept_defect`, as in `tables`.
     """
-    say = Say(settings["language"])
-    frames = {table.key: read_table(csv[table.key]) for table in TABLES if table.key in csv}
-    facts = tables.shared_facts(settings["study"], frames["execution_accuracy"], frames["mmlu"], say)
-    runs = trained(frames["execution_accuracy"])[["model", "variant"]].drop_duplicates()
+    measures = measured(settings["tasks"])
+    say, order = Say(settings["language"], measures), [table.key for table in TABLES]
+    names = sorted(csv, key=lambda name: order.index(table_of(name, say).key))
+    frames = {name: read_table(csv[name]) for name in names}
+    facts = tables.shared_facts(settings["study"], {task: frames[task] for task in measures}, say)
+    runs = trained(frames[next(iter(measures))])[["model", "variant"]].drop_duplicates()
     terms = {
-        "models": ", ".join(dict.fromkeys(runs["model"])),
-        "adapters": say.count((runs["variant"] != BASE).sum()),
-        "spider": say.count(facts["n_spider"]),
-        "mmlu": say.count(facts["n_mmlu"]),
-        "criterion": facts["criterion_lower"],
-        "intervals": facts["percent"],
+        say.word("page.models"): ", ".join(dict.fromkeys(runs["model"])),
+        say.word("page.adapters"): say.count((runs["variant"] != BASE).sum()),
     }
+    for one in facts["tasks"].values():
+        means = [say.word("page.criterion", **one)] if one["criterion"] else []
+        terms[say.word("page.questions", **one)] = " · ".join([one["count"], *means])
+    terms[say.word("page.intervals")] = facts["percent"]
     template = html_environment(say).get_template("tables.html.j2")
     sheets = [tables.read(name, frame, facts, say) for name, frame in frames.items()]
     with atomic_write(page) as stream:

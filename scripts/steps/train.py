@@ -44,4 +44,5 @@ if __name__ == "__main__":
             "tensorboard_dir": str(run_dir.parents[2] / "tensorboard" / run_dir.parent.name / run_dir.name),
         }
         kept = sorted({int(Path(file).parent.name) for file in snakemake.output.get("kept", [])})
-        train_on(gpus, files | {"kept_steps": kept} | dict(snakemake.params.settings))
+        settings = {**snakemake.params.unwatched, "identity": snakemake.params.identity}
+        train_on(gpus, files | {"kept_steps": kept} | settings)

@@ -3,27 +3,42 @@
 import difflib
 from collections.abc import Iterator
 
-from study.unfold import BASE, variants
-from tasks.mmlu import OFFICIAL
+from common.files import NOT_LINEAR
+from study.unfold import BASE, loading, points, target_of, variants
 
 
 def contradictions(config: dict) -> Iterator[str]:
     """A sentence for each contradiction in a complete study: key, what was found, what to write."""
-    for check in (_validation, _precision, _questions, _replay, _published, _points):
+    if wrong := list(_roles(config)):
+        yield from wrong
+        return
+    for check in (_validation, _precision, _replay, _adapters, _published, _points):
         yield from check(config)
 
 
+def _roles(config: dict) -> Iterator[str]:
+    for role, least, most in (("target", 1, 1), ("replay", 0, 1)):
+        named = [name for name, task in config["tasks"].items() if task["role"] == role]
+        if not least <= len(named) <= most:
+            yield (
+                f"tasks: found {len(named)} tasks of role {role} ({', '.join(named) or 'none'}), expected "
+                f"{'1' if least else 'at most 1'}. Give {'one of them' if not named else 'the others'} another role."
+            )
+
+
 def _validation(config: dict) -> Iterator[str]:
-    training, by = config["training"], config["spider"]["validation"]["by"]
+    target = target_of(config)
+    place, training = f"tasks.{target}.validation.by", config["training"]
+    by = config["tasks"][target].get("validation", {"by": "none"})["by"]
     evaluated, best = training["eval_strategy"] != "no", training["load_best_model_at_end"]
     if evaluated and by == "none":
         yield (
-            f"training.eval_strategy: found {training['eval_strategy']}, but spider.validation.by is none: there are "
+            f"training.eval_strategy: found {training['eval_strategy']}, but {place} is none: there are "
             'no rows to evaluate on. Write by: database, or eval_strategy: "no".'
         )
     if by == "dev" and "dev_used_to_choose" not in config["accept_defect"]:
         yield (
-            "spider.validation.by: found dev, the questions of the evaluation themselves. Write database, or, to "
+            f"{place}: found dev, the questions of the evaluation themselves. Write database, or, to "
             "repeat a study that did this, accept_defect: [dev_used_to_choose]."
         )
     if best and not evaluated:
@@ -43,6 +58,9 @@ def _validation(config: dict) -> Iterator[str]:
 def _precision(config: dict) -> Iterator[str]:
     for name, model in config["models"].items():
         if model["precision"] != "nf4":
+            # A smoke run has a small model of its own.
+            if "quantization" in loading(model) and config["scale"] != "smoke":
+                yield f"models.{name}.quantization: not used, since precision is {model['precision']}. Write nf4."
             continue
         because = f"but models.{name}.precision is nf4, and 4-bit weights cannot hold what an adapter adds. Write false"
         if config["inference"]["merge_adapters"]:
@@ -51,26 +69,13 @@ def _precision(config: dict) -> Iterator[str]:
             yield f"recommend.merge: found true, {because}."
 
 
-def _questions(config: dict) -> Iterator[str]:
-    mmlu, all_of = config["mmlu"], len(" ".join(OFFICIAL.values()).split())
-    if mmlu["categories"] == "official" and mmlu["subjects"] != all_of:
-        yield (
-            f"mmlu.categories: found official, all {all_of} subjects of the release, but mmlu.subjects says that the "
-            f"source holds {mmlu['subjects']}. Name the subjects, or use the release."
-        )
-    if mmlu["shots_from"] == "fixed" and len(mmlu["fixed_shots"]) != mmlu["shots"]:
-        yield f"mmlu.fixed_shots: found {len(mmlu['fixed_shots'])} rows, expected mmlu.shots = {mmlu['shots']}."
-    if mmlu["shots_from"] != "fixed" and mmlu["fixed_shots"]:
-        yield f"mmlu.fixed_shots: not used, since shots_from is {mmlu['shots_from']}. Write fixed, or remove the rows."
-
-
 def _replay(config: dict) -> Iterator[str]:
     replay = config["replay"]
     fractions, weights = (value if isinstance(value, list) else [value] for value in (replay["fraction"], replay["kl"]))
-    if any(fractions) and replay["source"] is None:
+    if any(fractions) and not any(task["role"] == "replay" for task in config["tasks"].values()):
         yield (
-            f"replay.source: missing, but replay.fraction is {replay['fraction']}. Write auxiliary_train, or the path "
-            "of a CSV or JSONL file."
+            f"replay.fraction: found {replay['fraction']}, but no task has the role replay. Add one to tasks, such as "
+            "general: {kind: replay, source: hub:cais/mmlu, revision: ...}; see docs/tasks.md."
         )
     if any(weights) and not any(fractions):
         yield (
@@ -82,6 +87,22 @@ def _replay(config: dict) -> Iterator[str]:
             f"replay.kl: found {replay['kl']}, but a replay.fraction is 0: that adapter has no such term. Add 0.0 to "
             "the list, or take 0.0 out of fraction."
         )
+
+
+def _adapters(config: dict) -> Iterator[str]:
+    models, made = config["models"], {**variants(config), **points(config)}
+    for name, adapter in config["adapters"].items():
+        if name in made:
+            yield f"adapters.{name}: this study has another run of that name. Write another name."
+        if adapter["model"] not in (models if len(models) > 1 else (None, *models)):
+            yield (
+                f"adapters.{name}.model: found {adapter['model'] or 'null'}, expected the one of this study's models "
+                f"that it is made for: {', '.join(models)}."
+            )
+        on_hub = adapter["source"].startswith("hub:")
+        if on_hub != (adapter["revision"] is not None):
+            expected = "a commit of 40 hexadecimal digits" if on_hub else "null, since a local folder has no revision"
+            yield f"adapters.{name}.revision: found {adapter['revision'] or 'null'}, expected {expected}."
 
 
 def _points(config: dict) -> Iterator[str]:
@@ -96,6 +117,13 @@ def _points(config: dict) -> Iterator[str]:
     for key, names in named.items():
         if len(names) < 2:
             yield f"evaluation.{key}: found {len(names)} adapters, expected at least 2 to average."
+    for key in NOT_LINEAR:
+        needed = [name for name in ("strengths", "soups") if evaluation[name]]
+        if config["lora"].get(key) and needed:
+            yield (
+                f"lora.{key}: found {config['lora'][key]}, but evaluation.{needed[0]} needs adapters that only add a "
+                "product of two matrices to weights. Remove one of the two."
+            )
     for step in evaluation["steps"]:
         if step not in kept:
             yield (
@@ -115,6 +143,11 @@ def _published(config: dict) -> Iterator[str]:
             f"{', '.join(config['models'])}."
         )
     for number, table in enumerate(published["tables"]):
+        if table["task"] not in config["tasks"]:
+            yield (
+                f"published.tables[{number}].task: found {table['task']}, expected one of this study's tasks: "
+                f"{', '.join(config['tasks'])}."
+            )
         for section in ("accuracy", "correct", "change"):
             for variant, values in table[section].items():
                 for column in values.keys() - table["n"].keys():

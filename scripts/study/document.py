@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
-from study.messages import BOUNDS, branches, declared, inside, kinds_of, section_of, words_of
+from study.messages import BOUNDS, branches, declared, inside, kinds_of, own, passed_on, section_of, words_of
 from study.schema import Study
 from study.unfold import plain
+from tasks.registry import KINDS
+from tasks.sections import Section
 
 WIDTH = 120
 CONFIG = "config.yaml"
@@ -43,12 +45,26 @@ its place.
 def documents(folder: Path) -> dict[str, str]:
     """The generated files of the repository in `folder` by their paths; config.yaml keeps the values it has."""
     values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _tidy(Study.model_json_schema())
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _tidy(_schema())
+    kinds = [line for kind, task in KINDS.items() for line in _kind(kind, task.Options)]
     return {
         CONFIG: HEAD + "\n".join(_commented(declared(), values)) + "\n",
         "config.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
-        "docs/config.md": KEYS + "\n".join(_page(declared())) + "\n",
+        "docs/config.md": KEYS + "\n".join([*_page(declared()), *kinds]) + "\n",
     }
+
+
+def _schema() -> dict:
+    """The JSON schema of a study in which a task that is named after its kind has the keys of that kind."""
+    schema, tasks = Study.model_json_schema(), {}
+    for kind, task in KINDS.items():
+        found = task.Options.model_json_schema(ref_template=f"#/$defs/{kind}_{{model}}")
+        schema["$defs"] |= {f"{kind}_{name}": one for name, one in found.pop("$defs", {}).items()}
+        schema["$defs"][kind] = found
+        tasks[kind] = {"$ref": f"#/$defs/{kind}"}
+    named = [{"properties": {"kind": {"const": kind}}, "required": ["kind"], **ref} for kind, ref in tasks.items()]
+    schema["properties"]["tasks"] |= {"properties": tasks, "additionalProperties": {"anyOf": named}}
+    return schema
 
 
 def _tidy(schema: Any) -> Any:
@@ -61,7 +77,7 @@ def _tidy(schema: Any) -> Any:
 
 def _commented(section: dict, values: dict, indent: str = "", comments: bool = True) -> Iterator[str]:
     """The lines of a section's keys, each key below a comment that says what it means."""
-    for key, node in section["properties"].items():
+    for key, node in own(section).items():
         if not indent:
             yield ""
         if comments:
@@ -71,11 +87,14 @@ def _commented(section: dict, values: dict, indent: str = "", comments: bool = T
         if below and value is not None:
             yield f"{indent}{key}:"
             yield from _commented(below, value, f"{indent}  ", comments)
-        elif key == "models":
+        elif not indent and key in ("models", "tasks"):
             yield f"{indent}{key}:"
-            for number, (name, model) in enumerate(value.items()):
+            for number, (name, one) in enumerate(value.items()):
                 yield f"{indent}  {name}:"
-                yield from _commented(_inner(node), model, f"{indent}    ", comments and not number)
+                if key == "tasks":
+                    yield from _commented(declared(KINDS[one.get("kind", name)].Options), one, f"{indent}    ")
+                else:
+                    yield from _commented(_inner(node), one, f"{indent}    ", comments and not number)
         else:
             yield from _lines(key, value, indent)
 
@@ -88,16 +107,27 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
     return [f"{indent}{key}: " + written.removesuffix("...\n").rstrip()]
 
 
+def _kind(kind: str, options: type[Section]) -> Iterator[str]:
+    """The keys of a kind of task."""
+    section = declared(options)
+    yield from ("", f"## tasks.&lt;name&gt; of kind {kind}", "", *_wrapped(" ".join(section["description"].split())))
+    yield from _page(section, f"tasks.<name> of kind {kind}: ")
+
+
 def _page(section: dict, place: str = "") -> Iterator[str]:
     """A table of a section's keys, then those of the sections below it."""
-    below = {key: child for key, node in section["properties"].items() if (child := section_of(node) or _inner(node))}
+    below = {key: child for key, node in own(section).items() if (child := section_of(node) or _inner(node))}
     yield from ("", "| Key | Value | Default | Meaning |", "| --- | --- | --- | --- |")
-    for key, node in section["properties"].items():
+    for key, node in own(section).items():
         if key in below:
             continue
         default = f"`{json.dumps(node['default'], ensure_ascii=False)}`" if "default" in node else "required"
         cells = (f"`{key}`", _value(node), default, " ".join(_meaning(node)))
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+    library, keys = passed_on(section)
+    if keys:
+        names = ", ".join(f"`{key}`" for key in sorted(keys))
+        yield from ("", *_wrapped(f"Passed on to {library} as they are, if they are there: {names}."))
     for key, child in below.items():
         yield from ("", f"## {place}{key}", "", *_wrapped(" ".join(_meaning(section["properties"][key]))))
         yield from _page(child, f"{place}{key}.")

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from study.kinds import ONE, OTHER
+from study.library import MARK, refusal
 from study.schema import Study
 from study.unfold import plain
+from tasks import registry
+from tasks.sections import ONE, OTHER, Section
 
 # The types of JSON in words, and what Python calls them.
 KINDS = {
@@ -32,19 +34,29 @@ BOUNDS = {
 }
 
 
-def sentences(error: ValidationError) -> Iterator[str]:
-    """One sentence for each mistake that pydantic found in a study."""
+def sentences(error: ValidationError, model: type[Section] = Study, prefix: str = "") -> Iterator[str]:
+    """One sentence for each mistake that pydantic found in a study, or in a section of it, which lies at `prefix`."""
     for one in error.errors(include_url=False):
         # In pydantic's places stand, beside keys, the branches of unions, and a mark on a wrong name of a mapping.
         place = [part for part in one["loc"] if part not in (ONE, OTHER, "[key]")]
-        yield f"{dotted(place)}: {_mistake(one, place)}"
+        where = dotted([*place, *([one["ctx"]["key"]] if one["type"] == "contradiction" else [])])
+        yield f"{prefix}{where}: {_mistake(one, place, Declared(model, prefix))}"
 
 
-def _mistake(one: dict, place: list) -> str:
+class Declared(NamedTuple):
+    """The class of a section, and where it lies in a study."""
+
+    model: type[Section]
+    prefix: str
+
+
+def _mistake(one: dict, place: list, where: Declared) -> str:
     found, context = one["input"], one.get("ctx", {})
     match one["type"]:
+        case "contradiction":
+            return context["words"]
         case "extra_forbidden":
-            return f"no such key. {_suggest(place)}"
+            return _no_key(place, where)
         case "missing":
             return "missing. Add it; see config.yaml for what it means."
         case kind if kind in BOUNDS:
@@ -66,7 +78,7 @@ def _mistake(one: dict, place: list) -> str:
         case "finite_number":
             return f"found {found}, expected a number that is not infinite."
         case _:
-            return _wrong_value(found, place)
+            return _wrong_value(found, kind_at(place, where))
 
 
 def dotted(place: list) -> str:
@@ -75,19 +87,23 @@ def dotted(place: list) -> str:
 
 
 @cache
-def declared() -> dict:
-    """The JSON schema of a study, with each section in its place."""
-    schema = Study.model_json_schema()
+def declared(model: type[Section] = Study) -> dict:
+    """The JSON schema of a study, or of a section, with each section in its place."""
+    return inlined(model.model_json_schema())
 
-    def inlined(node: Any) -> Any:
+
+def inlined(schema: dict) -> dict:
+    """A JSON schema of pydantic's with each section in its place."""
+
+    def put(node: Any) -> Any:
         if isinstance(node, list):
-            return [inlined(child) for child in node]
+            return [put(child) for child in node]
         if not isinstance(node, dict):
             return node
         section = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
-        return {key: inlined(child) for key, child in (section | node).items() if key != "$ref"}
+        return {key: put(child) for key, child in (section | node).items() if key != "$ref"}
 
-    return inlined({key: child for key, child in schema.items() if key != "$defs"})
+    return put({key: child for key, child in schema.items() if key != "$defs"})
 
 
 def branches(node: dict) -> list[dict]:
@@ -101,9 +117,23 @@ def section_of(node: dict) -> dict | None:
     return next((one for one in branches(node) if "properties" in one), None)
 
 
+def passed_on(section: dict) -> tuple[str, list[str]]:
+    """The class of a library that a section passes keys on to, and these keys; "" if there is none."""
+    found = {key: node[MARK] for key, node in section["properties"].items() if MARK in node}
+    return next(iter(found.values()), ""), list(found)
+
+
+def own(section: dict) -> dict[str, dict]:
+    """The keys of a section that the study declares itself, with their JSON schemas."""
+    return {key: node for key, node in section["properties"].items() if MARK not in node}
+
+
 def leaves(section: dict | None = None, prefix: str = "") -> Iterator[tuple[str, dict]]:
-    """Every key below a section, of a study by default, with its JSON schema; sections before what is in them."""
-    for key, node in (section or declared())["properties"].items():
+    """Every key below a section, of a study by default, with its JSON schema; sections before what is in them.
+
+    Keys that are passed on to a library are left out.
+    """
+    for key, node in own(section or declared()).items():
         yield f"{prefix}{key}", node
         if below := section_of(node):
             yield from leaves(below, f"{prefix}{key}.")
@@ -114,9 +144,9 @@ def inside(node: dict, kind: str) -> dict | None:
     return next((one[kind] for one in branches(node) if isinstance(one.get(kind), dict)), None)
 
 
-def _at(place: list) -> dict:
-    """The JSON schema of a place in a study."""
-    node = declared()
+def kind_at(place: list, where: Declared) -> dict:
+    """The JSON schema of a place in a section."""
+    node = declared(where.model)
     for part in place:
         section, kind = section_of(node), "items" if isinstance(part, int) else "additionalProperties"
         node = section["properties"][part] if section else inside(node, kind)
@@ -133,24 +163,44 @@ def words_of(node: dict) -> list[str]:
     return [word for one in branches(node) for word in one.get("enum", [one["const"]] if "const" in one else [])]
 
 
-def _suggest(place: list) -> str:
-    """Say what an unknown key may be meant to be: the nearest key beside it, or one of that name elsewhere."""
+def _no_key(place: list, where: Declared) -> str:
+    """Say why an unknown key is none, or what it may be meant to be: the nearest key there, or one of that name."""
     *outer, unknown = place
-    here = sorted(section_of(_at(outer))["properties"])
-    near = difflib.get_close_matches(unknown, here, 1)
+    section = section_of(kind_at(outer, where))
+    library, passed = passed_on(section)
+    if library and (because := refusal(library, unknown)):
+        return f"{library} has this key, but no study may set it: {because}. Remove it."
+    here = sorted(own(section))
+    near = difflib.get_close_matches(unknown, here, 1) or difflib.get_close_matches(unknown, passed, 1)
     if near:
-        return f"Did you mean {dotted([*outer, near[0]])}?"
-    elsewhere = next((key for key, _ in leaves() if key.rpartition(".")[2] == unknown), None)
-    return f"Did you mean {elsewhere}?" if elsewhere else f"Keys here: {', '.join(here)}."
+        return f"no such key. Did you mean {where.prefix}{dotted([*outer, near[0]])}?"
+    kinds = registry.KINDS.items()
+    of_tasks = [leaf for kind, task in kinds for leaf in leaves(declared(task.Options), f"tasks.{kind}.")]
+    places = [*(key for key, _ in (*of_tasks, *leaves())), *(f"tasks.{kind}" for kind, _ in kinds)]
+    places += [
+        f"{prefix}.{key}"
+        for prefix, node in own(declared()).items()
+        if (below := section_of(node))
+        for key in passed_on(below)[1]
+    ]
+    elsewhere = [key for key in places if key.rpartition(".")[2] == unknown]
+    if elsewhere:
+        # `replay.source` is more like tasks.replay.source than like another task's.
+        found = max(elsewhere, key=lambda key: bool(set(outer) & set(key.split("."))))
+        # No task may be called like the rules of training.
+        named = found.replace("tasks.replay", "tasks.<name>")
+        return f"no such key. Did you mean {named}{', of a task of kind replay' if named != found else ''}?"
+    others = f", and those of {library}" if library else ""
+    return f"no such key. Keys here: {', '.join(here)}{others}."
 
 
-def _wrong_value(found: Any, place: list) -> str:
+def _wrong_value(found: Any, node: dict) -> str:
     """Say what stands there and what should; numbers that YAML 1.1 reads as text get their own sentence."""
-    kinds = kinds_of(_at(place))
+    kinds = kinds_of(node)
     if isinstance(found, str):
         if {"a number", "a whole number"} & set(kinds) and (sentence := _number(found)):
             return sentence
-        if words := words_of(_at(place)):
+        if words := words_of(node):
             others = [kind for kind in kinds if kind not in ("text", "null")]
             near = difflib.get_close_matches(found, words, 1)
             expected = " or ".join([*words, *others]) if others else f"one of {', '.join(words)}"

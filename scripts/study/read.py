@@ -4,6 +4,7 @@ Snakemake parses the workflow again inside every cluster job, so nothing here im
 """
 
 import copy
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from study.check import contradictions
 from study.messages import sentences
 from study.schema import Study
 from study.unfold import AXES, FACES, canonical, nested
-from tasks.mmlu import OFFICIAL
+from tasks.registry import KINDS
+from tasks.sections import Section
 
+# Names of rules and tables, which no task may have.
+RESERVED = (
+    "model", "adapter", "harness", "replay", "regression", "exchange", "factors", "seeds", "databases", "errors",
+    "flips", "confusion", "recommendation", "cost", "published", "sql", "choice", "match",
+)  # fmt: skip
 SMOKE = Path(__file__).parents[2] / "rules" / "smoke.yaml"
 
 
@@ -85,6 +92,9 @@ def overlay(config: dict, smoke: dict, source: str = "config.yaml") -> dict:
         config = _merge(config, above) if isinstance(above, dict) else config
     if config.get("scale") == "smoke":
         config = _merge(_first_values(config), smoke)
+        tasks = _part(config, "tasks")
+        kinds = {name: KINDS.get(str(_part(tasks, name).get("kind", name))) for name in tasks}
+        config = _merge(config, {"tasks": {name: kind.SMOKE for name, kind in kinds.items() if kind}})
     return config
 
 
@@ -96,19 +106,38 @@ def check(config: dict, source: str = "config.yaml") -> dict:
     Raises:
         UserError: one line for each mistake, each with the key and what to write instead.
     """
-    try:
-        study = Study.model_validate(canonical(config))
-    except ValidationError as error:
-        messages = list(sentences(error))
-    else:
-        config = canonical(study.model_dump(by_alias=True))
-        messages = list(contradictions(config))
+    config, messages = _validated(Study, canonical(config))
+    for name, section in _part(config, "tasks").items():
+        found, more = _task(name, section)
+        messages += more
+        config["tasks"] = config["tasks"] | {name: found}
+    messages = messages or list(contradictions(config))
     if messages:
         raise UserError("\n".join(f"{source}, {message}" for message in messages))
-    if config["mmlu"]["categories"] == "official":
-        official = {name: subjects.split() for name, subjects in sorted(OFFICIAL.items())}
-        config["mmlu"] = config["mmlu"] | {"categories": official}
     return config
+
+
+def _validated(model: type[Section], values: dict, prefix: str = "") -> tuple[dict, list[str]]:
+    """The values of a section complete and in canonical form, or as they are with what is wrong with them."""
+    try:
+        return canonical(model.model_validate(values).model_dump(by_alias=True)), []
+    except ValidationError as error:
+        return values, list(sentences(error, model, prefix))
+
+
+def _task(name: str, section: Any) -> tuple[Any, list[str]]:
+    """The section of a task, checked by its kind."""
+    place = f"tasks.{name}"
+    if name in RESERVED:
+        return section, [f"{place}: {name} is the name of a rule or table of this workflow. Choose another name."]
+    if not isinstance(section, dict):  # of which `Study` has said so
+        return section, []
+    kind = section.get("kind", name)
+    if str(kind) not in KINDS:
+        near = difflib.get_close_matches(str(kind), KINDS, 1)
+        meant = f"Did you mean {near[0]}?" if near else "Write one of them as kind."
+        return section, [f"{place}.kind: found {kind}, expected one of {', '.join(KINDS)}. {meant}"]
+    return _validated(KINDS[kind].Options, {**section, "kind": kind}, f"{place}.")
 
 
 def _merge(below: dict, above: dict) -> dict:
@@ -136,6 +165,8 @@ def _first_values(config: dict) -> dict:
         if isinstance(values, list) and values and (short != "modules" or nested(values)):
             # The first fraction is mostly 0, with which nothing is replayed.
             config[section][key] = values[-1:] if short == "replay" else values[:1]
+    # They are made for the study's own model, and a smoke run has another one.
+    config.pop("adapters", None)
     # What is left names no adapter and no step that a smoke run may not have.
     _part(config, "training").pop("kept_steps", None)
     if isinstance(evaluation := config.get("evaluation", {}), dict):

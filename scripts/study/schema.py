@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from study.kinds import (
+from study.library import passes_on
+from study.models import Adapter, Model
+from tasks.sections import (
     ABSENT,
     AtLeast1,
     Count,
@@ -20,11 +22,10 @@ from study.kinds import (
     Positive,
     Section,
     Set,
-    Sha256,
     Share,
     Some,
-    SomeSet,
     Swept,
+    TaskName,
     Text,
     Unique,
     either,
@@ -32,145 +33,13 @@ from study.kinds import (
 )
 
 
-class Model(Section):
-    """An instruct model, and how it is loaded, for training and for inference alike."""
-
-    source: Text
-    """A local folder (config, weights, tokenizer with a chat template), or a repository on the Hugging Face hub such as
-    mistralai/Mistral-7B-Instruct-v0.2."""
-    revision: str | None = None
-    """The commit on the hub, 40 hexadecimal digits; a branch or a tag may move. null for a local folder."""
-    precision: Literal["fp32", "bf16", "nf4"] = "bf16"
-    """fp32, bf16, or nf4 (QLoRA: 4-bit weights with double quantization, computing in bf16; needs a GPU)."""
-    gated: bool = False
-    """Whether the hub asks you to accept a licence first. Then a run without a token ends before its first job."""
-    parameters: Positive | None = None
-    """Size in billions of parameters. Only `make studies` and `make plan` use it, to estimate memory."""
-    vocabulary: AtLeast1 | None = None
-    """Tokens in the vocabulary. Only `make studies` and `make plan` use it, to estimate memory."""
-
-
-class Counts(Section):
-    """How many questions each file must hold. The official release has 7000, 1659 and 1034."""
-
-    train_spider: Count = 7000
-    """Questions in train_spider.json."""
-    train_others: Count = 1659
-    """Questions in train_others.json."""
-    dev: AtLeast1 = 1034
-    """Questions in dev.json."""
-
-
-class Validation(Section):
-    """The rows that are set aside from training, for the validation loss."""
-
-    by: Literal["rows", "database", "dev", "none"] = "database"
-    """rows: drawn at random. database: whole databases, so that no database is in both parts. none: no rows. dev: the
-    questions of the evaluation themselves, a defect that accept_defect must name."""
-    fraction: Share = 0.1
-    """Share of the training rows to set aside."""
-    questions: AtLeast1 | None = None
-    """Evaluate on the first N of these rows while training; the others stay set aside. null for all."""
-
-
-class Spider(Section):
-    """The text-to-SQL data: Spider."""
-
-    source: Text = "gdrive:1403EGqzIDoHMdQF4c9Bkyl7dZLZ5Wt6J"
-    """The release's archive or its unpacked folder: an http(s) URL, gdrive:<id> (the official archive is
-    gdrive:1403EGqzIDoHMdQF4c9Bkyl7dZLZ5Wt6J), or a local path."""
-    sha256: Sha256 | None = None
-    """SHA-256 of the archive; null to check only the counts."""
-    counts: Counts = Counts()
-    train_files: SomeSet[Literal["train_spider", "train_others"]] = ["train_others", "train_spider"]
-    """The files whose questions are trained on."""
-    train_questions: AtLeast1 | None = None
-    """Train on the first N rows of the training split; null for all."""
-    shots: either(Count, Unique[str], list) = 3
-    """Few-shot examples in every prompt, drawn from the training rows and excluded from training: a number, or a list
-    of the ids of questions."""
-    seed: Count = 42
-    """Draws the few-shot examples and the validation rows."""
-    validation: Validation = Validation()
-    dev_questions: AtLeast1 | None = None
-    """Evaluate on the first N dev questions; null for all."""
-    exclude_databases: Set[str] = []
-    """Dev databases whose questions are left out of the evaluation, for example because they have no rows."""
-
-
-class FixedShot(Section):
-    """One row of the MMLU release."""
-
-    subject: str
-    """The subject, by its file name in the release."""
-    split: Literal["dev", "test"]
-    """The file in which the row stands."""
-    index: Count
-    """The number of the row there, counted from 0."""
-    answer: Literal["A", "B", "C", "D"] = ABSENT
-    """The right answer, to be checked against the data. May be left out."""
-
-
-class Mmlu(Section):
-    """The general-knowledge data: MMLU."""
-
-    source: Text
-    """The release's CSV archive or folder (http(s) URL or local path), hub:<repository> such as hub:cais/mmlu, or a
-    local folder of that repository's parquet files."""
-    revision: str | None = None
-    """The commit of the hub repository, needed with hub:<repository>; null for other sources."""
-    sha256: Sha256 | None = None
-    """SHA-256 of the archive, or null."""
-    subjects: AtLeast1 = 57
-    """How many subjects the source must hold. The official release has 57."""
-    categories: either(Annotated[dict[Name, Some[str]], Field(min_length=1)], Literal["official"], str) = {
-        "stem": ["astronomy"],
-        "humanities": ["world_religions"],
-        "social_sciences": ["econometrics"],
-    }
-    """The categories to ask and the subjects of each, by their file names in the release. official stands for all 57
-    subjects in the benchmark's own four categories: stem, humanities, social_sciences and other."""
-    questions_per_category: AtLeast1 | None = 50
-    """Test questions drawn for each category, shared equally by its subjects; null for all, 14,042 of the release."""
-    shots: Count = 4
-    """Few-shot examples before each question. The release has 5 a subject."""
-    shots_from: Literal["own_dev", "first_subject", "fixed"] = "own_dev"
-    """own_dev: the first dev rows of the question's own subject. To repeat other studies: first_subject, the rows of
-    the first subject for all questions (a defect), or fixed, the rows in fixed_shots for all questions."""
-    fixed_shots: list[FixedShot] = []
-    """The few-shot examples of shots_from: fixed, in their order; as many as shots. For example {subject: astronomy,
-    split: dev, index: 1}."""
-    seed: Count = 42
-    """Draws the questions."""
-
-
-class Prompt(Section):
-    """The words around a question. The model's own chat template wraps them. Base and adapters see the same prompts."""
-
-    spider_system: str = "You translate questions into SQLite queries. Reply with one SQL query and nothing else."
-    """System text of a text-to-SQL prompt."""
-    mmlu_system: str = "Answer with the letter of the correct choice."
-    """System text of a multiple-choice prompt."""
-    schema_: Literal["compact", "pipe", "ddl", "ddl_rows", "none"] = Field(default="compact", alias="schema")
-    """How the prompt shows the database. compact: one line a table. pipe: the same between bars. ddl: CREATE TABLE
-    statements. ddl_rows: the same with sample rows. none: not at all."""
-    sample_rows: AtLeast1 = 3
-    """Rows shown of each table, with schema: ddl_rows."""
-    style: Literal["default", "ribeiro"] = "default"
-    """The words between schema, question and answer: default, or ribeiro, those of that report."""
-    base_shots: Count | None = None
-    """Few-shot examples in the base model's text-to-SQL prompts, to repeat a study that gave the base fewer than the
-    adapters (a defect). null: the same prompts for all."""
-    train_target: Literal["sql", "prompt"] = "sql"
-    """What the loss covers: sql, the gold query; or prompt, a defect that accept_defect must name."""
-
-
+@passes_on("LoraConfig")
 class Lora(Section):
-    """The adapter. The names are those of PEFT's LoraConfig.
+    """The adapter. Any key of PEFT's LoraConfig may stand here, such as use_dora, use_rslora or rank_pattern.
 
-    Each value may be a list, which is then swept: one adapter is trained for each combination of all swept values. The
-    adapters are named after the values (lr0.001-r8). A further value trains its own adapters only. Without a value,
-    only the tables change.
+    Each value below may be a list, which is then swept: one adapter is trained for each combination of all swept
+    values. The adapters are named after the values (lr0.001-r8). A further value trains its own adapters only. Without
+    a value, only the tables change.
     """
 
     r: Swept[AtLeast1] = 8
@@ -180,11 +49,13 @@ class Lora(Section):
     lora_dropout: Swept[Share] = 0.05
     """Dropout before the adapter."""
     target_modules: Modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    """The linear layers that get an adapter. Swept as a list of lists."""
+    """The linear layers that get an adapter: their names, all-linear, or a regular expression of whole names. Swept as
+    a list of lists."""
 
 
+@passes_on("SFTConfig")
 class Training(Section):
-    """The training. The names are those of TRL's SFTConfig, unless the description says otherwise.
+    """The training. Any key of TRL's SFTConfig may stand here that the workflow does not set itself.
 
     A list is swept where the description says so. Write 1.0e-4 or 0.0001: YAML reads 1e-4 as text.
     """
@@ -253,41 +124,31 @@ class Training(Section):
 
 
 class Replay(Section):
-    """Rows of general knowledge mixed into the training, against forgetting; studies/demo-replay.yaml shows it.
+    """Rows of the task of role replay, mixed into the training against forgetting; see studies/demo-replay.yaml."""
 
-    A row whose question and choices, in any order, are those of an MMLU test or dev row is dropped and counted.
-    """
-
-    source: Text | None = None
-    """auxiliary_train (of mmlu.source), or a local file: CSV with columns question, A, B, C, D, answer and, if known,
-    subject; or JSONL of {"question": ..., "choices": [...], "answer": ...} and of {"prompt": ..., "completion": ...}.
-    null for none."""
-    questions: AtLeast1 = 2000
-    """How many rows are drawn at most, for all adapters. Each adapter takes as many of the first rows as its fraction
-    needs."""
     fraction: Swept[Annotated[Number, Field(ge=0, le=1)]] = 0.0
-    """Replayed rows for each text-to-SQL row; 0 for none. They are added and replace nothing, so an epoch has more
+    """Replayed rows for each row of the target; 0 for none. They are added and replace nothing, so an epoch has more
     optimizer steps. A list is swept."""
     kl: Swept[NotNegative] = 0.0
     """Weight of KL(base || tuned) at each label of a replayed row, added to the cross entropy there; 0 for cross
     entropy alone. As in learning without forgetting (Li and Hoiem 2016, arXiv:1606.09282), but the labels are kept
     beside the distribution of the base model (DER++, Buzzega et al. 2020, arXiv:2004.15211). A list is swept."""
-    seed: Count = 42
-    """Draws the rows."""
 
 
+@passes_on("GenerationConfig")
 class Inference(Section):
-    """How models answer: greedily, unless do_sample is true."""
+    """How models answer: greedily, unless do_sample is true.
+
+    Of GenerationConfig's keys, further ones may stand here: repetition_penalty and no_repeat_ngram_size; and with
+    do_sample top_k, min_p, typical_p, epsilon_cutoff and eta_cutoff. With any of them `generate` of transformers
+    answers, which is slower.
+    """
 
     batch_size: either(AtLeast1, Literal["auto"], str) = "auto"
     """Prompts in one batch. auto fills the free memory of a GPU, and is 32 on a CPU."""
     merge_adapters: bool = False
     """Merge each adapter into the model's weights before it answers. That is faster, but the sum is rounded to the
     precision of the weights, so in bf16 a few answers differ. Not with nf4."""
-    spider_max_new_tokens: AtLeast1 = 128
-    """Longest SQL answer in tokens."""
-    mmlu_max_new_tokens: AtLeast1 = 8
-    """Longest generated multiple-choice answer in tokens."""
     do_sample: bool = False
     """Draw each token at random instead of taking the likeliest one, to repeat a study that did."""
     temperature: Positive = 1.0
@@ -326,29 +187,17 @@ class Evaluation(Section):
     steps: Unique[AtLeast1] = []
     """Checkpoints to evaluate: optimizer steps out of training.kept_steps."""
     shots: Unique[Count] = []
-    """Numbers of few-shot examples in the base model's text-to-SQL prompts, such as [0, 1, 3, 5]: what prompting alone
-    gains. The first are those that spider.shots sets aside; further ones are training rows, drawn with spider.seed. The
+    """Numbers of few-shot examples in the base model's prompts of the target, such as [0, 1, 3, 5]: what prompting
+    alone gains. The first are those that its shots set aside; further ones are training rows, drawn with its seed. The
     number that the base has anyway is left out."""
     soups: dict[Name, Unique[str]] = {}
     """Means of adapters, under names of your choice, such as {both: [lr0.003, lr0.012]}."""
     harness: Harness = Harness()
 
 
-class Scoring(Section):
-    """How SQL is judged."""
-
-    timeout_s: Positive = 30.0
-    """Seconds after which a query counts as wrong. Before that it is tried again with nothing running beside it."""
-
-
 class Tables(Section):
     """What the tables show."""
 
-    semantics: Literal["set", "bag", "ordered", "test_suite", "columns_any_order"] = "bag"
-    """When an answer's rows count as equal to those of the gold query, for the headline and all that follows from it.
-    The table of execution accuracy shows all five. set: the same rows occur. bag: they occur equally often. ordered:
-    also in the same order, where the gold query sorts. columns_any_order: bag, with the columns in any order.
-    test_suite: what Spider's official test-suite evaluator says."""
     confidence_level: Annotated[Number, Field(gt=0, lt=1)] = 0.95
     """Coverage of every interval."""
 
@@ -361,10 +210,10 @@ class Recommend(Section):
     """
 
     max_loss_pp: NotNegative | None = None
-    """The most MMLU accuracy that may be lost, in percentage points. The whole interval of the loss, on the half that
-    chooses, must stay within it: with a true loss equal to the cap, the measured loss alone would be over it half of
-    the time. null admits any loss that cannot be told from none. With few questions that is nearly every loss; the
-    report says which loss could have been found."""
+    """The most accuracy that may be lost on a yardstick, in percentage points. The whole interval of the loss, on the
+    half that chooses, must stay within it: with a true loss equal to the cap, the measured loss alone would be over it
+    half of the time. null admits any loss that cannot be told from none. With few questions that is nearly every loss;
+    the report says which loss could have been found."""
     seed: whole() = 42
     """Draws the halves. To try several and keep the best would be to choose on both halves."""
     merge: bool = False
@@ -407,8 +256,8 @@ class PublishedTable(Section):
 
     table: str
     """Its name in the report."""
-    measure: Literal["execution_accuracy", "mmlu"]
-    """What is measured."""
+    task: str
+    """The task that it is about."""
     decimals: Count
     """Digits after the point of the percentages, as printed."""
     n: dict[str, AtLeast1 | None]
@@ -461,15 +310,18 @@ class Study(Section):
     They are recorded, and stand in the tables."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     """The models to study, by names of your choice. Each is evaluated as it is (`base`) and with every adapter."""
-    spider: Spider = Spider()
-    mmlu: Mmlu
-    prompt: Prompt = Prompt()
+    tasks: Annotated[dict[TaskName, dict[str, Any]], Field(min_length=1)]
+    """What the models are trained and evaluated on, by names of your choice, which stand in rules, folders and tables.
+    One task has the role target. docs/tasks.md lists the kinds of task and the keys of each."""
     lora: Lora = Lora()
     training: Training = Training()
+    adapters: dict[Name, Adapter] = {}
+    """Ready-made adapters, such as {public: {source: hub:someone/llama3-spider-lora, revision: <commit>}}. Each is a
+    row of its own in the tables. Before it answers, its first tokens are held against those of its base model, so that
+    an adapter that does nothing is not taken for one that changes nothing."""
     replay: Replay = Replay()
     inference: Inference = Inference()
     evaluation: Evaluation = Evaluation()
-    scoring: Scoring = Scoring()
     tables: Tables = Tables()
     recommend: Recommend | None = None
     report: Report = Report()

@@ -1,4 +1,4 @@
-"""Multiple choice with four options: which questions, with which few-shot examples, the user's turn, and scoring.
+"""Multiple choice with four options: which questions, with which few-shot examples, and scores.
 
 A question has id, subject, category, question, choices (4 texts), answer (A to D) and shots, its few-shot examples
 (question, choices, answer).
@@ -7,7 +7,8 @@ A question has id, subject, category, question, choices (4 texts), answer (A to 
 import difflib
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.files import UserError
@@ -15,15 +16,10 @@ from common.files import UserError
 LETTERS = "ABCD"
 # Rows of each subject: index, question, choices and answer.
 Table = Mapping[str, Sequence[dict]]
-# Of a question among its own examples, without and with fixed ones.
-REMEDIES = (
-    "The test and dev data overlap; fetch them again, or leave out the subject.",
-    "Choose other mmlu.fixed_shots, or fewer questions.",
-)
 
-# A capital A to D that stands alone: the article in "A good question" is followed by a word, a choice is not.
+# A capital letter that stands alone: the article in "A good question" is followed by a word, a choice is not.
 _LETTER = re.compile(
-    r"\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|choice|option)(?:\s+is)?\s*:?\s*)?[(*\"']*(?-i:([A-D]))[)*\"']*"
+    r"\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|choice|option)(?:\s+is)?\s*:?\s*)?[(*\"']*(?-i:([A-Z]))[)*\"']*"
     r"(?=[.:,;)]|[ \t\r]*(?:\n|$))",
     re.IGNORECASE,
 )
@@ -36,14 +32,14 @@ def draw(options: Mapping[str, Any], dev: Table, test: Table) -> list[dict]:
     gives the first of its test questions after a shuffle with the seed, made anew for each.
 
     Args:
-        options: of the section mmlu (`study.schema.Mmlu`), but where the data come from.
+        options: of the part test (`tasks.mmlu.STAGES`), and `name`, the section in messages.
         dev, test: all rows of the data.
 
     Raises:
         UserError: an unknown subject, one named twice, too few questions or examples, an example that is not there or
             has another answer, or a question among its examples.
     """
-    per_category = options["questions_per_category"]
+    name, per_category = options["name"], options["questions_per_category"]
     shown = _shown(options, dev, test)
     rows = []
     for category, subjects in options["categories"].items():
@@ -54,44 +50,48 @@ def draw(options: Mapping[str, Any], dev: Table, test: Table) -> list[dict]:
                 number = per_category // len(subjects) + (position < per_category % len(subjects))
             if len(order) < number:
                 raise UserError(
-                    f"mmlu, questions_per_category: {subject} has {len(order)} test questions, expected "
+                    f"{name}.questions_per_category: {subject} has {len(order)} test questions, expected "
                     f"{number} ({per_category} in {category}). Use fewer questions, or more subjects."
                 )
             random.Random(options["seed"]).shuffle(order)
             for row in order[:number]:
                 if any(all(row[key] == shot[key] for key in ("question", "choices")) for shot in shown[subject]):
+                    remedy = "The test and dev data overlap; fetch them again, or leave out the subject."
+                    if options["shots_from"] == "fixed":
+                        remedy = f"Choose other {name}.fixed_shots, or fewer questions."
                     raise UserError(
                         f"{subject}, test row {row['index']}: is one of the {options['shots']} examples of its own "
-                        f"prompt. {REMEDIES[options['shots_from'] == 'fixed']}"
+                        f"prompt. {remedy}"
                     )
-                name = {"id": f"{subject}-{row['index']:05d}", "subject": subject, "category": category}
-                rows.append(name | _plain(row) | {"shots": shown[subject]})
+                about = {"id": f"{subject}-{row['index']:05d}", "subject": subject, "category": category}
+                rows.append(about | _plain(row) | {"shots": shown[subject]})
     return rows
 
 
 def _shown(options: Mapping[str, Any], dev: Table, test: Table) -> dict[str, list[dict]]:
     """Choose the few-shot examples of each subject that is named."""
-    shots, source = options["shots"], options["shots_from"]
+    name, shots, source = options["name"], options["shots"], options["shots_from"]
     named = [subject for subjects in options["categories"].values() for subject in subjects]
     unknown = [subject for subject in named if subject not in test]
     if len(unknown) == 1:
-        raise UserError(_unknown(unknown[0], test))
+        raise UserError(_unknown(unknown[0], test, f"{name}.categories"))
     if unknown:
         raise UserError(
-            f"mmlu, categories: the data lack {len(unknown)} of the {len(named)} subjects named: {', '.join(unknown)}. "
-            f"They have {len(test)}: {', '.join(test)}. Name some of these, or get other data (mmlu.source)."
+            f"{name}.categories: the data lack {len(unknown)} of the {len(named)} subjects named: "
+            f"{', '.join(unknown)}. They have {len(test)}: {', '.join(test)}. Name some of these, or "
+            f"get other data ({name}.source)."
         )
     for subject in named:
         if named.count(subject) > 1:
-            raise UserError(f"mmlu, categories: {subject} is named twice. Name each subject once.")
+            raise UserError(f"{name}.categories: {subject} is named twice. Name each subject once.")
     if source == "fixed":
-        return dict.fromkeys(named, _fixed(options["fixed_shots"], {"dev": dev, "test": test}))
+        return dict.fromkeys(named, _fixed(options, {"dev": dev, "test": test}))
     shown = {}
     for subject in named:
         own = min(named) if source == "first_subject" else subject
         examples = dev.get(own, [])
         if len(examples) < shots:
-            raise UserError(f"mmlu, shots: {own} has {len(examples)} dev rows, expected {shots}. Use fewer.")
+            raise UserError(f"{name}.shots: {own} has {len(examples)} dev rows, expected {shots}. Use fewer.")
         shown[subject] = [_plain(row) for row in examples[:shots]]
     return shown
 
@@ -100,11 +100,12 @@ def _plain(row: dict) -> dict:
     return {key: row[key] for key in ("question", "choices", "answer")}
 
 
-def _fixed(wanted: Sequence[Mapping], tables: Mapping[str, Table]) -> list[dict]:
-    """Find the rows of `mmlu.fixed_shots`, in their order."""
+def _fixed(options: Mapping[str, Any], tables: Mapping[str, Table]) -> list[dict]:
+    """Find the rows of `fixed_shots`, in their order."""
     found: list[dict] = []
-    for position, shot in enumerate(wanted):
-        key, subject, split, index = f"mmlu.fixed_shots[{position}]", shot["subject"], shot["split"], shot["index"]
+    for position, shot in enumerate(options["fixed_shots"]):
+        key = f"{options['name']}.fixed_shots[{position}]"
+        subject, split, index = (shot[name] for name in ("subject", "split", "index"))
         if subject not in tables[split]:
             raise UserError(_unknown(subject, tables[split], f"{key}.subject"))
         row = next((row for row in tables[split][subject] if row["index"] == index), None)
@@ -122,7 +123,7 @@ def _fixed(wanted: Sequence[Mapping], tables: Mapping[str, Table]) -> list[dict]
     return [_plain(row) for row in found]
 
 
-def _unknown(subject: str, known: Table, key: str = "mmlu, categories") -> str:
+def _unknown(subject: str, known: Table, key: str) -> str:
     close = difflib.get_close_matches(subject, known, n=3, cutoff=0.5)
     near = list(dict.fromkeys([*(name for name in known if subject in name), *close]))
     message = f"{key}: there is no subject {subject!r} in the data."
@@ -133,27 +134,36 @@ def _unknown(subject: str, known: Table, key: str = "mmlu, categories") -> str:
     return message
 
 
-def user_turn(subject: str, shots: Sequence[Mapping], question: str, choices: Sequence[str]) -> str:
-    """Write the user's turn, ending at `Answer:`, in the words of MMLU (Hendrycks et al. 2021, arXiv:2009.03300)."""
-    head = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}."
-    examples = (f"{_lines(shot['question'], shot['choices'])} {shot['answer']}" for shot in shots)
-    return "\n\n".join([head, *examples, _lines(question, choices)])
+def told(row: Mapping) -> dict[str, Any]:
+    """What a prompt may say of a row: question, choices as (letter, text), and subject in words ("" if none)."""
+    letters = list(zip(LETTERS, row["choices"], strict=True))
+    subject = row.get("subject", "").replace("_", " ")
+    return {"subject": subject, "question": row["question"].strip(), "choices": letters}
 
 
-def _lines(question: str, choices: Sequence[str]) -> str:
-    options = (f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=True))
-    return "\n".join([question.strip(), *options, "Answer:"])
+def shots(row: Mapping, pool: Sequence[Mapping]) -> Sequence[Mapping]:
+    """A question brings the few-shot examples of its own subject."""
+    return row["shots"]
 
 
-def fault(row: Mapping[str, Any]) -> str | None:
-    """Say what of a row of data is no question with four choices and the letter of the right one; None if all is."""
+def target(row: Mapping) -> str:
+    """The letter."""
+    return row["answer"]
+
+
+def choices(row: Mapping) -> Sequence[str]:
+    """The letters."""
+    return LETTERS
+
+
+def fault(row: Mapping[str, Any], letters: Sequence[str] = LETTERS) -> str | None:
+    """Say what of a row is no question with a choice for each letter and the right one's letter; None if all is."""
     choices = row["choices"]
-    if not isinstance(choices, list) or len(choices) != len(LETTERS):
-        return f"choices are {choices!r}, expected {len(LETTERS)}"
-    texts = {"question": row["question"], **dict(zip(LETTERS, choices, strict=True))}
-    return not_text(texts) or (
-        None if row["answer"] in tuple(LETTERS) else f"answer is {row['answer']!r}, expected A to D"
-    )
+    if not isinstance(choices, list) or len(choices) != len(letters):
+        return f"choices are {choices!r}, expected {len(letters)}"
+    texts = {"question": row["question"], **dict(zip(letters, choices, strict=True))}
+    wrong = f"answer is {row['answer']!r}, expected {letters[0]} to {letters[-1]}"
+    return not_text(texts) or (None if row["answer"] in tuple(letters) else wrong)
 
 
 def not_text(cells: Mapping[str, Any]) -> str | None:
@@ -164,34 +174,51 @@ def not_text(cells: Mapping[str, Any]) -> str | None:
     return None
 
 
-def score(asked: Iterable[tuple[Mapping, Mapping | None]]) -> Iterator[dict]:
+def score(
+    options: Mapping[str, Any], folder: Path, asked: Sequence[tuple[Mapping, Mapping | None]], workers: int
+) -> Iterator[tuple[dict, None]]:
     """Yield one record for each question with its answer; None counts as wrong, with an empty prediction.
 
     `correct` compares the letter with the highest log-probability, `correct_generated` the letter read from generated
     text (`read_letter`), a cross-check.
 
-    An answer has `logprobs` (of A to D), `prediction` and `generated`.
+    Args:
+        asked: an answer has `logprobs` (of A to D), `prediction` and `generated`.
+
+    Raises:
+        UserError: a prediction is no letter.
     """
     none = {"prediction": "", "generated": "", "logprobs": dict.fromkeys(LETTERS)}
-    for question, answer in asked:
-        answer = answer or none
-        letter = read_letter(answer["generated"])
-        yield {key: question[key] for key in ("id", "subject", "category", "answer")} | {
+    for question, given in asked:
+        if given and given["prediction"] not in set(LETTERS):
+            raise UserError(
+                f"{question['id']}: found prediction {given['prediction']!r}, expected a letter A to D. Run "
+                f"`snakemake -R predict_{options['name'].rpartition('.')[2]}`."
+            )
+        answer = given or none
+        record = {key: question[key] for key in ("id", "subject", "category", "answer")} | {
             "prediction": answer["prediction"],
             "correct": int(answer["prediction"] == question["answer"]),
-            "generated": answer["generated"],
-            "generated_letter": letter,
-            "correct_generated": int(letter == question["answer"]),
+            **as_generated(question, given),
             **{f"logprob_{letter}": answer["logprobs"][letter] for letter in LETTERS},
         }
+        yield record, None
 
 
-def read_letter(generated: str) -> str:
+def as_generated(question: Mapping, given: Mapping | None, letters: Sequence[str] = LETTERS) -> dict[str, str | int]:
+    """The cells about the generated text of an answer: itself, its letter, and whether that is right."""
+    text = given["generated"] if given else ""
+    letter = read_letter(text, letters)
+    return {"generated": text, "generated_letter": letter, "correct_generated": int(letter == question["answer"])}
+
+
+def read_letter(generated: str, letters: Sequence[str] = LETTERS) -> str:
     """Read the letter that a generated text answers with; "" if it does not answer plainly.
 
-    The rule is strict and the same for all models: the text begins with a capital A to D, or with "Answer:", "The
-    answer is", "Option" and the like before it; the letter may stand in brackets, quotes or asterisks, and must be
-    followed by one of `. : , ; )` or by the end of the line. All else is invalid, also a letter later in the text.
+    The rule is strict and the same for all models: the text begins with one of the capital `letters`, or with
+    "Answer:", "The answer is", "Option" and the like before it; the letter may stand in brackets, quotes or asterisks,
+    and must be followed by one of `. : , ; )` or by the end of the line. All else is invalid, also a letter later in
+    the text.
     """
     match = _LETTER.match(generated)
-    return match[1] if match else ""
+    return match[1] if match and match[1] in letters else ""

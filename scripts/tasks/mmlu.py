@@ -3,15 +3,32 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from common.download import find_root, hub_snapshot, opened
-from common.files import UserError, atomic_write, described, write_json
-from tasks.choice import LETTERS, draw, fault
+from common.files import UserError, atomic_write, described, sha256_json, write_json
+from tasks.base import Measure, TaskOptions
+from tasks.choice import LETTERS, choices, draw, fault, score, shots, target, told
+from tasks.records import MMLU_COLUMNS
+from tasks.sections import ABSENT, AtLeast1, Count, Name, Section, Sha256, Some, Text, contradiction, either
 
+__all__ = ["choices", "score", "shots", "target"]
+
+PROMPT = "choice.jinja"
+PARTS = ("test",)
+STAGES = {
+    "fetch": ("source", "revision", "sha256", "subjects"),
+    "test": ("categories", "questions_per_category", "shots", "shots_from", "fixed_shots", "seed"),
+    "prompt": ("system",),
+    "score": (),
+    "measure": (),
+}
+SMOKE = {"questions_per_category": 1}
 SPLITS = ("dev", "test")
 COLUMNS = ("subject", "index", "question", *LETTERS, "answer")
 AUXILIARY = "auxiliary_train"
@@ -46,11 +63,94 @@ OFFICIAL = {
 CATEGORY = {subject: category for category, subjects in OFFICIAL.items() for subject in subjects.split()}
 
 
+class FixedShot(Section):
+    """One row of the MMLU release."""
+
+    subject: str
+    """The subject, by its file name in the release."""
+    split: Literal["dev", "test"]
+    """The file in which the row stands."""
+    index: Count
+    """The number of the row there, counted from 0."""
+    answer: Literal["A", "B", "C", "D"] = ABSENT
+    """The right answer, to be checked against the data. May be left out."""
+
+
+class Options(TaskOptions):
+    """MMLU (Hendrycks et al. 2021, arXiv:2009.03300): general knowledge, multiple choice with four options."""
+
+    kind: Literal["mmlu"] = "mmlu"
+    role: Literal["yardstick"] = "yardstick"
+    max_new_tokens: AtLeast1 = 8
+    """Longest generated answer in tokens; the answer that counts is the letter with the highest log-probability."""
+    source: Text
+    """The release's CSV archive or folder (http(s) URL or local path), hub:<repository> such as hub:cais/mmlu, or a
+    local folder of that repository's parquet files."""
+    revision: str | None = None
+    """The commit of the hub repository, needed with hub:<repository>; null for other sources."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the archive, or null."""
+    subjects: AtLeast1 = 57
+    """How many subjects the source must hold. The official release has 57."""
+    categories: either(Annotated[dict[Name, Some[str]], Field(min_length=1)], Literal["official"], str) = {
+        "stem": ["astronomy"],
+        "humanities": ["world_religions"],
+        "social_sciences": ["econometrics"],
+    }
+    """The categories to ask and the subjects of each, by their file names in the release. official stands for all 57
+    subjects in the benchmark's own four categories: stem, humanities, social_sciences and other."""
+    questions_per_category: AtLeast1 | None = 50
+    """Test questions drawn for each category, shared equally by its subjects; null for all, 14,042 of the release."""
+    shots: Count = 4
+    """Few-shot examples before each question. The release has 5 a subject."""
+    shots_from: Literal["own_dev", "first_subject", "fixed"] = "own_dev"
+    """own_dev: the first dev rows of the question's own subject. To repeat other studies: first_subject, the rows of
+    the first subject for all questions (a defect), or fixed, the rows in fixed_shots for all questions."""
+    fixed_shots: list[FixedShot] = []
+    """The few-shot examples of shots_from: fixed, in their order; as many as shots. For example {subject: astronomy,
+    split: dev, index: 1}."""
+    seed: Count = 42
+    """Draws the questions."""
+    system: str = "Answer with the letter of the correct choice."
+    """System text of a prompt."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Options":
+        if self.categories == "official" and self.subjects != len(CATEGORY):
+            raise contradiction(
+                "categories",
+                f"found official, all {len(CATEGORY)} subjects of the release, but subjects says that the source holds "
+                f"{self.subjects}. Name the subjects, or use the release.",
+            )
+        if self.shots_from == "fixed" and len(self.fixed_shots) != self.shots:
+            raise contradiction("fixed_shots", f"found {len(self.fixed_shots)} rows, expected shots = {self.shots}.")
+        if self.shots_from != "fixed" and self.fixed_shots:
+            raise contradiction(
+                "fixed_shots", f"not used, since shots_from is {self.shots_from}. Write fixed, or remove the rows."
+            )
+        return self
+
+
+def measure(options: Mapping[str, Any]) -> Measure:
+    return Measure(
+        name="MMLU",
+        form="choice",
+        columns=MMLU_COLUMNS,
+        question=("id", "subject", "category", "answer"),
+        counted=("correct", "correct_generated", "generated_letter"),
+        cluster="subject",
+        strata={"category": None, "subject": None},
+        reported=("category",),
+        chance=0.25,
+        role=options.get("role", "yardstick"),
+    )
+
+
 def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
     """Write dev.csv, test.csv (columns `COLUMNS`; index counts the subject's rows from 0) and manifest.json.
 
     Args:
-        options: `source`, `revision`, `sha256` and `subjects` of the section mmlu (`study.schema.Mmlu`). The files are
+        options: `source`, `revision`, `sha256` and `subjects`; and `name`, the section in messages. The files are
             CSV as the authors release them (`{dev,test}/<subject>_{dev,test}.csv`), or parquet as the hub has them
             (`<subject>/{dev,test}-*.parquet`).
         folder: nothing in it is replaced before all of the new data has been checked.
@@ -65,7 +165,7 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
     names = sorted(tables["test"])
     if len(names) != options["subjects"]:
         raise UserError(
-            f"{source}: found {len(names)} subjects, expected {options['subjects']} (config: mmlu, subjects). "
+            f"{source}: found {len(names)} subjects, expected {options['subjects']} ({options['name']}.subjects). "
             "Use the whole data, or correct the number if this is other data."
         )
     for split in SPLITS:
@@ -91,21 +191,55 @@ def _data(
     options: Mapping[str, Any], patterns: tuple[list[str], list[str]], scratch: Path
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the folder of a source, and the SHA-256 of its archive; `patterns` name the hub's files to get, and not."""
-    source, revision, sha256 = (options[key] for key in ("source", "revision", "sha256"))
+    name, source, revision, sha256 = (options[key] for key in ("name", "source", "revision", "sha256"))
     if source.startswith(HUB):
         if sha256:
-            raise UserError(f"mmlu, sha256: {source} has no archive; its commit pins it. Set sha256 to null.")
+            raise UserError(f"{name}.sha256: {source} has no archive; its commit pins it. Set sha256 to null.")
         yield hub_snapshot(source.removeprefix(HUB), revision, "dataset", *patterns), None
         return
     if revision:
-        raise UserError(f"mmlu, revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
+        raise UserError(f"{name}.revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
     with opened(source, sha256, scratch, lambda name: name.endswith((".csv", ".parquet"))) as found:
         yield found
 
 
-def prepare(options: Mapping[str, Any], folder: str | Path) -> list[dict]:
+def prepare(options: Mapping[str, Any], folder: Path, part: str) -> tuple[list[dict], dict[str, Any]]:
     """Draw a study's questions from a folder that `fetch` wrote; options and errors as of `tasks.choice.draw`."""
-    return draw(options, *(read_table(Path(folder) / f"{split}.csv") for split in SPLITS))
+    categories = grouped(options["categories"])
+    rows = draw({**options, "categories": categories}, *(read_table(folder / f"{split}.csv") for split in SPLITS))
+    parts = {"category": categories, "subject": itertools.chain(*categories.values()), "answer": LETTERS}
+    facts = {f"by_{part}": {name: sum(row[part] == name for row in rows) for name in of} for part, of in parts.items()}
+    # MMLU itself has a few questions twice under one subject.
+    different = {sha256_json([row["subject"], row["question"], row["choices"]]) for row in rows}
+    return rows, facts | {"repeated_questions": len(rows) - len(different)}
+
+
+def grouped(categories: Mapping[str, Sequence[str]] | str) -> Mapping[str, Sequence[str]]:
+    """The subjects of each category, those of the benchmark itself for `official`."""
+    if categories != "official":
+        return categories
+    return {name: subjects.split() for name, subjects in sorted(OFFICIAL.items())}
+
+
+def held_out(folder: Path) -> list[dict]:
+    """All rows of test and dev, of whatever subject, which no training may see."""
+    return [
+        {"id": f"{split} {subject}-{row['index']:05d}", **row}
+        for split in ("test", "dev")
+        for subject, found in read_table(folder / f"{split}.csv").items()
+        for row in found
+    ]
+
+
+def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, Any]]:
+    """See `tasks.choice.told`."""
+    return told
+
+
+def remedy(options: Mapping[str, Any], row: Mapping) -> str:
+    """Say how a prompt becomes shorter."""
+    name = options["name"]
+    return f"Use fewer {name}.shots or a smaller {name}.max_new_tokens, or a model with a longer context."
 
 
 def read_table(path: str | Path) -> dict[str, list[dict]]:
@@ -134,9 +268,9 @@ def fetch_auxiliary(options: Mapping[str, Any], scratch: Path) -> list[dict]:
         pattern = next((p for p in AUXILIARY_FILES if any(folder.rglob(p))), None)
         if pattern is None:
             raise UserError(
-                f"replay.source: {AUXILIARY} is not in {source} (looked for {' and '.join(AUXILIARY_FILES)}). Some "
-                "copies of MMLU lack it: set mmlu.source to the release's archive or to hub:cais/mmlu, or "
-                "replay.source to a file."
+                f"{options['name']}.source: {AUXILIARY} is not in {source} (looked for "
+                f"{' and '.join(AUXILIARY_FILES)}). Some copies of MMLU lack it: use the release's archive, "
+                "hub:cais/mmlu, or a file of your own."
             )
         return [
             {"id": f"{path.name.partition('.')[0]}-{number:05d}", **row}

@@ -7,46 +7,118 @@ A row has id (file and number), kind and either subject ("" if none is known), q
 import csv
 import json
 import random
+import tarfile
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from common.files import UserError, sha256_json
-from tasks import mmlu
+from common.files import UserError, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from tasks import choice, mmlu
+from tasks.base import TaskOptions
 from tasks.choice import LETTERS, fault, not_text
+from tasks.sections import AtLeast1, Count, Sha256, Text
 
 CHOICE, INSTRUCTION = "multiple_choice", "instruction"
 KEYS = {"question", "choices", "answer"}
+PROMPT = "replay.jinja"
+PARTS = ("train",)
+STAGES = {
+    "fetch": ("source", "revision", "sha256"),
+    "train": ("questions", "seed"),
+    "prompt": ("system",),
+}
+SMOKE: Mapping[str, Any] = {}
+# MMLU's prompt names a subject; rows of auxiliary_train have none.
+NO_SUBJECT = "general knowledge"
 
 
-def fetch(options: Mapping[str, Any], scratch: Path) -> list[dict]:
-    """Get all rows of a source.
+class Options(TaskOptions):
+    """Rows of general knowledge mixed into the training, against forgetting; `replay.fraction` says how many.
 
-    `options` are `source` of the section replay (`study.schema.Replay`) and, for auxiliary_train, `mmlu`: where MMLU
-    comes from, as for `tasks.mmlu.fetch_auxiliary`, which uses the folder `scratch`.
+    A row whose question and choices, in any order, are those of a yardstick's test or dev row is dropped and counted.
+    """
+
+    kind: Literal["replay"] = "replay"
+    role: Literal["replay"] = "replay"
+    source: Text
+    """A release of MMLU as in a task of kind mmlu, whose auxiliary_train is taken; or a local file: CSV with columns
+    question, A, B, C, D, answer and, if known, subject; or JSONL of {"question": ..., "choices": [...], "answer": ...}
+    and of {"prompt": ..., "completion": ...}."""
+    revision: str | None = None
+    """The commit of a hub repository; null for other sources."""
+    sha256: Sha256 | None = None
+    """SHA-256 of an archive, or null."""
+    questions: AtLeast1 = 2000
+    """How many rows are drawn at most, for all adapters. Each adapter takes as many of the first rows as its fraction
+    needs."""
+    seed: Count = 42
+    """Draws the rows."""
+    system: str = "Answer with the letter of the correct choice."
+    """System text of a multiple-choice row; an instruction has none."""
+
+
+def fetch(options: Mapping[str, Any], folder: Path) -> None:
+    """Write all rows of a source (rows.jsonl) and manifest.json.
 
     Raises:
         UserError: the source cannot be had or has no such rows; a bad row, by its file and line.
     """
-    if options["source"] != mmlu.AUXILIARY:
-        return _read_file(Path(options["source"]))
-    rows = mmlu.fetch_auxiliary(options["mmlu"], scratch)
-    return [{"id": row["id"], "kind": CHOICE, "subject": "", **row} for row in rows]
+    path, own = Path(options["source"]), None
+    if path.suffix in READERS:
+        rows, own = _read_file(options["name"], path), sha256_file(path)
+    elif path.is_file() and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+        raise UserError(
+            f"{options['name']}.source: found {path}, expected a file named .csv or .jsonl, or a release of MMLU."
+        )
+    else:
+        found = mmlu.fetch_auxiliary(options, folder / "unpacked")
+        rows = [{"id": row["id"], "kind": CHOICE, "subject": "", **row} for row in found]
+    write_jsonl(folder / "rows.jsonl", rows)
+    facts = {key: options[key] for key in STAGES["fetch"]} | {"file_sha256": own, "rows": len(rows)}
+    facts |= {"by_kind": Counter(row["kind"] for row in rows), "sha256": sha256_file(folder / "rows.jsonl")}
+    write_json(folder / "manifest.json", facts)
 
 
-def _read_file(path: Path) -> list[dict]:
+def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, Any]]:
+    """Say what a prompt may say of a row: as `tasks.choice.told`, or `prompt` and no choices."""
+
+    def of(row: Mapping) -> dict[str, Any]:
+        if "choices" in row:
+            return choice.told(row | {"subject": row["subject"] or NO_SUBJECT})
+        return {"prompt": row["prompt"], "choices": []}
+
+    return of
+
+
+def shots(row: Mapping, pool: Sequence[Mapping]) -> Sequence[Mapping]:
+    """None: the rows are many, and short."""
+    return ()
+
+
+def target(row: Mapping) -> str:
+    """The letter, or the completion."""
+    return row["answer"] if "answer" in row else row["completion"]
+
+
+def choices(row: Mapping) -> Sequence[str]:
+    """Free text: the rows are learnt, not asked."""
+    return ()
+
+
+def _read_file(name: str, path: Path) -> list[dict]:
     if not path.is_file():
-        raise UserError(f"replay.source: {path} is no file. Write auxiliary_train, or the path of a CSV or JSONL file.")
-    readers = {".csv": _csv_lines, ".jsonl": _json_lines}
-    if path.suffix not in readers:
-        raise UserError(f"replay.source: found {path}, expected a file named .csv or .jsonl.")
+        raise UserError(
+            f"{name}.source: {path} is no file. Write the path of a CSV or JSONL file, or a release of MMLU."
+        )
     try:
-        rows = [_checked(path, number, row) for number, row in readers[path.suffix](path)]
+        rows = [_checked(path, number, row) for number, row in READERS[path.suffix](path)]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Save the file as UTF-8.") from None
     if not rows:
-        raise UserError(f"{path}: found no rows, expected at least 1. Set replay.source to another file.")
+        raise UserError(f"{path}: found no rows, expected at least 1. Set {name}.source to another file.")
     return rows
 
 
@@ -84,6 +156,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"{path}, line {number}: not valid JSON ({error}). Mend the line.") from None
 
 
+READERS = {".csv": _csv_lines, ".jsonl": _json_lines}
+
+
 def _checked(path: Path, number: int, row: Any) -> dict:
     """Bring a row of a local file into the form of this module."""
     name = {"id": f"{path.stem}-{number:05d}"}
@@ -107,63 +182,63 @@ def _checked(path: Path, number: int, row: Any) -> dict:
     return {**name, "kind": CHOICE, "subject": row.get("subject") or "", **question}
 
 
-def draw(pool: list[dict], folder: str | Path, questions: int, seed: int) -> tuple[list[dict], dict[str, Any]]:
-    """Draw the rows to replay, the same on every run, without any that MMLU evaluates on or shows as an example.
+def prepare(
+    options: Mapping[str, Any], folder: Path, part: str, held_out: Sequence[Mapping] = ()
+) -> tuple[list[dict], dict[str, Any]]:
+    """Draw the rows to replay, the same on every run, without any that a yardstick evaluates on or shows as an example.
 
     All rows are shuffled with the seed, and the first ones taken that are neither equal to one before them nor a row of
-    MMLU: one with the question and the choices of a test or dev row, in any order (`fingerprint`), or an instruction
-    whose prompt contains such a question and all of its choices. Every test and dev row counts, of whatever subject:
-    what a study evaluates on may change without a change of what was trained on.
+    a yardstick: one with the question and the choices of such a row, in any order (`fingerprint`), or an instruction
+    whose prompt contains such a question and all of its choices. What a study evaluates on may change without a change
+    of what was trained on: every row of the yardsticks' data counts.
 
     Args:
-        pool: rows of `fetch`.
-        folder: of MMLU's dev.csv and test.csv.
-        questions: how many rows are drawn at most.
+        options: `questions`, how many rows are drawn at most, and `seed`.
+        held_out: those rows of the yardsticks.
 
     Returns:
-        The rows, in the order in which trainings take them; and what was left out before the last of them:
-        of_mmlu_dropped (of each row the name that it has in MMLU), repeated_dropped (how many rows were equal to one
-        before them) and checked_against (how many rows MMLU has).
+        The rows, in the order in which trainings take them; and what was left out before the last of them: dropped (of
+        each row the name that it has in its yardstick), repeated_dropped (how many rows were equal to one before them)
+        and checked_against (how many rows the yardsticks have).
 
     Raises:
         UserError: no row is left.
     """
-    known = [
-        (f"{split} {subject}-{row['index']:05d}", row["question"], row["choices"])
-        for split in ("test", "dev")
-        for subject, found in mmlu.read_table(Path(folder) / f"{split}.csv").items()
-        for row in found
-    ]
-    of_mmlu = {fingerprint(question, choices): name for name, question, choices in known}
+    pool = read_jsonl(folder / "rows.jsonl")
+    known = [(row["id"], row["question"], row.get("choices", [])) for row in held_out]
+    marks = {fingerprint(question, choices): name for name, question, choices in known}
     texts = [(name, [normal(text) for text in (question, *choices)]) for name, question, choices in known]
     shuffled = list(pool)
-    random.Random(seed).shuffle(shuffled)
+    random.Random(options["seed"]).shuffle(shuffled)
     chosen, dropped, repeated, seen = [], {}, 0, set()
     for row in shuffled:
-        if len(chosen) == questions:
+        if len(chosen) == options["questions"]:
             break
         if "choices" in row:
             mark = fingerprint(row["question"], row["choices"])
-            twin = of_mmlu.get(mark)
+            twin = marks.get(mark)
         else:
             prompt = normal(row["prompt"])
             mark = sha256_json([prompt, normal(row["completion"])])
             twin = next((name for name, parts in texts if all(part in prompt for part in parts)), None)
         if twin:
-            print(f"{row['id']}: is MMLU's {twin}; dropped.", flush=True)
+            print(f"{row['id']}: is {twin} of a yardstick; dropped.", flush=True)
             dropped[row["id"]] = twin
         elif mark in seen:
             repeated += 1
         else:
             seen.add(mark)
             chosen.append(row)
-    print(f"{len(chosen)} of {len(pool)} rows drawn; {len(dropped)} of MMLU's and {repeated} repeated ones dropped.")
+    print(
+        f"{len(chosen)} of {len(pool)} rows drawn; {len(dropped)} of yardsticks and {repeated} repeated ones dropped."
+    )
     if not chosen:
         raise UserError(
-            f"replay.source: none of its {len(pool)} rows is left: {len(dropped)} are of MMLU's test or dev files. "
-            "Use another source."
+            f"{options['name']}.source: none of its {len(pool)} rows is left: {len(dropped)} are of the yardsticks' "
+            "data. Use another source."
         )
-    return chosen, {"of_mmlu_dropped": dropped, "repeated_dropped": repeated, "checked_against": len(known)}
+    facts = {"found": len(pool), "by_kind": Counter(row["kind"] for row in chosen)}
+    return chosen, facts | {"dropped": dropped, "repeated_dropped": repeated, "checked_against": len(known)}
 
 
 def normal(text: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import studies
-from _study import mmlu_records
+from _study import MEASURES, TASKS, mmlu_records, spider_records
 from analysis.published import (
     check_change,
     check_percentage,
@@ -23,7 +23,8 @@ from analysis.published import (
     matching,
 )
 from common.files import UserError
-from compare_published import compare_published
+from compare_published import compare_published, told
+from present.format import MINUS, Say
 from study import read
 
 REPO = Path(__file__).parents[2]
@@ -36,6 +37,7 @@ def published(name: str) -> dict:
 
 def checked(block: dict) -> dict[tuple, dict]:
     rows = [row for table in block["tables"] for row in check_table(table, block["subjects"])]
+    rows = [row | {"why": told(row["why"], Say("en"))} for row in rows]
     return {(row["table"], row["kind"], row["variant"], row["column"]): row for row in rows}
 
 
@@ -66,7 +68,7 @@ def test_what_it_finds_in_souzas_tables():
         change = rows["Table I", "change", variant, "all"]
         assert change["possible"] is False
         assert change["why"].endswith("it is the difference in percentage points")
-    assert findings(block, 1034) == [
+    assert found_in(block) == [
         "Table I: 899 questions, but the official split has 1034, and the report does not say which 135 are left out. "
         "0 of its 3 figures could be shares of 1034.",
         "econometrics stands under humanities; the benchmark has it under social_sciences.",
@@ -80,7 +82,11 @@ def test_cunhas_counts_are_right():
     assert len(rows) == 15
     assert {row["possible"] for row in rows.values()} == {True}
     assert rows["Table III", "accuracy", "base", "all"]["why"].startswith("66 of 150; the sum of ")
-    assert findings(block, 1034) == []  # it says of which 200
+    assert found_in(block) == []  # it says of which 200
+
+
+def found_in(block: dict) -> list[str]:
+    return [told([one], Say("en")) for one in findings(block, {"spider": 1034})]
 
 
 # The least change that arithmetic can see, of each kind of figure.
@@ -115,14 +121,14 @@ def test_flipped_facts_are_found():
     souza = published("souza")
     souza["subjects"] = {"stem": ["astronomy"], "humanities": ["world_religions"], "social_sciences": ["econometrics"]}
     souza["tables"][0]["n"]["all"] = 1034
-    assert findings(souza, 1034) == []
+    assert found_in(souza) == []
     souza["tables"][0]["n"]["all"] = 1035
-    assert findings(souza, 1034) == ["Table I: 1035 questions, but the official split has 1034."]
+    assert found_in(souza) == ["Table I: 1035 questions, but the official split has 1034."]
     ribeiro = published("ribeiro")
-    before = findings(ribeiro, 1034)
+    before = found_in(ribeiro)
     part = next(stated for stated in ribeiro["stated"] if "part_of" in stated)
     part["value"] = 0.0253
-    assert set(findings(ribeiro, 1034)) - set(before) == {
+    assert set(found_in(ribeiro)) - set(before) == {
         f"{part['what']}: printed 0.0253%, but 1.7e+06 of 7.24e+09 are 0.02348%."
     }
 
@@ -147,9 +153,9 @@ def test_a_true_change_is_never_called_impossible(n, data):
 def test_the_edges():
     assert check_percentage(50.0, 1, None).possible is None
     assert check_percentage(33.3, 1, 2000).possible is None  # any figure could be
-    assert check_percentage(50.0, 1, 10, 11).why == "11 right answers to 10 questions"
+    assert told(check_percentage(50.0, 1, 10, 11).why, Say("en")) == "11 right answers to 10 questions"
     assert check_change(5.0, 1, 0.0, 5.0, {}).possible is None
-    assert check_total(50.0, 1, {"the mean": 51.0}).possible is False
+    assert check_total(50.0, 1, {"categories 3": 51.0}).possible is False
 
 
 # The comparison
@@ -166,25 +172,33 @@ def test_our_questions_are_those_of_the_reports_subjects():
     rows = [("astronomy", "stem", True), ("econometrics", "social_sciences", False), ("law", "x", True)]
     records = pd.DataFrame(rows, columns=["subject", "category", "correct"])
     subjects = {"stem": ["astronomy"], "humanities": ["econometrics"]}
-    assert count(records, "humanities", subjects) == (0, 1)
-    assert count(records, "all", subjects) == (1, 2)
-    assert count(records, "all", {}) == (2, 3)
-    assert count(records, "astronomy", {}) == (1, 1)
-    assert count(records, "x", {}) == (1, 1)
-    assert count(records, "humanities", {"humanities": ["econometrics", "philosophy"]}) == (0, 0)
-    assert count(records, "medicine", {}) == (0, 0)
+
+    def counted(column: str, subjects: dict) -> tuple[int, int]:
+        return count(records, MEASURES["mmlu"], column, subjects)
+
+    assert counted("humanities", subjects) == (0, 1)
+    assert counted("all", subjects) == (1, 2)
+    assert counted("all", {}) == (2, 3)
+    assert counted("astronomy", {}) == (1, 1)
+    assert counted("x", {}) == (1, 1)
+    assert counted("humanities", {"humanities": ["econometrics", "philosophy"]}) == (0, 0)
+    assert counted("medicine", {}) == (0, 0)
+
+
+def test_our_questions_of_sql_are_all_or_those_of_a_stratum():
+    records = pd.DataFrame({"db_id": ["zoo", "zoo", "gym"], "hardness": ["easy", "hard", "easy"], "bag": [1, 0, 0]})
+    subjects = {"stem": ["astronomy"]}
+    found = [count(records, MEASURES["spider"], column, subjects) for column in ("all", "easy", "gym", "stem")]
+    assert found == [(1, 3), (1, 2), (0, 1), (0, 0)]
 
 
 @pytest.fixture
 def compared(tmp_path):
     """A function that compares made-up results with a made-up report; returns the rows and the page."""
 
-    def compare(**changes) -> tuple[list[dict], str]:
-        accuracy = tmp_path / "execution_accuracy.csv"
-        rows = [("m", "base", "aggregate", 40, 100), ("m", "lr0.1-seed1", "aggregate", 60, 100)]
-        rows += [("m", "base", "easy", 1, 2), ("other", "base", "aggregate", 99, 100)]
-        columns = ["model", "variant", "questions", "correct", "n"]
-        pd.DataFrame(rows, columns=columns).to_csv(accuracy, index=False)
+    def compare(given: dict | None = None, **changes) -> tuple[list[dict], str]:
+        rights = [[1] * k + [0] * (100 - k) for k in (40, 60, 99)]
+        sql = [spider_records(tmp_path / f"sql{i}.csv", right) for i, right in enumerate(rights)]
         records = []
         for i, right in enumerate(([1] * 30 + [0] * 30, [1] * 15 + [0] * 45, [1] * 60)):
             records.append(mmlu_records(tmp_path / f"{i}.csv", right))
@@ -198,7 +212,7 @@ def compared(tmp_path):
             "tables": [
                 {
                     "table": "I",
-                    "measure": "execution_accuracy",
+                    "task": "spider",
                     "decimals": 1,
                     "subset": None,
                     "n": {"all": 100},
@@ -208,7 +222,7 @@ def compared(tmp_path):
                 },
                 {
                     "table": "II",
-                    "measure": "mmlu",
+                    "task": "mmlu",
                     "decimals": 1,
                     "subset": None,
                     "n": {"stem": None},
@@ -222,7 +236,8 @@ def compared(tmp_path):
             "language": "en",
             "study": "test",
             "published": block,
-            "dev_questions": 100,
+            "tasks": TASKS,
+            "official": {"spider": 100},
             "confidence_level": 0.95,
             "runs": [
                 {"model": "m", "variant": "base"},
@@ -233,7 +248,7 @@ def compared(tmp_path):
             "accept_defect": [],
         }
         outputs = {"csv": tmp_path / "published.csv", "md": tmp_path / "published.md"}
-        compare_published(accuracy, records, outputs, settings | changes)
+        compare_published({"spider": sql, "mmlu": records} | (given or {}), outputs, settings | changes)
         rows = pd.read_csv(tmp_path / "published.csv", keep_default_na=False).to_dict("records")
         return rows, (tmp_path / "published.md").read_text(encoding="utf-8")
 
@@ -266,10 +281,26 @@ def test_the_page_carries_the_studys_defects(compared):
     assert "target_not_in_loss" in page
 
 
-def test_a_run_that_is_not_in_the_table(compared):
-    runs = [{"model": "m", "variant": name} for name in ("base", "lr0.3", "lr0.1-seed1")]
-    with pytest.raises(UserError, match=r"execution_accuracy\.csv: no row of lr0\.3\. Run `snakemake -R tables`"):
-        compared(runs=runs)
+def test_records_that_lack_a_column_are_named(compared, tmp_path):
+    path = spider_records(tmp_path / "old.csv", [1, 0])
+    pd.read_csv(path).drop(columns="bag").to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"old\.csv: found columns id, db_id, .*, expected id, db_id, .*bag, "):
+        compared(given={"spider": [path] * 3})
+
+
+def test_the_page_says_why_in_portuguese_and_the_file_does_not_change(compared):
+    (rows, english), (same, page) = compared(), compared(language="pt")
+    assert rows == same
+    why = next(row["why"] for row in rows if row["kind"] == "change")
+    assert why == "from its own columns +141.5%"
+    assert "de suas próprias colunas +141,5%" in page
+    assert "from its own" not in page
+    assert "Execution accuracy no Spider, todas, mudança" in page
+    assert "Spider execution accuracy, all, change" in english
+    fall = [("own", {"percent": "-33.0"}), ("it_is", {"what": [("subjects_changes", {"n": "39"})]})]
+    say = Say("pt")
+    told_so = f"de suas próprias colunas {MINUS}33,0%; é a média das mudanças de 39 disciplinas"
+    assert told(fall, say, say.marked) == told_so
 
 
 # The list
@@ -286,11 +317,11 @@ def test_the_list_names_every_study(capsys, monkeypatch):
         "nf4",
         "gated: accept it, set HF_TOKEN",
         "6",
-        "1034",
-        "150",
+        "spider 1034",
+        "mmlu 150",
     ]
-    assert rows["studies/ribeiro.yaml"][6] == "all of 39 subjects"
-    assert rows["studies/cunha.yaml"][5] == "200"
+    assert rows["studies/ribeiro.yaml"][6] == "mmlu all of 39 subjects"
+    assert rows["studies/cunha.yaml"][5] == "spider 200"
     assert {name for name, cells in rows.items() if cells[3].startswith("gated")} == {
         f"studies/{name}.yaml" for name in ("assignment", "souza", "ribeiro", "freitas", "cunha")
     }

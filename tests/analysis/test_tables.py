@@ -9,7 +9,18 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student
 
-from _study import CATEGORIES, TABLES, draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
+from _study import (
+    CATEGORIES,
+    TABLES,
+    TASKS,
+    draw,
+    mmlu_records,
+    spider_records,
+    study,
+    table_paths,
+    with_shots,
+    write_tables,
+)
 from analysis.compare import SAME, judge
 from common.files import UserError
 from cost import cost
@@ -24,7 +35,7 @@ def run(folder, **arguments):
     """Write the tables; return the three CSV files as frames and the three pages."""
     paths = table_paths(folder)
     write_tables(outputs=paths, **arguments)
-    names = ("execution_accuracy", "mmlu", "regression")
+    names = ("spider", "mmlu", "regression")
     frames = [pd.read_csv(paths[name], na_values=[""], keep_default_na=False) for name in names]
     return frames, [paths[f"{name}_md"].read_text(encoding="utf-8") for name in names]
 
@@ -45,7 +56,6 @@ def two(folder, base, tuned, base_mmlu, tuned_mmlu):
             {"model": "m", "variant": "lr0.0001", "settings": {"training.learning_rate": 1e-4}},
         ],
         "confidence_level": 0.95,
-        "semantics": "bag",
     }
 
 
@@ -71,7 +81,7 @@ def test_macro_averages_weigh_all_subjects_alike(tmp_path):
     assert (high - low) / 2 == pytest.approx(100 * half, rel=0.02)
     assert (high + low) / 2 == pytest.approx(100 * changes.mean() * 210 / 212)
     assert mmlu.loc[mmlu["variant"] == "base", "macro_difference_pp"].isna().all()
-    assert regression.loc[regression["measure"] == "mmlu", "difference_pp"].iloc[0] == pytest.approx(-1000 / 210)
+    assert regression.loc[regression["task"] == "mmlu", "difference_pp"].iloc[0] == pytest.approx(-1000 / 210)
     assert "Macro % (interval)" in page
     assert f"{row['macro_accuracy_pct']:.1f} (" in page
     assert "mean over the 6 subjects" in page
@@ -107,7 +117,7 @@ def test_the_numbers_are_those_of_the_records(tmp_path):
     assert mmlu["correct"].tolist() == [120, 50, 50, 20, 100, 50, 50, 0]
     assert mmlu["invalid"].tolist()[:4] == [30, 0, 0, 30]
 
-    assert regression["measure"].tolist() == ["execution_accuracy"] + ["mmlu"] * 4
+    assert regression["task"].tolist() == ["spider"] + ["mmlu"] * 4
     first, second, *_, last = regression.to_dict("records")
     assert (first["n"], first["gained"], first["lost"], first["difference_pp"]) == (100, 40, 10, 30.0)
     assert first["percent_change"] == pytest.approx(75.0)
@@ -133,20 +143,20 @@ def test_the_numbers_are_those_of_the_records(tmp_path):
     assert "better" in regression_md
 
 
-def test_the_headline_follows_the_semantics_and_all_are_shown(tmp_path):
+def test_the_headline_follows_the_criterion_and_all_are_shown(tmp_path):
     arguments = two(tmp_path, [1] * 20, [1] * 20, [1] * 6, [1] * 6)
     # The adapter gives right rows in other columns, half of them only after the SQL was taken out.
     columns = {"set": 0, "bag": 0, "ordered": 0, "set_raw": 0, "bag_raw": 0, "ordered_raw": 0, "test_suite_raw": 0}
     spider_records(tmp_path / "t.csv", [1] * 20, **columns, error_class="wrong_columns")
     pages = {}
-    for semantics, right, verdict in (("bag", 0, "worse"), ("test_suite", 20, "not distinguishable at this n")):
-        (accuracy, _, regression), _ = run(tmp_path, **arguments | {"semantics": semantics})
-        pages[semantics] = (tmp_path / "execution_accuracy.md").read_text(encoding="utf-8")
-        assert set(accuracy["semantics"]) == {semantics}
+    for criterion, right, verdict in (("bag", 0, "worse"), ("test_suite", 20, "not distinguishable at this n")):
+        (accuracy, _, regression), _ = run(tmp_path, **arguments | {"criterion": criterion})
+        pages[criterion] = (tmp_path / "spider.md").read_text(encoding="utf-8")
+        assert set(accuracy["criterion"]) == {criterion}
         tuned = whole(accuracy).iloc[1]
         assert (tuned["correct"], tuned["set_correct"], tuned["test_suite_correct"]) == (right, 0, 20)
         assert (tuned["test_suite_raw_correct"], tuned["columns_any_order_raw_correct"]) == (0, 20)
-        spider = regression[regression["measure"] == "execution_accuracy"]
+        spider = regression[regression["task"] == "spider"]
         assert spider["tuned_correct"].tolist() == [right]
         assert spider["verdict"].tolist() == [verdict]
     assert "Bag criterion: an answer is right if" in pages["bag"]
@@ -193,7 +203,7 @@ def test_any_number_of_adapters(tmp_path, adapters):
 def test_several_models_are_each_compared_with_their_own_base(tmp_path):
     (accuracy, _, regression), _ = run(tmp_path, **study(tmp_path, 1, ("llama", "gemma")))
     by_run = whole(accuracy).set_index(["model", "variant"])["correct"]
-    spider = regression[regression["measure"] == "execution_accuracy"]
+    spider = regression[regression["task"] == "spider"]
     assert spider["model"].tolist() == ["llama", "gemma"]
     assert spider["base_correct"].tolist() == [by_run["llama", "base"], by_run["gemma", "base"]]
 
@@ -217,7 +227,7 @@ def test_a_base_at_chance_has_no_change_in_percent(tmp_path):
     (_, _, regression), _ = run(
         tmp_path, **two(tmp_path, [1, 0] * 50, [1, 0] * 50, ([1, 0, 0, 0] * 38)[:150], [1] * 150)
     )
-    mmlu = regression[regression["measure"] == "mmlu"]
+    mmlu = regression[regression["task"] == "mmlu"]
     assert mmlu["percent_change"].isna().all()
     assert (mmlu["verdict"] == "better").all()
 
@@ -279,13 +289,18 @@ def settings_of(seed=None, **values):
     return {places[name]: value for name, value in values.items()} | ({"training.seed": seed} if seed else {})
 
 
-def sweep(folder, answers, **kwargs):
-    """Write a study; `answers` has (settings, Spider answers, MMLU answers) of each adapter, the base first."""
+def sweep(folder, answers, made=None, **kwargs):
+    """Write a study; `answers` has (settings, Spider answers, MMLU answers) of each adapter, the base first.
+
+    The adapter at the place `made` is a ready-made one.
+    """
     folder.mkdir(exist_ok=True)
     runs, spider, mmlu = [], [], []
     for number, (settings, on_spider, on_mmlu) in enumerate(answers):
         name = "-".join(f"{place.rsplit('.', 1)[1]}{value}" for place, value in settings.items()) or "adapter"
         runs.append({"model": "m", "variant": name if number else "base", "settings": settings})
+        if number == made:
+            runs[-1] |= {"variant": "public", "ready_made": True}
         spider.append(spider_records(folder / f"{number}-spider.csv", on_spider, databases=EIGHT))
         mmlu.append(mmlu_records(folder / f"{number}-mmlu.csv", on_mmlu, subjects=EIGHT))
     paths = table_paths(folder)
@@ -326,11 +341,11 @@ def test_parts_add_up(tmp_path):
     found = sweep(tmp_path, [({}, base, draw(90, 0.5, 3)), ({}, tuned, draw(90, 0.4, 4))])
     flips, whole = found["flips"], found["regression"].iloc[0]
     for part in ("aggregate", "hardness", "database"):
-        rows = flips[(flips["measure"] == "execution_accuracy") & (flips["part"] == part)]
+        rows = flips[(flips["task"] == "spider") & (flips["part"] == part)]
         assert rows[["gained", "lost", "n"]].sum().tolist() == [whole["gained"], whole["lost"], 200]
         assert (rows[["both_right", "gained", "lost", "both_wrong"]].sum(axis=1) == rows["n"]).all()
         assert (rows["both_right"] + rows["gained"]).sum() == sum(tuned)
-    mmlu = flips[flips["measure"] == "mmlu"].groupby("part")["n"].sum()
+    mmlu = flips[flips["task"] == "mmlu"].groupby("part")["n"].sum()
     assert mmlu.to_dict() == {"aggregate": 90, "category": 90, "subject": 90}
     confusion = found["confusion"].set_index(["base_class", "tuned_class"])["n"]
     assert confusion["ok", "wrong_rows"] == whole["lost"]
@@ -355,11 +370,11 @@ def test_the_exchange_rate_is_given_where_a_gain_is_shown(tmp_path):
     # 25 points lost for 37.5 gained.
     assert found["exchange_rate"].tolist()[0] == pytest.approx(2 / 3)
     assert 0 < found["ci_low"][0] < 2 / 3 < found["ci_high"][0]
-    assert found["note"].tolist() == ["", "gain not distinguishable from 0", "execution accuracy fell", ""]
+    assert found["note"].tolist() == ["", "gain not distinguishable from 0", "accuracy fell", ""]
     assert found["exchange_rate"].isna().tolist() == [False, True, True, False]
     assert (found["exchange_rate"][3], found["loss_pp"].tolist()) == (0, [25, 25, 25, 0])
     page = (tmp_path / "exchange.md").read_text(encoding="utf-8")
-    assert "n/a: execution accuracy fell" in page
+    assert "n/a: accuracy on the target fell" in page
     assert not re.search(r"\| *[-\N{MINUS SIGN}+]0\.0 ", page)
 
 
@@ -370,13 +385,13 @@ def test_factors_are_averaged_over_what_else_is_swept(tmp_path):
     for (lr, r), k in right.items():
         answers += [(settings_of(seed, lr=lr, r=r), [1] * k + [0] * (160 - k), mmlu) for seed in (1, 2)]
     found = sweep(tmp_path, answers)["factors"]
-    spider = found[found["measure"] == "execution_accuracy"].set_index("axis")
+    spider = found[found["task"] == "spider"].set_index("axis")
     assert list(spider.index) == ["training.learning_rate", "lora.r"]
     assert spider["pairs"].tolist() == [4, 4]
     assert spider["difference_pp"].tolist() == pytest.approx([40.0, 5.0])
     assert spider[["low", "high"]].values.tolist() == [["0.0001", "0.001"], ["8", "16"]]
     assert spider["verdict"]["training.learning_rate"] == "higher"
-    assert (found.loc[found["measure"] == "mmlu", "verdict"] == SAME).all()
+    assert (found.loc[found["task"] == "mmlu", "verdict"] == SAME).all()
 
 
 def with_points(arguments, folder):
@@ -421,7 +436,7 @@ def test_points_change_no_row_of_an_adapter(tmp_path):
     p = headline["p_mcnemar"]
     assert headline["p_mcnemar_holm"].min() == pytest.approx(min(1, 8 * p.min()))
     page = paths["regression_md"].read_text(encoding="utf-8")
-    assert "adjusted for the 4 comparisons of execution accuracy and aggregate MMLU" in page
+    assert "adjusted for the 4 comparisons of all questions of a task" in page
     assert "exploratory: their p are adjusted apart from those above, for 8 and 12 comparisons" in page
 
 
@@ -444,7 +459,7 @@ def test_a_base_with_other_prompts_is_compared_where_it_was_asked(tmp_path):
         assert set(others.loc[others["variant"] == "base", "shots"]) <= {3}
         assert set(frame.loc[is_prompted(frame), "shots"]) == ({0, 5} if name != "exchange" else set())
     for name in ("regression", "flips"):
-        assert set(after[name].loc[is_prompted(after[name]), "measure"]) == {"execution_accuracy"}
+        assert set(after[name].loc[is_prompted(after[name]), "task"]) == {"spider"}
     own = after["regression"][is_prompted(after["regression"])]
     assert own["tuned_correct"].tolist() == [0, sum(rights[5])]
     # A family of their own: two numbers of examples.
@@ -456,11 +471,26 @@ def test_a_base_with_other_prompts_is_compared_where_it_was_asked(tmp_path):
     assert knowledge.loc["base@shots0", "correct"].tolist() == knowledge.loc["base", "correct"].tolist()
 
 
+def test_a_ready_made_adapter_is_compared_with_its_base_and_with_no_swept_value(tmp_path):
+    base, known = [0] * 160, [1] * 80
+    answers = [({}, base, known)]
+    for seed in (1, 2):
+        answers += [(settings_of(seed, r=r), [1] * k + [0] * (160 - k), known) for r, k in ((4, 40), (8, 60))]
+    before = sweep(tmp_path / "before", answers)
+    after = sweep(tmp_path / "after", [*answers, ({}, [1] * 80 + base[80:], known)], made=len(answers))
+    for name in ("factors", "seeds"):
+        pd.testing.assert_frame_equal(after[name], before[name])
+    row = after["regression"].query("variant == 'public' and task == 'spider'").iloc[0]
+    assert (row["base_accuracy_pct"], row["tuned_accuracy_pct"], row["verdict"]) == (0.0, 50.0, "better")
+    assert row[["lora.r", "training.seed"]].tolist() == ["", ""]
+    assert "public" in set(after["spider"]["variant"]) & set(after["mmlu"]["variant"])
+
+
 def test_of_many_levels_each_is_compared_with_the_first(tmp_path):
     answers = [({}, [0] * 16, [1] * 16), *((settings_of(r=r), [0, 1] * 8, [1] * 16) for r in (1, 2, 4, 8, 16))]
     found = sweep(tmp_path, answers)["factors"]
     assert set(found["low"]) == {"1"}
-    assert found.loc[found["measure"] == "mmlu", "high"].tolist() == ["2", "4", "8", "16"]
+    assert found.loc[found["task"] == "mmlu", "high"].tolist() == ["2", "4", "8", "16"]
     four = sweep(tmp_path, answers[:5])["factors"]
     assert len(four) == 2 * 6
 
@@ -474,7 +504,7 @@ def test_seeds_are_put_together(tmp_path):
             (settings_of(seed, r=r), [1] * k + [0] * (160 - k), [1] * 80) for seed, k in zip((1, 2, 3), ks, strict=True)
         ]
     found = sweep(tmp_path, answers)["seeds"]
-    spider = found[found["measure"] == "execution_accuracy"]
+    spider = found[found["task"] == "spider"]
     assert spider["setting"].tolist() == ["r8", "r16"]
     assert spider["seeds"].tolist() == [3, 3]
     assert spider["mean_accuracy_pct"].tolist() == pytest.approx([40.0, 37.5])
@@ -511,7 +541,7 @@ def test_a_question_or_two(tmp_path, spider, mmlu):
 
 def costs(folder, runs, resumed=False, benchmarks=True):
     """Write reports of training and answers of each run, and `cost` of them."""
-    where = {"train": [], "predict_spider": [], "predict_mmlu": [], "answers": []}
+    where = {"train": [], "predict_spider": [], "predict_mmlu": [], "spider_answers": []}
     for run in runs:
         place = folder / "study" / "runs" / "m" / run["variant"]
         place.mkdir(parents=True, exist_ok=True)
@@ -537,8 +567,9 @@ def costs(folder, runs, resumed=False, benchmarks=True):
             if benchmarks:
                 table.write_text("s\tcpu_time\n360.0\t720.0\n")
         (place / "spider_answers.jsonl").write_text('{"tokens": 30}\n{"tokens": 70}\n')
-        where["answers"].append(place / "spider_answers.jsonl")
-    settings = {"study": "test", "runs": runs, "known_defects": [], "accept_defect": [], "language": "en"}
+        where["spider_answers"].append(place / "spider_answers.jsonl")
+    settings = {"study": "test", "runs": runs, "tasks": TASKS, "known_defects": [], "accept_defect": []}
+    settings["language"] = "en"
     cost(where, {"csv": folder / "cost.csv", "md": folder / "cost.md"}, settings)
     return read_table(folder / "cost.csv"), (folder / "cost.md").read_text(encoding="utf-8")
 

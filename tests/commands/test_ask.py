@@ -4,7 +4,8 @@ import io
 import json
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import chdir, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import ask
-from common.files import UserError, read_json, read_jsonl, write_json
+from common.files import UserError, read_json, read_jsonl, write_json, write_jsonl
 from custom_metrics.query import Result
-from extend_shots import extend_shots
 from fetch_model import fetch_model
 from llm.answering import Job, predict
 from llm.decoding import Decoding
 from llm.load import load_model
-from prepare_spider import prepare_spider
-from render_spider import render_spider
+from prepare import prepare
+from render import render
+from study.unfold import words_sha256
+from tasks import spider
 from tasks.sql_schema import read_schema
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -34,31 +36,36 @@ def study(tmp_path_factory, repo) -> Path:
     """Results of a study of the demo's model: the base, with other prompts too, and half of a random adapter."""
     results = tmp_path_factory.mktemp("ask") / "results"
     folder = results / "mine"
-    data, splits, run = folder / "data/spider", folder / "data/splits", folder / "runs/demo"
-    shutil.copytree(repo / "resources/demo/spider_data", data)
+    data, run, prompts = folder / "data/spider", folder / "runs/demo", folder / "prompts/demo"
+    about = {"kind": "spider", "name": "tasks.spider"}
+    counts = {"train_spider": 864, "train_others": 72, "dev": 256}
+    source = {"source": str(repo / "resources/demo/spider_data"), "sha256": None, "counts": counts}
+    spider.fetch(about | source, data / "source")
     options = {"train_files": ["train_spider"], "shots": 2, "seed": 1, "train_questions": None}
-    options |= {"validation": {"by": "none", "fraction": 0.1, "questions": None}}
-    prepare_spider(data, options, splits)
-    write_json(data / "manifest.json", {})
-    record = folder / "data/models/demo.json"
+    options |= {"validation": {"by": "none", "fraction": 0.1}, "questions": 3, "exclude_databases": []}
+    for part in ("train", "shots", "test"):
+        prepare(data / "source", part, about | options, data / f"{part}.jsonl")
+    record = folder / "models/demo.json"
     fetch_model("demo", str(repo / "resources/demo/model"), None, record)
-    inputs = {"shots": splits / "shots.jsonl", "tables": data / "tables.json"}
-    extend_shots(inputs | {"train": splits / "train.jsonl"}, 3, 1, splits / "shots3.jsonl")
-    asked = {"system": "Write SQL.", "schema": "ddl_rows", "sample_rows": 2, "style": "ribeiro"}
-    asked |= {"questions": 3, "exclude_databases": [], "max_new_tokens": SETTINGS["max_new_tokens"]}
-    inputs |= {"rows": splits / "dev.jsonl", "manifest": data / "manifest.json", "record": record}
-    for split, shots in (("dev", "shots"), ("dev_shots3", "shots3")):
-        render_spider(inputs | {"shots": splits / f"{shots}.jsonl"}, split, run / f"prompts/{split}.jsonl", asked)
+    words = results.parent / "mine.jinja"
+    shutil.copy(repo / "resources/prompts/ribeiro.jinja", words)
+    asked = about | {"system": "Write SQL.", "schema": "ddl_rows", "sample_rows": 2}
+    asked |= {"max_new_tokens": SETTINGS["max_new_tokens"], "words": words_sha256("prompt", words)}
+    inputs = {"rows": data / "test.jsonl", "shots": data / "shots.jsonl", "record": record}
+    inputs |= {"manifest": data / "source/manifest.json"}
+    for part, shots in (("test", 2), ("test_shots3", 3)):
+        with chdir(results.parent):
+            render(inputs, words, asked | {"shots": shots}, prompts / f"spider_{part}.jsonl")
     torch.manual_seed(1)
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(load_model(read_json(record), "fp32"), config).save_pretrained(run / "lr0.1/adapter")
-    for variant, split, adapter, more in (
-        ("base", "dev", None, {}),
-        ("base@shots3", "dev_shots3", None, {}),
-        (HALF, "dev", run / "lr0.1/adapter", {"strength": 0.5}),
+    for variant, part, adapter, more in (
+        ("base", "test", None, {}),
+        ("base@shots3", "test_shots3", None, {}),
+        (HALF, "test", run / "lr0.1/adapter", {"strength": 0.5}),
     ):
-        outputs = (run / variant / "spider_answers.jsonl", run / variant / "predict_spider.json")
-        predict(Job(run / f"prompts/{split}.jsonl", record, adapter, Decoding(**SETTINGS, **more)), *outputs)
+        outputs = (run / variant / "spider_answers.jsonl", run / variant / "spider_predict.json")
+        predict(Job(prompts / f"spider_{part}.jsonl", record, adapter, Decoding(**SETTINGS, **more)), *outputs)
     return folder
 
 
@@ -67,6 +74,7 @@ def here(study, tmp_path, monkeypatch) -> Path:
     """The folder in which the study was run, which a test may add to."""
     (tmp_path / "results").mkdir()
     (tmp_path / "results/mine").symlink_to(study)
+    shutil.copy(study.parents[1] / "mine.jinja", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -93,16 +101,17 @@ def recommend(folder, **recommendation):
 def test_prompts_and_answers_are_those_of_the_study(variant, study, here):
     source = ask.find(Path("results/mine"), variant)
     assert len(source.prompts["shots"]) == (3 if variant == "base@shots3" else 2)
-    prompts = read_jsonl(study / f"runs/demo/prompts/{source.prompts['split']}.jsonl")
-    questions = {row["id"]: row["question"] for row in read_jsonl(study / "data/splits/dev.jsonl")}
+    part = "test_shots3" if variant == "base@shots3" else "test"
+    prompts = read_jsonl(study / f"prompts/demo/spider_{part}.jsonl")
+    questions = {row["id"]: row for row in read_jsonl(study / "data/spider/test.jsonl")}
     recorded = {row["id"]: row for row in read_jsonl(study / f"runs/demo/{variant}/spider_answers.jsonl")}
     answer = ask.answers_of(source)
-    for db_id in {row["db_id"] for row in prompts}:
+    for db_id in {row["db_id"] for row in questions.values()}:
         # Under another name, the schema can only come from the file itself.
-        shutil.copy(study / f"data/spider/database/{db_id}/{db_id}.sqlite", here / "copy.sqlite")
+        shutil.copy(study / f"data/spider/source/database/{db_id}/{db_id}.sqlite", here / "copy.sqlite")
         render = ask.prompts_of(source, here / "copy.sqlite")
-        for row in [row for row in prompts if row["db_id"] == db_id]:
-            prompt = render(questions[row["id"]])
+        for row in [row for row in prompts if questions[row["id"]]["db_id"] == db_id]:
+            prompt = render(questions[row["id"]]["question"])
             assert prompt == row["prompt"]
             assert answer(prompt) == (recorded[row["id"]]["answer"], recorded[row["id"]]["finished"])
     assert len({row["answer"] for row in recorded.values()}) > 1
@@ -116,8 +125,8 @@ def test_base_and_adapter_of_the_study_differ(study):
 def test_a_database_of_the_study_has_the_schema_that_the_study_showed(study, here):
     source = ask.find(Path("results/mine"), "base")
     # Its entry names the foreign keys in another order than its file.
-    prompts = [ask.prompts_of(source, study / "data/spider/database/airline/airline.sqlite")("Which planes?")]
-    shutil.copy(study / "data/spider/database/airline/airline.sqlite", here / "copy.sqlite")
+    prompts = [ask.prompts_of(source, study / "data/spider/source/database/airline/airline.sqlite")("Which planes?")]
+    shutil.copy(study / "data/spider/source/database/airline/airline.sqlite", here / "copy.sqlite")
     prompts.append(ask.prompts_of(source, here / "copy.sqlite")("Which planes?"))
     first, second = ("FOREIGN KEY (airport_id) REFERENCES", "FOREIGN KEY (plane_id) REFERENCES")
     asked = [prompt.rpartition("CREATE TABLE flight")[2] for prompt in prompts]
@@ -187,10 +196,10 @@ def test_the_recommended_adapter_answers_at_full_strength(study, here):
         source = ask.find(Path("results/mine"), "recommended")
         assert source.adapter == Path("results/mine/recommended")
         # Its strength is in its weights already.
-        assert source.settings == read_json(study / f"runs/demo/{HALF}/predict_spider.json")["settings"] | {
+        assert source.settings == read_json(study / f"runs/demo/{HALF}/spider_predict.json")["settings"] | {
             "strength": 1
         }
-        assert source.prompts["split"] == "dev"
+        assert source.prompts["settings"]["shots"] == 2
     finally:
         shutil.rmtree(place)
 
@@ -239,15 +248,52 @@ def test_prompts_or_adapter_changed_since(study, here, tmp_path):
     adapter.write_bytes(adapter.read_bytes()[:-1] + b"\xff")
     with pytest.raises(UserError, match=r"adapter_model.safetensors: has changed since lr0.1@0.5 answered"):
         ask.find(Path("results/other"), HALF)
-    report = tmp_path / "results/other/runs/demo/prompts/dev.json"
+    report = tmp_path / "results/other/prompts/demo/spider_test.json"
     write_json(report, read_json(report) | {"sha256": "0"})
-    with pytest.raises(UserError, match="prompts: rendered anew"):
+    with pytest.raises(UserError, match="prompts/demo: rendered anew"):
         ask.find(Path("results/other"), "base")
+
+
+def test_the_prompt_template_changed_since(study, here, shop, tmp_path):
+    """It is looked for where it was, and among those that come with the workflow: there, under its name."""
+    source = ask.find(Path("results/mine"), "base")
+    words = Path(source.prompts["prompt"])
+    assert words == Path("mine.jinja")
+    assert "Which toys?" in ask.prompts_of(source, shop)("Which toys?")
+    words.write_text(words.read_text(encoding="utf-8").replace("Question:", "Asked:"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine.jinja: this prompt template has changed since"):
+        ask.prompts_of(source, shop)
+    gone = replace(source, prompts=source.prompts | {"prompt": "elsewhere/ribeiro.jinja"})
+    assert "Which toys?" in ask.prompts_of(gone, shop)("Which toys?")
+
+
+def test_a_study_whose_target_is_no_sql(study, here, tmp_path):
+    shutil.copytree(study, tmp_path / "results/letters")
+    about = tmp_path / "results/letters/data/spider/test.json"
+    write_json(about, read_json(about) | {"settings": {"kind": "mmlu"}})
+    with pytest.raises(UserError, match=r"results/letters: its target, spider, is no text-to-SQL task"):
+        ask.find(Path("results/letters"), "base")
+
+
+def test_questions_with_evidence_are_asked_without(study, here, shop, tmp_path):
+    """As of a task whose own questions bring some: the template may use it."""
+    source = ask.find(Path("results/mine"), "base")
+    rows = [row | {"evidence": "toys are small"} for row in read_jsonl(source.data / "shots.jsonl")]
+    data = tmp_path / "results/told"
+    data.mkdir()
+    write_jsonl(data / "shots.jsonl", rows)
+    (data / "source").symlink_to((source.data / "source").resolve())
+    words = tmp_path / "told.jinja"
+    told = "{% call user() %}{% for shot in shots %}[{{ shot.evidence }}]{% endfor %}[{{ evidence }}]{% endcall %}"
+    words.write_text(told, encoding="utf-8")
+    settings = source.prompts["settings"] | {"words": words_sha256("prompt", words)}
+    other = replace(source, data=data, prompts=source.prompts | {"prompt": str(words), "settings": settings})
+    assert "[toys are small][toys are small][]" in ask.prompts_of(other, shop)("Which toys?")
 
 
 def test_the_same_variant_of_two_models_is_asked_by_both_names(study, here, tmp_path):
     shutil.copytree(study, tmp_path / "results/two")
-    for place in ("data/models/{}.json", "runs/{}"):
+    for place in ("models/{}.json", "runs/{}", "prompts/{}"):
         source, target = (tmp_path / "results/two" / place.format(name) for name in ("demo", "other"))
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     with pytest.raises(UserError, match=r"several models have it. Name one of: demo/base, .*other/base"):

@@ -9,13 +9,19 @@ import pytest
 import yaml
 
 import plan
+from common.files import write_jsonl
 from llm import answering as _predict
 from llm import groups as _groups
 from llm import needs
 from llm import prefix_engine as _engine
+from llm.chat import Turn
 from llm.memory import Shape
+from llm.prompts import template
 from studies import main as list_studies
 from study.read import check
+from study.unfold import stage
+from tasks.choice import told
+from tasks.registry import KINDS
 
 REPO = Path(__file__).parents[2]
 GPU = {"flops": {"fp32": 5e13, "bf16": 7e14}, "bandwidth": 3e12}
@@ -103,7 +109,7 @@ def test_other_numbers_of_examples_have_lines_of_their_own(capsys):
     assert plan.main(["--configfile", str(file)]) == 0
     found = rows(capsys.readouterr().out)
     spider = {name: line for name, line in found.items() if name.startswith("predict_spider")}
-    assert list(spider) == ["predict_spider", "predict_spider (dev_shots0)", "predict_spider (dev_shots5)"]
+    assert list(spider) == ["predict_spider", "predict_spider (test_shots0)", "predict_spider (test_shots5)"]
     assert [line[2] for line in spider.values()] == ["3", "1", "1"]
     own, none, five = (int(line[3].strip("~").replace(",", "")) for line in spider.values())
     assert none < own < five
@@ -113,13 +119,13 @@ def test_other_numbers_of_examples_have_lines_of_their_own(capsys):
 def test_rendered_prompts_are_counted(capsys, tmp_path):
     model = {"path": str(REPO / "resources/demo/model"), "source": "x", "revision": None, "name": "demo"}
     results = tmp_path / "results/demo"
-    (results / "data/models").mkdir(parents=True)
-    (results / "data/models/demo.json").write_text(json.dumps(model))
-    folder = results / "runs/demo/prompts"
+    (results / "models").mkdir(parents=True)
+    (results / "models/demo.json").write_text(json.dumps(model))
+    folder = results / "prompts/demo"
     folder.mkdir(parents=True)
     chat = _predict.load_chat(model)
-    texts = [chat.prompt("", "SELECT " * n) for n in (3, 9)]
-    (folder / "train.jsonl").write_text(
+    texts = [chat.prompt([Turn("user", "SELECT " * n)]) for n in (3, 9)]
+    (folder / "spider_train.jsonl").write_text(
         "".join(
             json.dumps({"id": str(i), "prompt": p, "completion": "SELECT 1<|end|>"}) + "\n" for i, p in enumerate(texts)
         )
@@ -138,7 +144,7 @@ def test_prompts_that_begin_alike_are_answered_together(tmp_path):
     record.write_text(json.dumps(model))
     chat = _predict.load_chat(model)
     examples = [f"{word} " * 900 for word in ("SELECT", "name")]
-    texts = [chat.prompt("", text + "id " * n) for text in examples for n in range(1, 9)]
+    texts = [chat.prompt([Turn("user", text + "id " * n)]) for text in examples for n in range(1, 9)]
     file.write_text("".join(json.dumps({"id": str(i), "prompt": p}) + "\n" for i, p in enumerate(texts)))
     found = plan.count(file, record, 4)
     encoded = [chat.encode(text)[0] for text in texts]
@@ -151,31 +157,87 @@ def test_prompts_that_begin_alike_are_answered_together(tmp_path):
     # An answer so long that a batch costs more than what is shared.
     assert plan.count(file, record, 64).groups == [(16, len(_groups.common_prefix(encoded)))]
     config = check(yaml.safe_load(Path("config.yaml").read_text()))
-    subjects = sum(map(len, config["mmlu"]["categories"].values()))
-    shared = round(plan.MMLU_QUESTION * config["mmlu"]["shots"] / plan.CHARACTERS)
-    config["mmlu"] |= {"questions_per_category": None, "shots_from": "own_dev"}
-    full = plan.estimate(config, "mmlu")
+    mmlu = config["tasks"]["mmlu"]
+    subjects = sum(map(len, mmlu["categories"].values()))
+    shared = round(plan.MMLU_QUESTION * mmlu["shots"] / plan.CHARACTERS)
+    mmlu |= {"questions_per_category": None, "shots_from": "own_dev"}
+    full = plan.estimate(config, "mmlu", "test", 8)
     assert full.groups == [(round(full.count / subjects), shared)] * subjects
     assert full.rest == full.longest - shared
-    config["mmlu"]["shots_from"] = "fixed"
-    assert plan.estimate(config, "mmlu").groups == [(full.count, shared)]
-    config["mmlu"] |= {"questions_per_category": 2, "shots_from": "own_dev"}
-    few = plan.estimate(config, "mmlu")
+    mmlu["shots_from"] = "fixed"
+    assert plan.estimate(config, "mmlu", "test", 8).groups == [(full.count, shared)]
+    mmlu |= {"questions_per_category": 2, "shots_from": "own_dev"}
+    few = plan.estimate(config, "mmlu", "test", 8)
     assert few.groups == [(few.count, 0)]
 
 
+def other_kind(monkeypatch) -> dict:
+    """The demo's questions of MMLU as a task of a kind that the plan knows nothing about."""
+    monkeypatch.setitem(KINDS, "other", KINDS["mmlu"])
+    config = check(yaml.safe_load(Path("config.yaml").read_text()))
+    config["tasks"]["quiz"] = config["tasks"]["mmlu"] | {"kind": "other"}
+    return config
+
+
+def planned(config) -> plan.Plan:
+    return plan.plan(config, needs.Device("a GPU", 8e10, True, GPU["flops"], GPU["bandwidth"]), Path("results/demo"))
+
+
+def test_a_task_of_another_kind_is_estimated_from_its_rows(monkeypatch):
+    """Those of a small local source, or, where they are prepared, those alone."""
+    config = other_kind(monkeypatch)
+    found = planned(config)
+    lines = {line["Rule"]: line for line in found.rows}
+    assert list(lines) == ["train", "predict_spider", "predict_mmlu", "predict_quiz"]
+    assert found.unknown == []
+    assert lines["predict_quiz"]["Jobs"] == "3"
+    quiz = Path("results/demo/data/quiz")
+    whole = plan.sample(config, "quiz", "test", 8, quiz)
+    assert (whole.count, sum(number for number, _ in whole.groups), whole.counted) == (150, 150, False)
+    assert lines["predict_quiz"]["Tokens a job"] == f"~{150 * whole.mean:,.0f}"
+    # What is prepared counts, whatever the source has.
+    KINDS["mmlu"].fetch(stage(config, "quiz", "fetch"), quiz / "source")
+    written = KINDS["mmlu"].prepare(stage(config, "quiz", "test"), quiz / "source", "test")[0][:2]
+    write_jsonl(quiz / "test.jsonl", written)
+    two = plan.sample(config, "quiz", "test", 8, quiz)
+    turns = template(REPO / "resources/prompts/choice.jinja")
+    texts = []
+    for row in written:
+        shots = [{**told(shot), "target": shot["answer"]} for shot in row["shots"]]
+        values = {**told(row), "shots": shots, "options": {"system": config["tasks"]["quiz"]["system"]}}
+        texts.append("".join(turn.text for turn in turns(values)))
+    assert (two.count, two.longest) == (2, round(max(map(len, texts)) / plan.CHARACTERS))
+    # A row that is learnt ends in its letter, and is answered with no others.
+    learnt = plan.sample(config, "quiz", "test", 0, quiz)
+    assert (learnt.longest, learnt.groups) == (round((max(map(len, texts)) + 1) / plan.CHARACTERS), [])
+
+
+def test_what_nothing_is_known_of_is_said_in_a_sentence(monkeypatch, capsys):
+    config = other_kind(monkeypatch)
+    config["tasks"]["quiz"]["source"] = "https://example.org/quiz.zip"
+    found = planned(config)
+    assert [line["Rule"] for line in found.rows] == ["train", "predict_spider", "predict_mmlu"]
+    assert (found.unknown, found.refused) == (["render_quiz"], [])
+    monkeypatch.setattr(plan, "resolve", lambda *_: config)
+    assert plan.main([]) == 0
+    out = capsys.readouterr().out
+    assert "snakemake --cores all --configfile config.yaml --until render_quiz" in out
+    assert "predict_quiz" not in rows(out)
+
+
 def test_replayed_rows_are_counted(capsys, tmp_path):
+    old = {"old": {"kind": "replay", "role": "replay", "source": "resources/demo/replay.csv"}}
+
     def tokens(**replay):
-        path = study(replay=replay, training={"learning_rate": 0.01})
+        path = study(tasks=old, replay=replay, training={"learning_rate": 0.01})
         assert plan.main(["--configfile", str(path)]) == 0
         line = rows(capsys.readouterr().out)["train"]
         return int(line[4].lstrip("~").replace(",", "")), line[5:]
 
-    source = {"source": "resources/demo/replay.csv"}
-    plain, half = tokens(), tokens(**source, fraction=0.5)
-    number = -(-plan.estimate(yaml.safe_load(Path("config.yaml").read_text()), "train").count // 2)
+    plain, half = tokens(), tokens(fraction=0.5)
+    number = -(-plan.estimate(yaml.safe_load(Path("config.yaml").read_text()), "spider", "train").count // 2)
     assert half[0] - plain[0] == pytest.approx(number * plan.REPLAYED / plan.CHARACTERS, abs=2)
-    kl = tokens(**source, fraction=0.5, kl=1.0)
+    kl = tokens(fraction=0.5, kl=1.0)
     assert kl[0] == half[0]
     assert kl[1] != half[1]  # in time
 
@@ -197,7 +259,7 @@ def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
     assert plan.main([*given, "16"]) == 1
     refusal = capsys.readouterr().err
     assert "REFUSED: train mistral/" in refusal
-    for change in ("precision: nf4", "prompt.schema: compact", "all of these"):
+    for change in ("precision: nf4", "tasks.spider.schema: compact", "all of these"):
         assert change in refusal
     needed = [float(line.split()[-2]) for line in refusal.splitlines() if line.endswith(" GB")]
     assert needed[-1] == min(needed) < 16
@@ -266,7 +328,10 @@ def test_times_follow_from_the_rates():
 def test_list_of_studies_has_the_memory_of_each(capsys, tmp_path):
     shutil.copytree(REPO / "studies", tmp_path / "copied")
     assert list_studies([str(path) for path in sorted((tmp_path / "copied").glob("*.yaml"))]) == 0
-    memory = {cells[0].rsplit("/")[-1]: cells[7] for cells in map(_cells, capsys.readouterr().out.splitlines()[2:])}
+    listed = {cells[0].rsplit("/")[-1]: cells for cells in map(_cells, capsys.readouterr().out.splitlines()[2:])}
+    assert listed["assignment.yaml"][5:7] == ["spider 1034", "mmlu 150"]
+    assert listed["ribeiro.yaml"][5:7] == ["spider 1034", "mmlu all of 39 subjects"]
+    memory = {name: cells[7] for name, cells in listed.items()}
     assert float(memory["demo-on-spider.yaml"]) < 5
     assert 10 < float(memory["assignment.yaml"]) < 24
     assert float(memory["ribeiro.yaml"]) > float(memory["souza.yaml"])

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from common.files import read_json, read_jsonl
 from tests.llm.test_answering import LETTERS, SAMPLED, make_study, run
 from tests.llm.test_training import EVALUATED, LORA, TRAINING, arguments, make_evaluated, train
-from tests.steps.test_replay import KL, given
-from tests.steps.test_replay import study as replay_study  # noqa: F401 - a fixture
+from tests.tasks.test_replay import KL, given
+from tests.tasks.test_replay import study as replay_study  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

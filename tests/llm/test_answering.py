@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from peft.helpers import rescale_adapter_scale
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from llm.adapters import load_adapter
 from llm.answering import Job, answer_all, predict
-from llm.chat import load_chat
+from llm.chat import Turn, load_chat
 from llm.decoding import Decoding, Draw, Encoded
 from llm.load import load_model, set_greedy
 from llm.partial import Partial
@@ -31,13 +31,13 @@ LETTERS = ("A", "B", "C", "D")
 
 def make_study(folder, kind):
     """Write a model, an adapter and prompts whose lengths differ much, so that padding does."""
-    write_splits(folder, dev=10)
+    write_splits(folder, test=10)
     record = make_model(folder / "model", kind)
-    prompts = render(folder, record, "dev")
+    prompts = render(folder, record, "test")
     rows = read_jsonl(prompts)
     chat = load_chat(read_json(record))
     for i, row in enumerate(rows):
-        row["prompt"] = chat.prompt("", "singer " * (3 * i % 7) + f"{i}?")
+        row["prompt"] = chat.prompt([Turn("user", "singer " * (3 * i % 7) + f"{i}?")])
     write_jsonl(prompts, rows)
     torch.manual_seed(1)
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
@@ -56,12 +56,16 @@ def llama(tmp_path_factory):
 
 
 def make_job(study, options=(), adapter=False, **settings):
+    prompts = study / "prompts/test.jsonl"
+    if options:
+        rows = [{**row, "options": list(options)} for row in read_jsonl(prompts)]
+        prompts = study / "prompts/options.jsonl"
+        write_jsonl(prompts, rows)
     return Job(
-        prompts=str(study / "prompts/dev.jsonl"),
+        prompts=str(prompts),
         record=str(study / "model.json"),
         adapter=str(study / "adapter") if adapter else None,
         decoding=Decoding(**SETTINGS | settings),
-        options=options,
     )
 
 
@@ -77,7 +81,7 @@ def test_batch_size_changes_no_answer(study, tmp_path, adapter):
     one = run(study, tmp_path / "1", adapter=adapter, batch_size=1)
     four = run(study, tmp_path / "4", adapter=adapter, batch_size=4)
     assert one == four
-    assert [row["id"] for row in one] == [row["id"] for row in read_jsonl(study / "prompts/dev.jsonl")]
+    assert [row["id"] for row in one] == [row["id"] for row in read_jsonl(study / "prompts/test.jsonl")]
     assert len({row["answer"] for row in one}) > 1
 
 
@@ -86,7 +90,7 @@ def test_answers_are_plain_greedy(study, tmp_path):
     rows = run(study, tmp_path)
     record = read_json(study / "model.json")
     chat, model = load_chat(record), load_model(record, "fp32")
-    for row, prompt in zip(rows, read_jsonl(study / "prompts/dev.jsonl"), strict=True):
+    for row, prompt in zip(rows, read_jsonl(study / "prompts/test.jsonl"), strict=True):
         ids = chat.encode(prompt["prompt"])[0]
         start = len(ids)
         while len(ids) < start + 12 and (len(ids) == start or ids[-1] not in chat.stop_ids):
@@ -103,7 +107,7 @@ def test_adapter_answers_otherwise_and_is_recorded(llama, tmp_path):
     name = "adapter_model.safetensors"
     assert report["adapter_sha256"][name] == sha256_file(llama / "adapter" / name)
     assert read_json(tmp_path / "base/report.json")["adapter_sha256"] is None
-    assert report["prompts_sha256"] == sha256_file(llama / "prompts/dev.jsonl")
+    assert report["prompts_sha256"] == sha256_file(llama / "prompts/test.jsonl")
     assert report["batch_size_used"] == 4
     assert report["questions"] == 10
 
@@ -172,7 +176,7 @@ def test_generation_stops_at_the_stop_ids_of_the_model(llama, tmp_path):
     record = read_json(study / "model.json") | {"path": str(study / "model")}
     write_json(study / "model.json", record)
     chat, model = load_chat(record), load_model(record, "fp32")
-    ids = chat.encode(read_jsonl(study / "prompts/dev.jsonl")[0]["prompt"])[0]
+    ids = chat.encode(read_jsonl(study / "prompts/test.jsonl")[0]["prompt"])[0]
     with torch.no_grad():
         ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
         stop = model(torch.tensor([ids])).logits[0, -1].argmax().item()
@@ -205,7 +209,7 @@ def test_sampled_answers_are_each_question_s_own(study, tmp_path):
     assert one == run(study, tmp_path / "4", batch_size=4, **SAMPLED)
     fewer = tmp_path / "study"
     shutil.copytree(study, fewer)
-    write_jsonl(fewer / "prompts/dev.jsonl", read_jsonl(study / "prompts/dev.jsonl")[5:2:-1])
+    write_jsonl(fewer / "prompts/test.jsonl", read_jsonl(study / "prompts/test.jsonl")[5:2:-1])
     assert run(fewer, tmp_path / "fewer", batch_size=4, **SAMPLED) == one[5:2:-1]
     answers = [row["answer"] for row in one]
     assert answers != [row["answer"] for row in run(study, tmp_path / "seed", **SAMPLED | {"seed": 2})]
@@ -216,6 +220,48 @@ def test_sampled_answers_are_each_question_s_own(study, tmp_path):
     assert read_json(tmp_path / "1/report.json")["settings"] == {**SETTINGS, "batch_size": 1, **SAMPLED}
     # Without it, its settings are nobody's business.
     assert read_json(tmp_path / "greedy/report.json")["settings"] == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("generation", "reason"),
+    [
+        ({"repetition_penalty": 1.3}, "the tokens so far change what comes next"),
+        ({"no_repeat_ngram_size": 1, "top_k": 1}, "the tokens so far change what comes next"),
+        ({"top_k": 1}, None),
+    ],
+)
+def test_further_keys_act_as_in_generate(llama, tmp_path, generation, reason):
+    """As transformers' own `generate` answers one prompt with these keys; whatever the batch; letters are the same."""
+    rows = run(llama, tmp_path / "4", generation=generation)
+    assert rows == run(llama, tmp_path / "1", batch_size=1, generation=generation)
+    report = read_json(tmp_path / "4/report.json")
+    greedy = {key: value for key, value in generation.items() if key != "top_k"}
+    assert report["settings"] == SETTINGS | ({"generation": greedy} if greedy else {})
+    assert (f"generate ({reason})" == report["decoder"]) == (reason is not None)
+    assert (rows == run(llama, tmp_path / "plain")) == (reason is None)
+    letters = run(llama, tmp_path / "letters", LETTERS, generation=generation)
+    without = run(llama, tmp_path / "without", LETTERS)
+    assert all(
+        one["logprobs"][letter] == pytest.approx(two["logprobs"][letter], abs=1e-4)
+        for one, two in zip(letters, without, strict=True)
+        for letter in LETTERS
+    )
+    record = read_json(llama / "model.json")
+    chat, model = load_chat(record), load_model(record, "fp32")
+    set_greedy(model, chat, 12)
+    for row, prompt in zip(rows, read_jsonl(llama / "prompts/test.jsonl"), strict=True):
+        ids = torch.tensor([chat.encode(prompt["prompt"])[0]])
+        new = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)[0, ids.shape[1] :]
+        assert row["answer"] == decode_new(chat, new.tolist())[0]
+
+
+def test_further_keys_narrow_what_is_drawn(llama, tmp_path):
+    greedy = run(llama, tmp_path / "greedy")
+    assert run(llama, tmp_path / "drawn", **SAMPLED) != greedy
+    for number, generation in enumerate(({"top_k": 1}, {"min_p": 1.0}, {"epsilon_cutoff": 0.999})):
+        assert run(llama, tmp_path / f"{number}", **SAMPLED, generation=generation) == greedy
+    with pytest.raises(UserError, match=r"inference: transformers refuses these values .*top_k"):
+        run(llama, tmp_path / "wrong", **SAMPLED, generation={"top_k": 0})
 
 
 def test_draws_follow_the_distribution():
@@ -246,7 +292,7 @@ def test_draws_never_take_what_has_no_probability():
 
 def test_no_prompts(llama, tmp_path):
     shutil.copytree(llama, tmp_path / "study")
-    write_jsonl(tmp_path / "study/prompts/dev.jsonl", [])
+    write_jsonl(tmp_path / "study/prompts/test.jsonl", [])
     with pytest.raises(UserError, match="found no prompts"):
         run(tmp_path / "study", tmp_path / "out")
 
@@ -301,6 +347,30 @@ def test_killed_while_an_answer_is_written(llama, tmp_path, capsys, sampled):
     assert "last line is cut" in capsys.readouterr().out
     run(study, tmp_path / "whole", **sampled)
     assert (out / "answers.jsonl").read_bytes() == (tmp_path / "whole/answers.jsonl").read_bytes()
+
+
+def test_answers_so_far_belong_to_the_identity(llama, tmp_path, capsys):
+    """What it leaves out, such as the size of a batch, may change between two attempts; what it has may not."""
+
+    def interrupted(out):
+        partial, add = tmp_path / out / "answers.jsonl", Partial.add
+
+        def stop(self, rows, batch_size):
+            add(self, rows, batch_size)
+            raise InterruptedError
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+            patch.setattr(Partial, "add", stop)
+            predict(replace(make_job(llama), identity={"seed": 1}), partial, partial.with_name("report.json"))
+        return partial
+
+    for out, seed, before in (("same", 1, 4), ("other", 2, 0)):
+        answers = interrupted(out)
+        job = replace(make_job(llama, batch_size=2), identity={"seed": seed})
+        predict(job, answers, answers.with_name("report.json"))
+        assert read_json(answers.with_name("report.json"))["answered_before_resuming"] == before
+        assert read_jsonl(answers) == run(llama, tmp_path / "whole")
+    assert "starting over" in capsys.readouterr().out
 
 
 def test_answers_of_other_settings_are_not_reused(llama, tmp_path, capsys):
@@ -391,11 +461,11 @@ def test_groups_change_no_answer(llama, tmp_path, options, monkeypatch):
     """Prompts about three subjects in turn, as one group and as three."""
     shutil.copytree(llama / "prompts", tmp_path / "prompts")
     shutil.copy(llama / "model.json", tmp_path)
-    rows, chat = read_jsonl(tmp_path / "prompts/dev.jsonl"), load_chat(read_json(llama / "model.json"))
+    rows, chat = read_jsonl(tmp_path / "prompts/test.jsonl"), load_chat(read_json(llama / "model.json"))
     subjects = ["singer " * 30, "concert " * 20, "stadium " * 40]
     for i, row in enumerate(rows):
-        row["prompt"] = chat.prompt("", subjects[i % 3] + "year " * (i % 4) + f"{i}?")
-    write_jsonl(tmp_path / "prompts/dev.jsonl", rows)
+        row["prompt"] = chat.prompt([Turn("user", subjects[i % 3] + "year " * (i % 4) + f"{i}?")])
+    write_jsonl(tmp_path / "prompts/test.jsonl", rows)
     found, reports = {}, {}
     for tokens in (0, 10**6):  # what a group costs
         monkeypatch.setattr("llm.groups.STEP_TOKENS", tokens)
@@ -412,9 +482,9 @@ def test_groups_change_no_answer(llama, tmp_path, options, monkeypatch):
 def test_prompt_with_two_bos(llama, tmp_path):
     shutil.copytree(llama / "prompts", tmp_path / "prompts")
     shutil.copy(llama / "model.json", tmp_path)
-    rows = read_jsonl(tmp_path / "prompts/dev.jsonl")
+    rows = read_jsonl(tmp_path / "prompts/test.jsonl")
     rows[2]["prompt"] = "<|begin_of_text|>" + rows[2]["prompt"]
-    write_jsonl(tmp_path / "prompts/dev.jsonl", rows)
+    write_jsonl(tmp_path / "prompts/test.jsonl", rows)
     with pytest.raises(UserError, match=f"{rows[2]['id']}: found 2 BOS"):
         run(tmp_path, tmp_path / "out")
 
@@ -443,7 +513,7 @@ def test_mmlu_log_probabilities(study, tmp_path):
     space = "Ġ" if any(token.startswith("Ġ") for token in vocabulary) else "▁"
     forms = [f for f in ("", space) if all(f + letter in vocabulary for letter in "ABCD")]
     assert forms
-    for row, prompt in zip(rows, read_jsonl(study / "prompts/dev.jsonl"), strict=True):
+    for row, prompt in zip(rows, read_jsonl(study / "prompts/test.jsonl"), strict=True):
         assert list(row) == ["id", "logprobs", "prediction", "generated"]
         with torch.no_grad():
             logits = model(torch.tensor([chat.encode(prompt["prompt"])[0]])).logits[0, -1]

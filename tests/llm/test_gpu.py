@@ -6,7 +6,7 @@ import torch
 from common.files import read_json, write_jsonl
 from fetch_model import fetch_model
 from llm import training as module
-from llm.chat import load_chat
+from llm.chat import Turn, load_chat
 from tests.llm.test_answering import LETTERS, SAMPLED, make_study, run
 from tests.llm.test_training import EVALUATED, TRAINING, arguments, killed, make_evaluated, train
 from tiny_model import audit, render
@@ -93,8 +93,8 @@ def test_a_batch_too_large_for_the_gpu_is_halved(repo, tmp_path):
     fetch_model("demo", str(repo / "resources/demo/model"), None, tmp_path / "model.json")
     chat = load_chat(read_json(tmp_path / "model.json"))
     write_jsonl(
-        tmp_path / "prompts/dev.jsonl",
-        [{"id": f"dev-{i:05d}", "prompt": chat.prompt("", f"{i}" + " singer" * 2000)} for i in range(64)],
+        tmp_path / "prompts/test.jsonl",
+        [{"id": f"dev-{i:05d}", "prompt": chat.prompt([Turn("user", f"{i}" + " singer" * 2000)])} for i in range(64)],
     )
     torch.cuda.empty_cache()
     limit = torch.cuda.memory_reserved() + 800 * 2**20

@@ -226,6 +226,23 @@ def test_killed_again_and_again_ends_with_the_same_bits(study, whole, capfd):
     assert not (variant / "checkpoints").exists()
 
 
+def test_a_killed_run_goes_on_with_other_run_keys_and_not_with_another_identity(study, whole, capsys):
+    """Checkpoints belong to the identity: what it leaves out may change between two attempts."""
+    killed(study, "edited", "between", 5, more={"identity": {"learning_rate": 0.01}})
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+    edited = TRAINING | {"logging_steps": 1, "save_steps": 3} | sizes
+    train(**arguments(study, "edited", training=edited), identity={"learning_rate": 0.01})
+    assert "checkpoint-4: resuming." in capsys.readouterr().out
+    assert adapter(study, "edited")[1] == adapter(study, whole)[1]
+    ours, theirs = (read_json(study / name / "train.json") for name in ("edited", whole))
+    assert (ours["steps"], ours["rows_per_step"]) == (theirs["steps"], theirs["rows_per_step"])
+    assert ours["settings"]["training"] == edited
+    assert ours["history"][-1]["loss"] == pytest.approx(theirs["history"][-1]["loss"], abs=1e-3)
+    killed(study, "edited", "between", 5, more={"identity": {"learning_rate": 0.01}})
+    train(**arguments(study, "edited"), identity={"learning_rate": 0.02})
+    assert "found checkpoints of other settings; deleted." in capsys.readouterr().out
+
+
 def kept(study, variant, step):
     return [(study / variant / f"steps/{step}" / name).read_bytes() for name in ADAPTER]
 
@@ -444,7 +461,7 @@ def test_prompt_as_target(prompt_only):
     """The loss of the first step is that of all tokens of the prompts."""
     training = TRAINING | {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "max_steps": 1}
     given = arguments(prompt_only, "run", lora={**LORA, "lora_dropout": 0.0}, training=training)
-    with pytest.raises(UserError, match=r"not what prompt.train_target: sql renders"):
+    with pytest.raises(UserError, match=r"not what train_target: sql renders"):
         train(**given)
     with pytest.raises(UserError, match=r"completion is empty.*says accept_defect: \[target_not_in_loss\]"):
         train(**given, train_target="prompt")
@@ -466,6 +483,7 @@ def test_cut_rows(study, tmp_path):
     """Rows without any SQL left are left out, cut ones are trained on as far as they go."""
     shutil.copytree(study / "prompts", tmp_path / "prompts")
     shutil.copytree(study / "splits", tmp_path / "splits")
+    shutil.copytree(study / "data", tmp_path / "data")
     shutil.copy(study / "model.json", tmp_path)
     rows = read_jsonl(tmp_path / "prompts/train.jsonl")
     max_length = max(row["prompt_tokens"] for row in rows)

@@ -2,25 +2,29 @@
 
 import html
 import json
+import math
 import random
 import re
 import shutil
 import sqlite3
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from _loopback import serve
-from answers import LONGEST_TEXT, answers, cut
+from answers import LONGEST_TEXT, answers, plain
 from common.files import UserError, read_jsonl, sha256_file, write_json, write_jsonl
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.hardness import hardness
 from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS
 from present.words import LANGUAGES, read_words
-from score_spider import score_spider
+from score import score
+from tasks.base import Measure
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records, write_records
+from tasks.registry import KINDS
 
 LONG = "SELECT '" + "x" * 100_000
 HOSTILE = [
@@ -54,7 +58,10 @@ SHOWN = {
 }
 
 
-DEFAULTS = {"semantics": "bag", "language": "en", "known_defects": [], "accept_defect": []}
+DEFAULTS = {"language": "en", "known_defects": [], "accept_defect": []}
+LEVELS = ("easy", "medium", "hard", "extra")
+SCORED = {"kind": "spider", "name": "tasks.spider", "criterion": "bag", "role": "target", "timeout_s": 5.0}
+MEASURES = {"spider": KINDS["spider"].measure(SCORED), "mmlu": KINDS["mmlu"].measure({"role": "yardstick"})}
 
 
 class Study:
@@ -92,8 +99,8 @@ class Study:
             rows = [{"id": q["id"], "answer": a} for q, a in zip(questions, given, strict=True) if a is not None]
             (at / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             inputs = {"answers": at / "answers.jsonl", "manifest": folder / "data/manifest.json"}
-            inputs |= dict.fromkeys(("questions", "prompts"), folder / "dev.jsonl")
-            score_spider(inputs, {"records": at / "spider.csv", "rows": at / "spider_rows.jsonl"}, timeout_s=5)
+            inputs["questions"] = folder / "dev.jsonl"
+            score(inputs, {"records": at / "spider.csv", "rows": at / "spider_rows.jsonl"}, SCORED)
             write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(mmlu)])
 
     def files(self, name: str) -> list[Path]:
@@ -102,21 +109,18 @@ class Study:
     def spider(self, run: int):
         return read_records(self.files("spider.csv")[run], SPIDER_COLUMNS).set_index("id")
 
-    def build(self, **changes) -> Path:
-        page = changes.pop("page", self.folder / "answers.html")
-        records = {
-            "spider": self.files("spider.csv"),
-            "mmlu": self.files("mmlu.csv"),
-            "rows": self.files("spider_rows.jsonl"),
+    def inputs(self) -> dict[str, dict]:
+        return {
+            "records": {"spider": self.files("spider.csv"), "mmlu": self.files("mmlu.csv")},
+            "rows": {"spider": self.files("spider_rows.jsonl")},
+            "questions": {"spider": self.folder / "dev.jsonl", "mmlu": self.folder / "suite.jsonl"},
+            "schemas": {"spider": self.folder / "data/tables.json"},
         }
-        settings = {"study": "a <small> study", "runs": self.runs} | DEFAULTS
-        answers(
-            records | {name: changes.pop(name) for name in records if name in changes},
-            self.folder / "suite.jsonl",
-            self.folder / "data/tables.json",
-            page,
-            settings | changes,
-        )
+
+    def build(self, inputs=None, measures=MEASURES, page=None, **changes) -> Path:
+        page = page or self.folder / "answers.html"
+        settings = {"study": "a <small> study", "runs": self.runs} | DEFAULTS | changes
+        answers(inputs or self.inputs(), measures, page, settings)
         return page
 
 
@@ -158,7 +162,6 @@ GOLD = [
     "SELECT a, b FROM t ORDER BY a",
     "SELECT a FROM t WHERE a > 99",
 ]
-LEVELS = ("easy", "medium", "hard", "extra")
 ANIMALS = ("lions", "tigers", "bears", "foxes", "owls", "crows", "bats", "newts", "frogs", "toads")
 SOME = [question(n, f"Question {n} about {name}?", GOLD[n % 4], LEVELS[n % 4]) for n, name in enumerate(ANIMALS)]
 
@@ -260,8 +263,8 @@ def test_the_page_holds_no_text_of_an_answer(tmp_path):
 
 
 def test_a_long_text_is_cut_and_says_so():
-    assert cut("x" * LONGEST_TEXT) == "x" * LONGEST_TEXT
-    assert cut(LONG) == [LONG[:LONGEST_TEXT], len(LONG)]
+    assert plain("x" * LONGEST_TEXT) == "x" * LONGEST_TEXT
+    assert plain(LONG) == [LONG[:LONGEST_TEXT], len(LONG)]
 
 
 @pytest.mark.parametrize(
@@ -288,8 +291,14 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, change, message
 
 
 def test_a_run_without_files_is_refused(study):
-    with pytest.raises(UserError, match="found 4, 5 and 5 files, expected one of each of 5 runs"):
-        study.build(spider=study.files("spider.csv")[:4])
+    for kind, message in (
+        ("records", "found 4 files of records and 5 of rows"),
+        ("rows", "5 files of records and 4 of"),
+    ):
+        inputs = study.inputs()
+        inputs[kind] = inputs[kind] | {"spider": inputs[kind]["spider"][:4]}
+        with pytest.raises(UserError, match=f"answers, spider: .*{message}.*, expected one of each of 5 runs"):
+            study.build(inputs)
 
 
 # ---- what is shown
@@ -298,8 +307,10 @@ def test_a_run_without_files_is_refused(study):
 def test_a_question_is_shown_with_all_that_became_of_it(study, show):
     page = show(study.folder / "answers.html", "#task=spider&q=dev-00006")
     expect(page.locator("h2")).to_have_text("Question 6 about bats?")
-    expect(page.get_by_label("Schema", exact=True)).to_have_text("t (a number key, </b>)")
-    expect(page.locator("section pre").first).to_have_text("SELECT a, b FROM t ORDER BY a")
+    expect(page.get_by_label("Schema of zoo")).to_have_text(
+        'CREATE TABLE t (\n  a NUMERIC,\n  "</b>" TEXT,\n  PRIMARY KEY (a)\n);'
+    )
+    expect(page.get_by_label("Gold query").locator("pre")).to_have_text("SELECT a, b FROM t ORDER BY a")
     run = page.locator("[data-run='llama/lr0.1']")
     expect(run.locator("summary")).to_contain_text("wrong columns")
     expect(run.locator("summary")).to_contain_text("the columns of the gold query in another order")
@@ -339,16 +350,16 @@ def test_what_did_not_run_or_is_not_there_says_so(study, show):
 
 def test_multiple_choice_questions_have_their_own_tab(study, show):
     page = show(study.folder / "answers.html")
-    page.get_by_role("tab", name="MMLU 12").click()
+    page.get_by_role("radio", name="MMLU 12").check()
     expect(page.locator("#count")).to_have_text("12 of 12 questions")
     expect(page.locator(".choices li.key")).to_have_text("Aone  right answer")
     expect(page.locator(".choices li").last).to_have_text("D<u>four</u>")
     base, tuned = page.locator("[data-run='llama/base']"), page.locator("[data-run='llama/lr0.1']")
-    expect(base.locator(".bar").first).to_have_text("Letter by probabilityA ✓ right")
+    expect(base.locator("h4").first).to_have_text("Letter by probability: A ✓ right")
     assert base.locator("tbody tr").first.locator("th, td").all_inner_texts() == ["A", "", "90.5%", "\u22120.10"]
-    expect(tuned.locator(".bar").first).to_have_text("Letter by probabilityB ✗ wrong")
+    expect(tuned.locator("h4").first).to_have_text("Letter by probability: B ✗ wrong")
     expect(tuned.locator("pre")).to_have_text("<b>hm</b>U+0000")
-    expect(tuned.locator(".bar").last).to_have_text("Generated textno letter ✗ wrong")
+    expect(tuned.locator("h4").nth(1)).to_have_text("Generated text: no letter ✗ wrong")
     page.get_by_label("Result").select_option("invalid")
     page.get_by_label("Model").select_option("gemma/lr0.1")
     page.get_by_label("Category").select_option("humanities")
@@ -453,6 +464,7 @@ def test_filters_show_the_questions_that_the_records_name(study, show):
         return ids(page)
 
     for semantics in SEMANTICS:
+        means = "" if semantics == "bag" else semantics  # bag counts while nothing is chosen
 
         def right(run, i, semantics=semantics):
             return bool(frames[run].loc[i, semantics])
@@ -461,11 +473,11 @@ def test_filters_show_the_questions_that_the_records_name(study, show):
             return right(base, i) is bool(before) and right(tuned, i) is bool(after)
 
         for kind, (before, after) in {"lost": (1, 0), "gained": (0, 1), "both": (1, 1), "neither": (0, 0)}.items():
-            found = check(Right_means=semantics, Base_against_tuned=kind)
+            found = check(Right_means=means, Base_against_tuned=kind)
             assert found == [i for i in every if any(changed(*pair, i, before, after) for pair in pairs)]
             page.get_by_label("Model").select_option("llama/lr0.1")
             assert ids(page) == [i for i in every if changed(*pairs[0], i, before, after)]
-        assert check(Right_means=semantics, Model="gemma/base", Result="wrong") == [
+        assert check(Right_means=means, Model="gemma/base", Result="wrong") == [
             i for i in every if not right("gemma/base", i)
         ]
         count = sum(right("llama/lr0.1", i) for i in every)
@@ -473,11 +485,9 @@ def test_filters_show_the_questions_that_the_records_name(study, show):
             f"llama lr0.1 ({count} of 10 right)"
         )
     for name in {c for frame in frames.values() for c in frame["error_class"]}:
-        assert check(Result=f"class:{name}") == [
-            i for i in every if any(f.loc[i, "error_class"] == name for f in frames.values())
-        ]
+        assert check(Result=name) == [i for i in every if any(f.loc[i, "error_class"] == name for f in frames.values())]
     # Of one and the same adapter.
-    found = check(Result="class:wrong_rows", Base_against_tuned="lost")
+    found = check(Result="wrong_rows", Base_against_tuned="lost")
     classes = {run: frame["error_class"] for run, frame in frames.items()}
     bag = {run: frame["bag"] for run, frame in frames.items()}
     assert found == [
@@ -508,8 +518,9 @@ def test_search_takes_words_of_questions_sql_and_answers(study, show):
     }.items():
         box.fill(words)
         assert ids(page) == found
-    expect(page.locator("#empty")).to_be_visible()
-    expect(page.locator("main")).to_have_text("No question fits the filters.")
+    expect(page.locator("#count")).to_have_text("0 of 10 questions")
+    expect(page.locator("#question")).to_have_text("No question fits the filters.")
+    expect(page.locator("#toolbar")).to_be_hidden()
     page.get_by_role("button", name="Clear all").click()
     expect(page.locator("#count")).to_have_text("10 of 10 questions")
     expect(box).to_have_value("")
@@ -539,7 +550,7 @@ def test_a_link_keeps_filters_and_question(study, show):
 
 @pytest.mark.parametrize(
     "fragment",
-    ["#", "#%", "#task=constructor&q=__proto__&model=<b>&db=../x&criterion=0", "#q=dev-99999&class=class:%00"],
+    ["#", "#%", "#task=constructor&q=__proto__&model=<b>&db_id=../x&criterion=0", "#q=dev-99999&class=class:%00"],
 )
 def test_a_fragment_that_says_nothing_known_is_passed_over(study, show, fragment):
     page = show(study.folder / "answers.html", fragment)
@@ -584,10 +595,10 @@ def test_everything_can_be_done_from_the_keyboard(study, show):
     assert chosen(page) == "dev-00008"
     press("Escape")
     expect(page.locator("#list")).to_be_focused()
-    page.locator("#tab-spider").focus()
+    page.get_by_role("radio", name="Spider").focus()
     press("ArrowRight")
-    expect(page.get_by_role("tab", name="MMLU")).to_be_focused()
-    expect(page.get_by_role("tab", name="MMLU")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("radio", name="MMLU")).to_be_focused()
+    expect(page.get_by_role("radio", name="MMLU")).to_be_checked()
     press("j")
     assert chosen(page) == "physics-00001"
     # Once round with Tab: each stop has a name and can be seen to have the focus.
@@ -654,7 +665,7 @@ def test_in_portuguese(study, show):
     expect(page.locator("#count")).to_have_text("10 de 10 perguntas")
     expect(page.locator("[data-run='llama/lr0.1']")).to_contain_text("Não há resposta a esta pergunta.")
     expect(page.locator("[data-run='llama/base'] summary")).to_contain_text("certa")
-    page.get_by_role("tab", name="MMLU 12").click()
+    page.get_by_role("radio", name="MMLU 12").check()
     base = page.locator("[data-run='llama/base'] tbody tr").first.locator("th, td")
     assert base.all_inner_texts() == ["A", "", "90,5%", "\u22120,10"]
     assert "undefined" not in page.locator("body").inner_text()
@@ -674,15 +685,15 @@ def test_thirty_adapters_are_folded(tmp_path, show):
     given = {"m/base": ["SELECT 1"] * 2} | {f"m/lr{n}": [SOME[0]["query"], "SELECT 1"] for n in range(30)}
     page = show(Study(tmp_path, SOME[:2], given, [choice(0)]).build())
     assert page.locator("[data-run]").count() == 31
-    assert page.locator(".body").count() == 0
+    assert page.locator("[data-run] .body").count() == 0
     expect(page.locator(".item").first).to_contain_text("30 of 31 right")
     page.locator("[data-run='m/lr7'] summary").click()
-    expect(page.locator(".body pre")).to_have_text(SOME[0]["query"])
+    expect(page.locator("[data-run] .body pre")).to_have_text(SOME[0]["query"])
     # It stays open for the next question.
     page.keyboard.press("j")
     expect(page.locator("h2")).to_have_text("Question 1 about tigers?")
     expect(page.locator("[data-run='m/lr7'] .body")).to_be_visible()
-    assert page.locator(".body").count() == 1
+    assert page.locator("[data-run] .body").count() == 1
 
 
 def test_a_base_with_other_examples_has_no_answers_of_its_own_on_mmlu(tmp_path, show):
@@ -690,10 +701,98 @@ def test_a_base_with_other_examples_has_no_answers_of_its_own_on_mmlu(tmp_path, 
     page = show(Study(tmp_path, SOME[:2], given, [choice(0)]).build())
     assert page.locator("[data-run]").count() == 3
     assert page.get_by_label("Model").locator("option").count() == 4
-    page.get_by_role("tab", name="MMLU 1").click()
+    page.get_by_role("radio", name="MMLU 1").check()
     expect(page.locator("[data-run]")).to_have_count(2)
     assert page.get_by_label("Model").locator("option").count() == 3
     assert page.locator("[data-run='m/base@shots0']").count() == 0
+
+
+FACTS = Measure(
+    name="facts",
+    form="match",
+    columns=("id", "topic", "question", "answer", "prediction", "correct"),
+    question=("id", "topic", "question", "answer"),
+    counted=(),
+    cluster="topic",
+    strata={"topic": None},
+)
+QUIZ = Measure(
+    name="quiz",
+    form="choice",
+    columns=("id", "question", "answer", "prediction", "correct", "logprobs", *MMLU_COLUMNS[-3:]),
+    question=("id", "question", "answer"),
+    counted=(),
+    cluster="id",
+    strata={},
+)
+BIRD = replace(
+    MEASURES["spider"],
+    name="BIRD",
+    role="yardstick",
+    criterion="set",
+    columns=("id", "db_id", "difficulty", "question", "evidence", *SPIDER_COLUMNS[4:]),
+    question=("id", "db_id", "difficulty", "question", "evidence", "gold"),
+    strata={"difficulty": ("simple", "moderate"), "db_id": "sorted"},
+)
+
+
+def test_tasks_of_every_form_stand_side_by_side(study, tmp_path, show):
+    inputs, runs = study.inputs(), study.runs[:2]
+    for kind in ("records", "rows"):
+        inputs[kind] = {task: paths[:2] for task, paths in inputs[kind].items()}
+    facts = [
+        {"id": f"f{n}", "topic": ("plants", HOSTILE[2])[n % 2], "question": f"Fact {n}?", "answer": HOSTILE[n]}
+        for n in range(4)
+    ]
+    quiz = [{"id": "quiz-1", "question": "Yes?", "choices": ["yes", "no"], "answer": "B"}]
+    write_jsonl(tmp_path / "facts.jsonl", facts)
+    write_jsonl(tmp_path / "quiz.jsonl", quiz)
+    inputs["questions"] |= {"facts": tmp_path / "facts.jsonl", "quiz": tmp_path / "quiz.jsonl"}
+    inputs["questions"]["bird"] = inputs["questions"]["spider"]
+    inputs["rows"]["bird"] = inputs["rows"]["spider"]
+    inputs["records"] |= {task: [tmp_path / f"{task}{run}.csv" for run in (0, 1)] for task in ("facts", "quiz", "bird")}
+    for run in (0, 1):
+        given = [("", 0) if run and n == 1 else (HOSTILE[n + run], 1 - run) for n in range(4)]
+        rows = [row | {"prediction": text, "correct": right} for row, (text, right) in zip(facts, given, strict=True)]
+        write_records(tmp_path / f"facts{run}.csv", FACTS.columns, rows)
+        letters = {"prediction": "AB"[run], "correct": run, "generated": "b", "generated_letter": "B"}
+        scores = {"logprobs": json.dumps({"A": -0.7, "B": -math.inf}), "correct_generated": 1}
+        write_records(tmp_path / f"quiz{run}.csv", QUIZ.columns, [quiz[0] | letters | scores])
+        frame = study.spider(run).reset_index().astype(object)
+        bird = frame.where(frame.notna(), None).to_dict("records")
+        bird = [row | {"difficulty": "simple", "evidence": f"evidence {row['id']}"} for row in bird]
+        write_records(tmp_path / f"bird{run}.csv", BIRD.columns, bird)
+    measures = MEASURES | {"facts": FACTS, "quiz": QUIZ, "bird": BIRD}
+    page = show(study.build(inputs, measures, tmp_path / "answers.html", runs=runs), "#task=facts&q=f0")
+    assert page.locator("#tasks label").all_inner_texts() == ["Spider 10", "MMLU 12", "facts 4", "quiz 1", "BIRD 10"]
+    # Text that is compared.
+    expect(page.get_by_role("radio", name="facts 4")).to_be_checked()
+    assert page.get_by_label("Right answer").locator("pre").text_content() == HOSTILE[0]
+    assert page.locator("[data-run='base'], [data-run] pre").all_text_contents() == [HOSTILE[0], HOSTILE[1]]
+    expect(page.get_by_label("Right means")).to_have_count(0)
+    page.get_by_label("Base against tuned").select_option("lost")
+    assert ids(page) == ["f0", "f1", "f2", "f3"]
+    page.get_by_label("topic").select_option(HOSTILE[2])
+    page.get_by_label("Search questions and answers").fill("iframe")
+    assert ids(page) == ["f3"]
+    page.goto(f"{page.url.partition('#')[0]}#task=facts&q=f1")
+    expect(page.locator("[data-run='llama/lr0.1']")).to_contain_text("There is no answer to this question.")
+    page.get_by_label("topic").select_option(HOSTILE[2])
+    # Two choices, their log-probabilities in one column, one of them minus infinity.
+    page.get_by_role("radio", name="quiz").check()
+    run = page.locator("[data-run='llama/base']")
+    assert run.locator("tbody tr").last.locator("th, td").all_inner_texts() == ["B", "", "0.0%", "\u2212\u221e"]
+    expect(run.locator("summary")).to_contain_text("letter and text differ")
+    # Another text-to-SQL task: no tables.json, a criterion and levels of its own.
+    page.get_by_role("radio", name="BIRD").check()
+    expect(page.locator("#question")).to_contain_text("evidence dev-00000")
+    expect(page.get_by_label("Right means").locator("option").first).to_have_text("Set (headline)")
+    assert page.get_by_label("Difficulty").locator("option").all_inner_texts() == ["all", "simple", "moderate"]
+    expect(page.locator("[data-run='llama/base'] .verdicts .chosen").first).to_have_text("Set")
+    assert page.locator(".schema").count() == 0
+    # Each task keeps its own filters.
+    page.get_by_role("radio", name="facts").check()
+    assert ids(page) == ["f1", "f3"]
 
 
 def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
@@ -725,15 +824,19 @@ def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
             "".join(json.dumps({"id": f"dev-{row['index']:05d}", "answer": row["pred"]}) + "\n" for row in rows)
         )
         inputs = {"answers": at / "answers.jsonl", "manifest": tmp_path / "manifest.json"}
-        inputs |= dict.fromkeys(("questions", "prompts"), tmp_path / "dev.jsonl")
-        score_spider(inputs, {"records": at / "spider.csv", "rows": at / "spider_rows.jsonl"}, timeout_s=30, jobs=2)
+        inputs["questions"] = tmp_path / "dev.jsonl"
+        outputs = {"records": at / "spider.csv", "rows": at / "spider_rows.jsonl"}
+        score(inputs, outputs, SCORED | {"timeout_s": 30.0}, workers=2)
         write_records(at / "mmlu.csv", MMLU_COLUMNS, [mmlu_record(q, number, i) for i, q in enumerate(suite)])
     page_file = tmp_path / "answers.html"
-    names = {"spider": "spider.csv", "mmlu": "mmlu.csv", "rows": "spider_rows.jsonl"}
     answers(
-        {key: [at / name for at in folders] for key, name in names.items()},
-        tmp_path / "suite.jsonl",
-        tmp_path / "tables.json",
+        {
+            "records": {task: [at / f"{task}.csv" for at in folders] for task in MEASURES},
+            "rows": {"spider": [at / "spider_rows.jsonl" for at in folders]},
+            "questions": {"spider": tmp_path / "dev.jsonl", "mmlu": tmp_path / "suite.jsonl"},
+            "schemas": {"spider": tmp_path / "tables.json"},
+        },
+        MEASURES,
         page_file,
         {"study": "published", "runs": [{"model": "published", "variant": name} for name in systems]} | DEFAULTS,
     )
@@ -756,5 +859,5 @@ def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
     picked = random.Random(0).sample(range(1034), 5)
     for number in picked:
         page.goto(f"{page_file.as_uri()}#q=dev-{number:05d}")
-        expect(page.locator("section pre").first).to_have_text(dev[number]["query"])
+        expect(page.get_by_label("Gold query").locator("pre")).to_have_text(dev[number]["query"])
         assert page.locator(".verdicts").count() == 5

@@ -4,23 +4,33 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 import figures as module
-from _study import draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
+from _study import as_inputs, draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
 from common.files import UserError
-from figures import DRAW, figures, read_points, read_results
+from figures import DRAW, figures, read_results
 from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow, pareto_front
 from present.format import Say
-from present.plots import COLOURS, WIDTH, Results, covers, frame, label, new, percent_limits, shortened
+from present.plots import COLOURS, WIDTH, Results, Task, covers, frame, label, new, percent, shortened
 from present.words import read_words
+from tasks.base import Measure
+from tasks.registry import measured
 
 PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
-TABLES = ("execution_accuracy", "mmlu", "regression", "databases", "confusion", "seeds")
+TABLES = ("spider", "mmlu", "regression", "databases", "confusion", "seeds")
+
+
+def measure(name, form="choice", role="yardstick", criterion="correct", chance=0.25):
+    """What the figures read of a measure."""
+    nothing = {"columns": (), "question": (), "counted": (), "cluster": "", "strata": {}}
+    return Measure(name=name, form=form, role=role, criterion=criterion, chance=chance, **nothing)
 
 
 def report(folder, run, history=True, evaluated=False, best=None):
@@ -40,6 +50,7 @@ def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
     paths = table_paths(folder)
     write_tables(outputs=paths, **arguments)
     inputs = {"tables": {name: paths[name] for name in TABLES}}
+    inputs["measures"] = measured(as_inputs(arguments)[1]["tasks"])
     inputs["train"] = [
         report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base" and "point" not in run
     ]
@@ -79,7 +90,7 @@ def swept_seeds(folder, rights):
         "runs": runs,
         "study": "test",
         "confidence_level": 0.9,
-        "semantics": "set",
+        "criterion": "set",
     }
 
 
@@ -105,7 +116,7 @@ def test_every_run_is_named_in_every_picture(tmp_path, adapters, models):
     if not adapters:
         for name in ("differences", "error_flow", "loss"):
             assert len(found[name]) == 2
-            assert found[name][1].startswith("This study has no adapters: ")
+            assert found[name][0].startswith("This study has no adapters: ")
 
 
 def test_bytes_are_the_same_again(tmp_path):
@@ -117,15 +128,16 @@ def test_bytes_are_the_same_again(tmp_path):
     assert not any(str(tmp_path).encode() in path.read_bytes() for path in again.values())
 
 
-def labelled(points, taken=()):
+def labelled(points):
     """Write labels at points (in pixels) of a plane; return the boxes of the labels and the axes."""
     figure = new(400 / 72, 560 / 72)
-    axes = figure.subplots()
+    axes = figure.add_subplot()
     axes.set(xlim=(0, 560), ylim=(0, 400))
-    frame(figure, "title", [])
+    frame(figure, Say("en"), ["tradeoff.title"], {})
     table = pd.DataFrame(points).assign(ink="black")
-    label(axes, table, taken(axes) if taken else ())
-    return np.array([text.get_window_extent().extents for text in axes.texts]), axes
+    label(axes, table)
+    axes.figure.figure.draw_without_rendering()
+    return np.array([Text.get_window_extent(text).extents for text in axes.texts]), axes
 
 
 @pytest.mark.parametrize("number", [2, 8, 12, 30])
@@ -138,15 +150,11 @@ def test_no_label_covers_another_or_a_point(number):
         point |= {"x_low": point["x"] - 30, "x_high": point["x"] + 30, "y_low": point["y"] - 40}
         point |= {"y_high": point["y"] + 40}
 
-    def corner(axes):
-        return [tuple(axes.transData.transform([(460, 370), (560, 400)]).ravel())]
-
-    boxes, axes = labelled(points, corner)
+    boxes, axes = labelled(points)
     assert len(boxes) == number
     assert (boxes[:, :2] >= axes.bbox.min).all() and (boxes[:, 2:] <= axes.bbox.max).all()
     centres = axes.transData.transform([(point["x"], point["y"]) for point in points])
     assert not covers(boxes, np.hstack([centres - 4, centres + 4])).any()
-    assert not covers(boxes, np.array(corner(axes))).any()
     # Each covers itself alone.
     assert (covers(boxes, boxes) == 1).all()
 
@@ -156,12 +164,13 @@ def test_a_label_far_from_its_point_has_a_line_to_its_nearest_side():
     crowd = [{"label": "abc", "x": 200 + i, "y": 200} | nothing for i in range(9)]
     boxes, axes = labelled(crowd)
     centres = axes.transData.transform([(point["x"], point["y"]) for point in crowd])
-    (leads,) = axes.collections
-    assert 0 < len(leads.get_segments()) < len(crowd)
-    for start, end in leads.get_segments():
-        assert np.isclose(centres, start).all(axis=1).any()
-        # On a side of one of the boxes.
-        assert any((box[:2] - 3 <= end).all() and (end <= box[2:] + 3).all() for box in boxes)
+    leads = [text.arrow_patch.get_visible() for text in axes.texts]
+    assert 0 < sum(leads) < len(crowd)
+    for text, box, centre in zip(axes.texts, boxes, centres, strict=True):
+        start, *_, end = text.arrow_patch.get_path().vertices
+        assert np.isclose(centre, end).all()
+        # On a side of its box.
+        assert (box[:2] - 3 <= start).all() and (start <= box[2:] + 3).all()
 
 
 def test_the_pareto_front_is_of_one_model():
@@ -173,9 +182,12 @@ def test_the_pareto_front_is_of_one_model():
 
 
 def test_limits_hold_all_intervals():
-    assert percent_limits([20, 40], [30, 50]) == (15, 55)
-    assert percent_limits([0], [4]) == (-3, 20)
-    assert percent_limits([96], [100]) == (80, 103)
+    for drawn_from, limits in (((19, 51), (15, 55)), ((0, 4), (-3, 20)), ((96, 100), (80, 103))):
+        every = new(2).subplots(1, 2)
+        every[0].set_xlim(drawn_from)
+        every[1].set_xlim(drawn_from)
+        percent(every)
+        assert [axes.get_xlim() for axes in every] == [limits, limits]
 
 
 def test_long_names_stay_unlike_each_other():
@@ -229,8 +241,9 @@ def test_the_error_classes_are_those_of_the_records(tmp_path, adapters):
         # Each adapter: four cells, and the sums of rows and columns.
         assert sorted(counts) == sorted(["45", "15", "23", "17", "60", "40", "68", "32"] * adapters)
     else:
-        assert [counts.count(n) for n in ("45", "15", "23", "17")] == [adapters] * 4
-        assert {"n = 60", "n = 40"} <= set(found["error_flow"])
+        # Each adapter: four pairs of groups of classes.
+        assert sorted(counts) == sorted(["45", "15", "23", "17"] * adapters)
+        assert {"right → other rows", "other rows → right"} <= set(found["error_flow"])
 
 
 def test_rare_classes_are_drawn_as_one():
@@ -238,7 +251,9 @@ def test_rare_classes_are_drawn_as_one():
     rows = pd.DataFrame({"base_class": classes, "tuned_class": classes}).value_counts().rename("n").reset_index()
     rows = rows.assign(model="m", variant="a", questions=1000)
     nothing = pd.DataFrame()
-    results = Results(nothing, nothing, nothing, nothing, rows, nothing, [])
+    points = pd.DataFrame({"task": ["spider"], "n": [1000], "confidence_level": [0.95]})
+    tasks = {"spider": Task("spider", "Spider", "sql", "bag")}
+    results = Results(tasks, points, nothing, nothing, nothing, rows.assign(task="spider"), nothing, [])
     (axes,) = error_flow(results, Say("en")).axes
     words = [tick.get_text() for tick in axes.get_yticklabels()]
     assert words == ["right", "no SQL", "other classes", "sum"]
@@ -270,7 +285,8 @@ def test_seeds_are_drawn_with_their_mean_and_deviation(tmp_path):
     # (25 + 35 + 52.5) / 3 and the deviation with n - 1.
     assert "mean +37.5 pp, SD 13.9 pp" in found["seeds"]
     assert "mean 0.0 pp, SD 0.0 pp" in found["seeds"]
-    assert "90% intervals; set criterion" in whole(found["seeds"])
+    assert "90% intervals" in whole(found["seeds"])
+    assert "n = 40 Spider questions (set criterion) and 30 MMLU questions." in found["seeds"]
 
 
 def with_points(folder, adapters=2, models=("demo",)):
@@ -310,10 +326,10 @@ def test_strength_and_trajectory(tmp_path, adapters, models, language):
 
 def test_the_curve_goes_through_the_tables_numbers(tmp_path):
     inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 1), ())
-    results = read_results(inputs["train"], inputs["tables"])
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
     panel, *_ = DRAW["strength"](results, Say("en")).axes
     (line,) = panel.lines
-    by_name = results.points.set_index("variant")["x"]
+    by_name = results.points[results.points["task"] == "spider"].set_index("variant")["x"]
     name = "lr0.0001-r8-seed42"
     assert line.get_xydata().tolist() == [
         [0, by_name["base"]],
@@ -329,10 +345,10 @@ def test_the_curve_goes_through_the_tables_numbers(tmp_path):
 def test_examples_in_the_prompt(tmp_path, adapters, models, language):
     arguments = with_shots(study(tmp_path, adapters, models), tmp_path, {0: [0, 1] * 100, 5: [1] * 200})
     inputs, found = drawn(tmp_path / "drawn", arguments, ("shots",), language)
-    results = read_results(inputs["train"], inputs["tables"])
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
     panels = DRAW["shots"](results, Say(language)).axes
     for model, panel in zip(models, panels, strict=True):
-        x = results.points[results.points["model"] == model].set_index("variant")["x"]
+        x = results.points.set_index(["task", "model", "variant"])["x"]["spider"][model]
         expected = [[0, x["base@shots0"]], [3, x["base"]], [5, x["base@shots5"]]]
         line, own, *ends = panel.lines
         assert line.get_xydata().tolist() == expected
@@ -356,7 +372,7 @@ def test_points_are_in_no_other_picture(tmp_path):
 
 def rings(inputs, language):
     """Return the places of the rings in the plane, and of all its other points."""
-    results = read_results(inputs["train"], inputs["tables"])
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
     found = {True: [], False: []}
     for line in DRAW["tradeoff"](results, Say(language)).axes[0].lines:
         if line.get_marker() not in ("None", ""):
@@ -384,8 +400,8 @@ def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, wo
     assert word in after
     # Around the run's own mark.
     (ring,), points = rings(inputs, language)
-    table = read_points(inputs["tables"]["execution_accuracy"], inputs["tables"]["mmlu"]).set_index("variant")
-    assert ring == table.loc[chosen, ["x", "y"]].tolist()
+    points_of = read_results(inputs["train"], inputs["tables"], inputs["measures"]).points.set_index("variant")
+    assert ring == points_of.loc[chosen].set_index("task").loc[["spider", "mmlu"], "x"].tolist()
     assert points.count(ring) == 1
     # A point of `evaluation` is there if it is the one, and no other is; what was trained is there anyway.
     assert chosen in after
@@ -422,11 +438,91 @@ def flat(words, above=""):
     return found
 
 
+def of_tasks(inputs, more=(), less=()):
+    """The results of a study with the tables of MMLU under other names as well, and without some tasks."""
+    tables, known = dict(inputs["tables"]), inputs["measures"] | dict(more)
+    for name, one in more:
+        tables[name] = tables["spider" if one.form == "sql" else "mmlu"]
+    results = read_results(inputs["train"], tables, {name: one for name, one in known.items() if name not in less})
+    added = {name: "spider" if one.form == "sql" else "mmlu" for name, one in more}
+    parts = {}
+    for table in ("comparisons", "databases", "confusion", "seeds"):
+        whole_table = getattr(results, table)
+        copies = [whole_table[whole_table["task"] == of].assign(task=name) for name, of in added.items()]
+        parts[table] = pd.concat([whole_table[~whole_table["task"].isin(less)], *copies], ignore_index=True)
+    return replace(results, **parts)
+
+
+def words_of(figure):
+    """All texts of a figure."""
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_every_yardstick_has_a_plane(tmp_path):
+    inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 2), ())
+    results = of_tasks(inputs, [("law", measure("Law", "match", chance=0))])
+    say = Say("en")
+    for name, planes in (("tradeoff", slice(None)), ("strength", slice(3, None)), ("trajectory", slice(3, None))):
+        figure = DRAW[name](results, say)
+        axes = figure.axes[planes]
+        assert [one.get_ylabel() for one in axes] == ["MMLU accuracy (%)", "Law accuracy (%)"], name
+        assert {one.get_xlabel() for one in axes} == {"Spider execution accuracy (%, bag criterion)"}
+        asked = "n = 200 Spider questions (bag criterion), 150 MMLU questions and 150 Law questions."
+        assert any(asked in words for words in words_of(figure))
+        x = results.points.set_index(["task", "variant"])["x"]
+        base = [x["spider"]["base"], x["law"]["base"]]
+        assert base in [point for line in axes[1].lines for point in line.get_xydata().tolist()]
+    titles = [axes.get_title(loc="center") for axes in DRAW["differences"](results, say).axes]
+    assert [whole(title.splitlines()[:-1]) for title in titles[:3]] == ["Spider execution accuracy", "MMLU", "Law"]
+    assert "Law, stem\nn = 50" in titles
+
+
+def test_without_a_yardstick_the_target_alone_is_drawn(tmp_path):
+    inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 2), ())
+    results, say = of_tasks(inputs, less=["mmlu"]), Say("en")
+    assert any("This study has no yardstick" in words for words in words_of(DRAW["tradeoff"](results, say)))
+    for name in ("strength", "trajectory"):
+        (axes,) = DRAW[name](results, say).axes
+        assert axes.get_ylabel().startswith("Spider execution accuracy")
+    (axes,) = DRAW["differences"](results, say).axes
+    assert axes.get_title(loc="center") == "Spider execution accuracy\nn = 200"
+    for name in ("hardness", "databases", "error_flow", "loss"):
+        assert not any("MMLU" in words for words in words_of(DRAW[name](results, say))), name
+
+
+@pytest.mark.parametrize("adapters", [2, MOST_PANELS + 1])
+def test_several_sql_tasks_are_told_apart(tmp_path, adapters):
+    inputs, _ = drawn(tmp_path / "drawn", study(tmp_path, adapters), ())
+    results, say = of_tasks(inputs, [("bird", measure("BIRD", "sql", criterion="set", chance=0))]), Say("en")
+    for name in ("hardness", "databases", "error_flow"):
+        words = words_of(DRAW[name](results, say))
+        assert any("Spider questions (bag criterion) and 200 BIRD questions (set criterion)" in text for text in words)
+    titles = [axes.get_title(loc="center") for axes in DRAW["hardness"](results, say).axes]
+    assert [titles[0], titles[5]] == ["Spider, all\nn = 200", "BIRD, all\nn = 200"]
+    matrices = DRAW["error_flow"](results, say).axes
+    if adapters <= MOST_MATRICES:
+        assert [axes.get_title(loc="left").split(":")[0] for axes in matrices] == ["Spider"] * 2 + ["BIRD"] * 2
+        rows = [text.get_text() for text in DRAW["databases"](results, say).axes[0].get_yticklabels()]
+        assert rows == ["Spider", "zoo (200)", "BIRD", "zoo (200)"]
+    else:
+        (axes,) = DRAW["databases"](results, say).axes
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["Spider: zoo (200)", "BIRD: zoo (200)"]
+
+
+def test_levels_that_no_word_is_for_have_their_own_name(tmp_path):
+    inputs, _ = drawn(tmp_path / "drawn", study(tmp_path, 1), ())
+    results = of_tasks(inputs)
+    accuracy = results.accuracy.replace({"questions": {"extra": "challenging"}})
+    words = words_of(DRAW["hardness"](replace(results, accuracy=accuracy), Say("en")))
+    assert "challenging\nn = 50" in words
+
+
 def test_tables_of_other_runs_are_refused(tmp_path):
     a, _ = drawn(tmp_path / "a", study(tmp_path / "a", 1), ())
     b, _ = drawn(tmp_path / "b", study(tmp_path / "b", 2), ())
     with pytest.raises(UserError, match="other runs"):
-        read_points(a["tables"]["execution_accuracy"], b["tables"]["mmlu"])
+        read_results([], a["tables"] | {"mmlu": b["tables"]["mmlu"]}, a["measures"])
 
 
 def test_drawing_needs_no_model_library():

@@ -5,10 +5,11 @@ import math
 import pandas as pd
 import pytest
 
+from _study import MEASURES
 from present.format import DAGGER, MINUS, VERDICTS, Say
 from present.values import BASE_ITSELF, SAME
 
-EN, PT = Say("en"), Say("pt")
+EN, PT = Say("en", MEASURES), Say("pt", MEASURES)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ EN, PT = Say("en"), Say("pt")
         (EN.interval_pp(3, -1.8, 7.8), f"+3.0 ({MINUS}1.8 to +7.8)"),
         (EN.interval_pp(math.nan, math.nan, math.nan), "n/a"),
         (EN.rate(-0.028, -0.127, 0.069, ""), f"{MINUS}0.03 ({MINUS}0.13 to 0.07)"),
-        (PT.rate(math.nan, math.nan, math.nan, "execution accuracy fell"), "n/a: a execution accuracy caiu"),
+        (PT.rate(math.nan, math.nan, math.nan, "accuracy fell"), "n/a: a acurácia no alvo caiu"),
         (EN.percents(43, 66.8), "43.0 → 66.8"),
         (EN.span(37.5, 42.5), "37.5 to 42.5"),
         (EN.counts(12, 1040), "12 / 1,040"),
@@ -47,7 +48,11 @@ EN, PT = Say("en"), Say("pt")
         (EN.level(0.95), "95%"),
         (EN.measure("mmlu", "stem"), "MMLU, stem"),
         (EN.measure("mmlu"), "MMLU"),
-        (PT.measure("execution_accuracy", ""), "Execution accuracy no Spider"),
+        (PT.measure("spider", ""), "Execution accuracy no Spider"),
+        (PT.cluster("spider")["many"], "bancos de dados"),
+        (EN.listed([]), ""),
+        (EN.listed(["a"]), "a"),
+        (EN.listed(["a", "b", "c"]), "a, b and c"),
         (EN.printed(9.5, "change", 2), "+9.50"),
         (EN.printed(51, "accuracy", 0), "51"),
         (EN.compared(9.5, math.nan, math.nan, "change"), "+9.5"),

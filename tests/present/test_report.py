@@ -1,23 +1,28 @@
 import json
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import typst
 
+from _study import HAS, TASKS, mmlu_records, spider_records, study, with_shots, write_tables
 from _study import TABLES as WRITTEN
-from _study import mmlu_records, spider_records, study, with_shots, write_tables
 from analysis.data import heads_of
 from common.files import UserError, write_json
 from custom_metrics.judge import ERROR_CLASSES
 from harness_table import harness_table
+from present import catalogue
 from present.format import VERDICTS, Say
 from present.templates import FOLDER
 from present.typeset import MOST_PAGES
 from present.values import SAME, read_table
 from present.words import LANGUAGES, read_words
-from report import TABLES, report
-from tasks.records import SPIDER_COLUMNS, read_records
+from report import report
+from tasks.base import Measure
+from tasks.records import SPIDER_COLUMNS, read_records, write_records
+from tasks.registry import KINDS
 
 HOSTILE = (
     "```\n# Not a heading\n<script>alert(1)</script> #panic(1) $x$ @ref *b* \\ \n````\n\0\ud800\u202e 查询 🙂 é | "
@@ -34,6 +39,8 @@ HEADINGS = {
     "shots": ("Prompting alone", "Só prompting"),
     "recommendation": ("Recommendation", "Recomendação"),
 }
+# What a report tells of beside the tasks' own tables.
+TABLES = ("regression", "errors", "exchange", "factors", "seeds", "cost")
 NO_ADAPTERS = ("This study has no adapters.", "Este estudo não tem adaptadores.")
 DEFECTS = "Known defects of this method"
 COST = {"task": "predict_spider", "device": "cpu", "seconds": 3.5, "gpu_hours": 0, "rows_per_second": 4.2}
@@ -44,53 +51,55 @@ def results(folder, adapters, models=("demo",), made=None):
     """Write everything a report reads, as the rules leave it; return the arguments of `report`."""
     made = made or study(folder / "made", adapters, models)
     runs = [(run["model"], run["variant"]) for run in made["runs"]]
-    models = list(dict.fromkeys(model for model, _ in runs))
+    tasks = made.get("tasks", TASKS)
+    target, models = next(iter(tasks)), list(dict.fromkeys(model for model, _ in runs))
     records = []
-    for (model, variant), path in zip(runs, made["spider"], strict=True):
-        records.append(folder / f"runs/{model}/{variant}/spider.csv")
+    for (model, variant), path in zip(runs, made[target], strict=True):
+        records.append(folder / f"runs/{model}/{variant}/{target}.csv")
         records[-1].parent.mkdir(parents=True)
         records[-1].write_bytes(path.read_bytes())
-    paths = {name: folder / f"tables/{name}.csv" for name in (*WRITTEN, "cost")}
-    write_tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in WRITTEN}, **made)
-    pd.DataFrame([head | COST for head in heads_of(made["runs"])[1]]).to_csv(paths["cost"], index=False)
+    names = made.pop("names", WRITTEN)
+    paths = {name: folder / f"tables/{name}.csv" for name in (*names, "cost")}
+    write_tables(outputs=paths | {f"{name}_md": folder / f"tables/{name}.md" for name in names}, **made)
+    pd.DataFrame([head | COST | {"task": f"predict_{target}"} for head in heads_of(made["runs"])[1]]).to_csv(
+        paths["cost"], index=False
+    )
     (folder / "figures").mkdir()
     picture = typst.compile(b"#set page(width: 400pt, height: 300pt)\nA figure", timestamp=0)
     figures = [folder / f"figures/{name}.pdf" for name in FIGURES]
     for path in figures:
         path.write_bytes(picture)
-    split = {"rows": 200, "sha256": "ab" * 32, "by_database": {"zoo": 200}}
-    split["by_hardness"] = {"easy": 50, "medium": 50, "hard": 50, "extra": 50}
-    manifests = {
-        "spider": {"source": "https://example.org/spider.zip", "archive_sha256": "cd" * 32},
-        "mmlu_source": {"source": "https://example.org/mmlu.tar", "archive_sha256": None},
-        "splits": {
-            "shots": ["train_spider-00001"],
-            "splits": {"train": split, "dev": split},
-            "settings": {"seed": 42, "validation": {"by": "database"}},
-        },
-        "suite": {
-            "by_category": {"stem": 50},
-            "rows": 150,
-            "settings": {"shots": 4, "shots_from": "own_dev", "seed": 42},
-            "sha256": "ef" * 32,
-        },
-    }
-    for name, value in manifests.items():
-        write_json(folder / f"{name}.json", value)
+    data = []
+    for task, use in tasks.items():
+        source = {"source": f"https://example.org/{task}.zip", "archive_sha256": "cd" * 32 if task == target else None}
+        parts = {"source/manifest": source}
+        if task == target:
+            split = {"rows": 200, "sha256": "ab" * 32, "by_database": {"zoo": 200}}
+            split["by_hardness"] = {"easy": 50, "medium": 50, "hard": 50, "extra": 50}
+            split["settings"] = {"seed": 42, "validation": {"by": "database"}}
+            parts |= {"train": split, "test": split}
+        else:
+            asked = {"shots": 4, "seed": 42} | ({"shots_from": "own_dev"} if use["kind"] == "mmlu" else {})
+            parts["test"] = {"rows": 150, "settings": asked, "sha256": "ef" * 32}
+        for name, value in parts.items():
+            data.append(folder / f"data/{task}/{name}.json")
+            write_json(data[-1], value)
+    prompts = []
     for model in models:
         record = {"name": model, "source": "meta/llama", "commit": "c0ffee" * 6, "sha256": "12" * 32}
         write_json(folder / f"models/{model}.json", record)
         audit = {"rows": 80, "checked": 80, "truncated": 0, "pass": True}
         write_json(
-            folder / f"runs/{model}/audit_labels.json", audit | {"few_shot_rows_in_train": 0, "dev_rows_in_train": 0}
+            folder / f"prompts/{model}/audit.json", audit | {"few_shot_rows_in_train": 0, "test_rows_in_train": 0}
         )
-        for name in ("dev", "mmlu"):
-            write_json(folder / f"runs/{model}/prompts/{name}.json", {"first_prompt": "<s>How many?\n  SQL:"})
+        for task in tasks:
+            prompts.append(folder / f"prompts/{model}/{task}_test.json")
+            write_json(prompts[-1], {"first_prompt": "<s>How many?\n  SQL:", "shots": ["train_spider-00001"]})
     trained, answered = [], []
     for number, (model, variant) in enumerate(runs):
         facts = {"prompts_sha256": "34" * 32, "batch_size_used": 8, "device": "cpu", "settings": {"precision": "fp32"}}
-        for task in ("spider", "mmlu"):
-            answered.append(folder / f"runs/{model}/{variant}/predict_{task}.json")
+        for task in tasks:
+            answered.append(folder / f"runs/{model}/{variant}/{task}_predict.json")
             write_json(answered[-1], facts | {"versions": {"torch": "2.13.0"}})
         if variant != "base" and "point" not in made["runs"][number]:
             trained.append(folder / f"runs/{model}/{variant}/train.json")
@@ -99,27 +108,31 @@ def results(folder, adapters, models=("demo",), made=None):
             facts = {"rows": 80, "steps": 10, "trainable_parameters": 1000, "all_parameters": 100000, "device": "cpu"}
             write_json(trained[-1], facts | {"settings": settings, "history": [{"loss": 0.5}]})
     inputs = {
-        **{name: paths[name] for name in TABLES},
+        "tables": [paths[name] for name in (*tasks, *TABLES) if name in paths],
         "figures": figures,
         "records": records,
-        **{name: folder / f"{name}.json" for name in manifests},
+        "data": data,
         "models": [folder / f"models/{model}.json" for model in models],
-        "audits": [folder / f"runs/{model}/audit_labels.json" for model in models],
-        "dev_prompts": [folder / f"runs/{model}/prompts/dev.json" for model in models],
-        "mmlu_prompts": [folder / f"runs/{model}/prompts/mmlu.json" for model in models],
+        "audits": [folder / f"prompts/{model}/audit.json" for model in models],
+        "prompts": prompts,
         "train": trained,
-        "answers_reports": answered,
+        "answers": answered,
     }
-    settings = {"study": "test", "semantics": "bag", "language": "en", "face": "corrected", "scale": "full"}
+    settings = {"study": "test", "tasks": tasks, "language": "en", "face": "corrected", "scale": "full"}
     settings |= {"known_defects": [], "accept_defect": [], "own_prompts": []}
     outputs = {"report": folder / "report.md", "pdf": folder / "report.pdf"}
     return {"outputs": outputs, "inputs": inputs, "settings": settings}
 
 
-def written(arguments, inputs=None, **settings):
-    """Write the report, with other inputs and settings; return its Markdown and its PDF."""
-    found = {"inputs": arguments["inputs"] | (inputs or {}), "settings": arguments["settings"] | settings}
-    report(**arguments | found)
+def table_of(arguments, name):
+    """The CSV file of a table."""
+    return next(path for path in arguments["inputs"]["tables"] if path.stem == name)
+
+
+def written(arguments, *tables, **settings):
+    """Write the report, with further tables and other settings; return its Markdown and its PDF."""
+    found = arguments["inputs"] | {"tables": [*arguments["inputs"]["tables"], *tables]}
+    report(**arguments | {"inputs": found, "settings": arguments["settings"] | settings})
     outputs = arguments["outputs"]
     return outputs["report"].read_text(encoding="utf-8"), outputs["pdf"].read_bytes()
 
@@ -184,11 +197,8 @@ def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
     else:
         assert page.count(none) >= 2
         assert Say(language).verdict("better") not in part(page, "change", language)
-    table = [
-        line
-        for line in page.splitlines()
-        if line.startswith("| `") and Say(language).measure("execution_accuracy") in line
-    ]
+    measured = {"en": "Spider execution accuracy", "pt": "Execution accuracy no Spider"}[language]
+    table = [line for line in page.splitlines() if line.startswith("| `") and measured in line]
     assert len(table) >= adapters * len(models)
 
 
@@ -203,48 +213,17 @@ def test_findings_say_what_the_table_says(tmp_path):
     assert {name: [gain, loss] for name, gain, loss in found} == said.to_dict()
 
 
-PP = r"\(\S+ pp.*?\)"
-# How the sentence on each pair of verdicts, on SQL and on MMLU, begins and ends.
+# What is said of an adapter ends with what follows from its pair of verdicts, on Spider and on MMLU.
 PAIRS = {
-    ("better", "worse"): {
-        "en": (rf"better at SQL {PP} and worse on MMLU {PP}\.", r"for the user of the model to say\."),
-        "pt": (rf"melhor em SQL {PP} e pior no MMLU {PP}\.", r"cabe a quem usa o modelo dizer\."),
-    },
-    ("better", "same"): {
-        "en": (rf"better at SQL {PP}, and no change of MMLU is shown {PP}\.", r"the intervals reach down to \S+ pp\."),
-        "pt": (rf"melhor em SQL {PP}, e não se mostra mudança no MMLU {PP}\.", r"os intervalos chegam a \S+ pp\."),
-    },
-    ("better", "better"): {
-        "en": (rf"better at SQL {PP} and on MMLU {PP}\.", r"These data show no price for the gain\."),
-        "pt": (rf"melhor em SQL {PP} e no MMLU {PP}\.", r"Estes dados não mostram um preço pelo ganho\."),
-    },
-    ("same", "worse"): {
-        "en": (rf"worse on MMLU {PP}, and no gain at SQL is shown {PP}\.", r"Nothing in these data speaks for it\."),
-        "pt": (rf"pior no MMLU {PP}, e não se mostra ganho em SQL {PP}\.", r"Nada nestes dados fala a seu favor\."),
-    },
-    ("same", "same"): {
-        "en": (
-            rf"not distinguishable from the base, neither at SQL {PP} nor on MMLU {PP}\.",
-            r"nor that there is none\.",
-        ),
-        "pt": (rf"não distinguível da base, nem em SQL {PP} nem no MMLU {PP}\.", r"nem que não existam\."),
-    },
-    ("same", "better"): {
-        "en": (rf"better on MMLU {PP}, and no change at SQL is shown {PP}\.",),
-        "pt": (rf"melhor no MMLU {PP}, e não se mostra mudança em SQL {PP}\.",),
-    },
-    ("worse", "worse"): {
-        "en": (rf"worse at SQL {PP} and on MMLU {PP}\.", r"It is worse than its base in both\."),
-        "pt": (rf"pior em SQL {PP} e no MMLU {PP}\.", r"É pior que a base em ambos\."),
-    },
-    ("worse", "same"): {
-        "en": (rf"worse at SQL {PP}, the task it was trained for, and no change of MMLU is shown {PP}\.",),
-        "pt": (rf"pior em SQL {PP}, a tarefa para a qual foi treinado, e não se mostra mudança no MMLU {PP}\.",),
-    },
-    ("worse", "better"): {
-        "en": (rf"worse at SQL {PP}, the task it was trained for, and better on MMLU {PP}\.",),
-        "pt": (rf"pior em SQL {PP}, a tarefa para a qual foi treinado, e melhor no MMLU {PP}\.",),
-    },
+    ("better", "worse"): {"en": "for the user of the model to say", "pt": "cabe a quem usa o modelo dizer"},
+    ("better", "same"): {"en": r"The intervals reach down to \S+ pp", "pt": r"Os intervalos chegam a \S+ pp"},
+    ("better", "better"): {"en": "no price for the gain", "pt": "não mostram um preço pelo ganho"},
+    ("same", "worse"): {"en": "Nothing in these data speaks for it", "pt": "Nada nestes dados fala a seu favor"},
+    ("same", "same"): {"en": "nor that there is none", "pt": "nem que não existam"},
+    ("same", "better"): {"en": "what it was trained for is not shown", "pt": "naquilo para que foi treinado"},
+    ("worse", "worse"): {"en": "worse than its base in both", "pt": "É pior que a base em ambos"},
+    ("worse", "same"): {"en": "the task it was trained for", "pt": "a tarefa para a qual foi treinado"},
+    ("worse", "better"): {"en": "the task it was trained for", "pt": "a tarefa para a qual foi treinado"},
 }
 
 
@@ -253,22 +232,24 @@ PAIRS = {
 @pytest.mark.parametrize("loss", ["better", "worse", SAME])
 def test_each_pair_of_verdicts_has_its_sentence(tmp_path, gain, loss, language):
     arguments = results(tmp_path, 1)
-    path = arguments["inputs"]["regression"]
+    path = table_of(arguments, "regression")
     table = pd.read_csv(path)
-    table.loc[table["measure"] == "execution_accuracy", "verdict"] = gain
-    table.loc[table["measure"] == "mmlu", "verdict"] = loss
+    table.loc[table["task"] == "spider", "verdict"] = gain
+    table.loc[table["task"] == "mmlu", "verdict"] = loss
     table.to_csv(path, index=False)
     page, _ = written(arguments, language=language)
     (said,) = re.findall(r"(?m)^- (.*)$", part(page, "worth", language))
-    for number, pattern in enumerate(PAIRS[VERDICTS[gain], VERDICTS[loss]][language]):
-        assert re.search(rf": {pattern}" if number == 0 else rf"{pattern}$", said)
-    found = {pair for pair, both in PAIRS.items() if re.search(f": {both[language][0]}", said)}
-    assert found == {(VERDICTS[gain], VERDICTS[loss])}
+    say, pair, change = Say(language), (VERDICTS[gain], VERDICTS[loss]), r"\(\S+ pp.*?\)"
+    on, both, at = {"en": ("on Spider", "and", "on MMLU"), "pt": ("no Spider", "e", "no MMLU")}[language]
+    said_of = rf": {say.verdict(gain)} {on} {change} {both} {say.verdict(loss)} {at} {change}\. "
+    assert re.search(rf"{said_of}.*{PAIRS[pair][language]}\.$", said)
+    known = {one[language] for one in PAIRS.values()} - {PAIRS[pair][language]}
+    assert not any(re.search(rf"{other}\.$", said) for other in known)
 
 
 def test_an_unknown_verdict_is_refused(tmp_path):
     arguments = results(tmp_path, 1)
-    path = arguments["inputs"]["regression"]
+    path = table_of(arguments, "regression")
     path.write_text(path.read_text().replace(SAME, "promising").replace("better", "promising"))
     with pytest.raises(UserError, match=r"verdict: found 'promising', expected one of better, worse"):
         report(**arguments)
@@ -284,7 +265,7 @@ def test_all_wrong_all_right(tmp_path, share):
     assert ("all 60 answers are right" in page) == (share == 1)
     assert ("not shown to be above chance on MMLU" in page) == (share == 0)
     # One category is the whole: no table of it apart.
-    assert "by MMLU category" not in page
+    assert "by category" not in page
 
 
 def test_known_defects_stand_above_all(tmp_path):
@@ -318,19 +299,19 @@ def test_hostile_answers_are_shown_and_not_obeyed(tmp_path, capsys):
 
 def test_other_prompts_for_one_run_are_refused(tmp_path):
     arguments = results(tmp_path, 1)
-    path = arguments["inputs"]["answers_reports"][-1]
+    path = arguments["inputs"]["answers"][-1]
     write_json(path, json.loads(path.read_text()) | {"prompts_sha256": "ff" * 32})
-    with pytest.raises(UserError, match=r"predict_mmlu\.json, prompts_sha256: found ff.*expected 34"):
+    with pytest.raises(UserError, match=r"mmlu_predict\.json, prompts_sha256: found ff.*expected 34"):
         report(**arguments)
 
 
 def test_prompts_of_its_own_for_the_base_are_said(tmp_path):
     arguments = results(tmp_path, 1)
-    path = arguments["inputs"]["answers_reports"][0]
+    path = arguments["inputs"]["answers"][0]
     write_json(path, json.loads(path.read_text()) | {"prompts_sha256": "ff" * 32})
     page, _ = written(arguments, own_prompts=["base"])
     assert "the base was given other prompts than its adapters" in page
-    assert "Spider prompts of `base`" in page
+    assert re.search(r"\| Spider prompts +\| `demo base` ", page)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -387,7 +368,7 @@ def test_other_tasks_have_a_sentence_for_each_verdict(tmp_path, language):
     # Of 2 x 5 comparisons, one better, one worse, eight the same; more than the table shows.
     scores = {"t0": [half, better, half], "t1": [half, half, worse], **{f"t{i}": [half] * 3 for i in (2, 3, 4)}}
     path = harness_csv(tmp_path / "harness.csv", adapters, scores)
-    page, _ = written(arguments, {"harness": path}, language=language)
+    page, _ = written(arguments, path, language=language)
     own, say = part(page, "harness", language), Say(language)
     table = read_table(path).set_index(["variant", "task", "metric"])
     to, inside = ("to", "in") if language == "en" else ("a", "em")
@@ -432,7 +413,7 @@ def test_other_tasks_have_a_sentence_for_each_verdict(tmp_path, language):
 
 def test_other_tasks_of_a_base_alone(tmp_path):
     path = harness_csv(tmp_path / "harness.csv", [], {"t0": [[1, 0] * 20]})
-    page, _ = written(results(tmp_path / "r", 0), {"harness": path})
+    page, _ = written(results(tmp_path / "r", 0), path)
     assert "`t0` acc 0.500 (n = 40) and `t0` perplexity 9.500 (n = 40)" in part(page, "harness")
 
 
@@ -447,14 +428,14 @@ def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
     made = with_shots(study(tmp_path / "made", 2), tmp_path, rights)
     arguments = results(tmp_path / "shots", 2, made=made)
     other = "0" * 64
-    for path in arguments["inputs"]["answers_reports"]:
-        if "@shots" in str(path) and path.name == "predict_spider.json":
+    for path in arguments["inputs"]["answers"]:
+        if "@shots" in str(path) and path.name == "spider_predict.json":
             write_json(path, json.loads(path.read_text()) | {"prompts_sha256": other})
     page, _ = written(arguments, language=language, own_prompts=[f"base@shots{shots}" for shots in rights])
     own = part(page, "shots", language)
     assert all(f"`base@shots{shots}`" in own for shots in rights)
     assert "shots.svg" in own
-    counts = read_table(arguments["inputs"]["execution_accuracy"])
+    counts = read_table(table_of(arguments, "spider"))
     whole = counts[counts["questions"] == "aggregate"].set_index("variant")["accuracy_pct"]
     say = Say(language)
     reached = accuracy or whole["base"]
@@ -485,12 +466,13 @@ def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
     facts["settings"]["replay"] = {"fraction": 0.25, "kl": 0.0}
     write_json(trained, facts | {"replay": {"rows": 20}})
     manifest = {"rows": 99, "settings": {"seed": 7}, "repeated_dropped": 2, "checked_against": 195}
-    write_json(tmp_path / "replay.json", manifest | {"of_mmlu_dropped": {"a": "test x-00001"}})
-    write_json(tmp_path / "replay_source.json", {"source": "rows.csv"})
-    arguments["inputs"] |= {name: tmp_path / f"{name}.json" for name in ("replay", "replay_source")}
-    table = pd.read_csv(arguments["inputs"]["factors"])
+    data = [tmp_path / f"data/old/{name}.json" for name in ("train", "source/manifest")]
+    write_json(data[0], manifest | {"dropped": {"a": "test x-00001"}})
+    write_json(data[1], {"source": "rows.csv"})
+    arguments["inputs"]["data"] += data
+    table = pd.read_csv(table_of(arguments, "factors"))
     for verdict, key in (("higher", "higher"), ("lower", "lower"), (SAME, "same")):
-        table.assign(verdict=verdict).to_csv(arguments["inputs"]["factors"], index=False)
+        table.assign(verdict=verdict).to_csv(table_of(arguments, "factors"), index=False)
         page, _ = written(arguments, language=language)
         said = {
             "en": "**Replay** "
@@ -553,3 +535,92 @@ def test_a_report_of_questions_too_few_for_any_detectable_effect(tmp_path, langu
     made["mmlu"] = [mmlu_records(path, [1, 0, 1]) for path in made["mmlu"]]
     page, _ = written(results(tmp_path, 1, made=made), language=language)
     assert page
+
+
+def other_tasks(folder, monkeypatch, *yardsticks):
+    """A study of databases of one's own, with none or more of a BIRD and a made-up task of answers compared as text."""
+    easy = ("simple", "moderate", "challenging")
+    bird = tuple("difficulty" if name == "hardness" else name for name in SPIDER_COLUMNS)
+    spider = KINDS["spider"].measure(TASKS["spider"])
+    asked = tuple("difficulty" if name == "hardness" else name for name in spider.question)
+    strata = {"difficulty": easy, "db_id": "sorted"}
+    other = {"role": "yardstick", "criterion": "set"}
+    text = ("id", "topic", "question", "answer", "prediction", "correct")
+    measures = {
+        "shop": replace(spider, name="shop"),
+        "bird": replace(spider, name="BIRD", columns=bird, question=asked, strata=strata, **other),
+        "facts": Measure("facts", "match", text, text[:4], ("correct",), "topic", {"topic": None}, ("topic",)),
+    }
+    kinds = {"shop": "spider_format", "bird": "bird", "facts": "jsonl"}
+    for task, kind in kinds.items():
+        monkeypatch.setitem(
+            KINDS, kind, SimpleNamespace(measure=lambda use, one=measures[task]: replace(one, role=use["role"]))
+        )
+    tasks = {task: {"kind": kinds[task], "role": measures[task].role} for task in ("shop", *yardsticks)}
+    made = study(folder / "made", 2)
+    made |= {"tasks": tasks, "shop": made.pop("spider"), "bird": [], "facts": []}
+    for number, path in enumerate(made["shop"]):
+        frame = read_records(path, SPIDER_COLUMNS)
+        rows = frame.assign(difficulty=[easy[i % 3] for i in range(len(frame))]).to_dict("records")
+        made["bird"].append(folder / f"made/{number}-bird.csv")
+        write_records(made["bird"][-1], bird, [{name: row[name] for name in bird} for row in rows])
+        known = [{"id": f"f{i}", "topic": f"topic {i % 6}", "question": "?", "answer": "x"} for i in range(60)]
+        right = [int(i % 3 != 0 or number < 2) for i in range(60)]
+        made["facts"].append(folder / f"made/{number}-facts.csv")
+        found = [row | {"prediction": "x", "correct": correct} for row, correct in zip(known, right, strict=True)]
+        write_records(made["facts"][-1], text, found)
+    del made["mmlu"]
+    for task in {"bird", "facts"} - {*yardsticks}:
+        del made[task]
+    has = HAS | {"tasks": {task: measures[task].form for task in tasks}}
+    return made | {"names": catalogue.names(catalogue.TABLES, has, "tables")}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_of_other_tasks(tmp_path, monkeypatch, language):
+    made = other_tasks(tmp_path, monkeypatch, "bird", "facts")
+    page, _ = written(results(tmp_path, 2, made=made), language=language)
+    assert not re.search(r"MMLU|Spider", page.replace("Spider's", ""))
+    change, worth = part(page, "change", language), part(page, "worth", language)
+    measured = {"en": "{} execution accuracy", "pt": "execution accuracy no {}"}[language].format
+    for line in re.findall(r"(?m)^- `lr.*$", change):
+        assert re.search(f"{measured('shop')} .*%.*; {measured('BIRD')} .*%.*; facts .*%", line)
+    # Each yardstick in turn, with all adapters.
+    assert len(re.findall(r"`lr0\.0001-r8-seed42`", worth)) == len(re.findall(r"`lr0\.00015-r8-seed42`", worth)) == 2
+    on = {"en": "on", "pt": "no"}[language]
+    assert f" {on} BIRD (" in worth
+    assert f" {on} facts (" in worth
+    # Of each task its data, its prompt, its accuracy; of those whose queries are executed classes and levels too.
+    for task in ("shop", "bird", "facts"):
+        assert f"`https://example.org/{task}.zip`" in page
+    assert page.count("`<s>How many?") + page.count("<s>How many?") == 3
+    assert page.count({"en": "What became of the SQL", "pt": "O que aconteceu com o SQL"}[language]) == 2
+    assert all(level in page for level in ("Easy", "simple", "moderate", "challenging", "topic 5"))
+    assert {"en": "set criterion", "pt": "critério set"}[language] in page
+    assert "answers.html#task=shop&q=dev-0" in page
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_without_a_yardstick(tmp_path, monkeypatch, language):
+    page, _ = written(results(tmp_path, 2, made=other_tasks(tmp_path, monkeypatch)), language=language)
+    own = re.search(rf"(?ms)^### {'Gain' if language == 'en' else 'Ganho'}$(.*?)(?=^#|\Z)", page)[1]
+    assert len(re.findall(r"`lr0\.\d+-r8-seed42`", own)) == 2
+    assert {"en": " and how much", "pt": " e quanto"}[language] not in page
+    assert {"en": "Exchange rate", "pt": "Taxa de troca"}[language] not in page
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_of_a_target_whose_answers_are_compared_as_text(tmp_path, monkeypatch, language):
+    made = other_tasks(tmp_path, monkeypatch, "bird", "facts")
+    names = [name for name in made["names"] if name != "shop"]
+    made |= {"names": names, "tasks": {"facts": {"kind": "jsonl", "role": "target"}, "bird": made["tasks"]["bird"]}}
+    del made["shop"]
+    arguments = results(tmp_path, 2, made=made)
+    arguments["inputs"]["records"] = []
+    page, _ = written(arguments, language=language)
+    title = {"en": "# What LoRA fine-tuning for facts gains", "pt": "# O que o ajuste fino com LoRA para facts ganha"}
+    assert page.startswith(title[language])
+    # No query of its own failed, and what is not in a manifest is no zero.
+    assert "answers.html#task=" not in page
+    assert "0 / 0 / 0" not in page
+    assert not re.search("criteri", part(page, "worth", language))

@@ -6,7 +6,7 @@ from html import unescape
 import pandas as pd
 import pytest
 
-from _study import TABLES, draw, mmlu_records, study, table_paths, write_tables
+from _study import MEASURES, TABLES, TASKS, draw, mmlu_records, study, table_paths, write_tables
 from present.catalogue import MOST_CONFUSIONS
 from present.format import Say
 from present.tables import read, shared_facts, to_markdown
@@ -22,7 +22,8 @@ def page_of(folder, language="en", **arguments):
     write_tables(outputs=paths, language=language, **arguments)
     costs(folder, arguments["runs"])
     csv = {name: paths[name] for name in TABLES} | {"cost": folder / "cost.csv"}
-    settings = {"study": arguments["study"], "language": language, "known_defects": [], "accept_defect": []}
+    settings = {"study": arguments["study"], "tasks": TASKS, "language": language}
+    settings |= {"known_defects": [], "accept_defect": []}
     tables_page(csv, folder / "tables.html", settings)
     return (folder / "tables.html").read_text(encoding="utf-8")
 
@@ -58,7 +59,7 @@ def test_names_cannot_break_the_page(tmp_path):
     defects = {"known_defects": ["<u>it</u> never saw"], "accept_defect": ["<s>x</s>"]}
     page_of(tmp_path, **arguments | {"study": "<script>alert(1)</script>"})
     csv = {name: tmp_path / f"{name}.csv" for name in (*TABLES, "cost")}
-    settings = {"study": "<script>alert(1)</script>", "language": "en", **defects}
+    settings = {"study": "<script>alert(1)</script>", "tasks": TASKS, "language": "en", **defects}
     tables_page(csv, tmp_path / "tables.html", settings)
     page = (tmp_path / "tables.html").read_text(encoding="utf-8")
     assert not re.search(r"<(script|b|i|u|s)\b", page)
@@ -80,7 +81,7 @@ def test_names_cannot_break_a_table(tmp_path):
 def test_every_page_names_its_questions(tmp_path):
     answers = [({}, draw(80, 0.4, 1), draw(40, 0.5, 3))]
     answers += [(settings_of(seed, lr=lr), draw(80, 0.6, 2), draw(40, 0.4, 4)) for seed in (1, 2) for lr in (0.1, 0.2)]
-    found = sweep(tmp_path, answers, semantics="ordered")
+    found = sweep(tmp_path, answers, criterion="ordered")
     for name in TABLES:
         page = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
         assert "n = 80 Spider questions" in page or "n = 40 MMLU questions" in page
@@ -89,7 +90,7 @@ def test_every_page_names_its_questions(tmp_path):
         assert all(re.fullmatch("[0-9a-f]{64}", value) and f"sha256 `{value}`" in page for value in hashes)
         if name not in ("mmlu", "errors", "confusion"):
             assert "Ordered criterion: an answer is right if" in page
-            assert "ordered" in set(found[name]["semantics"])
+            assert "ordered" in set(found[name]["criterion"])
 
 
 def test_both_languages_say_the_same_numbers(tmp_path):
@@ -103,8 +104,8 @@ def test_both_languages_say_the_same_numbers(tmp_path):
 
     pages = {}
     for language in LANGUAGES:
-        say = Say(language)
-        facts = shared_facts("test", frames["execution_accuracy"], frames["mmlu"], say)
+        say = Say(language, MEASURES)
+        facts = shared_facts("test", {task: frames[task] for task in MEASURES}, say)
         pages[language] = {name: to_markdown(name, frames[name], facts, say) for name in TABLES}
     assert "n = 80 perguntas do Spider" in pages["pt"]["regression"]
     for name in TABLES:
@@ -126,7 +127,7 @@ def test_markdown_and_page_show_the_same_cells(tmp_path, language):
     for name in (*TABLES, "cost"):
         text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
         if name == "cost":
-            text = to_markdown(name, read_table(tmp_path / "cost.csv"), {}, Say(language))
+            text = to_markdown(name, read_table(tmp_path / "cost.csv"), {}, Say(language, MEASURES))
         chapter = re.search(f"<section id={name}>.*?</section>", page, re.S)[0]
         rows = re.findall("<tr.*?</tr>", chapter, re.S)
         shown = [re.sub("<[^>]*>", " ", row) for row in rows]
@@ -150,9 +151,9 @@ def test_a_verdict_of_few_clusters_has_its_dagger_everywhere(tmp_path):
 def test_an_interval_is_drawn_where_it_lies(tmp_path):
     run(tmp_path, **two(tmp_path, [0] * 40, [1] * 20 + [0] * 20, [1] * 30, [1] * 30))
     frame = read_table(tmp_path / "regression.csv")
-    say = Say("en")
-    accuracy, mmlu = (read_table(tmp_path / f"{name}.csv") for name in ("execution_accuracy", "mmlu"))
-    sheet = read("regression", frame, shared_facts("test", accuracy, mmlu, say), say)
+    say = Say("en", MEASURES)
+    facts = shared_facts("test", {task: read_table(tmp_path / f"{task}.csv") for task in MEASURES}, say)
+    sheet = read("regression", frame, facts, say)
     column = [heading.key for heading in sheet.grids[0].headings].index("difference")
     gain, none = (row[column].bar for row in sheet.grids[0].rows)
     assert (gain.zero, none.zero) == (50, 50)
@@ -162,11 +163,12 @@ def test_an_interval_is_drawn_where_it_lies(tmp_path):
 
 def test_of_too_many_adapters_the_classes_are_not_shown():
     rows = [
-        {"model": "m", "variant": f"v{i}", "base_class": "ok", "tuned_class": "ok", "n": 3}
+        {"task": "spider", "model": "m", "variant": f"v{i}", "base_class": "ok", "tuned_class": "ok", "n": 3}
         for i in range(MOST_CONFUSIONS + 1)
     ]
-    facts = {"n_spider": 3, "spider_sha256": "ab"}
-    few, many = (read("confusion", pd.DataFrame(rows[:n]), facts, Say("en")) for n in (MOST_CONFUSIONS, len(rows)))
+    few, many = (
+        read("confusion", pd.DataFrame(rows[:n]), {}, Say("en", MEASURES)) for n in (MOST_CONFUSIONS, len(rows))
+    )
     assert len(few.grids) == MOST_CONFUSIONS
     assert many.grids == []
     assert "41 adapters" in many.notes["many"]

@@ -28,7 +28,7 @@ HOSTILE = [
 
 
 def filled(template, **values):
-    return environment("en").from_string(template).render(**values)
+    return environment(Say("en")).from_string(template).render(**values)
 
 
 @pytest.mark.parametrize("body", HOSTILE)
@@ -113,7 +113,7 @@ def test_numbers_in_each_language():
     assert (english.short(0.75), english.short(12.0), portuguese.short(2.1)) == ("0.75", "12", "2,1")
     change = '{% from "macros.md.j2" import change_pp with context %}{{ change_pp(row) }}'
     row = {"difference_pp": 3, "ci_low_pp": 1, "ci_high_pp": 5}
-    assert environment("pt").from_string(change).render(row=row) == "+3,0 pp, +1,0 a +5,0"
+    assert environment(Say("pt")).from_string(change).render(row=row) == "+3,0 pp, +1,0 a +5,0"
     assert filled(change, row=row | {"ci_low_pp": float("nan")}) == "+3.0 pp"
     assert filled("{{ names|listed }}", names=list("abcdef")) == "a, b, c, d and 2 more"
     assert filled("{{ names|map('code')|listed }}", names=["a|b", "c"]) == r"a\|b and `c`"

@@ -1,5 +1,6 @@
 import pytest
 
+from present.format import Say
 from present.templates import environment
 from present.typeset import drawable, read_blocks, to_pdf
 
@@ -19,7 +20,7 @@ def test_a_pdf_of_hostile_text_in_every_kind_of_block(tmp_path):
         "2. **d** e\n\n**Fig. 1.** {{ x }}\n<!-- end -->\n\n<!-- entry -->\n{{ x }}\n\n"
         "{{ x|fenced }}\n\n{{ x }}\n<!-- end -->\n\n{{ x|fenced('sql') }}\n"
     )
-    made = environment("en").from_string(page).render(x=HOSTILE)
+    made = environment(Say("en")).from_string(page).render(x=HOSTILE)
     kinds = "heading paragraph stamp abstract heading paragraph list table pipeline entry code"
     assert " ".join(block["kind"] for block in read_blocks(made)) == kinds
     pdf, _ = to_pdf(made, tmp_path, "en")

@@ -1,6 +1,7 @@
 """The conda environments and requirements.txt name the same versions."""
 
 import ast
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -9,10 +10,10 @@ import pytest
 import yaml
 
 ENVS = sorted((Path(__file__).parents[2] / "envs").glob("*.yaml"))
-# Snakemake starts the environments and reads the study by pydantic, and the others are for development: no rule's job
-# needs them.
+# The rules of a task stand in a loop.
+SCRIPT = re.compile(r"\n +script:\n")
+# Snakemake starts the environments, and the others are for development: no rule's job needs them.
 NOT_IN_JOBS = {
-    "pydantic",
     "snakemake",
     "snakemake-executor-plugin-slurm",
     "pytest",
@@ -27,6 +28,7 @@ NOT_IN_JOBS = {
 MODULES = {
     "pyyaml": {"yaml"},
     "markdown-it-py": {"markdown_it"},
+    "pydantic": {"pydantic", "pydantic_core"},
     "jinja2": {"jinja2", "markupsafe"},
     "huggingface_hub": {"huggingface_hub", "httpx"},
     "datasets": {"datasets", "requests"},
@@ -62,7 +64,7 @@ def test_every_environment_is_used_and_exists(repo):
     rules = "".join(path.read_text(encoding="utf-8") for path in (repo / "rules").glob("*.smk"))
     for env in ENVS:
         assert f'"../envs/{env.name}"' in rules
-    assert rules.count('"../envs/') == rules.count("\n    script:\n")
+    assert rules.count('"../envs/') == len(SCRIPT.findall(rules))
 
 
 def imported(module: str, repo: Path, seen: set[str]) -> set[str]:
@@ -80,7 +82,10 @@ def imported(module: str, repo: Path, seen: set[str]) -> set[str]:
         return set()
     seen.add(module)
     found = set()
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    # What a job does stands below `if __name__ == "__main__"`, here and there with an import.
+    jobs = [node.body for node in body if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
+    for node in itertools.chain(body, *jobs):
         if isinstance(node, ast.Import):
             found.update(*(imported(alias.name, repo, seen) for alias in node.names))
         elif isinstance(node, ast.ImportFrom):
@@ -91,8 +96,10 @@ def imported(module: str, repo: Path, seen: set[str]) -> set[str]:
 
 def test_every_environment_has_what_its_steps_import(repo):
     rules = "".join(path.read_text(encoding="utf-8") for path in (repo / "rules").glob("*.smk"))
-    steps = re.findall(r'"\.\./envs/(\w+)\.yaml"\n(?:(?!\nrule ).)*?"\.\./scripts/steps/(\w+)\.py"', rules, re.DOTALL)
-    assert len(steps) == rules.count("\n    script:\n")
+    steps = re.findall(
+        r'"\.\./envs/(\w+)\.yaml"\n(?:(?!\n *rule[ :]).)*?"\.\./scripts/steps/(\w+)\.py"', rules, re.DOTALL
+    )
+    assert len(steps) == len(SCRIPT.findall(rules))
     for env, step in steps:
         pins = {name: MODULES.get(name, {name}) for name in pip_pins(repo / f"envs/{env}.yaml")}
         # Pandas and torch bring numpy along, at the version of requirements.txt or near it.

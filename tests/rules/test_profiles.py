@@ -1,9 +1,9 @@
-"""The profiles agree in what makes a result stale, and know the rules that compute on a card."""
-
-import re
+"""The profiles agree in what makes a result stale, and every rule that computes on a GPU says what it needs."""
 
 import pytest
 import yaml
+
+from _rules import parse
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +14,15 @@ def profiles(repo) -> dict[str, dict]:
     }
 
 
+@pytest.fixture(scope="module")
+def rules(repo) -> dict:
+    """The rules of the demo with one task more, by their names."""
+    study = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
+    study["tasks"]["quiz"] = study["tasks"]["mmlu"]
+    study["evaluation"]["harness"]["tasks"] = ["arc_easy"]
+    return {rule.name: rule for rule in parse(study).rules}
+
+
 @pytest.mark.parametrize(
     "key", ["rerun-triggers", "max-checksum-file-size", "rerun-incomplete", "keep-going", "show-failed-logs"]
 )
@@ -21,18 +30,23 @@ def test_a_study_moves_between_workstation_and_cluster(profiles, key):
     assert profiles["slurm"][key] == profiles["default"][key]
 
 
-def test_every_rule_on_a_card_has_its_time_and_memory(profiles, repo):
-    text = "".join(path.read_text(encoding="utf-8") for path in (repo / "rules").glob("*.smk"))
-    rules = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n)*)", text, re.MULTILINE))
-    on_a_card = {name for name, body in rules.items() if "gpu=1" in body}
-    assert on_a_card == {"train", "predict_spider", "predict_mmlu", "harness"}
-    assert set(profiles["slurm"]["set-resources"]) == on_a_card
-    for values in profiles["slurm"]["set-resources"].values():
-        assert set(values) == {"mem_mb", "runtime"}
-        assert values["mem_mb"].endswith("* attempt")
+def test_every_rule_on_a_gpu_has_its_time_and_memory(profiles, rules):
+    """Without a line in the profile: a task of a study gets them, and retries, by itself."""
+    on_a_gpu = {name: rule.resources for name, rule in rules.items() if "gpu" in rule.resources}
+    assert set(on_a_gpu) == {"train", "predict_spider", "predict_mmlu", "predict_quiz", "harness"}
+    for resources in on_a_gpu.values():
+        assert (resources["gpu"].value, resources["runtime"].value >= 240) == (1, True)
+        memory = [resources["mem_mb"].evaluate(None, attempt=attempt).value for attempt in (1, 2)]
+        assert memory == [32000, 64000]
+    # Only exceptions, of rules that there are.
+    assert set(profiles["slurm"]["set-resources"]) <= set(on_a_gpu)
+    assert all("mem_mb" not in given for given in profiles["slurm"]["set-resources"].values())
+    assert profiles["slurm"]["retries"] > 0
+    assert profiles["slurm"]["default-resources"]["mem_mb"].endswith("* attempt")
 
 
-def test_downloads_are_local_rules(repo):
-    text = (repo / "rules" / "data.smk").read_text(encoding="utf-8")
-    local = re.search(r"localrules:\n((?:    \w+,\n)+)", text)[1].split()
-    assert {name.rstrip(",") for name in local} == set(re.findall(r"^rule (fetch_\w+):", text, re.MULTILINE))
+def test_downloads_are_local_rules(rules):
+    fetching = {name for name in rules if name.startswith("fetch_")}
+    assert {name for name, rule in rules.items() if rule.workflow.is_local(rule)} >= fetching
+    of_tasks = {"fetch_spider", "fetch_mmlu", "fetch_quiz"}
+    assert {"fetch_model", "fetch_adapter", "fetch_harness"} | of_tasks == fetching

@@ -6,14 +6,60 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.exceptions import WorkflowError
 
-from _config import EVALUATION, REPLAY, SWEPT, study
+from _config import EVALUATION, GENERAL, REPLAY, SWEPT, study
+from _moved import moved
 from _rules import settings
+from common.files import UserError
 from study import read, unfold
-from study.messages import leaves
+from study.messages import declared, leaves
+from tasks.registry import KINDS
 
 REPO = Path(__file__).parents[2]
 GOLDEN = json.loads(gzip.decompress((REPO / "tests/golden/settings.json.gz").read_bytes()))
+# Keys that a task has and the sections of before had not, with their values in all studies of the repository.
+NEW = {
+    "spider": {"kind": "spider", "role": "target"},
+    "mmlu": {"kind": "mmlu", "role": "yardstick", "prompt": None},
+    "general": {
+        "kind": "replay",
+        "role": "replay",
+        "prompt": None,
+        "max_new_tokens": 128,
+        "revision": None,
+        "sha256": None,
+        "system": "Answer with the letter of the correct choice.",
+    },
+}
+
+
+def before(run: str) -> dict:
+    """The resolved study of before in today's form, of which each key and value is the same."""
+    config = moved(GOLDEN[run]["config"])
+    if config["tasks"]["general"]["source"] is None:
+        assert config["tasks"].pop("general") == {"source": None, "questions": 2000, "seed": 42}
+    config["tasks"] = {name: section | NEW[name] for name, section in config["tasks"].items()}
+    return unfold.canonical(config)
+
+
+# Where the jobs of a rule of before have the same now; all others under the same names.
+NOW = {
+    "prepare_spider": ("prepare_spider", "validation"),
+    "prepare_mmlu": ("prepare_mmlu", "test"),
+    "render_mmlu": ("render_mmlu", "test"),
+    "audit_labels": ("audit_labels", "spider"),
+    "fetch_replay": ("fetch_general",),
+    "prepare_replay": ("prepare_general", "train"),
+    "render_replay": ("render_general", "train"),
+    "audit_replay": ("audit_labels", "general"),
+}
+# What these see besides: how a section is called, a local source as it is, the words of a template, the few-shot
+# examples that each prompt shows, and by what rows are compared.
+BESIDES = {"kind", "name", "role", "files", "words", "shots", "cluster", "yardsticks", "revision", "sha256"}
+# Of the rules that write for a reader, which see of each task what its `measure` says.
+OF_MEASURES = {"language", "semantics", "dev_questions", "official", "criterion", "tasks"}
+TO_COMPUTE = {"train", "predict_spider", "predict_mmlu", "harness", "fetch_harness", "soup"}
 
 
 @pytest.mark.parametrize("run", GOLDEN)
@@ -22,31 +68,188 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
     file, face, scale = run.split()
     raw = yaml.safe_load((REPO / file).read_text(encoding="utf-8"))
     config = read.resolve(raw, {"face": face, "scale": scale}, file)
-    assert config == GOLDEN[run]["config"]
+    # Keys of later at their default, which move nothing.
+    assert {model.pop("quantization")["bnb_4bit_quant_type"] for model in config["models"].values()} == {"nf4"}
+    assert config.pop("adapters") == {}
+    assert config == before(run)
     assert repr(config) == repr(unfold.canonical(config))
-    before = {rule: found for rule, found in GOLDEN[run]["settings"].items() if found is not None}
     after = settings(raw | {"face": face, "scale": scale})
-    # The tables are written in the language of the report.
-    for rule in WRITTEN & after.keys():
-        assert after[rule].pop("language") == config["report"]["language"]
-    # Snakemake compares representations.
-    assert repr(after) == repr(before)
+    replays = "fetch_general" in after
+    for rule, was in GOLDEN[run]["settings"].items():
+        place = NOW.get(rule, (rule,))
+        # Few-shot examples are one list of which prompts show the first ones: nothing extends it.
+        if was is None or rule == "extend_shots" or (not replays and rule.endswith("_replay")):
+            continue
+        found = after
+        for name in place:
+            found = found[name]
+        if rule in TO_COMPUTE:
+            # Snakemake compares representations.
+            assert repr(found) == repr(was)
+        elif rule == "render_spider":
+            rendered(was, found, after["prepare_spider"]["test"])
+        elif rule == "fetch_model":
+            assert {name: {k: v for k, v in one.items() if k != "files"} for name, one in found.items()} == was
+        elif place != (rule,) or rule.startswith(("fetch", "score")):
+            assert found.keys() - was.keys() <= (BESIDES | {"criterion"} if rule.startswith("score") else BESIDES)
+            assert {key: found[key] for key in was} == was
+        else:
+            assert found.keys() ^ was.keys() <= OF_MEASURES, rule
+            kept = was.keys() - OF_MEASURES
+            for one in was.get("published", {}).get("tables", []):
+                one["task"] = {"execution_accuracy": "spider", "mmlu": "mmlu"}[one.pop("measure")]
+            assert {key: found[key] for key in kept} == {key: was[key] for key in kept}, rule
+            if "language" in found:
+                assert found["language"] == config["report"]["language"]
 
 
-WRITTEN = {"tables", "cost", "tables_page", "harness_table", "recommend", "compare_published", "answers"}
+def rendered(was: dict, found: dict, test: dict) -> None:
+    """Compare what the prompts of the target depended on: their questions are a part of the data now."""
+    assert found.keys() == {part.replace("dev", "test") for part in was}
+    for part, one in was.items():
+        now = found[part.replace("dev", "test")]
+        asked = {key: one.pop(key) for key in ("questions", "exclude_databases") if key in one}
+        assert asked.items() <= test.items()
+        assert one.pop("style") in ("default", "ribeiro")
+        assert now.keys() - one.keys() <= BESIDES
+        assert one.items() <= now.items()
+
+
 NOT_PICKED = {
     "study": "is in the name of the results' folder, which rules see",
     "faces": "is merged over the study before anything is read",
     "models.gated": "for the check before the first job, and for `make studies`",
     "models.parameters": "for `make studies` and `make plan`",
     "models.vocabulary": "for `make studies` and `make plan`",
-    "prompt.base_shots": "decides which prompts the base model answers",
+    "adapters": "is fetched, one by one",
     "evaluation.adapters": "decides which runs there are",
     "evaluation.strengths": "decides which runs there are",
     "evaluation.steps": "decides which runs there are",
     "evaluation.shots": "decides which runs there are",
     "evaluation.soups": "decides which runs there are",
+    "tasks": "are seen by stage, which the tests below hold",
 }
+# Of a task's section: what the workflow is made of, and what reaches jobs by a function of `study.unfold`.
+IN_NO_STAGE = {
+    "kind": "stands in all settings of the task",
+    "role": "decides which rules there are, and stands in what a measure is",
+    "prompt": "is seen by the words of the template",
+    "max_new_tokens": "is picked by the rules that render and predict",
+    "base_shots": "decides which prompts the base model answers",
+    "train_target": "is picked by the rules that lead to a training",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_key_of_a_task_is_in_a_stage_or_said_not_to_be(kind):
+    task = KINDS[kind]
+    stages = {key for keys in task.STAGES.values() for key in keys}
+    assert task.STAGES.keys() <= {"fetch", "prompt", "score", "measure", *task.PARTS}
+    keys = {key for key, _ in leaves(declared(task.Options))}
+    assert stages <= keys
+    known = stages | {key.rpartition(".")[0] for key in stages}
+    inner = {key for key in keys if any(key.startswith(f"{place}.") for place in stages)}
+    assert keys - known - inner - IN_NO_STAGE.keys() == set()
+    # What a release must hold depends on what it is for.
+    assert stages & IN_NO_STAGE.keys() <= {"role"}
+
+
+def test_each_stage_of_a_task_sees_its_keys_alone():
+    config = study(tasks={"spider": {"validation": {"questions": 7}}})
+    about = {"kind": "spider", "name": "tasks.spider"}
+    assert unfold.stage(config, "spider", "score") == about | {"timeout_s": 30.0}
+    assert unfold.stage(config, "spider", "score", "measure", role="x") == about | {
+        "criterion": "bag", "role": "x", "timeout_s": 30.0
+    }  # fmt: skip
+    drawn = about | {"seed": 42, "shots": 3, "train_questions": None, "train_files": ["train_others", "train_spider"]}
+    by = {"by": "database", "fraction": 0.1}
+    assert unfold.stage(config, "spider", "train") == drawn | {"validation": by}
+    assert unfold.stage(config, "spider", "validation") == drawn | {"validation": by | {"questions": 7}}
+    assert unfold.stage(config, "spider", "test") == about | {"questions": None, "exclude_databases": []}
+    # A stage that a task has nothing for depends on nothing of it.
+    assert unfold.stage(config, "mmlu", "train") == {"kind": "mmlu", "name": "tasks.mmlu"}
+
+
+# What changes of a task, and the rules in front of the answers and scores that see it.
+SEEN_BY = [
+    ({"spider": {"source": "other"}}, {"fetch_spider"}),
+    ({"spider": {"counts": {"dev": 1}}}, {"fetch_spider"}),
+    ({"spider": {"questions": 1}}, {"prepare_spider"}),
+    ({"spider": {"validation": {"questions": 1}}}, {"prepare_spider"}),
+    ({"spider": {"train_files": ["train_spider"]}}, {"prepare_spider"}),
+    ({"spider": {"schema": "ddl"}}, {"render_spider"}),
+    ({"spider": {"shots": 2}}, {"prepare_spider", "render_spider", "audit_labels"}),
+    ({"spider": {"timeout_s": 1}}, {"score_spider"}),
+    # The records have all criteria.
+    ({"spider": {"criterion": "set"}}, set()),
+    ({"spider": {"max_new_tokens": 9}}, {"render_spider", "predict_spider"}),
+    ({"mmlu": {"source": "folder", "max_new_tokens": 9}}, {"render_mmlu", "predict_mmlu"}),
+    ({"mmlu": {"source": "folder", "system": "x"}}, {"render_mmlu"}),
+    ({"mmlu": {"source": "folder", "shots": 1}}, {"prepare_mmlu"}),
+    ({"mmlu": {"source": "folder", "subjects": 3}}, {"fetch_mmlu"}),
+]
+
+
+@pytest.mark.parametrize(("tasks", "rules"), SEEN_BY)
+def test_a_key_of_a_task_is_seen_by_the_rules_that_need_it(tasks, rules):
+    found = [settings(study(tasks=given)) for given in ({}, tasks)]
+    changed = {rule for rule in found[0] if found[0][rule] != found[1][rule]}
+    computing = ("fetch", "prepare", "render", "audit", "train", "predict", "score")
+    assert {rule for rule in changed if rule.startswith(computing)} == rules
+
+
+def test_tasks_of_other_names_have_rules_of_their_own():
+    tasks = {"second": {"kind": "mmlu", "source": "else"}, "third": {"kind": "spider", "role": "yardstick"}}
+    one, more = settings(study()), settings(study(tasks=tasks))
+    for step in ("fetch", "prepare", "render", "predict", "score"):
+        for name, kind in (("second", "mmlu"), ("third", "spider")):
+            assert f"{step}_{name}" in more
+            assert f"{step}_{name}" not in one
+            assert set(map(type, more[f"{step}_{name}"])) == set(map(type, more[f"{step}_{kind}"]))
+    assert more["fetch_second"]["source"] == "else"
+    assert more["prepare_third"]["test"]["name"] == "tasks.third"
+    # A further yardstick trains nothing again, and asks nothing else again.
+    shown = {"tables", "tables_page", "answers", "report", "recommend", "export_recommended", "figures", "cost"}
+    for rule in one.keys() - shown - {"compare_published", "harness_table"}:
+        assert one[rule] == more[rule], rule
+
+
+def test_a_template_that_is_not_there_is_named():
+    with pytest.raises(
+        WorkflowError, match=r"^tasks.spider.prompt: no.jinja cannot be read \(No such file or directory\)"
+    ):
+        settings(study(tasks={"spider": {"prompt": "no.jinja"}}))
+
+
+def test_the_words_of_a_template_are_seen_and_not_where_they_lie(tmp_path):
+    choice = REPO / "resources/prompts/choice.jinja"
+    own = tmp_path / "my.jinja"
+    own.write_bytes(choice.read_bytes())
+    given = {"mmlu": {"source": "folder", "prompt": str(own)}}
+    plain, same = settings(study())["render_mmlu"], settings(study(tasks=given))["render_mmlu"]
+    assert plain == same
+    own.write_text(choice.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert settings(study(tasks=given))["render_mmlu"] != plain
+    # An edit of what a template includes is an edit of the template.
+    outer = tmp_path / "outer.jinja"
+    outer.write_text("{% include 'my.jinja' %}", encoding="utf-8")
+    before = unfold.words_sha256("tasks.x.prompt", outer)
+    own.write_text("other", encoding="utf-8")
+    assert unfold.words_sha256("tasks.x.prompt", outer) != before
+    outer.write_text("{% if %}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"tasks\.x\.prompt: .*outer\.jinja is not a template"):
+        unfold.words_sha256("tasks.x.prompt", outer)
+
+
+def test_an_edit_of_a_local_source_is_seen(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("question,A,B,C,D,answer\nq,1,2,3,4,A\n", encoding="utf-8")
+    config = study(tasks={"general": {"kind": "replay", "source": str(rows)}})
+    before = settings(config)
+    assert settings(config) == before
+    rows.write_text("question,A,B,C,D,answer\nq,1,2,3,4,B\n", encoding="utf-8")
+    after = settings(config)
+    assert {rule for rule in after if after[rule] != before[rule]} == {"fetch_general"}
 
 
 def test_every_key_is_picked_by_a_rule_or_said_not_to_be(monkeypatch):
@@ -60,9 +263,7 @@ def test_every_key_is_picked_by_a_rule_or_said_not_to_be(monkeypatch):
 
     monkeypatch.setattr("study.unfold.pick", record)
     given = EVALUATION | {"shots": [0], "harness": {"tasks": ["arc_easy"]}}
-    settings(
-        study(training=SWEPT, evaluation=given, recommend={}, replay={"source": "auxiliary_train", "fraction": 0.5})
-    )
+    settings(study(training=SWEPT, evaluation=given, recommend={}, replay={"fraction": 0.5}, tasks=GENERAL))
     keys = {key for key, field in leaves()} | {f"models.{key}" for key in ("source", "revision", "precision")}
     keys |= NOT_PICKED.keys()
 
@@ -73,7 +274,10 @@ def test_every_key_is_picked_by_a_rule_or_said_not_to_be(monkeypatch):
     missed = {key for key in keys - sections if not known(key, picked) and not known(key, NOT_PICKED)}
     assert missed == set()
     assert {key for key in NOT_PICKED if key in picked} == set()
-    assert picked <= keys
+    of_tasks = {
+        key for kind in ("spider", "mmlu") for key, _ in leaves(declared(KINDS[kind].Options), f"tasks.{kind}.")
+    }
+    assert picked <= keys | of_tasks
 
 
 @pytest.mark.parametrize(
@@ -94,31 +298,36 @@ def test_each_face_and_scale_has_its_own_results(face, scale, name):
 
 def test_the_base_model_has_prompts_of_its_own_only_where_a_study_says_so():
     assert unfold.own_prompts(study()) == {}
-    config = study(prompt={"base_shots": 0})
-    assert unfold.own_prompts(config) == {"base": "dev_shots0"}
+    config = study(tasks={"spider": {"base_shots": 0}})
+    assert unfold.own_prompts(config) == {"base": "test_shots0"}
     rendered = settings(config)["render_spider"]
-    assert rendered["dev_shots0"] == rendered["dev"]
+    assert rendered["test_shots0"] == rendered["test"] | {"shots": 0}
     assert "train_target" in rendered["train"]
-    assert "train_target" not in rendered["dev"]
+    assert "train_target" not in rendered["test"]
 
 
 def test_a_training_without_replay_has_the_settings_of_a_study_without_it():
     plain = settings(study())["train"]["m"]["adapter"]
-    found = settings(study(replay=REPLAY))["train"]["m"]
+    found = settings(study(tasks=GENERAL, replay=REPLAY))["train"]["m"]
     assert found["replay0-kl0"] == plain
     assert found["replay0.2-kl1"] == plain | {"replay": {"fraction": 0.2, "kl": 1.0}}
     # Another source or number of rows is seen by its files.
-    for replay in (REPLAY | {"source": "other.csv"}, REPLAY | {"questions": 7, "seed": 1}):
-        assert settings(study(replay=replay))["train"]["m"] == found
+    for changed in ({"source": "other.csv"}, {"questions": 7, "seed": 1}):
+        tasks = {"general": GENERAL["general"] | changed}
+        assert settings(study(tasks=tasks, replay=REPLAY))["train"]["m"] == found
 
 
-def test_of_mmlu_only_its_source_leads_to_replayed_rows():
+def test_of_yardsticks_only_their_data_lead_to_replayed_rows():
     before, after = (
-        settings(study(mmlu={"source": "folder"} | mmlu, replay=REPLAY)) for mmlu in ({}, {"shots": 1, "seed": 2})
+        settings(study(tasks=GENERAL | {"mmlu": {"source": "folder"} | mmlu}, replay=REPLAY))
+        for mmlu in ({}, {"shots": 1, "seed": 2})
     )
-    for name in ("fetch_replay", "prepare_replay", "render_replay", "audit_replay", "train"):
+    for name in ("fetch_general", "prepare_general", "render_general", "audit_labels", "train"):
         assert before[name] == after[name]
-    assert "mmlu" not in settings(study(replay=REPLAY | {"source": "file.csv"}))["fetch_replay"]
+    assert before["prepare_general"]["train"]["yardsticks"] == ["mmlu"]
+    assert before["audit_labels"]["general"] == {
+        "kind": "replay", "max_length": 1024, "name": "tasks.general", "role": "replay"
+    }  # fmt: skip
 
 
 def test_each_adapter_is_trained_with_its_own_values():
@@ -135,13 +344,13 @@ def test_each_adapter_is_trained_with_its_own_values():
 
 def test_other_numbers_of_examples_are_points_of_the_base():
     evaluation = EVALUATION | {"shots": [5, 0, 2]}
-    config = study(training=SWEPT, evaluation=evaluation, spider={"shots": 2})
+    config = study(training=SWEPT, evaluation=evaluation, tasks={"spider": {"shots": 2}})
     assert dict(list(unfold.points(config).items())[:2]) == {
         "base@shots0": {"of": ["base"], "shots": 0},
         "base@shots5": {"of": ["base"], "shots": 5},
     }
-    assert unfold.own_prompts(config) == {"base@shots0": "dev_shots0", "base@shots5": "dev_shots5"}
-    before = settings(study(training=SWEPT, evaluation=EVALUATION, spider={"shots": 2}))
+    assert unfold.own_prompts(config) == {"base@shots0": "test_shots0", "base@shots5": "test_shots5"}
+    before = settings(study(training=SWEPT, evaluation=EVALUATION, tasks={"spider": {"shots": 2}}))
     after = settings(config)
     # Nothing else is answered again, and nobody is asked the same multiple-choice questions twice.
     assert after["predict_mmlu"] == before["predict_mmlu"]
@@ -154,8 +363,8 @@ def test_other_numbers_of_examples_are_points_of_the_base():
     # Only then the tables say what the base itself has.
     assert [run.get("shots") for run in after["tables"]["runs"][:4]] == [2, None, None, None]
     assert "shots" not in before["tables"]["runs"][0]
-    own = study(evaluation={"shots": [0, 2]}, prompt={"base_shots": 0}, spider={"shots": ["a", "b"]})
-    assert unfold.own_prompts(own) == {"base@shots2": "dev_shots2", "base": "dev_shots0"}
+    own = study(evaluation={"shots": [0, 2]}, tasks={"spider": {"base_shots": 0, "shots": ["a", "b"]}})
+    assert unfold.own_prompts(own) == {"base@shots2": "test_shots2", "base": "test_shots0"}
 
 
 def test_a_point_more_changes_no_other_answer_and_no_training():
@@ -172,6 +381,21 @@ def test_a_point_more_changes_no_other_answer_and_no_training():
     assert {run["variant"]: run["settings"] for run in runs}["lr0.2@0.5"] == {"training.learning_rate": 0.2}
 
 
+def test_a_ready_made_adapter_is_asked_and_not_trained():
+    made = {"public": {"source": "hub:owner/name", "revision": "0" * 40}}
+    before, after = (settings(study(training=SWEPT, adapters=adapters)) for adapters in ({}, made))
+    assert after["fetch_adapter"] == {"public": {"source": "hub:owner/name", "revision": "0" * 40}}
+    assert after["train"] == before["train"]
+    for task in ("predict_spider", "predict_mmlu"):
+        asked = after[task]["m"].pop("public")
+        assert asked == before[task]["m"]["lr0.1"] | {"prove": True}
+        assert after[task] == before[task]
+    (run,) = (run for run in after["tables"]["runs"] if run["variant"] == "public")
+    assert run == {"model": "m", "ready_made": True, "settings": {}, "variant": "public"}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"harness", "tables", "cost", "answers", "harness_table", "compare_published"}
+
+
 def test_steps_that_are_no_longer_kept_train_nothing_again():
     assert settings(study(training=SWEPT)) == settings(study(training=SWEPT | {"kept_steps": []}))
 
@@ -179,6 +403,9 @@ def test_steps_that_are_no_longer_kept_train_nothing_again():
 def test_settings_are_plain_sorted_values():
     found = settings(study())
     assert json.loads(json.dumps(found)) == found
+    for given in found.values():
+        if isinstance(given.get("tasks"), dict):  # in the order of the tables, the target first
+            assert list(given.pop("tasks")) == ["spider", "mmlu"]
     assert json.dumps(found) == json.dumps(found, sort_keys=True)
 
 
@@ -194,22 +421,24 @@ def test_a_recommendation_changes_its_own_rules_alone():
     assert {rule for rule in after if after[rule] != merged[rule]} == {"export_recommended"}
 
 
-TO_TRAINING = ("fetch_spider", "fetch_model", "prepare_spider", "audit_labels", "train")
+TO_TRAINING = ("fetch_spider", "fetch_model", "audit_labels", "train")
 
 
 @pytest.mark.parametrize(
     "sections",
     [
         {"tables": {"confidence_level": 0.9}},
-        {"scoring": {"timeout_s": 1}},
-        {"inference": {"batch_size": 1, "spider_max_new_tokens": 1, "mmlu_max_new_tokens": 1}},
+        {"tasks": {"spider": {"timeout_s": 1, "criterion": "set"}}},
+        {"inference": {"batch_size": 1}},
+        {"tasks": {"spider": {"max_new_tokens": 1}, "mmlu": {"source": "folder", "max_new_tokens": 1}}},
         {"inference": {"merge_adapters": True}},
-        {"spider": {"dev_questions": 1, "exclude_databases": ["a"]}},
-        {"mmlu": {"source": "other", "shots": 0, "seed": 1}},
-        {"prompt": {"mmlu_system": "other", "base_shots": 0}},
+        {"tasks": {"spider": {"questions": 1, "exclude_databases": ["a"]}}},
+        {"tasks": {"mmlu": {"source": "other", "shots": 0, "seed": 1}}},
+        {"tasks": {"spider": {"base_shots": 0}, "mmlu": {"source": "folder", "system": "other"}}},
         {"inference": {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "seed": 1}},
-        {"mmlu": {"source": "folder", "shots_from": "first_subject", "questions_per_category": None}},
-        {"mmlu": {"source": "folder", "categories": "official"}},
+        {"tasks": {"mmlu": {"source": "folder", "shots_from": "first_subject", "questions_per_category": None}}},
+        {"tasks": {"mmlu": {"source": "folder", "categories": "official"}}},
+        {"tasks": {"more": {"kind": "mmlu", "source": "folder"}}},
         {"known_defects": ["x"], "published": {"report": "x"}},
         {"evaluation": {"strengths": [0.5]}},
         {"evaluation": {"harness": {"tasks": ["arc_easy"]}}},
@@ -222,4 +451,6 @@ def test_no_evaluation_setting_reaches_training(sections):
     before, after = settings(study()), settings(study(**sections))
     assert before != after
     assert {rule: before[rule] for rule in TO_TRAINING} == {rule: after[rule] for rule in TO_TRAINING}
-    assert before["render_spider"]["train"] == after["render_spider"]["train"]
+    for rule in ("prepare_spider", "render_spider"):
+        for part in ("train", "validation", "shots") if rule == "prepare_spider" else ("train", "validation"):
+            assert before[rule][part] == after[rule][part]

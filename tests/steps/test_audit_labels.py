@@ -5,10 +5,11 @@ import torch
 from datasets import Dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from common.files import UserError, read_json, read_jsonl, sha256_file, write_jsonl
+from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from llm.chat import load_chat
 from llm.labels import Limits, build_dataset, check_labels
-from tiny_model import KINDS, audit, make_model, render, write_splits
+from tasks.spider import FIELDS, held_out
+from tiny_model import KINDS, SCHEMA, audit, make_model, render, write_splits
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -158,23 +159,53 @@ def test_completion_without_end_of_turn(copy):
         audit(folder, record)
 
 
-@pytest.mark.parametrize(("split", "what"), [("shots", "few-shot examples"), ("dev", "dev questions")])
-def test_rows_that_must_not_be_trained_on(copy, split, what):
+def test_few_shot_examples_must_not_be_trained_on(copy):
     folder, record = copy
     row = read_jsonl(folder / "splits/train.jsonl")[4]
-    other = read_jsonl(folder / f"splits/{split}.jsonl")
-    write_jsonl(folder / f"splits/{split}.jsonl", [*other, row])
-    with pytest.raises(UserError, match=f"{row['id']}: found among the {what}"):
+    first = read_jsonl(folder / "splits/shots.jsonl")[0]
+    write_jsonl(folder / "splits/shots.jsonl", [first, row])
+    with pytest.raises(UserError, match=f"{row['id']}: found among the few-shot examples.*tasks.spider.shots"):
         audit(folder, record)
-    write_jsonl(folder / f"splits/{split}.jsonl", [*other, {**row, "id": "other-00001"}])
-    with pytest.raises(UserError, match=f"{row['id']}: asks the question of other-00001, one of the {what}"):
+    write_jsonl(folder / "splits/shots.jsonl", [first, {**row, "id": "other-00001"}])
+    with pytest.raises(UserError, match=f"{row['id']}: asks the question of other-00001, one of the few-shot examples"):
+        audit(folder, record)
+    # Beyond those that are set aside the list has training rows, which other numbers of examples show the base.
+    audit(folder, record, shots=1)
+
+
+def test_questions_to_ask_must_not_be_trained_on(copy):
+    folder, record = copy
+    row = read_jsonl(folder / "splits/train.jsonl")[4]
+    dev = folder / "data/spider/dev.json"
+    write_json(dev, [*read_json(dev), {key: row[key] for key in FIELDS}])
+    message = f"{row['id']}: asks the question of dev-00006, one of the questions to ask, of the same db_id"
+    with pytest.raises(UserError, match=message):
+        audit(folder, record)
+    # Asked in this study or not: all of the release's are held out.
+    write_jsonl(folder / "splits/test.jsonl", [])
+    with pytest.raises(UserError, match=message):
+        audit(folder, record)
+    # The same words on another database are another question.
+    tables = folder / "data/spider/tables.json"
+    write_json(tables, [*read_json(tables), {**SCHEMA, "db_id": "other"}])
+    write_json(dev, [{key: row[key] for key in FIELDS} | {"db_id": "other"}])
+    audit(folder, record)
+
+
+def test_a_row_that_has_the_id_of_a_question_to_ask(copy):
+    folder, record = copy
+    for file in ("splits/train.jsonl", "prompts/train.jsonl"):
+        edit(folder / file, 4, id="dev-00003")
+    with pytest.raises(UserError, match="row dev-00003: found among the questions to ask, expected in one only"):
         audit(folder, record)
 
 
 def test_no_training_rows(copy):
     folder, record = copy
     write_jsonl(folder / "prompts/train.jsonl", [])
-    with pytest.raises(UserError, match="no training rows"):
+    with pytest.raises(
+        UserError, match=r"prompts/train\.jsonl: found no rows, expected at least 1\. See tasks\.spider\."
+    ):
         audit(folder, record)
 
 
@@ -217,7 +248,7 @@ def test_prompt_as_target_needs_its_defect_named(study):
         rows = read_jsonl(prompts)
         assert [row["prompt"] for row in rows] == [row["prompt"] for row in good]
         assert {(row["completion"], row["completion_tokens"]) for row in rows} == {("", 0)}
-        with pytest.raises(UserError, match=r"the completion is '', not what prompt.train_target: sql renders"):
+        with pytest.raises(UserError, match=r"the completion is '', not what train_target: sql renders"):
             audit(folder, record, accept_defect=["target_not_in_loss"])
         with pytest.raises(UserError, match=r"completion is empty.*accept_defect: \[target_not_in_loss\]"):
             audit(folder, record, train_target="prompt")
@@ -226,7 +257,7 @@ def test_prompt_as_target_needs_its_defect_named(study):
         assert report["label_tokens"] == sum(row["prompt_tokens"] for row in rows)
     finally:
         write_jsonl(prompts, good)
-    with pytest.raises(UserError, match=r"not what prompt.train_target: prompt renders"):
+    with pytest.raises(UserError, match=r"not what train_target: prompt renders"):
         audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"])
 
 
@@ -278,17 +309,20 @@ def test_validation_rows_that_alone_are_cut(evaluated):
 
 def test_dev_rows_as_validation_need_their_defect_named(evaluated):
     folder, record = evaluated
-    write_jsonl(folder / "splits/validation.jsonl", read_jsonl(folder / "splits/dev.jsonl"))
+    write_jsonl(folder / "splits/validation.jsonl", held_out(folder / "data/spider"))
     render(folder, record, "validation")
-    with pytest.raises(UserError, match=r"validation row dev-00500: found .*accept_defect: \[dev_used_to_choose\]"):
+    with pytest.raises(UserError, match=r"validation, row dev-00000: found .*accept_defect: \[dev_used_to_choose\]"):
         audit(folder, record)
     report = read_json(audit(folder, record, accept_defect=["dev_used_to_choose"]))
     assert (report["pass"], report["failed"], report["accepted"]) == (False, *[["dev_used_to_choose"]] * 2)
-    assert report["dev_rows_in_train"] == 0
+    assert report["test_rows_in_train"] == 0
 
 
 def test_no_validation_rows(evaluated):
     folder, record = evaluated
     write_jsonl(folder / "prompts/validation.jsonl", [])
-    with pytest.raises(UserError, match="found no validation rows"):
+    with pytest.raises(
+        UserError,
+        match=r"prompts/validation\.jsonl: found no rows, expected at least 1\. See tasks\.spider\.validation",
+    ):
         audit(folder, record)

@@ -9,11 +9,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from _loopback import reply, serve
+from _loopback import COMMIT, Hub, use
 from common.files import UserError, read_json
 from fetch_model import fetch_model
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "generation_config.json": b"{}",
@@ -114,42 +113,12 @@ def test_revision_must_be_a_commit(tmp_path, revision):
 # The hub
 
 
-class Hub:
-    """What huggingface_hub asks of a hub: the list of a repository's files, and each file."""
-
-    def __init__(self, error: tuple[int, str] | None = None, only_files: bool = False):
-        self.error, self.only_files = error, only_files
-        self.files = FILES | OTHER
-        self.seen = []
-
-    def __call__(self, request):
-        path = request.path.split("?")[0]
-        self.seen.append((request.command, path))
-        listing = path.startswith("/api/")
-        if self.error and not (self.only_files and listing):
-            status, code = self.error
-            reply(request, b"{}", status, X_Error_Code=code, Content_Type="application/json")
-        elif listing:
-            siblings = [{"rfilename": name} for name in self.files]
-            body = json.dumps({"id": "owner/model", "sha": COMMIT, "siblings": siblings}).encode()
-            reply(request, body, Content_Type="application/json")
-        else:
-            body = self.files[path.removeprefix(f"/owner/model/resolve/{COMMIT}/")]
-            reply(request, body, ETag=f'"{hashlib.sha1(body).hexdigest()}"', X_Repo_Commit=COMMIT)
-
-
 @pytest.fixture
 def on_hub(tmp_path, monkeypatch):
     """Fetch owner/model from a hub; return the record. The cache lasts for the test."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
 
     def fetch(hub, revision=COMMIT):
-        with serve(hub) as url:
-            monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
-            template = url + "/{repo_id}/resolve/{revision}/{filename}"
-            monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with use(hub, tmp_path / "cache", monkeypatch):
             fetch_model("demo", "owner/model", revision, tmp_path / "record.json")
         return read_json(tmp_path / "record.json")
 
@@ -157,7 +126,7 @@ def on_hub(tmp_path, monkeypatch):
 
 
 def test_hub_repository(on_hub):
-    hub = Hub()
+    hub = Hub(FILES | OTHER)
     record = on_hub(hub)
     assert (record["revision"], record["commit"]) == (COMMIT, COMMIT)
     assert set(record["files"]) == set(FILES)
@@ -171,8 +140,7 @@ def test_hub_repository(on_hub):
 
 
 def test_hub_repository_without_chat_template(on_hub):
-    hub = Hub()
-    hub.files = hub.files | {"tokenizer_config.json": b"{}"}
+    hub = Hub(FILES | OTHER | {"tokenizer_config.json": b"{}"})
     with pytest.raises(UserError, match="the tokenizer has no chat template"):
         on_hub(hub)
 
@@ -180,12 +148,15 @@ def test_hub_repository_without_chat_template(on_hub):
 @pytest.mark.parametrize(
     ("hub", "message"),
     [
-        (Hub((401, "GatedRepo")), r"gated. Accept its licence at https://huggingface.co/owner/model, .* HF_TOKEN"),
-        (Hub((403, "GatedRepo"), only_files=True), r"gated. Accept its licence at .*HF_TOKEN"),
-        (Hub((401, "RepoNotFound")), r"no such model on the hub, or it is private.*HF_TOKEN"),
-        (Hub((404, "RepoNotFound")), r"no such model on the hub, or it is private"),
-        (Hub((404, "RevisionNotFound")), rf"has no commit {COMMIT}"),
-        (Hub((500, "")), r"the hub cannot be reached"),
+        (
+            Hub(FILES, (401, "GatedRepo")),
+            r"gated. Accept its licence at https://huggingface.co/owner/model, .* HF_TOKEN",
+        ),
+        (Hub(FILES, (403, "GatedRepo"), only_files=True), r"gated. Accept its licence at .*HF_TOKEN"),
+        (Hub(FILES, (401, "RepoNotFound")), r"no such model on the hub, or it is private.*HF_TOKEN"),
+        (Hub(FILES, (404, "RepoNotFound")), r"no such model on the hub, or it is private"),
+        (Hub(FILES, (404, "RevisionNotFound")), rf"has no commit {COMMIT}"),
+        (Hub(FILES, (500, "")), r"the hub cannot be reached"),
     ],
 )
 def test_hub_refuses(on_hub, hub, message):
@@ -196,7 +167,7 @@ def test_hub_refuses(on_hub, hub, message):
 
 
 def test_offline(on_hub, monkeypatch, tmp_path):
-    on_hub(Hub())
+    on_hub(Hub(FILES))
     (tmp_path / "record.json").unlink()
     # The server is gone now; the cache has this commit, and no other.
     fetch_model("demo", "owner/model", COMMIT, tmp_path / "record.json")

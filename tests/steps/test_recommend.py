@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from _study import TABLES, as_inputs, mmlu_records, spider_records, study, table_paths, write_tables
+from _study import MEASURES, TABLES, TASKS, as_inputs, mmlu_records, spider_records, study, table_paths, write_tables
 from analysis.choose import (
     BASE_ITSELF,
     GAINS_LESS,
@@ -43,7 +43,7 @@ from tests.analysis.test_tables import costs
 from tests.present.test_report import HEADINGS, part, results, written
 from tiny_model import make_model, render, write_splits
 
-SPIDER, MMLU = "execution_accuracy", "mmlu"
+SPIDER, MMLU = "spider", "mmlu"
 
 
 def questions(databases: int, subjects: int, each: int = 16) -> dict[str, pd.DataFrame]:
@@ -64,29 +64,29 @@ def questions(databases: int, subjects: int, each: int = 16) -> dict[str, pd.Dat
 )
 def test_halves_are_apart_and_of_about_one_size(databases, subjects, divided):
     frames = questions(databases, subjects)
-    halves = divide(frames, 42)
+    halves = divide(frames, MEASURES, 42)
     columns = (SPIDER, "db_id", divided[0]), (MMLU, "subject", divided[1])
     for measure, column, by in columns:
         names = frames[measure][column]
-        first, second = (halves[half].parts[measure].chosen for half in HALVES)
+        first, second = (halves[half][measure].part.chosen for half in HALVES)
         assert sorted([*first, *second]) == list(range(len(names)))
         assert abs(len(first) - len(second)) <= 16
         shared = set(names[first]) & set(names[second])
         if by == "question":
             # Half of each database, and the questions are what is drawn, however many databases there are.
             assert set(names[first].value_counts()) == {8}
-            assert {halves[half].parts[measure].unit for half in HALVES} == {"question"}
+            assert {halves[half][measure].part.unit for half in HALVES} == {"question"}
         else:
             assert not shared
-        assert halves["report"].divided[measure] == by
-        assert halves["report"].hashes[measure] != halves["validation"].hashes[measure]
+        assert halves["report"][measure].divided == by
+        assert halves["report"][measure].sha256 != halves["validation"][measure].sha256
 
 
 def test_halves_depend_on_the_seed_alone():
     frames = questions(20, 57)
 
     def chosen(seed):
-        return divide(frames, seed)["validation"].parts[SPIDER].chosen.tolist()
+        return divide(frames, MEASURES, seed)["validation"][SPIDER].part.chosen.tolist()
 
     assert chosen(42) == chosen(42)
     assert len({tuple(chosen(seed)) for seed in range(8)}) > 4
@@ -96,15 +96,15 @@ def test_subjects_of_a_category_are_in_both_halves():
     frames = questions(8, 57)
     mmlu = frames[MMLU]
     mmlu["category"] = [f"c{int(name[1:]) // 4}" for name in mmlu["subject"]]
-    halves = divide(frames, 1)
-    counts = [mmlu["category"].iloc[halves[half].parts[MMLU].chosen].value_counts() for half in HALVES]
+    halves = divide(frames, MEASURES, 1)
+    counts = [mmlu["category"].iloc[halves[half][MMLU].part.chosen].value_counts() for half in HALVES]
     # One of 57 is left over.
     assert all((count.drop("c14", errors="ignore") == 32).all() for count in counts)
 
 
 def test_one_question_cannot_be_divided():
-    with pytest.raises(UserError, match="recommend: found 1 questions of Spider execution accuracy, expected 2"):
-        divide(questions(1, 1, each=1), 1)
+    with pytest.raises(UserError, match="recommend: found 1 questions of Spider, expected 2"):
+        divide(questions(1, 1, each=1), MEASURES, 1)
 
 
 # -- the choice ----------------------------------------------------------------------------------------------------
@@ -117,9 +117,9 @@ def test_shuffled_labels_give_no_gain_beyond_chance(clusters, each, replicates):
     # as if it did where it is chosen.
     generator = np.random.default_rng(1)
     frames = questions(clusters, clusters, each)
-    halves = divide(frames, 42)
+    halves = divide(frames, MEASURES, 42)
     column = {SPIDER: frames[SPIDER]["db_id"], MMLU: frames[MMLU]["subject"]}
-    if halves["report"].divided[SPIDER] == "question":
+    if halves["report"][SPIDER].divided == "question":
         column = {measure: frame["id"] for measure, frame in frames.items()}
     codes = {measure: pd.factorize(names)[0] for measure, names in column.items()}
     share = {SPIDER: np.linspace(0.35, 0.7, 9), MMLU: np.linspace(0.7, 0.65, 9)}
@@ -154,13 +154,13 @@ def test_shuffled_labels_give_no_gain_beyond_chance(clusters, each, replicates):
 
 def pick(gains, losses, names=None, max_loss_pp=None, points=(), n=400):
     """Choose among candidates that gain so many of 400 Spider questions, and lose so many of 400 of MMLU."""
-    half = divide(questions(1, 1, each=2 * n), 1)["validation"]
+    half = divide(questions(1, 1, each=2 * n), MEASURES, 1)["validation"]
     names = names or [f"v{i}" for i in range(len(gains))]
     right = {measure: np.zeros((len(gains) + 1, 2 * n), dtype=np.int8) for measure in (SPIDER, MMLU)}
     right[MMLU][:] = 1
     for number, (gain, loss) in enumerate(zip(gains, losses, strict=True), 1):
-        right[SPIDER][number, half.parts[SPIDER].chosen[:gain]] = 1
-        right[MMLU][number, half.parts[MMLU].chosen[:loss]] = 0
+        right[SPIDER][number, half[SPIDER].part.chosen[:gain]] = 1
+        right[MMLU][number, half[MMLU].part.chosen[:loss]] = 0
     heads = [{"variant": name, "of": "v" if name in points else ""} for name in ("base", *names)]
     best, reasons = choose(figures_of(half, right, range(len(heads)), 0.95), heads, max_loss_pp)
     return heads[best]["variant"], [reasons[i] for i in range(len(heads))]
@@ -218,7 +218,7 @@ def test_each_model_has_its_own_and_the_report_half_is_of_what_is_recommended_al
         base = [(run["model"], run["variant"]) for run in made["runs"]].index((one["model"], "base"))
         frames = [read_records(made["spider"][i], SPIDER_COLUMNS) for i in (base, number)]
         same = {SPIDER: frames[0], MMLU: read_records(made["mmlu"][0], MMLU_COLUMNS)}
-        half = divide(same, 42)["report"].parts[SPIDER].chosen
+        half = divide(same, MEASURES, 42)["report"][SPIDER].part.chosen
         before, after = (records["bag"].to_numpy()[half] for records in frames)
         found = one["report"]["figures"][SPIDER]
         assert (found["n"], found["base_correct"], found["tuned_correct"]) == (len(half), before.sum(), after.sum())
@@ -254,7 +254,7 @@ def test_the_report_says_what_the_report_half_says(tmp_path, language, max_loss_
     recommended(tmp_path, made, max_loss_pp=max_loss_pp)
     page, _ = written(
         results(tmp_path, 3, made=made, models=("llama", "gemma")),
-        {"recommendation": tmp_path / "recommendation.csv"},
+        tmp_path / "recommendation.csv",
         language=language,
     )
     own, say = part(page, "recommendation", language), Say(language)
@@ -281,7 +281,7 @@ def test_the_page_of_tables_begins_with_it(tmp_path):
     pages = []
     for more in ({}, {"recommendation": tmp_path / "recommendation.csv"}):
         recommended(tmp_path, made, max_loss_pp=0)  # so small a cap that it is the base
-        settings = {"study": "test", "language": "en", "known_defects": [], "accept_defect": []}
+        settings = {"study": "test", "tasks": TASKS, "language": "en", "known_defects": [], "accept_defect": []}
         tables_page(csv | more, tmp_path / "tables.html", settings)
         pages.append((tmp_path / "tables.html").read_text(encoding="utf-8"))
     assert "section id=recommendation" not in pages[0]
@@ -327,7 +327,7 @@ def made(tmp_path_factory, one_thread) -> Path:
     runs = folder / "runs/tiny"
     average([runs / "lr0.1/adapter", runs / "lr0.2/adapter"], record, runs / "soup-both/adapter")
     write_splits(runs)
-    render(runs, record, "dev")
+    render(runs, record, "test")
     write_json(folder / "spider.json", {"counts": {"dev": 6}, "source": "example.zip"})
     return folder
 
@@ -338,24 +338,26 @@ def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",
     figures |= {"base_accuracy_pct": 40.0, "tuned_accuracy_pct": 60.0, "ci_low_pp": -4.0, "ci_high_pp": 44.0}
     figures |= {"gained": 3, "lost": 1, "p": 0.04, "minimum_detectable_pp": 30.0, "verdict": "better"}
     half = {"figures": {SPIDER: figures, MMLU: figures}, "sha256": {SPIDER: "ab", MMLU: "cd"}}
-    criterion = {"max_loss_pp": None, "confidence_level": 0.95, "semantics": "bag"}
+    criterion = {"max_loss_pp": None, "confidence_level": 0.95, "criterion": "bag"}
     decided = [
         {"model": model, "variant": variant, "point": POINTS[variant], "settings": {}, "candidates": 4, "admissible": 2}
         | {"criterion": criterion, "seed": 42, "validation": half, "report": half}
         for model in models
     ]
     write_json(folder / "decision.json", decided)
-    prompts = [made / f"runs/{model}/prompts/dev.json" for model in models]
+    prompts = [folder / f"prompts/{model}/spider_test.json" for model in models]
+    for model, path in zip(models, prompts, strict=True):
+        write_json(path, read_json(made / f"runs/{model}/prompts/test.json"))
     if not (folder / "runs").exists():
         (folder / "runs").symlink_to(made / "runs")
-    settings = {"study": "test", "folders": FOLDERS, "merge": False, "merge_adapters": False}
+    settings = {"study": "test", "tasks": TASKS, "folders": FOLDERS, "merge": False, "merge_adapters": False}
     settings |= {"precisions": dict.fromkeys(models, "fp32"), "known_defects": [], "accept_defect": []}
     inputs = {
         "decision": folder / "decision.json",
         "records": records or [made / f"{model}.json" for model in models],
         "prompts": prompts,
         "base_prompts": prompts,
-        "spider": made / "spider.json",
+        "source": made / "spider.json",
     }
     export_recommended(inputs, folder / "recommended", settings | others)
     return folder / "recommended"
@@ -364,7 +366,7 @@ def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",
 def logits(model, made: Path) -> torch.Tensor:
     """Return the logits of every position of the first prompt."""
     tokenizer = AutoTokenizer.from_pretrained(made / "tiny")
-    prompt = read_json(made / "runs/tiny/prompts/dev.json")["first_prompt"]
+    prompt = read_json(made / "runs/tiny/prompts/test.json")["first_prompt"]
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         return model.eval()(ids).logits
@@ -432,7 +434,7 @@ def test_the_code_of_the_card_gives_the_answer_of_the_study(made, tmp_path, vari
     decoding = Decoding(
         precision="fp32", batch_size=4, max_new_tokens=12, strength=POINTS[variant].get("strength", 1.0)
     )
-    job = Job(made / "runs/tiny/prompts/dev.jsonl", made / "tiny.json", adapter, decoding)
+    job = Job(made / "runs/tiny/prompts/test.jsonl", made / "tiny.json", adapter, decoding)
     predict(job, tmp_path / "answers.jsonl", tmp_path / "answers.json")
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     monkeypatch.chdir(folder)
@@ -505,7 +507,7 @@ def test_several_models_have_a_folder_each(made, tmp_path):
 def test_a_missing_adapter_leaves_no_folder(made, tmp_path):
     with pytest.raises(UserError, match=r"adapter_config\.json: no such file"):
         export(made, tmp_path, "lr0.1", folders={"lr0.1": "gone/adapter"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["decision.json", "runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decision.json", "prompts", "runs"]
 
 
 def test_the_card_says_what_was_measured(made, tmp_path):
@@ -517,7 +519,7 @@ def test_the_card_says_what_was_measured(made, tmp_path):
     )
     assert "at strength 0.3" in page
     assert "† There are few databases or subjects" in page
-    assert "A loss of less than 30.0 pp" in page
+    assert "A loss of MMLU of less than 30.0 pp" in page
     assert "* It is a toy." in page
     assert "example.zip" in page
 

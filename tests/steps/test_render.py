@@ -5,13 +5,14 @@ import sqlite3
 import pytest
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from llm.chat import load_chat, token_counts
-from render_mmlu import render_mmlu
+from llm.chat import Turn, load_chat, token_counts
+from llm.prompts import template
+from render import render as step
 from tasks.sql_schema import pipe_schema
-from tasks.text_to_sql import user_turn
-from tiny_model import GEMMA, KINDS, LLAMA3, MISTRAL, make_model, render, write_splits
+from tiny_model import GEMMA, KINDS, LLAMA3, MISTRAL, make_model, render, words, write_splits
 
 SYSTEM, USER, SQL = "Be brief.", "How many singers?", "SELECT count(*)  FROM singer WHERE name = 'Zoë , it''s'"
+TURNS = [Turn("system", SYSTEM), Turn("user", USER)]
 EXPECTED = {
     "llama3": (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
@@ -50,7 +51,7 @@ def with_template(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompt_and_completion_of_each_kind(records, kind):
     chat = load_chat(read_json(records[kind]))
-    prompt, completion = chat.prompt(SYSTEM, USER), chat.completion(SYSTEM, USER, SQL)
+    prompt, completion = chat.prompt(TURNS), chat.completion(TURNS, SQL)
     assert (prompt, completion) == EXPECTED[kind]
     assert chat.system_role == ("own" if kind in ("llama3", "smollm2") else "folded")
     prompt_ids, completion_ids = chat.encode(prompt, completion)
@@ -109,20 +110,20 @@ def test_system_text_dropped_by_the_template_is_folded(with_template):
     )
     chat = with_template(template)
     assert chat.system_role == "folded"
-    assert "Be brief.\n\nHow many singers?" in chat.prompt(SYSTEM, USER)
+    assert "Be brief.\n\nHow many singers?" in chat.prompt(TURNS)
 
 
 def test_no_system_text_gives_no_system_turn(records):
-    assert "system" not in load_chat(read_json(records["llama3"])).prompt("", USER)
+    assert "system" not in load_chat(read_json(records["llama3"])).prompt(TURNS[1:])
 
 
 def test_bos_left_to_the_tokenizer_is_put_before_the_text(with_template):
     chat = with_template(GEMMA.replace("{{ bos_token }}", ""), "gemma")
-    prompt = chat.prompt(SYSTEM, USER)
+    prompt = chat.prompt(TURNS)
     assert chat.bos == 1
     assert prompt.startswith("<bos><start_of_turn>")
     assert chat.encode(prompt)[0].count(chat.tokenizer.bos_token_id) == 1
-    assert chat.completion(SYSTEM, USER, SQL) == EXPECTED["gemma"][1]
+    assert chat.completion(TURNS, SQL) == EXPECTED["gemma"][1]
 
 
 def test_two_bos_in_the_template_are_refused(with_template):
@@ -132,11 +133,11 @@ def test_two_bos_in_the_template_are_refused(with_template):
 
 def test_bos_in_a_question_is_refused_and_names_the_row(tmp_path):
     write_splits(tmp_path)
-    rows = read_jsonl(tmp_path / "splits/dev.jsonl")
+    rows = read_jsonl(tmp_path / "splits/test.jsonl")
     rows[3]["question"] = "What is <|begin_of_text|>?"
-    write_jsonl(tmp_path / "splits/dev.jsonl", rows)
+    write_jsonl(tmp_path / "splits/test.jsonl", rows)
     with pytest.raises(UserError, match=r"dev-00503: found 2 BOS"):
-        render(tmp_path, make_model(tmp_path / "model"), "dev")
+        render(tmp_path, make_model(tmp_path / "model"), "test")
 
 
 def test_todays_date_is_not_in_a_prompt(with_template):
@@ -144,7 +145,7 @@ def test_todays_date_is_not_in_a_prompt(with_template):
         "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
         "{{ 'Today: ' + date_string + '\n' }}"
     )
-    assert "Today: 26 Jul 2024" in with_template(llama31 + MISTRAL, "mistral").prompt(SYSTEM, USER)
+    assert "Today: 26 Jul 2024" in with_template(llama31 + MISTRAL, "mistral").prompt(TURNS)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_templates_that_cannot_be_used(with_template, template, found):
 )
 def test_templates_that_change_the_answer(with_template, change, found):
     with pytest.raises(UserError, match=found):
-        with_template(LLAMA3.replace(*change)).completion(SYSTEM, USER, SQL)
+        with_template(LLAMA3.replace(*change)).completion(TURNS, SQL)
 
 
 def test_render_spider_train(tmp_path, records):
@@ -182,7 +183,7 @@ def test_render_spider_train(tmp_path, records):
     prompts = render(tmp_path, records["mistral"], "train")
     rows, source = read_jsonl(prompts), read_jsonl(tmp_path / "splits/train.jsonl")
     assert [row["id"] for row in rows] == [row["id"] for row in source]
-    assert list(rows[0]) == ["id", "db_id", "prompt", "completion", "prompt_tokens", "completion_tokens"]
+    assert list(rows[0]) == ["id", "prompt", "completion", "prompt_tokens", "completion_tokens"]
     assert all(row["completion"] == f" {gold['query']}</s>" for row, gold in zip(rows, source, strict=True))
     assert all(
         f"Question: {gold['question']}\nSQL: [/INST]" in row["prompt"] for row, gold in zip(rows, source, strict=True)
@@ -203,16 +204,12 @@ def test_render_spider_empty_validation(tmp_path, records):
     assert read_json(prompts.with_suffix(".json"))["count"] == 0
 
 
-def test_render_spider_dev_selection(tmp_path, records):
+def test_what_is_asked_has_no_completion(tmp_path, records):
+    """Which rows are asked is a part of the data: tests/tasks/test_text_to_sql.py."""
     write_splits(tmp_path)
-    prompts = render(tmp_path, records["llama3"], "dev", questions=4)
-    assert [row["id"] for row in read_jsonl(prompts)] == [f"dev-{i:05d}" for i in range(500, 504)]
-    assert "completion" not in read_jsonl(prompts)[0]
-    with pytest.raises(UserError, match="dev_questions: found 7, expected at most 6"):
-        render(tmp_path, records["llama3"], "dev", questions=7)
-    with pytest.raises(UserError, match="exclude_databases: found wta_9"):
-        render(tmp_path, records["llama3"], "dev", exclude_databases=["wta_9"])
-    assert read_jsonl(render(tmp_path, records["llama3"], "dev", exclude_databases=["concert"])) == []
+    rows = read_jsonl(render(tmp_path, records["llama3"], "test"))
+    assert [row["id"] for row in rows] == [f"dev-{i:05d}" for i in range(500, 506)]
+    assert list(rows[0]) == ["id", "prompt", "prompt_tokens"]
 
 
 @pytest.mark.parametrize(("schema", "text"), [("ddl", "CREATE TABLE singer ("), ("ddl_rows", "1\tAda\t36")])
@@ -226,16 +223,16 @@ def test_render_spider_other_schemas(tmp_path, records, schema, text):
         "INSERT INTO singer VALUES (1, 'Ada', 36)"
     )
     connection.close()
-    assert text in read_jsonl(render(tmp_path, records["llama3"], "dev", schema=schema))[0]["prompt"]
+    assert text in read_jsonl(render(tmp_path, records["llama3"], "test", schema=schema))[0]["prompt"]
     database.unlink()
     if schema == "ddl_rows":
         with pytest.raises(UserError, match=r"concert\.sqlite: no such database"):
-            render(tmp_path, records["llama3"], "dev", schema=schema)
+            render(tmp_path, records["llama3"], "test", schema=schema)
 
 
 def test_pipe_schema_in_the_style_of_its_report(tmp_path, records):
     write_splits(tmp_path)
-    prompts = render(tmp_path, records["gemma"], "train", schema="pipe", style="ribeiro")
+    prompts = render(tmp_path, records["gemma"], "train", "ribeiro", schema="pipe")
     schema = (
         "Schema:\n| singer : singer_id , name , age |\n| song : song_id , singer_id |\n"
         "Relationships:\nsong.singer_id = singer.singer_id\n\n"
@@ -246,19 +243,24 @@ def test_pipe_schema_in_the_style_of_its_report(tmp_path, records):
     user = "\n\n".join([*blocks, f"{schema}Question: {row['question']}\nSQL:"])
     expected = f"<bos><start_of_turn>user\nYou write SQL.\n\n{user}<end_of_turn>\n<start_of_turn>model\n"
     assert read_jsonl(prompts)[0]["prompt"] == expected
-    assert read_json(prompts.with_suffix(".json"))["settings"]["style"] == "ribeiro"
+    assert read_json(prompts.with_suffix(".json"))["settings"]["schema"] == "pipe"
 
 
-def test_styles_differ_in_the_words_between_only():
-    shot = {"schema": "t (a)", "question": "q?", "query": "SELECT 1"}
+def test_templates_differ_in_the_words_between_only():
+    shot = {"schema": "t (a)", "question": "q?", "target": "SELECT 1"}
     row = {"schema": "u (b)", "question": "r?"}
-    assert user_turn(row, [shot]) == "t (a)\nQuestion: q?\nSQL: SELECT 1\n\nu (b)\nQuestion: r?\nSQL:"
-    assert user_turn(row, [shot], "ribeiro") == (
+
+    def user_turn(name, row, shot):
+        (turn,) = template(words(name))({**row, "shots": [shot], "options": {"system": ""}})
+        assert turn.role == "user"
+        return turn.text
+
+    assert user_turn("text_to_sql", row, shot) == "t (a)\nQuestion: q?\nSQL: SELECT 1\n\nu (b)\nQuestion: r?\nSQL:"
+    assert user_turn("ribeiro", row, shot) == (
         "Schema:\nt (a)\n\nQuestion: q?\nSQL:\nSELECT 1\n\nSchema:\nu (b)\n\nQuestion: r?\nSQL:\n"
     )
-    assert (
-        user_turn(row | {"schema": ""}, [shot | {"schema": ""}]) == "Question: q?\nSQL: SELECT 1\n\nQuestion: r?\nSQL:"
-    )
+    none = {"schema": ""}
+    assert user_turn("text_to_sql", row | none, shot | none) == ("Question: q?\nSQL: SELECT 1\n\nQuestion: r?\nSQL:")
 
 
 def test_pipe_schema_without_foreign_keys():
@@ -268,7 +270,7 @@ def test_pipe_schema_without_foreign_keys():
 
 def test_no_schema(tmp_path, records):
     write_splits(tmp_path)
-    prompt = read_jsonl(render(tmp_path, records["llama3"], "dev", schema="none"))[0]["prompt"]
+    prompt = read_jsonl(render(tmp_path, records["llama3"], "test", schema="none"))[0]["prompt"]
     assert "singer_id" not in prompt
     assert "You write SQL.<|eot_id|>" in prompt
     assert "<|end_header_id|>\n\nQuestion: " in prompt
@@ -276,12 +278,9 @@ def test_no_schema(tmp_path, records):
 
 def test_other_shots_for_the_base_model(tmp_path, records):
     write_splits(tmp_path)
-    settings = {"max_new_tokens": 12, "questions": 4}
-    (tmp_path / "splits/dev_shots1.jsonl").write_bytes((tmp_path / "splits/dev.jsonl").read_bytes())
-    own = read_jsonl(render(tmp_path, records["llama3"], "dev", **settings))
+    own = read_jsonl(render(tmp_path, records["llama3"], "test"))
     shots = read_jsonl(tmp_path / "splits/shots.jsonl")
-    write_jsonl(tmp_path / "splits/shots.jsonl", shots[:1])
-    prompts = render(tmp_path, records["llama3"], "dev_shots1", **settings)
+    prompts = render(tmp_path, records["llama3"], "test_shots1", shots=1)
     rows = read_jsonl(prompts)
     assert [row["id"] for row in rows] == [row["id"] for row in own]
     assert [row["prompt"].count("SQL: SELECT") for row in (rows[0], own[0])] == [1, 2]
@@ -289,8 +288,12 @@ def test_other_shots_for_the_base_model(tmp_path, records):
     assert read_json(prompts.with_suffix(".json"))["shots"] == [shots[0]["id"]]
     longest = max(row["prompt_tokens"] for row in rows)
     small = make_model(tmp_path / "small", context=longest + 11)
-    with pytest.raises(UserError, match=r"at most \d+ in all.* fewer evaluation.shots \(or prompt.base_shots\)"):
-        render(tmp_path, small, "dev_shots1", **settings)
+    with pytest.raises(UserError, match=r"at most \d+ in all.* tasks\.spider\.schema, fewer shots or a smaller"):
+        render(tmp_path, small, "test_shots1", shots=1)
+    few = r"tasks\.spider: found 2 few-shot examples, each on another database with a short query, expected 50"
+    with pytest.raises(UserError, match=few):
+        render(tmp_path, records["llama3"], "test_shots50", shots=50)
+    assert not (tmp_path / "prompts/test_shots50.jsonl").exists()
 
 
 def test_schema_missing_from_tables(tmp_path, records):
@@ -300,7 +303,7 @@ def test_schema_missing_from_tables(tmp_path, records):
         render(tmp_path, records["llama3"], "train")
 
 
-@pytest.mark.parametrize("split", ["train", "dev"])
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_prompt_longer_than_the_context(tmp_path, split):
     write_splits(tmp_path)
     whole = make_model(tmp_path / "long")
@@ -335,10 +338,12 @@ def questions_file(tmp_path, count=5):
 
 def test_render_mmlu(tmp_path, records):
     report = tmp_path / "mmlu.json"
-    arguments = {"questions": questions_file(tmp_path), "prompts": tmp_path / "mmlu.jsonl"}
-    render_mmlu(**arguments, record=records["gemma"], system="Answer.", max_new_tokens=4)
+    inputs = {"rows": questions_file(tmp_path), "record": records["gemma"], "manifest": tmp_path / "manifest.json"}
+    settings = {"kind": "mmlu", "name": "tasks.mmlu", "system": "Answer.", "max_new_tokens": 4}
+    step(inputs, words("choice"), settings, tmp_path / "mmlu.jsonl")
     rows = read_jsonl(tmp_path / "mmlu.jsonl")
-    assert list(rows[0]) == ["id", "prompt", "prompt_tokens"]
+    assert list(rows[0]) == ["id", "options", "prompt", "prompt_tokens"]
+    assert rows[0]["options"] == ["A", "B", "C", "D"]
     assert rows[1]["prompt"] == (
         "<bos><start_of_turn>user\nAnswer.\n\nThe following are multiple choice questions (with answers) about world "
         "religions.\n\n2 + 2?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer: D\n\nQuestion 1? Think.\nA. w\nB. x\nC. y\nD. z\nAnswer:"
@@ -348,7 +353,7 @@ def test_render_mmlu(tmp_path, records):
     longest = max(row["prompt_tokens"] for row in rows)
     short = make_model(tmp_path / "short", "gemma", context=longest + 3)
     with pytest.raises(UserError, match=f"world_religions-00004: found {longest} tokens and 4 to follow"):
-        render_mmlu(**arguments, record=short, system="Answer.", max_new_tokens=4)
+        step(inputs | {"record": short}, words("choice"), settings, tmp_path / "mmlu.jsonl")
 
 
 def test_token_counts():

@@ -13,6 +13,9 @@ KINDS = {
     "small": {"r": 2, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
     "large": {"r": 5, "lora_alpha": 5, "target_modules": ["q_proj", "up_proj"]},
     "third": {"r": 2, "lora_alpha": 3, "target_modules": ["v_proj"]},
+    # The scale is alpha / sqrt(r); some layers have another rank and alpha.
+    "other": {"r": 4, "lora_alpha": 3, "target_modules": ["v_proj"], "use_rslora": True},
+    "ranks": {"r": 3, "target_modules": ["v_proj"], "rank_pattern": {"v_proj": 7}, "alpha_pattern": {"v_proj": 2}},
 }
 
 
@@ -36,7 +39,10 @@ def added(folder, name):
     return {name: (weight - base[name]).detach() for name, weight in merged.named_parameters()}
 
 
-@pytest.mark.parametrize("names", [("small", "large"), ("small", "large", "third"), ("third", "third")])
+@pytest.mark.parametrize(
+    "names",
+    [("small", "large"), ("small", "large", "third"), ("third", "third"), ("other", "small"), ("small", "ranks")],
+)
 def test_a_soup_adds_the_mean_of_what_its_adapters_add(folder, names):
     made = f"soup-{'-'.join(names)}"
     average([folder / name for name in names], folder / "model.json", folder / made)
@@ -46,7 +52,8 @@ def test_a_soup_adds_the_mean_of_what_its_adapters_add(folder, names):
     changed = {name.split(".")[-2] for name, weight in found.items() if weight.abs().max() > 0.01}
     assert changed == {module for name in names for module in KINDS[name]["target_modules"]}
     config = read_json(folder / made / "adapter_config.json")
-    assert config["r"] == sum(KINDS[name]["r"] for name in names)
+    ranks = [max([KINDS[name]["r"], *KINDS[name].get("rank_pattern", {}).values()]) for name in names]
+    assert config["r"] == sum(ranks)
     assert config["base_model_name_or_path"] == "example/tiny"
     assert config["target_modules"] == sorted(config["target_modules"])
 
@@ -61,3 +68,14 @@ def test_bytes_are_the_same_again(folder):
 def test_an_adapter_that_cannot_be_read_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: cannot be read as an adapter of example/tiny"):
         average([folder / "small", tmp_path], folder / "model.json", tmp_path / "soup")
+
+
+@pytest.mark.parametrize("key", ["use_dora", "lora_bias"])
+def test_an_adapter_that_is_no_sum_is_refused(folder, tmp_path, key):
+    config = LoraConfig(r=2, target_modules=["v_proj"], task_type="CAUSAL_LM", **{key: True})
+    get_peft_model(load_model(read_json(folder / "model.json"), "fp32"), config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"has lora.{key}, but a mean of adapters needs"):
+        average([folder / "small", tmp_path], folder / "model.json", tmp_path / "soup")
+    model = load_model(read_json(folder / "model.json"), "fp32")
+    with pytest.raises(UserError, match=f"has lora.{key}, but an interpolation needs"):
+        load_adapter(model, tmp_path, strength=0.5)

@@ -9,24 +9,36 @@ from jsonschema import Draft202012Validator
 
 from study import read
 from study.document import documents
-from study.messages import leaves, section_of
-from study.schema import FixedShot, Model, PublishedTable, Stated
+from study.messages import declared, inlined, leaves, section_of
+from study.models import Adapter, Model
+from study.schema import PublishedTable, Stated
+from tasks.mmlu import FixedShot
+from tasks.registry import KINDS
 
 REPO = Path(__file__).parents[2]
-INNER = {"models": Model, "mmlu.fixed_shots": FixedShot, "published.stated": Stated, "published.tables": PublishedTable}
+INNER = {
+    "models": Model,
+    "adapters": Adapter,
+    "tasks.mmlu.fixed_shots": FixedShot,
+    "published.stated": Stated,
+    "published.tables": PublishedTable,
+}
 KEYS = [
     *leaves(),
-    *(item for place, section in INNER.items() for item in leaves(section.model_json_schema(), f"{place}[].")),
+    *(item for kind, task in KINDS.items() for item in leaves(declared(task.Options), f"tasks.{kind}.")),
+    *(item for place, section in INNER.items() for item in leaves(inlined(section.model_json_schema()), f"{place}[].")),
 ]
 REQUIRED = {
     "study",
     "models",
     "models[].source",
-    "mmlu",
-    "mmlu.source",
-    *(f"mmlu.fixed_shots[].{key}" for key in ("subject", "split", "index")),
+    "adapters[].source",
+    "tasks",
+    "tasks.mmlu.source",
+    *(f"tasks.{kind}.source" for kind in ("replay", "bird", "spider_format", "jsonl")),
+    *(f"tasks.mmlu.fixed_shots[].{key}" for key in ("subject", "split", "index")),
     *(f"published.stated[].{key}" for key in ("what", "value")),
-    *(f"published.tables[].{key}" for key in ("table", "measure", "decimals", "n", "accuracy")),
+    *(f"published.tables[].{key}" for key in ("table", "task", "decimals", "n", "accuracy")),
 }
 
 
@@ -62,6 +74,8 @@ def test_editors_find_the_studies_of_the_repository_valid(path):
     Draft202012Validator.check_schema(schema)
     validator, study = Draft202012Validator(schema), read.read_yaml(path)
     assert [error.message for error in validator.iter_errors(study)] == []
+    for kind in study["tasks"]:
+        assert not validator.is_valid(study | {"tasks": study["tasks"] | {kind: {"source": "x", "shost": 1}}})
     for wrong in ({"r": 0}, {"r": "8"}, {"rank": 8}, {"r": [8, "x"]}):
         assert not validator.is_valid(study | {"lora": wrong})
 

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from _config import MINIMAL, refusal
+from _config import GENERAL, MINIMAL, minimal, refusal, study
+from _moved import moved
+from _moved import said as said_now
+from _rules import parse
 from common.files import UserError
+from present import catalogue
 from study import read
-from study.messages import leaves
+from study.messages import declared, leaves
+from study.read import RESERVED
+from tasks.registry import KINDS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -25,8 +31,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         ),
         ({"trainig": {}}, "trainig: no such key. Did you mean training?"),
         ({"learning_rate": 0.1}, "learning_rate: no such key. Did you mean training.learning_rate?"),
-        ({"scoring": {"xyz": 1}}, "scoring.xyz: no such key. Keys here: timeout_s."),
-        ({"tables": {3: 1}}, "tables.3: no such key. Keys here: confidence_level, semantics."),
+        ({"replay": {"xyz": 1}}, "replay.xyz: no such key. Keys here: fraction, kl."),
+        ({"tables": {3: 1}}, "tables.3: no such key. Keys here: confidence_level."),
         (
             {"training": {"learning_rate": "1e-4"}},
             "training.learning_rate: '1e-4' is text in YAML 1.1; write 1.0e-4 or 0.0001.",
@@ -76,25 +82,33 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         ({"lora": {"r": 0}}, "lora.r: found 0, expected at least 1."),
         ({"lora": {"lora_dropout": [0.1, 1.0]}}, "lora.lora_dropout[1]: found 1.0, expected less than 1."),
         (
-            {"prompt": {"schema": "dll"}},
-            "prompt.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
-        ),
-        ({"prompt": {"style": "souza"}}, "prompt.style: found 'souza', expected one of default, ribeiro."),
-        ({"prompt": {"train_target": "all"}}, "prompt.train_target: found 'all', expected one of sql, prompt."),
-        (
-            {"mmlu": {"source": "x", "shots_from": "test"}},
-            "mmlu.shots_from: found 'test', expected one of own_dev, first_subject, ",
+            {"tasks": {"spider": {"schema": "dll"}}},
+            "tasks.spider.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
         ),
         (
-            {"mmlu": {"source": "x", "fixed_shots": [{"subject": "astronomy", "split": "val", "index": 0}]}},
-            "mmlu.fixed_shots[0].split: found 'val', expected one of dev, test.",
+            {"tasks": {"spider": {"train_target": "all"}}},
+            "tasks.spider.train_target: found 'all', expected one of sql, prompt.",
         ),
         (
-            {"spider": {"validation": {"by": "hardness"}}},
-            "spider.validation.by: found 'hardness', expected one of rows, database, dev, none.",
+            {"tasks": {"mmlu": {"source": "x", "shots_from": "test"}}},
+            "tasks.mmlu.shots_from: found 'test', expected one of own_dev, first_subject, ",
         ),
-        ({"spider": {"validation": {"fraction": None}}}, "spider.validation.fraction: found null, expected a number."),
-        ({"spider": {"validation": {"fraction": 1.0}}}, "spider.validation.fraction: found 1.0, expected less than 1."),
+        (
+            {"tasks": {"mmlu": {"source": "x", "fixed_shots": [{"subject": "astronomy", "split": "val", "index": 0}]}}},
+            "tasks.mmlu.fixed_shots[0].split: found 'val', expected one of dev, test.",
+        ),
+        (
+            {"tasks": {"spider": {"validation": {"by": "hardness"}}}},
+            "tasks.spider.validation.by: found 'hardness', expected one of rows, database, dev, none.",
+        ),
+        (
+            {"tasks": {"spider": {"validation": {"fraction": None}}}},
+            "tasks.spider.validation.fraction: found null, expected a number.",
+        ),
+        (
+            {"tasks": {"spider": {"validation": {"fraction": 1.0}}}},
+            "tasks.spider.validation.fraction: found 1.0, expected less than 1.",
+        ),
         (
             {"training": {"eval_strategy": False}},
             "training.eval_strategy: found False (YAML 1.1 reads yes, no, on and off as true or false), expected text. "
@@ -109,8 +123,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "models.m.precision: found 'fp8', expected one of fp32, bf16, nf4.",
         ),
         ({"training": {"report_to": "wandb"}}, "training.report_to: found 'wandb', expected one of none, tensorboard."),
-        ({"training": {"fp16": True}}, "training.fp16: no such key."),
-        ({"training": {"packing": True}}, "training.packing: no such key."),
+        ({"training": {"fp16": True}}, "training.fp16: SFTConfig has this key, but no study may set it"),
+        ({"training": {"packing": True}}, "training.packing: SFTConfig has this key, but no study may set it"),
         ({"training": {"max_seq_length": 512}}, "training.max_seq_length: no such key. Did you mean"),
         ({"training": {"save_total_limit": 1}}, "training.save_total_limit: found 1, expected at least 2."),
         (
@@ -119,8 +133,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "Did you mean truncated?",
         ),
         (
-            {"spider": {"validation": {"questions": 0}}},
-            "spider.validation.questions: found 0, expected at least 1.",
+            {"tasks": {"spider": {"validation": {"questions": 0}}}},
+            "tasks.spider.validation.questions: found 0, expected at least 1.",
         ),
         ({"study": "../x"}, "study: found '../x', expected a name of lower-case letters"),
         ({"study": "Demo"}, "study: found 'Demo', expected a name of lower-case letters"),
@@ -139,7 +153,10 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             {"evaluation": {"soups": {"a/b": []}}},
             "evaluation.soups.a/b: found 'a/b', expected a name of lower-case letters",
         ),
-        ({"spider": {"sha256": "abc"}}, "spider.sha256: found 'abc', expected the archive's SHA-256 in 64"),
+        (
+            {"tasks": {"spider": {"sha256": "abc"}}},
+            "tasks.spider.sha256: found 'abc', expected the archive's SHA-256 in 64",
+        ),
     ],
 )
 def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
@@ -152,10 +169,13 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
     ("sections", "message"),
     [
         (
-            {"training": {"eval_strategy": "steps"}, "spider": {"validation": {"by": "none"}}},
-            "training.eval_strategy: found steps, but spider.validation.by is none",
+            {"training": {"eval_strategy": "steps"}, "tasks": {"spider": {"validation": {"by": "none"}}}},
+            "training.eval_strategy: found steps, but tasks.spider.validation.by is none",
         ),
-        ({"spider": {"validation": {"by": "dev"}}}, "spider.validation.by: found dev, the questions of the evaluation"),
+        (
+            {"tasks": {"spider": {"validation": {"by": "dev"}}}},
+            "tasks.spider.validation.by: found dev, the questions of the evaluation",
+        ),
         (
             {"training": {"load_best_model_at_end": True}},
             'training.load_best_model_at_end: found true, but eval_strategy is "no".',
@@ -175,10 +195,16 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             },
             "training.save_steps: found 50, expected a multiple of eval_steps = 20",
         ),
-        ({"replay": {"fraction": 0.1}}, "replay.source: missing, but replay.fraction is 0.1"),
-        ({"replay": {"source": "f.csv", "kl": 1.0}}, "replay.kl: found 1.0, but replay.fraction is 0.0: there are no"),
         (
-            {"replay": {"source": "f.csv", "fraction": [0.0, 0.1], "kl": [1.0, 2.0]}},
+            {"replay": {"fraction": 0.1}},
+            "replay.fraction: found 0.1, but no task has the role replay. Add one to tasks",
+        ),
+        (
+            {"tasks": GENERAL, "replay": {"kl": 1.0}},
+            "replay.kl: found 1.0, but replay.fraction is 0.0: there are no",
+        ),
+        (
+            {"tasks": GENERAL, "replay": {"fraction": [0.0, 0.1], "kl": [1.0, 2.0]}},
             "replay.kl: found [1.0, 2.0], but a replay.fraction is 0: that adapter has no such term. Add 0.0",
         ),
         (
@@ -202,12 +228,40 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             "recommend.merge: found true, but models.m.precision is nf4, and 4-bit weights cannot hold",
         ),
         (
-            {"mmlu": {"source": "x", "shots_from": "fixed"}},
-            "mmlu.fixed_shots: found 0 rows, expected mmlu.shots = 4.",
+            {"adapters": {"adapter": {"source": "folder"}}},
+            "adapters.adapter: this study has another run of that name. Write another name.",
         ),
         (
-            {"mmlu": {"source": "x", "shots": 1, "fixed_shots": [{"subject": "s", "split": "dev", "index": 0}]}},
-            "mmlu.fixed_shots: not used, since shots_from is own_dev.",
+            {"adapters": {"public": {"source": "hub:a/b"}}},
+            "adapters.public.revision: found null, expected a commit of 40 hexadecimal digits.",
+        ),
+        (
+            {"adapters": {"public": {"source": "folder", "revision": "main"}}},
+            "adapters.public.revision: found main, expected null, since a local folder has no revision.",
+        ),
+        (
+            {"adapters": {"public": {"source": "folder", "model": "n"}}},
+            "adapters.public.model: found n, expected the one of this study's models that it is made for: m.",
+        ),
+        (
+            {"adapters": {"public": {"source": "f"}}, "models": {"m": {"source": "x"}, "n": {"source": "y"}}},
+            "adapters.public.model: found null, expected the one of this study's models that it is made for: m, n.",
+        ),
+        (
+            {"tasks": {"mmlu": {"source": "x", "shots_from": "fixed"}}},
+            "tasks.mmlu.fixed_shots: found 0 rows, expected shots = 4.",
+        ),
+        (
+            {
+                "tasks": {
+                    "mmlu": {
+                        "source": "x",
+                        "shots": 1,
+                        "fixed_shots": [{"subject": "s", "split": "dev", "index": 0}],
+                    }
+                }
+            },
+            "tasks.mmlu.fixed_shots: not used, since shots_from is own_dev.",
         ),
         (
             {
@@ -216,7 +270,7 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
                     "tables": [
                         {
                             "table": "I",
-                            "measure": "mmlu",
+                            "task": "mmlu",
                             "decimals": 1,
                             "n": {"all": 1},
                             "accuracy": {"base": {"all": 1}},
@@ -233,7 +287,7 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
                     "tables": [
                         {
                             "table": "I",
-                            "measure": "mmlu",
+                            "task": "mmlu",
                             "decimals": 1,
                             "n": {"all": 1},
                             "accuracy": {"base": {"law": 1}},
@@ -260,9 +314,85 @@ def test_all_mistakes_are_named_at_once():
     ]
 
 
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"spider": {"role": "yardstick"}}, "tasks: found 0 tasks of role target (none), expected 1. Give one of them"),
+        (
+            {"other": {"kind": "spider"}},
+            "tasks: found 2 tasks of role target (other, spider), expected 1. Give the others another role.",
+        ),
+        (
+            GENERAL | {"more": GENERAL["general"]},
+            "tasks: found 2 tasks of role replay (general, more), expected at most 1. Give the others another role.",
+        ),
+        ({"mmlu": {"source": "x", "role": "target"}}, "tasks.mmlu.role: found 'target', expected"),
+        (
+            {"mmul": {"source": "x"}},
+            "tasks.mmul.kind: found mmul, expected one of spider, spider_format, bird, mmlu, jsonl, replay",
+        ),
+        ({"a": {"kind": "spidr"}}, "tasks.a.kind: found spidr, expected one of"),
+        ({"a": {"kind": 3}}, "tasks.a.kind: found 3, expected one of"),
+        ({"a": {"kind": None}}, "tasks.a.kind: found None, expected one of"),
+        ({"a": {}}, "tasks.a.kind: found a, expected one of"),
+        ({"a": {"kind": ["spider"]}}, "tasks.a.kind: found ['spider'], expected one of"),
+        ({"A": {"kind": "mmlu", "source": "x"}}, "tasks.A: found 'A', expected a name of lower-case letters, digits"),
+        ({"9": {"kind": "mmlu", "source": "x"}}, "tasks.9: found '9', expected a name of lower-case letters, digits"),
+        ({"a-b": {"kind": "mmlu", "source": "x"}}, "tasks.a-b: found 'a-b', expected a name of lower-case letters"),
+        ({"mmlu": None}, "tasks.mmlu: found null, expected a mapping."),
+        ({"mmlu": {"source": "x", "shost": 1}}, "tasks.mmlu.shost: no such key. Did you mean tasks.mmlu.shots?"),
+        (
+            {"mmlu": {"source": "x", "criterion": "bag"}},
+            "tasks.mmlu.criterion: no such key. Did you mean tasks.spider.cri",
+        ),
+        (
+            {"spider": {"learning_rate": 1.0}},
+            "tasks.spider.learning_rate: no such key. Did you mean training.learning_rate?",
+        ),
+        ({"spider": {"max_new_tokens": 0}}, "tasks.spider.max_new_tokens: found 0, expected at least 1."),
+        ({"a": {"kind": "replay"}}, "tasks.a.source: missing."),
+    ],
+)
+def test_what_no_task_can_be_is_refused(tasks, message):
+    text = refusal(tasks=tasks)
+    assert text.startswith(f"config.yaml, {message}")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_no_task_has_the_name_of_a_rule_or_table(name):
+    text = refusal(tasks={name: {"kind": "mmlu", "source": "x"}})
+    assert text == (
+        f"config.yaml, tasks.{name}: {name} is the name of a rule or table of this workflow. Choose another name."
+    )
+
+
+def test_the_names_of_all_tables_and_rules_by_task_are_reserved():
+    rules = {rule.name for rule in parse(study(recommend={}, evaluation={"harness": {"tasks": ["x"]}})).rules}
+    stems = {
+        name.partition("_")[2] for name in rules if name.partition("_")[0] in ("fetch", "prepare", "render", "score")
+    }
+    tables = {table.key for table in catalogue.TABLES}
+    assert (stems | tables) - {"spider", "mmlu", "execution_accuracy"} <= set(RESERVED)
+
+
+def test_keys_of_before_are_refused_with_the_place_that_they_have_now():
+    for old, new in (("spider", "tasks.spider"), ("mmlu", "tasks.mmlu")):
+        assert refusal(**{old: {}}) == f"config.yaml, {old}: no such key. Did you mean {new}?"
+    assert "replay.source: no such key. Did you mean tasks.<name>.source, of a task of kind replay?" in refusal(
+        replay={"source": "x"}
+    )
+
+
 def said(sections: dict) -> list[str]:
+    """What is said of the minimal study with these sections of before, in today's form."""
+    given = minimal(**moved(copy.deepcopy(sections)))
+    whole = MINIMAL["tasks"] | GENERAL
+    for name, old in (("mmlu", "mmlu"), ("general", "general")):
+        if old not in sections and isinstance(given["tasks"].get(name), dict):
+            given["tasks"][name] = whole[name] | given["tasks"][name]
     try:
-        read.check(MINIMAL | sections)
+        read.check(given)
     except UserError as error:
         return sorted({line.removeprefix("config.yaml, ") for line in str(error).splitlines()})
     return []
@@ -273,9 +403,11 @@ def test_every_key_is_refused_in_the_same_words_as_before():
     rows = json.loads(gzip.decompress((GOLDEN / "refusals.json.gz").read_bytes()))
     assert len(rows) > 1100
     changed = [
-        {"given": given, "before": before, "now": said(given)} for given, before in rows if said(given) != before
+        {"given": given, "before": before, "now": now}
+        for given, before in rows
+        if (now := said(given)) != sorted(map(said_now, before))
     ]
-    # Each of these was looked at: the words are plainer, or name what was written (1, not 1.0).
+    # Each of these was looked at: the words are plainer, name what was written (1, not 1.0), or say where keys are now.
     assert changed == json.loads((GOLDEN / "refusals_changed.json").read_text(encoding="utf-8"))
 
 
@@ -284,13 +416,14 @@ ODD = (None, True, -1, float("nan"), "x", "1e", [], [[None]], [{}], {}, {"a": {}
 
 @pytest.mark.parametrize("chosen", [{}, {"scale": "smoke"}, {"face": "as_reported"}])
 def test_whatever_stands_there_ends_in_a_study_or_in_sentences(chosen):
-    for place in [*(place for place, _ in leaves()), "models.m", "models.m.precision"]:
+    inner = [f"tasks.{name}.{key}" for name in KINDS for key, _ in leaves(declared(KINDS[name].Options))]
+    for place in [*(place for place, _ in leaves()), "models.m", "models.m.precision", "tasks.replay", *inner]:
         *sections, key = place.split(".")
         for value in ODD:
-            given = inner = copy.deepcopy(MINIMAL) | chosen
+            given = below = copy.deepcopy(MINIMAL) | chosen
             for section in sections:
-                inner = inner.setdefault(section, {})
-            inner[key] = value
+                below = below.setdefault(section, {})
+            below[key] = value
             try:
                 read.resolve(given)
             except UserError as error:

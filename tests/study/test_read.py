@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from _config import EVALUATION, MINIMAL, REPLAY, SWEPT, refusal, study
+from _config import EVALUATION, GENERAL, MINIMAL, REPLAY, SWEPT, minimal, refusal, study
 from _rules import settings
 from common.files import UserError
 from study import read, unfold
+from tasks.mmlu import grouped
 
 REPO = Path(__file__).parents[2]
 
@@ -41,12 +42,13 @@ def test_the_full_demo_differs_from_the_demo_in_its_points_alone():
 
 def test_defaults_are_the_official_data():
     config = study()
-    assert config["spider"]["counts"] == {"train_spider": 7000, "train_others": 1659, "dev": 1034}
-    assert config["mmlu"]["subjects"] == 57
+    assert config["tasks"]["spider"]["counts"] == {"train_spider": 7000, "train_others": 1659, "dev": 1034}
+    assert config["tasks"]["mmlu"]["subjects"] == 57
     assert config["models"]["m"] == {
         "gated": False,
         "parameters": None,
         "precision": "bf16",
+        "quantization": {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
         "revision": None,
         "source": "folder",
         "vocabulary": None,
@@ -57,10 +59,10 @@ def test_equal_studies_are_equal_values():
     one = study(
         training={"learning_rate": [0.0002, 1], "num_train_epochs": 2},
         lora={"r": 8.0, "target_modules": ["v_proj", "q_proj"]},
-        spider={"validation": {"fraction": 0.1, "by": "rows"}, "shots": 3.0},
+        tasks={"spider": {"validation": {"fraction": 0.1, "by": "rows"}, "shots": 3.0}},
     )
     other = study(
-        spider={"shots": 3, "validation": {"by": "rows", "fraction": 0.1}},
+        tasks={"mmlu": {"source": "folder"}, "spider": {"shots": 3, "validation": {"by": "rows", "fraction": 0.1}}},
         lora={"target_modules": ["q_proj", "v_proj"], "r": 8},
         training={"num_train_epochs": 2.0, "learning_rate": [2.0e-4, 1.0]},
     )
@@ -116,16 +118,19 @@ def test_smoke_keeps_the_first_value_of_each_axis_and_the_names_of_adapters():
 def test_overrides_get_their_yaml_types():
     given = {
         "tables": {"confidence_level": "0.9"},
-        "spider": {"sha256": "null"},
+        "tasks": {"spider": {"sha256": "null"}},
         "lora": {"r": ["4", "8"]},
     }
     assert read.retype(given) == {
         "tables": {"confidence_level": 0.9},
-        "spider": {"sha256": None},
+        "tasks": {"spider": {"sha256": None}},
         "lora": {"r": [4, 8]},
     }
     assert read.retype({"training": {"eval_strategy": "no"}}) == {"training": {"eval_strategy": "no"}}
-    text = {"prompt": {"spider_system": "Answer: {x}", "mmlu_system": "[A-D]"}, "models": {"m": {"revision": "*"}}}
+    text = {
+        "tasks": {"spider": {"system": "Answer: {x}"}, "mmlu": {"system": "[A-D]"}},
+        "models": {"m": {"revision": "*"}},
+    }
     assert read.retype(text) == text
     assert read.retype({"training": {"learning_rate": "1e-4"}}) == {"training": {"learning_rate": "1e-4"}}
 
@@ -148,8 +153,23 @@ def test_overrides_choose_face_and_scale_and_hold_over_them():
 
 
 def test_a_smoke_run_replays():
-    given = MINIMAL | {"replay": REPLAY | {"kl": 1.0}}
+    given = minimal(replay=REPLAY | {"kl": 1.0}, tasks=GENERAL)
     assert list(unfold.variants(read.check(overlay(scale="smoke", **given)))) == ["base", "replay0.2"]
+
+
+def test_a_smoke_run_is_smaller_by_what_each_kind_of_task_says():
+    tasks = {"queries": {"kind": "spider", "questions": 99, "validation": {"by": "rows"}}, "mmlu": {"source": "x"}}
+    given = MINIMAL | {"tasks": tasks}
+    found = read.resolve(given | {"scale": "smoke"})["tasks"]
+    target = found["queries"]
+    assert (target["questions"], target["train_questions"], target["max_new_tokens"]) == (8, 2, 16)
+    # Beside the keys of the study.
+    assert target["validation"] == {"by": "rows", "fraction": 0.1, "questions": 4}
+    assert found["mmlu"]["questions_per_category"] == 1
+    assert found["mmlu"]["max_new_tokens"] == 8
+    # What the command line says holds over it.
+    own = read.resolve(given, {"scale": "smoke", "tasks": {"queries": {"questions": 5}}})["tasks"]["queries"]
+    assert (own["questions"], own["train_questions"]) == (5, 2)
 
 
 def test_a_smoke_run_has_the_strengths_alone():
@@ -159,15 +179,18 @@ def test_a_smoke_run_has_the_strengths_alone():
 
 
 def test_the_official_categories_have_a_name():
-    config = study(mmlu={"source": "folder", "categories": "official"})
-    categories = config["mmlu"]["categories"]
+    config = study(tasks={"mmlu": {"source": "folder", "categories": "official"}})
+    categories = config["tasks"]["mmlu"]["categories"]
+    assert categories == "official"
+    categories = grouped(categories)
     assert {name: len(subjects) for name, subjects in categories.items()} == {
         "humanities": 13, "other": 14, "social_sciences": 12, "stem": 18
     }  # fmt: skip
     assert len({subject for subjects in categories.values() for subject in subjects}) == 57
-    # Named or written out, it is the same study.
-    assert config == study(mmlu={"source": "folder", "categories": categories})
+    # Named or written out, the same questions are drawn: tests/tasks/test_mmlu.py.
     assert "found official, all 57 subjects" in refusal(
-        mmlu={"source": "folder", "categories": "official", "subjects": 3}
+        tasks={"mmlu": {"source": "folder", "categories": "official", "subjects": 3}}
     )
-    assert "mmlu.categories: found 'oficial', expected" in refusal(mmlu={"source": "folder", "categories": "oficial"})
+    assert "tasks.mmlu.categories: found 'oficial', expected" in refusal(
+        tasks={"mmlu": {"source": "folder", "categories": "oficial"}}
+    )

@@ -23,8 +23,7 @@ from _rules import settings
 from common.access import check_access
 from common.files import UserError, read_json, read_jsonl
 from llm.options import lora_config, training_arguments
-from prepare_mmlu import prepare_mmlu
-from prepare_spider import prepare_spider
+from prepare import prepare
 from study import read, unfold
 from tasks import mmlu as mmlu_task
 from tasks import spider as spider_task
@@ -77,10 +76,14 @@ def test_every_study_is_valid(name, face, scale):
 def test_smoke_changes_the_model_and_numbers_only(name):
     full, smoke = (study(name, scale=scale) for scale in ("full", "smoke"))
     assert unfold.label(smoke) == f"{name}-smoke"
-    for section in ("prompt", "scoring", "tables", "published", "accept_defect"):
+    for section in ("tables", "published", "accept_defect"):
         assert smoke[section] == full[section]
-    assert smoke["spider"]["source"] == full["spider"]["source"]
-    assert smoke["mmlu"]["categories"] == full["mmlu"]["categories"]
+    target, yardstick = (
+        {key for key in full["tasks"][task] if smoke["tasks"][task][key] != full["tasks"][task][key]}
+        for task in ("spider", "mmlu")
+    )
+    assert target <= {"train_questions", "validation", "questions", "max_new_tokens"}
+    assert yardstick == {"questions_per_category"}
 
 
 # What the trainer is given, of each report as it was run: the arguments that the report or its code states.
@@ -225,7 +228,7 @@ def spider(shared_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("spider")
     counts = {"train_spider": 7000, "train_others": 1659, "dev": 1034}
     source = str(shared_data / "spider/spider_data.zip")
-    spider_task.fetch({"source": source, "sha256": None, "counts": counts}, out)
+    spider_task.fetch({"name": "tasks.spider", "source": source, "sha256": None, "counts": counts}, out)
     return out
 
 
@@ -233,7 +236,8 @@ def spider(shared_data, tmp_path_factory):
 def mmlu(shared_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("mmlu")
     source = str(shared_data / "mmlu/mmlu_data.tar.gz")
-    mmlu_task.fetch({"source": source, "revision": None, "sha256": None, "subjects": 57}, out)
+    about = {"name": "tasks.mmlu", "revision": None, "sha256": None}
+    mmlu_task.fetch(about | {"source": source, "subjects": 57}, out)
     return out
 
 
@@ -245,8 +249,10 @@ def steps_an_epoch(rows: int, training: dict) -> int:
 
 def split(spider, name, out, face="corrected"):
     config = study(name, face)
-    prepare_spider(spider, slices(name, face)["prepare_spider"], out)
-    return config["training"], {path.stem: len(read_jsonl(path)) for path in out.glob("*.jsonl")}
+    for part, options in slices(name, face)["prepare_spider"].items():
+        prepare(spider, part, options, out / f"{part}.jsonl")
+    rows = {path.stem: len(read_jsonl(path)) for path in out.glob("*.jsonl")}
+    return config["training"], rows | {"shots": len(read_json(out / "shots.json")["set_aside"])}
 
 
 def test_souza_has_the_rows_and_steps_of_its_report(spider, tmp_path):
@@ -280,9 +286,8 @@ def test_whole_databases_are_set_aside_where_the_study_is_ours(name, rows, spide
 @pytest.mark.parametrize(("name", "face"), [run for run in every_face() if run[0] in NAMES])
 def test_questions_of_the_reports(name, face, shared_data, mmlu, tmp_path):
     config = study(name, face)
-    manifest = tmp_path / "manifest.json"
-    prepare_mmlu(mmlu, slices(name, face)["prepare_mmlu"], tmp_path / "questions.jsonl", manifest)
-    found = read_json(manifest)
+    prepare(mmlu, "test", slices(name, face)["prepare_mmlu"]["test"], tmp_path / "questions.jsonl")
+    found = read_json(tmp_path / "questions.json")
     if name == "ribeiro":
         # All test questions of 39 subjects; his fourth table gives the sizes of six of them.
         assert len(found["by_subject"]) == 39

@@ -1,7 +1,7 @@
 """Adapters and what else is evaluated: names, order, folders."""
 
-from _config import EVALUATION, REPLAY, SWEPT, study
-from study import unfold
+from _config import EVALUATION, GENERAL, MINIMAL, REPLAY, SWEPT, study
+from study import read, unfold
 
 
 def test_adapters_are_named_by_their_swept_axes_in_a_fixed_order():
@@ -24,17 +24,37 @@ def test_steps_are_an_axis():
 
 
 def test_replay_and_decay_are_axes_and_a_term_without_rows_is_none():
-    names = list(unfold.variants(study(training={"seed": [1], "weight_decay": [0.0, 0.5]}, replay=REPLAY)))
+    names = list(
+        unfold.variants(study(training={"seed": [1], "weight_decay": [0.0, 0.5]}, replay=REPLAY, tasks=GENERAL))
+    )
     assert names == ["base"] + [
         f"seed1-decay{decay}-{rest}"
         for decay in ("0", "0.5")
         for rest in ("replay0-kl0", "replay0.2-kl0", "replay0.2-kl1")
     ]
-    assert list(unfold.variants(study(replay=REPLAY | {"kl": 1.0}))) == ["base", "replay0", "replay0.2"]
+    assert list(unfold.variants(study(replay=REPLAY | {"kl": 1.0}, tasks=GENERAL))) == ["base", "replay0", "replay0.2"]
 
 
 def test_without_a_swept_axis_there_is_one_adapter():
     assert unfold.variants(study()) == {"base": {}, "adapter": {}}
+
+
+def test_ready_made_adapters_are_runs_of_their_own_model_alone():
+    models = {"m": {"source": "x"}, "n": {"source": "y"}}
+    adapters = {"public": {"source": "folder", "model": "n"}}
+    config = study(models=models, adapters=adapters)
+    assert unfold.ready_made(config) == {"public": "n"}
+    assert unfold.variants(config) == {"base": {}, "adapter": {}}
+    found = [(run["model"], run["variant"]) for run in unfold.runs(config)]
+    assert found == [("m", "base"), ("m", "adapter"), ("n", "base"), ("n", "adapter"), ("n", "public")]
+    assert unfold.adapter_folders(config)["public"] == "public/adapter"
+    assert unfold.ready_made(study(adapters={"public": {"source": "folder"}})) == {"public": "m"}
+
+
+def test_a_smoke_run_has_no_ready_made_adapters():
+    raw = MINIMAL | {"adapters": {"public": {"source": "folder"}}}
+    assert read.resolve(raw)["adapters"].keys() == {"public"}
+    assert read.resolve(raw, {"scale": "smoke"})["adapters"] == {}
 
 
 def test_points_of_adapters_have_variants_of_their_own():
@@ -61,5 +81,21 @@ def test_points_of_adapters_have_variants_of_their_own():
 
 
 def test_a_base_with_prompts_of_its_own_does_not_stand_for_strength_0():
-    config = study(evaluation={"strengths": [0, 1]}, prompt={"base_shots": 0})
+    config = study(evaluation={"strengths": [0, 1]}, tasks={"spider": {"base_shots": 0}})
     assert list(unfold.points(config)) == ["adapter@0"]
+
+
+def test_tasks_stand_in_the_order_of_the_tables():
+    config = study(tasks=GENERAL | {"another": {"kind": "mmlu", "source": "x"}})
+    assert unfold.target_of(config) == "spider"
+    assert unfold.tasks_of(config, "target", "yardstick", "replay") == ["spider", "another", "mmlu", "general"]
+    assert [unfold.shots_of(config, name) for name in ("spider", "mmlu", "general")] == [3, 4, 0]
+    assert unfold.shots_of(study(tasks={"spider": {"shots": ["a", "b"]}}), "spider") == 2
+
+
+def test_a_target_may_have_any_name_and_a_study_no_yardstick():
+    given = MINIMAL | {"tasks": {"queries": {"kind": "spider"}}}
+    config = read.check(given)
+    assert unfold.target_of(config) == "queries"
+    assert unfold.tasks_of(config, "yardstick", "replay") == []
+    assert config["tasks"]["queries"]["kind"] == "spider"

@@ -1,25 +1,35 @@
 """The least study, checked or refused, and values of its sections that several tests share."""
 
 import copy
+from typing import Any
 
 import pytest
 
 from common.files import UserError
 from study import read
 
-MINIMAL = {"study": "s", "models": {"m": {"source": "folder"}}, "mmlu": {"source": "folder"}}
-# Values of `replay`, `training` and `evaluation`.
-REPLAY = {"source": "auxiliary_train", "fraction": [0.0, 0.2], "kl": [0.0, 1.0]}
+MINIMAL = {"study": "s", "models": {"m": {"source": "folder"}}, "tasks": {"spider": {}, "mmlu": {"source": "folder"}}}
+# Values of `tasks`, `replay`, `training` and `evaluation`.
+GENERAL = {"general": {"kind": "replay", "source": "rows.csv"}}
+REPLAY = {"fraction": [0.0, 0.2], "kl": [0.0, 1.0]}
 SWEPT = {"learning_rate": [0.1, 0.2], "kept_steps": [5, 9, 20]}
 EVALUATION = {"strengths": [1, 0.5, 0, 0.25], "steps": [9, 5], "soups": {"both": ["lr0.2", "lr0.1"]}}
 
 
-def study(**sections: dict) -> dict:
+def minimal(**sections: Any) -> dict:
+    """The minimal study with these sections in place of its own; of `tasks`, with these tasks."""
+    given = copy.deepcopy(MINIMAL | sections)
+    if isinstance(given["tasks"], dict):
+        given["tasks"] = copy.deepcopy(MINIMAL["tasks"]) | given["tasks"]
+    return given
+
+
+def study(**sections: Any) -> dict:
     """The minimal study with these sections, checked."""
-    return read.check(copy.deepcopy(MINIMAL) | sections)
+    return read.check(minimal(**sections))
 
 
-def refusal(**sections: dict) -> str:
+def refusal(**sections: Any) -> str:
     """What is said of the minimal study with these sections, which is not valid."""
     with pytest.raises(UserError) as caught:
         study(**sections)

@@ -1,12 +1,18 @@
 """A web server on the loopback device, whose answers a test writes itself."""
 
+import hashlib
+import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Request = BaseHTTPRequestHandler
 
 
@@ -51,3 +57,41 @@ def reply(request: Request, body: bytes = b"", status: int = 200, cut: int | Non
         request.wfile.write(body[:cut])
     if cut is not None:
         request.close_connection = True
+
+
+class Hub:
+    """What huggingface_hub asks of a hub: the list of the files of owner/model, and each file."""
+
+    def __init__(self, files: Mapping[str, bytes], error: tuple[int, str] | None = None, only_files: bool = False):
+        self.files, self.error, self.only_files = files, error, only_files
+        self.seen = []
+
+    def __call__(self, request):
+        path = request.path.split("?")[0]
+        self.seen.append((request.command, path))
+        listing = path.startswith("/api/")
+        if self.error and not (self.only_files and listing):
+            status, code = self.error
+            reply(request, b"{}", status, X_Error_Code=code, Content_Type="application/json")
+        elif listing:
+            siblings = [{"rfilename": name} for name in self.files]
+            body = json.dumps({"id": "owner/model", "sha": COMMIT, "siblings": siblings}).encode()
+            reply(request, body, Content_Type="application/json")
+        else:
+            body = self.files[path.removeprefix(f"/owner/model/resolve/{COMMIT}/")]
+            reply(request, body, ETag=f'"{hashlib.sha1(body).hexdigest()}"', X_Repo_Commit=COMMIT)
+
+
+@contextmanager
+def use(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let huggingface_hub take this hub, which it can reach within the context alone, and this cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serve(hub) as url:
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield

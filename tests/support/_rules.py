@@ -1,6 +1,7 @@
 """What each rule's jobs see of a study, as the workflow itself says when Snakemake parses it with that study."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, 
 from snakemake.workflow import Workflow
 
 REPO = Path(__file__).parents[2]
-BY_VARIANT = ("train", "predict_spider", "predict_mmlu", "harness")
 
 
 def parse(study: dict[str, Any]) -> Workflow:
@@ -21,42 +21,67 @@ def parse(study: dict[str, Any]) -> Workflow:
         WorkflowError: the study is refused.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "study.yaml"
-        file.write_text(yaml.safe_dump(study), encoding="utf-8")
-        with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-            given = ConfigSettings(configfiles=[file])
-            found = api.workflow(ResourceSettings(cores=1), given, snakefile=REPO / "Snakefile", workdir=Path(folder))
-            return found._workflow
+        return parse_in(Path(folder), study)
+
+
+def parse_in(folder: Path, study: dict[str, Any]) -> Workflow:
+    """The same in a folder, in which the paths of the study are."""
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(study), encoding="utf-8")
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        given = ConfigSettings(configfiles=[file])
+        return api.workflow(ResourceSettings(cores=1), given, snakefile=REPO / "Snakefile", workdir=folder)._workflow
 
 
 def settings(study: dict[str, Any]) -> dict[str, Any]:
-    """The parameter `settings` of every rule, by the rule's name.
+    """The parameter `settings` of every rule, or all settings of a training, by the rule's name.
 
-    Of a rule with wildcards they are nested: by model, by split, by model and variant. All keys are sorted.
+    Of a rule with wildcards they are nested: by model, by part, by task, by model and variant. All keys are sorted. The
+    study's paths are those of the repository.
     """
-    workflow = parse(study)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "resources").symlink_to(REPO / "resources")
+        return _settings(parse_in(folder, study))
+
+
+def _settings(workflow: Workflow) -> dict[str, Any]:
     names = workflow.globals
-    models = list(names["config"]["models"])
+    models, tasks = list(names["config"]["models"]), names["config"]["tasks"]
     found = {}
     for rule in workflow.rules:
-        if not hasattr(rule.params, "settings"):
+        watched = hasattr(rule.params, "settings")
+        if not watched and not hasattr(rule.params, "unwatched"):
             continue
-        given = rule.params.settings
+        given = rule.params.settings if watched else partial(rule.params.unwatched, resources=None)
+        step, _, task = rule.name.partition("_")
+        one_task = task in tasks
 
         def of(given=given, **wildcards: str) -> dict:
             return given(Wildcards(fromdict=wildcards)) if callable(given) else given
 
-        if rule.name == "fetch_model":
+        def by_part(parts, of=of, task=task):
+            return {part: of(task=task, part=part) for part in sorted(parts)}
+
+        if rule.name == "fetch_adapter":
+            adapters = sorted(names["READY_MADE"])
+            found |= {rule.name: {name: of(variant=name) for name in adapters}} if adapters else {}
+        elif rule.name == "fetch_model":
             found[rule.name] = {model: of(model=model) for model in models}
-        elif rule.name == "render_spider":
-            splits = sorted({"train", "validation", "dev", *names["OWN_PROMPTS"].values()})
-            found[rule.name] = {split: of(split=split) for split in splits}
-        elif rule.name in BY_VARIANT:
-            runs = {"train": "ADAPTERS", "predict_spider": "RUNS"}.get(rule.name, "ASKED_MMLU")
+        elif rule.name == "audit_labels":
+            roles = (names["TARGET"], names["REPLAY_TASK"])
+            found[rule.name] = {task: of(task=task) for task in roles if task}
+        elif step == "prepare" and one_task:
+            found[rule.name] = by_part(names["kind_of"](task).PARTS)
+        elif step == "render" and one_task:
+            others = names["OWN_PROMPTS"].values() if task == names["TARGET"] else ()
+            found[rule.name] = by_part({*names["kind_of"](task).PARTS, *others} - {"shots"})
+        elif rule.name in ("train", "harness") or (step == "predict" and one_task):
+            runs = {"train": "ADAPTERS", f"predict_{names['TARGET']}": "RUNS"}.get(rule.name, "ASKED_ONCE")
             found[rule.name] = {model: {} for model in models}
             for run in sorted(names[runs], key=lambda run: run["variant"]):
-                one = of(model=run["model"], variant=run["variant"])
-                found[rule.name][run["model"]][run["variant"]] = one
+                given_to = {"model": run["model"], "variant": run["variant"]} | ({"task": task} if one_task else {})
+                found[rule.name][run["model"]][run["variant"]] = of(**given_to)
         else:
             found[rule.name] = of()
     return dict(sorted(found.items()))

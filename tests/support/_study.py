@@ -1,15 +1,25 @@
 """Records of made-up studies, for the tests of tables, figures and report."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from custom_metrics.compare import SEMANTICS
 from present import catalogue
 from tables import tables
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
+from tasks.registry import measured
 
-# What the rule `tables` writes.
-TABLES = [table.key for table in catalogue.TABLES if table.rule == "tables"]
+# The tasks of a study, as its rules give them to a step, and what is to be known of them.
+TASKS = {
+    "spider": {"kind": "spider", "role": "target", "criterion": "bag"},
+    "mmlu": {"kind": "mmlu", "role": "yardstick"},
+}
+MEASURES = measured(TASKS)
+# What such a study has, for the catalogue, and what the rule `tables` writes of it.
+HAS = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots"), False)
+HAS |= {"tasks": {task: measure.form for task, measure in MEASURES.items()}, "sql": True}
+TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 HARDNESS = ("easy", "medium", "hard", "extra")
 CATEGORIES = ("stem", "humanities", "social_sciences")
 
@@ -96,13 +106,15 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
             loss = 0.7 - 0.3 * a / (adapters + 1)
             spider.append(spider_records(folder / f"{name}-spider.csv", draw(n, gain, 10 * m + a)))
             mmlu.append(mmlu_records(folder / f"{name}-mmlu.csv", draw(150, loss, 100 + 10 * m + a)))
-    return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95, "semantics": "bag"}
+    return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95}
 
 
 def as_inputs(arguments: dict) -> tuple[dict[str, list[Path]], dict]:
-    """Return what `study` returned as a step takes it: records by measure, and settings."""
-    settings = {"semantics": "bag", "known_defects": [], "accept_defect": [], "language": "en"} | arguments
-    return {"execution_accuracy": settings.pop("spider"), "mmlu": settings.pop("mmlu")}, settings
+    """Return what `study` returned as a step takes it: records by task, and settings; `criterion` is the target's."""
+    settings = {"tasks": TASKS, "known_defects": [], "accept_defect": [], "language": "en"} | arguments
+    if criterion := settings.pop("criterion", None):
+        settings["tasks"] = TASKS | {"spider": TASKS["spider"] | {"criterion": criterion}}
+    return {task: settings.pop(task) for task in settings["tasks"]}, settings
 
 
 def write_tables(outputs: dict[str, Path], **arguments) -> None:
@@ -111,6 +123,6 @@ def write_tables(outputs: dict[str, Path], **arguments) -> None:
     tables(records, outputs, settings)
 
 
-def table_paths(folder: Path) -> dict[str, Path]:
+def table_paths(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, Path]:
     """Return the paths that `tables` writes."""
-    return {n: folder / f"{n}.csv" for n in TABLES} | {f"{n}_md": folder / f"{n}.md" for n in TABLES}
+    return {n: folder / f"{n}.csv" for n in tables} | {f"{n}_md": folder / f"{n}.md" for n in tables}

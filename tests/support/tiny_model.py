@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from common.files import sha256_file, sha256_json, write_json, write_jsonl
+from tasks.spider import FIELDS
 
 CORPUS = [
     "SELECT name , count(*) FROM singer WHERE age > 20 GROUP BY country ORDER BY name DESC LIMIT 1",
@@ -202,7 +203,7 @@ SCHEMA = {
 
 
 def spider_rows(stem: str, count: int, offset: int = 0) -> list[dict]:
-    """Return `count` questions on the database of `SCHEMA`, as `prepare_spider` writes them."""
+    """Return `count` questions on the database of `SCHEMA`, as `prepare` writes them."""
     return [
         {
             "id": f"{stem}-{i:05d}",
@@ -215,33 +216,40 @@ def spider_rows(stem: str, count: int, offset: int = 0) -> list[dict]:
     ]
 
 
-def write_splits(folder: Path, train: int = 12, dev: int = 6, validation: int = 0) -> None:
-    """Write data/ and splits/ of a study below `folder`: Spider's schema file, shots, train, validation and dev."""
+def write_splits(folder: Path, train: int = 12, test: int = 6, validation: int = 0) -> None:
+    """Write data/ and splits/ of a study below `folder`: Spider's files, shots, train, validation and test."""
+    rows = spider_rows("dev", test, offset=500)
     write_json(folder / "data/spider/tables.json", [SCHEMA])
     write_json(folder / "data/spider/manifest.json", {})
+    write_json(folder / "data/spider/dev.json", [{key: row[key] for key in FIELDS} for row in rows])
     write_jsonl(folder / "splits/shots.jsonl", spider_rows("train_spider", 2))
     write_jsonl(folder / "splits/train.jsonl", spider_rows("train_spider", train, offset=2))
     write_jsonl(folder / "splits/validation.jsonl", spider_rows("train_spider", validation, offset=300))
-    write_jsonl(folder / "splits/dev.jsonl", spider_rows("dev", dev, offset=500))
+    write_jsonl(folder / "splits/test.jsonl", rows)
 
 
-SPIDER_SETTINGS = {"system": "You write SQL.", "schema": "compact", "sample_rows": 3, "style": "default"}
-OF_SPLIT = {True: {"questions": None, "exclude_databases": [], "max_new_tokens": 12}, False: {"train_target": "sql"}}
+ABOUT = {"kind": "spider", "name": "tasks.spider", "role": "target", "shots": 2}
+SPIDER_SETTINGS = ABOUT | {"system": "You write SQL.", "schema": "compact", "sample_rows": 3}
+OF_PART = {True: {"max_new_tokens": 12}, False: {"train_target": "sql"}}
 
 
-def render(folder: Path, record: Path, split: str, **settings) -> Path:
-    """Render a split that `write_splits` wrote, and return the prompts file; its report lies beside it."""
-    from render_spider import render_spider
+def words(name: str) -> Path:
+    """A prompt template of the repository."""
+    return Path(__file__).parents[2] / f"resources/prompts/{name}.jinja"
 
-    prompts = folder / "prompts" / f"{split}.jsonl"
+
+def render(folder: Path, record: Path, part: str, template: str = "text_to_sql", **settings) -> Path:
+    """Render a part that `write_splits` wrote, and return the prompts file; its report lies beside it."""
+    from render import render as step
+
+    prompts = folder / "prompts" / f"{part}.jsonl"
     inputs = {
-        "rows": folder / f"splits/{split}.jsonl",
+        "rows": folder / f"splits/{part.partition('_')[0]}.jsonl",
         "shots": folder / "splits/shots.jsonl",
-        "tables": folder / "data/spider/tables.json",
         "manifest": folder / "data/spider/manifest.json",
         "record": record,
     }
-    render_spider(inputs, split, prompts, {**SPIDER_SETTINGS, **OF_SPLIT[split.startswith("dev")], **settings})
+    step(inputs, words(template), {**SPIDER_SETTINGS, **OF_PART[part.startswith("test")], **settings}, prompts)
     return prompts
 
 
@@ -250,10 +258,11 @@ def audit(folder: Path, record: Path, max_length: int | None = 1024, **settings)
     from audit_labels import audit_labels
 
     files = {"prompts": folder / "prompts/train.jsonl", "record": record}
-    files |= {name: folder / f"splits/{name}.jsonl" for name in ("train", "shots", "dev")}
+    files |= {"rows": folder / "splits/train.jsonl", "shots": folder / "splits/shots.jsonl"}
+    files["manifest"] = folder / "data/spider/manifest.json"
     if (folder / "prompts/validation.jsonl").is_file():
         files["validation"] = folder / "splits/validation.jsonl"
         files["validation_prompts"] = folder / "prompts/validation.jsonl"
     report = folder / "audit_labels.json"
-    audit_labels(files, {"max_length": max_length, **settings}, report)
+    audit_labels(files, {**ABOUT, "cluster": "db_id", "max_length": max_length, **settings}, report)
     return report

@@ -21,7 +21,8 @@ DATA = {
 
 
 def fetch_mmlu(source, revision, sha256, subjects, out):
-    mmlu.fetch({"source": str(source), "revision": revision, "sha256": sha256, "subjects": subjects}, out)
+    options = {"source": str(source), "revision": revision, "sha256": sha256, "subjects": subjects}
+    mmlu.fetch(options | {"name": "tasks.mmlu"}, out)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_bad_rows_are_named_and_what_was_there_is_kept(csv_folder, tmp_path, cas
 
 
 def test_number_of_subjects(csv_folder, tmp_path):
-    with pytest.raises(UserError, match=r"found 2 subjects, expected 57 \(config: mmlu, subjects\)"):
+    with pytest.raises(UserError, match=r"found 2 subjects, expected 57 \(tasks\.mmlu\.subjects\)"):
         fetch_mmlu(csv_folder, None, None, 57, tmp_path / "out")
 
 

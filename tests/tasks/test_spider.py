@@ -23,7 +23,7 @@ SCHEMA = {
 
 
 def fetch_spider(source, sha256, counts, out):
-    fetch({"source": str(source), "sha256": sha256, "counts": counts}, out)
+    fetch({"name": "tasks.spider", "source": str(source), "sha256": sha256, "counts": counts}, out)
 
 
 def question(db_id: str, text: str) -> dict:
@@ -135,7 +135,7 @@ BAD = {
     ),
     "too few questions": (
         lambda root: edit(root / "train_spider.json", lambda rows: rows.pop()),
-        r"train_spider\.json: found 1 questions, expected 2 \(config: spider, counts, train_spider\)",
+        r"train_spider\.json: found 1 questions, expected 2 \(tasks\.spider\.counts\.train_spider\)",
     ),
     "no question file": (lambda root: (root / "train_others.json").unlink(), r"train_others\.json: no such file"),
     "no schemas": (lambda root: (root / "tables.json").unlink(), r"holds no tables\.json"),

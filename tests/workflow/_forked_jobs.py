@@ -36,8 +36,8 @@ import compare_published  # noqa: F401
 import figures  # noqa: F401
 import llm.answering
 import llm.training  # noqa: F401
-import prepare_spider  # noqa: F401
-import score_spider  # noqa: F401
+import prepare  # noqa: F401
+import score  # noqa: F401
 
 AT_ONCE = 2
 

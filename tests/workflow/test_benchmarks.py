@@ -49,6 +49,6 @@ def test_what_is_measured_on_a_gpu_is_made_from_real_prompts(shared_data, spider
     run = subprocess.run(command, cwd=repo / "benchmarks", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-4000:]
     made = json.loads(run.stdout.splitlines()[-1])
-    assert (made["dev"], made["mmlu"], made["train"], made["study_train"]) == (1034, 150, 512, 512)
+    assert (made["spider"], made["mmlu"], made["train"], made["study_train"]) == (1034, 150, 512, 512)
     assert 400 < made["train_mean_tokens"] < 500
     assert 900 < made["study_train_mean_tokens"] < 1000

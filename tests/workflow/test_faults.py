@@ -68,15 +68,15 @@ def wait_until(reached: Callable[[], object], process: subprocess.Popen, timeout
         time.sleep(0.02)
 
 
-def script_of(folder: Path, rule: str) -> int | None:
-    """Return the process that runs this rule's script in this folder, None if there is none."""
+def script_of(folder: Path, step: str) -> int | None:
+    """Return the process that runs this step in this folder, None if there is none."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         script = words[1].decode(errors="replace") if len(words) > 1 else ""
-        if script.startswith(f"{folder}/.snakemake/scripts/") and script.endswith(f".{rule}.py"):
+        if script.startswith(f"{folder}/.snakemake/scripts/") and script.endswith(f".{step}.py"):
             return int(entry.name)
     return None
 
@@ -138,13 +138,13 @@ def test_a_prediction_worker_is_killed(finished, same, start_snakemake, snakemak
     with (finished / "first.log").open("w") as log:
         first = start_snakemake(finished, *STUDY, "--", str(ANSWERS), stdout=log)
     wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 2, first)
-    os.kill(script_of(finished, "predict_spider"), signal.SIGKILL)
+    os.kill(script_of(finished, "predict"), signal.SIGKILL)
     assert first.wait() == 1
     kept = partial.read_bytes().count(b"\n") - 1
     assert 0 < kept < 8
     run = snakemake(finished, *STUDY, "--", str(ANSWERS))
     assert run.returncode == 0, run.stdout[-4000:]
-    assert f'"answered_before_resuming": {2 * kept}' in (finished / RUN / "predict_spider.json").read_text()
+    assert f'"answered_before_resuming": {2 * kept}' in (finished / RUN / "spider_predict.json").read_text()
     same(finished, ANSWERS)
 
 

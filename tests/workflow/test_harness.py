@@ -19,6 +19,7 @@ from peft import LoraConfig, get_peft_model
 
 from _rules import settings as rule_settings
 from common.files import read_json, read_jsonl, write_jsonl
+from fetch_data import fetch_data
 from fetch_model import fetch_model
 from llm.adapters import load_adapter
 from llm.answering import Job, predict
@@ -26,9 +27,9 @@ from llm.chat import load_chat
 from llm.decoding import Decoding
 from llm.harness import harness
 from llm.load import load_model
-from prepare_mmlu import prepare_mmlu
+from prepare import prepare
 from present.values import read_table
-from render_mmlu import render_mmlu
+from render import render
 from tasks import mmlu
 
 pytestmark = pytest.mark.long
@@ -44,10 +45,11 @@ def study(tmp_path_factory, repo) -> Path:
     config = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
     settings = rule_settings(config)
     fetch_model("demo", str(demo / "model"), None, str(folder / "model.json"))
-    mmlu.fetch(settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, folder)
-    questions, prompts = folder / "questions.jsonl", folder / "prompts.jsonl"
-    prepare_mmlu(folder, settings["prepare_mmlu"], questions, folder / "suite.json")
-    render_mmlu(questions, folder / "model.json", prompts, **settings["render_mmlu"])
+    raw, questions, prompts = folder / "raw", folder / "questions.jsonl", folder / "prompts.jsonl"
+    fetch_data(settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, raw)
+    prepare(raw, "test", settings["prepare_mmlu"]["test"], questions)
+    inputs = {"rows": questions, "manifest": raw / "manifest.json", "record": folder / "model.json"}
+    render(inputs, repo / "resources/prompts" / mmlu.PROMPT, settings["render_mmlu"]["test"], prompts)
     torch.manual_seed(0)
     lora = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     adapted = get_peft_model(load_model(read_json(folder / "model.json"), "fp32"), lora)
@@ -87,7 +89,7 @@ def test_letters_are_those_of_lm_evaluation_harness(study, tmp_path, monkeypatch
     adapter = None if strength is None else study / "adapter"
     more = {} if strength is None else {"strength": strength}
     decoding = Decoding(precision="fp32", batch_size=32, max_new_tokens=8, **more)
-    job = Job(str(study / "prompts.jsonl"), str(study / "model.json"), adapter and str(adapter), decoding, LETTERS)
+    job = Job(str(study / "prompts.jsonl"), str(study / "model.json"), adapter and str(adapter), decoding)
     predict(job, tmp_path / "answers.jsonl", tmp_path / "report.json")
     ours = {row["id"]: row for row in read_jsonl(tmp_path / "answers.jsonl")}
     model = load_model(record, "fp32")

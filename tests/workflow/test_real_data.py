@@ -4,6 +4,8 @@ import csv
 
 import yaml
 
+from common.files import read_json
+
 
 def test_the_demo_model_runs_on_the_real_archives(shared_data, copy_repo, snakemake):
     folder = copy_repo("real")
@@ -14,19 +16,22 @@ def test_the_demo_model_runs_on_the_real_archives(shared_data, copy_repo, snakem
         "studies/demo-on-spider.yaml",
         "--config",
         # The smaller training file, the first dev questions, two steps: minutes would become hours otherwise.
-        f"spider={{source: '{spider}', train_files: [train_others], dev_questions: 12}}",
-        f"mmlu={{source: '{mmlu}', questions_per_category: 4}}",
+        f"tasks={{spider: {{source: '{spider}', train_files: [train_others], questions: 12}}, "
+        f"mmlu: {{source: '{mmlu}', questions_per_category: 4}}}}",
         "training={max_steps: 2}",
     )
     assert run.returncode == 0, run.stdout[-8000:]
 
     results = folder / "results" / "demo-on-spider"
-    paths = results.glob("data/splits/*.jsonl")
+    paths = results.glob("data/spider/*.jsonl")
     splits = {path.stem: path.read_bytes().count(b"\n") for path in paths}
-    shots = yaml.safe_load((folder / "studies" / "demo-on-spider.yaml").read_text(encoding="utf-8"))["spider"]["shots"]
-    assert splits["dev"] == 1034
-    assert splits["shots"] == shots
-    assert splits["train"] + splits["validation"] + splits["shots"] == 1659
+    study = yaml.safe_load((folder / "studies" / "demo-on-spider.yaml").read_text(encoding="utf-8"))
+    shots = read_json(results / "data/spider/shots.json")
+    assert len(shots["set_aside"]) == study["tasks"]["spider"]["shots"]
+    assert splits["test"] == 12
+    out = shots["set_aside"] + shots["copies_left_out"]
+    assert splits["train"] + splits["validation"] + len(out) == 1659
+    assert read_json(results / "data/spider/source/manifest.json")["counts"]["dev"] == 1034
     for variant in ("base", "lr0.001"):
         for name, count in (("spider.csv", 12), ("mmlu.csv", 3 * 4)):
             with (results / "runs" / "demo" / variant / name).open(encoding="utf-8", newline="") as stream:

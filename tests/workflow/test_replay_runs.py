@@ -1,4 +1,7 @@
-"""Replay in a whole run: what it makes, and that an adapter without it never depends on it."""
+"""Replay in a whole run: what it makes, and that an adapter without it never depends on it.
+
+The whole run takes over a minute, and all tests need it: they are marked `long` and run in `make faults`.
+"""
 
 import copy
 from pathlib import Path
@@ -13,7 +16,7 @@ from tests.workflow.test_staleness import ANSWERED, EVERY_RULE, chain, jobs
 pytestmark = pytest.mark.long
 
 PLAIN, WITH, HELD = "replay0-kl0", "replay0.25-kl0", "replay0.25-kl1"
-PREPARED = {"prepare_replay", "render_replay demo", "audit_replay demo"}
+PREPARED = {"prepare_general train", "render_general demo/train", "audit_labels demo/general"}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,8 @@ def study(tiny_study) -> dict:
     study = copy.deepcopy(tiny_study)
     study["study"] = "replayed"
     study["training"]["learning_rate"] = 0.001
-    study["replay"] = {"source": "rows.csv", "questions": 500, "fraction": [0.0, 0.25], "kl": [0.0, 1.0]}
+    study["tasks"]["general"] = {"kind": "replay", "source": "rows.csv", "questions": 500}
+    study["replay"] = {"fraction": [0.0, 0.25], "kl": [0.0, 1.0]}
     return study
 
 
@@ -43,12 +47,12 @@ def replay_run(copy_repo, snakemake, study) -> Path:
 
 def test_replayed_rows_are_in_the_training_and_a_test_question_is_not(replay_run):
     results = replay_run / "results/replayed"
-    manifest = read_json(results / "data/replay/manifest.json")
-    assert list(manifest["of_mmlu_dropped"].values()) == ["test chemical_elements-00000"]
-    assert manifest["rows"] == 400
+    about = read_json(results / "data/general/train.json")
+    assert list(about["dropped"].values()) == ["test chemical_elements-00000"]
+    assert about["rows"] == len(read_jsonl(results / "data/general/train.jsonl")) == 400
     reports = {name: read_json(results / f"runs/demo/{name}/train.json") for name in (PLAIN, WITH, HELD)}
     plain = reports[PLAIN]["rows"]
-    assert len(read_jsonl(results / "runs/demo/prompts/train.jsonl")) == plain
+    assert len(read_jsonl(results / "prompts/demo/spider_train.jsonl")) == plain
     assert "replay" not in reports[PLAIN]
     for name, kl in ((WITH, 0.0), (HELD, 1.0)):
         assert reports[name]["replay"]["rows"] == -(-plain // 4) == reports[name]["rows"] - plain
@@ -63,18 +67,18 @@ def test_replayed_rows_are_in_the_training_and_a_test_question_is_not(replay_run
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("section", "change", "expected"),
     [
         # Other rows: never a training without any.
-        ({"questions": 250}, PREPARED | chain([WITH, HELD], *EVERY_RULE) | ANSWERED),
-        ({"fraction": [0.0, 0.25, 0.3]}, chain(["replay0.3-kl0", "replay0.3-kl1"], *EVERY_RULE) | ANSWERED),
-        ({"kl": [0.0, 1.0, 2.0]}, chain(["replay0.25-kl2"], *EVERY_RULE) | ANSWERED),
-        ({"kl": [0.0]}, ANSWERED),
+        ("general", {"questions": 250}, PREPARED | chain([WITH, HELD], *EVERY_RULE) | ANSWERED),
+        ("replay", {"fraction": [0.0, 0.25, 0.3]}, chain(["replay0.3-kl0", "replay0.3-kl1"], *EVERY_RULE) | ANSWERED),
+        ("replay", {"kl": [0.0, 1.0, 2.0]}, chain(["replay0.25-kl2"], *EVERY_RULE) | ANSWERED),
+        ("replay", {"kl": [0.0]}, ANSWERED),
     ],
 )
-def test_an_edit_makes_stale_what_depends_on_it(replay_run, snakemake, study, change, expected):
+def test_an_edit_makes_stale_what_depends_on_it(replay_run, snakemake, study, section, change, expected):
     edited = copy.deepcopy(study)
-    edited["replay"] |= change
+    (edited["tasks"]["general"] if section == "general" else edited["replay"]).update(change)
     (replay_run / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
     run = snakemake(replay_run, "--dry-run", "--configfile", "edited.yaml")
     assert run.returncode == 0, run.stdout
@@ -83,10 +87,10 @@ def test_an_edit_makes_stale_what_depends_on_it(replay_run, snakemake, study, ch
 
 def test_other_questions_of_mmlu_train_nothing(replay_run, snakemake, study):
     edited = copy.deepcopy(study)
-    edited["mmlu"] |= {"shots": 1, "seed": 7}
+    edited["tasks"]["mmlu"] |= {"shots": 1, "seed": 7}
     (replay_run / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
     run = snakemake(replay_run, "--dry-run", "--configfile", "edited.yaml")
     assert run.returncode == 0, run.stdout
     found = jobs(run.stdout)
-    assert "prepare_mmlu" in found
-    assert not any(job.startswith("train") or "replay" in job.partition(" ")[0] for job in found)
+    assert "prepare_mmlu test" in found
+    assert not any(job.startswith(("train", "audit_labels")) or "general" in job for job in found)

@@ -53,7 +53,7 @@ def test_killed_in_training_and_in_prediction(small_run, copy_repo, snakemake, s
     same = ["runs/demo/lr0.001/adapter/adapter_model.safetensors", "runs/demo/lr0.001/adapter/adapter_config.json"]
     same += [f"runs/demo/{v}/{task}_answers.jsonl" for v in VARIANTS for task in ("spider", "mmlu")]
     same += [f"runs/demo/{v}/{task}.csv" for v in VARIANTS for task in ("spider", "mmlu")]
-    same += [f"tables/{t}.{suffix}" for t in ("execution_accuracy", "mmlu", "regression") for suffix in ("csv", "md")]
+    same += [f"tables/{t}.{suffix}" for t in ("spider", "mmlu", "regression") for suffix in ("csv", "md")]
     same += ["figures/tradeoff.svg"]
     for name in same:
         ours, theirs = (root / "results" / "small" / name for root in (folder, small_run))

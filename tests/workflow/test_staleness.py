@@ -3,6 +3,8 @@
 import copy
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +24,9 @@ def jobs(output: str) -> set[str]:
     found = set()
     for rule, rest in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
         wildcards = re.search(r"^    wildcards: (.*)$", rest, re.MULTILINE)
-        values = "/".join(re.findall(r"=([^,]+)", wildcards[1])) if wildcards else ""
+        # A rule of a task says so in its name.
+        own = rf"(?:, )?\btask={rule.partition('_')[2]}$|\btask={rule.partition('_')[2]}, "
+        values = "/".join(re.findall(r"=([^,]+)", re.sub(own, "", wildcards[1]))) if wildcards else ""
         found.add(f"{rule} {values}".strip())
     return found - {"all"}
 
@@ -36,6 +40,7 @@ def chain(variants: list[str], *rules: str) -> set[str]:
     return {f"{rule} demo/{variant}" for rule in rules for variant in variants}
 
 
+GENERAL = {"kind": "replay", "source": "resources/demo/replay.csv", "questions": 7}
 EVERY_RULE = ("train", "predict_spider", "predict_mmlu", "score_spider", "score_mmlu")
 
 
@@ -56,8 +61,8 @@ def stale(demo_run: Path, snakemake, tmp_path: Path) -> Callable[[str], set[str]
 
 
 @pytest.fixture(scope="module")
-def config(repo: Path) -> dict:
-    return yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
+def config(demo_run: Path) -> dict:
+    return yaml.safe_load((demo_run / "config.yaml").read_text(encoding="utf-8"))
 
 
 def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake, config):
@@ -93,47 +98,62 @@ def _table(config: dict) -> set[str]:
     return TABLES
 
 
-def _semantics(config: dict) -> set[str]:
-    config["tables"]["semantics"] = "test_suite"
-    return SCORED
+def _criterion(config: dict) -> set[str]:
+    # The records have all criteria, and the rules of scoring do not know which one counts.
+    config["tasks"]["spider"]["criterion"] = "test_suite"
+    return SCORED | {"cost"}
 
 
 def _timeout(config: dict) -> set[str]:
-    config["scoring"]["timeout_s"] += 1
+    config["tasks"]["spider"]["timeout_s"] += 1
     return chain(["base", *names(config)], "score_spider") | SCORED
 
 
 def _decoding(config: dict) -> set[str]:
-    config["inference"]["spider_max_new_tokens"] -= 1
-    return {"render_spider demo/dev"} | chain(["base", *names(config)], "predict_spider", "score_spider") | ANSWERED
+    config["tasks"]["spider"]["max_new_tokens"] -= 1
+    return {"render_spider demo/test"} | chain(["base", *names(config)], "predict_spider", "score_spider") | ANSWERED
 
 
-def _dev_questions(config: dict) -> set[str]:
-    config["spider"]["dev_questions"] = 5
-    return {"render_spider demo/dev"} | chain(["base", *names(config)], "predict_spider", "score_spider") | ANSWERED
+def _questions(config: dict) -> set[str]:
+    config["tasks"]["spider"]["questions"] = 5
+    asked = {"prepare_spider test", "render_spider demo/test"}
+    return asked | chain(["base", *names(config)], "predict_spider", "score_spider") | ANSWERED
 
 
 def _batch_size(config: dict) -> set[str]:
+    # The same answers, whatever stands beside them in a batch.
     config["inference"]["batch_size"] += 1
-    return chain(["base", *names(config)], *EVERY_RULE[1:]) | ANSWERED
+    return set()
+
+
+def _inert(config: dict) -> set[str]:
+    config["inference"] |= {"top_p": 0.5, "temperature": 2.0, "seed": 7}
+    config["tasks"]["spider"]["sample_rows"] = 9
+    config["replay"]["kl"] = 0.0
+    return set()
+
+
+def _other_paths(config: dict) -> set[str]:
+    for section in (config["models"]["demo"], config["tasks"]["spider"], config["tasks"]["mmlu"]):
+        section["source"] = f"./{section['source']}"
+    return set()
 
 
 def _merged(config: dict) -> set[str]:
     config["inference"]["merge_adapters"] = True
-    return chain(["base", *names(config)], *EVERY_RULE[1:]) | ANSWERED
+    return chain(names(config), *EVERY_RULE[1:]) | ANSWERED
 
 
 def _mmlu_shots(config: dict) -> set[str]:
-    config["mmlu"]["shots"] -= 1
-    return (
-        {"prepare_mmlu", "render_mmlu demo"} | chain(["base", *names(config)], "predict_mmlu", "score_mmlu") | ANSWERED
-    )
+    config["tasks"]["mmlu"]["shots"] -= 1
+    asked = {"prepare_mmlu test", "render_mmlu demo/test"}
+    return asked | chain(["base", *names(config)], "predict_mmlu", "score_mmlu") | ANSWERED
 
 
 def _shots_evaluated(config: dict) -> set[str]:
     config["evaluation"]["shots"] = [0]
     return (
-        {"extend_shots 0", "render_spider demo/dev_shots0"}
+        {"render_spider demo/test_shots0"}
         | chain(["base@shots0"], "predict_spider", "score_spider", "score_mmlu")
         | ANSWERED
     )
@@ -169,9 +189,29 @@ def _one_rate_dropped(config: dict) -> set[str]:
     return ANSWERED
 
 
-def _epochs(config: dict) -> set[str]:
-    config["training"]["num_train_epochs"] += 1
+def _gradient(config: dict) -> set[str]:
+    config["training"]["max_grad_norm"] = 0.5
     return chain(names(config), *EVERY_RULE) | ANSWERED
+
+
+def _run_keys(config: dict) -> set[str]:
+    logged = {
+        "logging_steps": 7,
+        "save_steps": 9,
+        "save_total_limit": 5,
+        "log_level": "info",
+        "report_to": "tensorboard",
+    }
+    # A longer limit cuts nothing, and there is no evaluation.
+    config["training"] |= logged | {"gradient_checkpointing": True, "max_length": 2000, "eval_steps": 3}
+    return set()
+
+
+def _other_micro_batches(config: dict) -> set[str]:
+    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    product = config["training"][sizes[0]] * config["training"][sizes[1]]
+    config["training"] |= {sizes[0]: product // 2, sizes[1]: 2}
+    return set()
 
 
 def _rank(config: dict) -> set[str]:
@@ -184,28 +224,37 @@ def _rank_swept(config: dict) -> set[str]:
     return chain([f"{name}-r{config['lora']['r'][0]}" for name in names(config)], *EVERY_RULE) | ANSWERED
 
 
-def _replay_source(config: dict) -> set[str]:
+def _replay_task(config: dict) -> set[str]:
     # Without a fraction, nothing is replayed.
-    config["replay"] |= {"source": "resources/demo/replay.csv", "questions": 7}
+    config["tasks"]["general"] = GENERAL
     return set()
 
 
 def _replay_swept(config: dict) -> set[str]:
-    config["replay"] |= {"source": "resources/demo/replay.csv", "fraction": [0.0, 0.25]}
+    config["tasks"]["general"] = GENERAL
+    config["replay"]["fraction"] = [0.0, 0.25]
     variants = [f"{name}-replay{fraction}" for name in names(config) for fraction in ("0", "0.25")]
-    prepared = {"fetch_replay", "prepare_replay", "render_replay demo", "audit_replay demo"}
+    prepared = {"fetch_general", "prepare_general train", "render_general demo/train", "audit_labels demo/general"}
     return prepared | chain(variants, *EVERY_RULE) | ANSWERED
+
+
+def _another_task(config: dict) -> set[str]:
+    config["tasks"]["more"] = config["tasks"]["mmlu"] | {"questions_per_category": 4}
+    asked = {"fetch_more", "prepare_more test", "render_more demo/test"}
+    return asked | chain(["base", *names(config)], "predict_more", "score_more") | ANSWERED
 
 
 @pytest.mark.parametrize(
     "edit",
     [
         _table,
-        _semantics,
+        _criterion,
         _timeout,
         _decoding,
-        _dev_questions,
+        _questions,
         _batch_size,
+        _inert,
+        _other_paths,
         _merged,
         _mmlu_shots,
         _shots_evaluated,
@@ -215,11 +264,14 @@ def _replay_swept(config: dict) -> set[str]:
         _merge,
         _not_recommended,
         _one_rate_dropped,
-        _epochs,
+        _gradient,
+        _run_keys,
+        _other_micro_batches,
         _rank,
         _rank_swept,
-        _replay_source,
+        _replay_task,
         _replay_swept,
+        _another_task,
     ],
 )
 def test_an_edit_makes_stale_what_depends_on_it(edit, stale, config):
@@ -249,7 +301,11 @@ def _other_spelling(config: dict) -> str:
 
 
 def _defaults_left_out(config: dict) -> str:
-    del config["spider"]["sha256"], config["prompt"]["sample_rows"], config["scoring"]
+    del (
+        config["tasks"]["spider"]["sha256"],
+        config["tasks"]["spider"]["sample_rows"],
+        config["tasks"]["spider"]["timeout_s"],
+    )
     return yaml.safe_dump(config)
 
 
@@ -281,6 +337,28 @@ def test_a_mistake_is_refused_with_a_sentence_that_names_the_key(
     assert f"wrong.yaml, {message}" in run.stdout
 
 
+def test_why_says_which_key_or_file_makes_what_stale(demo_run, config, tmp_path):
+    def why(edited: dict) -> str:
+        study = tmp_path / "edited.yaml"
+        study.write_text(yaml.safe_dump(edited), encoding="utf-8")
+        command = [sys.executable, "scripts/why.py", "--configfile", str(study)]
+        found = subprocess.run(command, cwd=demo_run, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+    assert why(config) == "Nothing would run: all results are those of this study.\n"
+    edited = copy.deepcopy(config)
+    edited["training"]["weight_decay"] = 0.5
+    edited["tasks"]["mmlu"]["shots"] = 1
+    found = why(edited)
+    assert re.search(r"training\.weight_decay: 0\.0 -> 0\.5\n    train demo lr0\.0\d+, train demo lr0\.0\d+\n", found)
+    assert "tasks.mmlu.shots: 4 -> 1\n    prepare_mmlu test\n" in found
+    assert re.search(r"\d+ jobs; on a GPU 0\.\d\d hours by what they took last time\.", found)
+    edited["tasks"]["mmlu"]["shots"] = "many"
+    with pytest.raises(AssertionError, match=r"tasks\.mmlu\.shots: found 'many'"):
+        why(edited)
+
+
 def test_config_on_the_command_line_overrides_one_value_inside_a_section(demo_run, snakemake):
     run = snakemake(demo_run, "--dry-run", "--config", "tables={confidence_level: 0.9}")
     assert jobs(run.stdout) == TABLES
@@ -303,7 +381,9 @@ def test_more_cards_for_a_rule_than_for_the_run_are_refused(demo_run, snakemake)
 
 def test_a_study_replaces_config_yaml(demo_run, snakemake, tmp_path):
     study = tmp_path / "tiny.yaml"
-    study.write_text("{study: tiny, models: {other: {source: x}}, mmlu: {source: y}}", encoding="utf-8")
+    study.write_text(
+        "{study: tiny, models: {other: {source: x}}, tasks: {spider: {}, mmlu: {source: y}}}", encoding="utf-8"
+    )
     run = snakemake(demo_run, "--dry-run", "--configfile", str(study), "--config", "lora={r: [4, 8]}")
     found = jobs(run.stdout)
     assert {job for job in found if job.startswith("train ")} == {"train other/r4", "train other/r8"}
@@ -318,9 +398,10 @@ def test_every_job_process_sees_the_study_that_replaced_config_yaml(copy_repo, s
     start = text.index("rule fetch_model:")
     rules.write_text(text[:start] + text[start:].replace("    log:", '    shadow:\n        "shallow"\n    log:', 1))
     (folder / "study.yaml").write_text(
-        "{study: tiny, models: {other: {source: resources/demo/model}}, mmlu: {source: y}}", encoding="utf-8"
+        "{study: tiny, models: {other: {source: resources/demo/model}}, tasks: {spider: {}, mmlu: {source: y}}}",
+        encoding="utf-8",
     )
-    target = "results/tiny/data/models/other.json"
+    target = "results/tiny/models/other.json"
     run = snakemake(folder, "--configfile", "study.yaml", "--config", "lora={r: [4, 8]}", "--verbose", "--", target)
     assert run.returncode == 0, run.stdout
     assert "spawned job: " in run.stdout

@@ -2,6 +2,8 @@
 
 On the real archives where they are. Elsewhere on the demo's databases, and on questions of no meaning under the names
 of MMLU's subjects: each step runs there too, on the studies' own subjects and examples, but not on their text.
+
+A few studies, each in one face, run in `make test`; the others are marked `long` and run in `make faults`.
 """
 
 import csv
@@ -31,13 +33,16 @@ RUNS = [
     for face in FACES
     if face == FACES[0] or face in study.get("faces", {})
 ]
+# These have swept seeds, a validation loss, truncated rows, answers drawn at random, and a template of their own.
+SHORT = [("assignment", "corrected"), *((name, "as_reported") for name in ("cunha", "ribeiro", "souza"))]
+LONG = [run for run in RUNS if run not in SHORT]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def write_mmlu(folder: Path) -> None:
     """Write a release of MMLU with all its subjects, whose examples have the answers that the studies expect."""
     faces = [face for study in STUDIES.values() for face in study.get("faces", {}).values()]
-    fixed = [shot for face in faces for shot in face.get("mmlu", {}).get("fixed_shots", [])]
+    fixed = [shot for face in faces for shot in face.get("tasks", {}).get("mmlu", {}).get("fixed_shots", [])]
     answers = {(shot["subject"], shot["split"], shot["index"]): shot["answer"] for shot in fixed}
     for split, count in (("dev", 5), ("test", 2)):
         for subject in CATEGORY:
@@ -51,8 +56,12 @@ def write_mmlu(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(request, tmp_path_factory) -> list[str]:
-    """The overrides that name the data."""
+def data(request, tmp_path_factory) -> str:
+    """The override that names the data."""
+
+    def of_mmlu(source: Path) -> str:
+        return f"mmlu: {{source: '{source}', revision: null}}"
+
     try:
         shared = request.getfixturevalue("shared_data")
     except pytest.skip.Exception:
@@ -62,12 +71,9 @@ def data(request, tmp_path_factory) -> list[str]:
         counts = {
             name: len(read_json(REPO / spider / f"{name}.json")) for name in ("train_spider", "train_others", "dev")
         }
-        return [
-            f"spider={{source: {spider}, counts: {json.dumps(counts)}}}",
-            f"mmlu={{source: '{mmlu}', revision: null}}",
-        ]
+        return f"tasks={{spider: {{source: {spider}, counts: {json.dumps(counts)}}}, {of_mmlu(mmlu)}}}"
     spider, mmlu = (shared / path for path in ("spider/spider_data.zip", "mmlu/mmlu_data.tar.gz"))
-    return [f"spider={{source: '{spider}'}}", f"mmlu={{source: '{mmlu}', revision: null}}"]
+    return f"tasks={{spider: {{source: '{spider}'}}, {of_mmlu(mmlu)}}}"
 
 
 def run_all(folder: Path, runs: dict[str, list[str]]) -> dict[str, int]:
@@ -85,22 +91,34 @@ def run_all(folder: Path, runs: dict[str, list[str]]) -> dict[str, int]:
     return json.loads(process.stdout)
 
 
+def arguments(name: str, *config: str) -> list[str]:
+    """Run a study with these overrides."""
+    return ["--cores", "1", "--configfile", f"studies/{name}.yaml", "--config", *config]
+
+
+def smoke(runs: list[tuple[str, str]], data: str) -> dict[str, list[str]]:
+    """The arguments of each run at smoke scale, by its name."""
+    return {f"{name}-{face}": arguments(name, "scale=smoke", f"face={face}", data) for name, face in runs}
+
+
 @pytest.fixture(scope="module")
 def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
-    """The folder in which all studies have run, and how each run ended."""
+    """The folder in which the studies of `make test` have run, and how each run ended."""
     folder = copy_repo("studies")
-    runs = {
-        f"{name}-{face}": [
-            *("--cores", "1", "--configfile", f"studies/{name}.yaml"),
-            *("--config", "scale=smoke", f"face={face}", *data),
-        ]
-        for name, face in RUNS
-    }
+    runs = smoke(SHORT, data)
     # One that must fail: an audit that finds what the study does not accept.
-    runs["must-fail"] = [*runs["cunha-corrected"], "study=must-fail", "training={max_length: 64}"]
+    must_fail = ("scale=smoke", "study=must-fail", "training={max_length: 64}")
+    runs["must-fail"] = arguments("cunha", *must_fail, data)
     # Another: gated weights, and no token.
-    runs["no-token"] = ["--cores", "1", "--configfile", "studies/souza.yaml", "--config", "study=no-token", *data]
+    runs["no-token"] = arguments("souza", "study=no-token", data)
     return folder, run_all(folder, runs)
+
+
+@pytest.fixture(scope="module")
+def others_ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
+    """The same of all other studies and faces."""
+    folder = copy_repo("others")
+    return folder, run_all(folder, smoke(LONG, data))
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -108,9 +126,9 @@ def read_csv(path: Path) -> list[dict]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize(("name", "face"), RUNS)
-def test_a_study_runs_at_smoke_scale(name, face, ended):
-    folder, statuses = ended
+@pytest.mark.parametrize(("name", "face"), [*SHORT, *(pytest.param(*run, marks=pytest.mark.long) for run in LONG)])
+def test_a_study_runs_at_smoke_scale(name, face, request):
+    folder, statuses = request.getfixturevalue("ended" if (name, face) in SHORT else "others_ended")
     assert statuses[f"{name}-{face}"] == 0, (folder / f"{name}-{face}.out").read_text()[-8000:]
     results = folder / "results" / (f"{name}-smoke" if face == "corrected" else f"{name}-{face}-smoke")
     study = STUDIES[name] | STUDIES[name].get("faces", {}).get(face, {})
@@ -118,7 +136,7 @@ def test_a_study_runs_at_smoke_scale(name, face, ended):
     assert (results / "figures/tradeoff.svg").stat().st_size > 0
 
     (run,) = read_csv(results / "tables/regression.csv")[:1]
-    variants = {row["variant"] for row in read_csv(results / "tables/execution_accuracy.csv")}
+    variants = {row["variant"] for row in read_csv(results / "tables/spider.csv")}
     assert variants == {"base", run["variant"]}
     (model,) = study["models"]
     trained = read_json(results / "runs" / model / run["variant"] / "train.json")
@@ -127,12 +145,14 @@ def test_a_study_runs_at_smoke_scale(name, face, ended):
         answered = results / "runs" / model / variant
         assert len(read_csv(answered / "spider.csv")) == 8
         subjects = {row["subject"] for row in read_csv(answered / "mmlu.csv")}
-        assert len(subjects) == len(read_jsonl(results / "data/mmlu_suite/questions.jsonl"))
+        assert len(subjects) == len(read_jsonl(results / "data/mmlu/test.jsonl"))
 
     # The audit found what the study accepts and nothing else; the stamp is on all that is read.
-    audit = read_json(results / "runs" / model / "audit_labels.json")
+    audit = read_json(results / f"prompts/{model}/spider_audit.json")
     assert set(audit["failed"]) <= set(study.get("accept_defect", []))
-    assert ("target_not_in_loss" in audit["failed"]) == (study.get("prompt", {}).get("train_target") == "prompt")
+    assert ("target_not_in_loss" in audit["failed"]) == (
+        study["tasks"].get("spider", {}).get("train_target") == "prompt"
+    )
     pages = [report, *(path.read_text(encoding="utf-8") for path in results.glob("tables/*.md"))]
     for page in pages:
         assert ("Known defects" in page) == (face == "as_reported")
@@ -154,7 +174,7 @@ def test_a_failed_job_fails_its_run(ended):
     assert statuses["must-fail"] == 1
     assert "Error in rule audit_labels" in (folder / "must-fail.out").read_text()
     results = folder / "results" / "must-fail-smoke"
-    log = (results / "logs/audit_labels/llama3.log").read_text()
+    log = (results / "logs/audit_labels/llama3/spider.log").read_text()
     assert "tokens, expected at most training.max_length = 64" in log
     assert not (results / "report.md").exists()
     assert not list(results.glob("runs/*/*/adapter/*"))
@@ -174,49 +194,58 @@ def results_of(ended, name: str) -> Path:
 
 
 def test_souza_as_reported_shows_the_same_four_examples_to_all(ended):
-    rows = read_jsonl(results_of(ended, "souza-as_reported-smoke") / "data/mmlu_suite/questions.jsonl")
+    rows = read_jsonl(results_of(ended, "souza-as_reported-smoke") / "data/mmlu/test.jsonl")
     assert {row["subject"] for row in rows} == {"astronomy", "econometrics", "world_religions"}
     assert [shot["answer"] for shot in rows[0]["shots"]] == list("ABCD")
     assert all(row["shots"] == rows[0]["shots"] for row in rows)
-    own = read_jsonl(results_of(ended, "souza-smoke") / "data/mmlu_suite/questions.jsonl")
+
+
+@pytest.mark.long
+def test_souza_corrected_shows_each_subject_its_own_examples(others_ended):
+    own = read_jsonl(results_of(others_ended, "souza-smoke") / "data/mmlu/test.jsonl")
     assert len({json.dumps(row["shots"]) for row in own}) == len(own)
 
 
 def test_ribeiro_as_reported_shows_the_first_subjects_examples_and_none_to_the_base(ended):
     results = results_of(ended, "ribeiro-as_reported-smoke")
-    tables = read_csv(results / "data/mmlu/dev.csv")
+    tables = read_csv(results / "data/mmlu/source/dev.csv")
     first = [row["question"] for row in tables if row["subject"] == "abstract_algebra"][:4]
-    rows = read_jsonl(results / "data/mmlu_suite/questions.jsonl")
+    rows = read_jsonl(results / "data/mmlu/test.jsonl")
     assert len({row["subject"] for row in rows}) == 3
     assert all([shot["question"] for shot in row["shots"]] == first for row in rows)
     prompts = {
-        split: read_jsonl(results / f"runs/mistral/prompts/{split}.jsonl") for split in ("dev", "dev_shots0", "train")
+        part: read_jsonl(results / f"prompts/mistral/spider_{part}.jsonl") for part in ("test", "test_shots0", "train")
     }
-    counts = {split: {row["prompt"].count("Question:") for row in rows} for split, rows in prompts.items()}
-    assert counts == {"dev": {4}, "dev_shots0": {1}, "train": {4}}
+    counts = {part: {row["prompt"].count("Question:") for row in rows} for part, rows in prompts.items()}
+    assert counts == {"test": {4}, "test_shots0": {1}, "train": {4}}
     assert {row["completion"] for row in prompts["train"]} == {""}
 
 
-def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_other(ended):
+@pytest.mark.long
+def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_other(others_ended):
     for label, ids in (("freitas-smoke", "train_"), ("freitas-as_reported-smoke", "dev-")):
-        results = results_of(ended, label)
-        rows = read_jsonl(results / "data/splits/validation.jsonl")
+        results = results_of(others_ended, label)
+        rows = read_jsonl(results / "data/spider/validation.jsonl")
         assert len(rows) == 4
         assert all(row["id"].startswith(ids) for row in rows)
         train = read_json(results / "runs/gemma/lr0.0001/train.json")
         assert [entry["step"] for entry in train["eval_history"]] == [1, 2]
         assert train["best_step"] == min(train["eval_history"], key=lambda entry: entry["eval_loss"])["step"]
         assert list((results / "tensorboard/gemma/lr0.0001").glob("events.*"))
-    failed = read_json(results_of(ended, "freitas-as_reported-smoke") / "runs/gemma/audit_labels.json")["failed"]
+    failed = read_json(results_of(others_ended, "freitas-as_reported-smoke") / "prompts/gemma/spider_audit.json")[
+        "failed"
+    ]
     assert {"target_not_in_loss", "dev_used_to_choose"} <= set(failed)
 
 
 def test_cunha_as_reported_cuts_rows_and_draws_its_answers(ended):
     results = results_of(ended, "cunha-as_reported-smoke")
-    answered = read_json(results / "runs/llama3/base/predict_spider.json")
+    answered = read_json(results / "runs/llama3/base/spider_predict.json")
     assert answered["settings"]["do_sample"] is True
     assert answered["decoder"] == "generate (answers are drawn at random)"
-    assert (
-        "do_sample"
-        not in read_json(results_of(ended, "cunha-smoke") / "runs/llama3/base/predict_spider.json")["settings"]
-    )
+
+
+@pytest.mark.long
+def test_cunha_corrected_draws_nothing(others_ended):
+    answered = read_json(results_of(others_ended, "cunha-smoke") / "runs/llama3/base/spider_predict.json")
+    assert "do_sample" not in answered["settings"]

@@ -1,206 +1,378 @@
-// Which questions are listed, which one is shown, and what the reader does; answers_question.js stands before it.
+"use strict";
+// Which questions are listed, and what the chosen one shows. `answers_page` in present/answers.py describes `data`.
+const $ = (id) => document.getElementById(id);
 const ITEM = 74; // pixels of one item of the list, as in the style
-const OVERSCAN = 6;
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const MANY = 6; // more runs than this: answers folded, marks as a count
 const narrow = matchMedia("(max-width: 860px)");
-const states = { spider: {}, mmlu: {} };
-let tab = "spider";
-let state; // of this tab: what is set of its fields, `search`, and `q`, the question shown; all of it in the fragment
+const opened = new Map(); // what a reader has opened or closed: "schema", and the answers by their run
+let data;
+let task;
+let form; // its fields
+let state; // what is set of them
 let found = []; // the questions that fit
 let pending;
 
-// ---- The two tabs. A field's options are [value, text]; the first one holds while nothing is set.
+// ---- Elements. Nothing here writes HTML: elements are made one by one, and text goes into text nodes.
 
-const words = (...keys) => keys.map((key) => [key, data.words[key]]);
-const any = (options) => [["", data.words.any], ...options];
-const all = (options) => [["", data.words.all], ...options];
-const distinct = (key) => all([...new Set(data[tab].map((q) => q[key]))].sort().map((value) => [value, value]));
-const changes = () => any(words("lost", "gained", "both", "neither"));
-
-function models() {
-  const right = (run) => number(data[tab].filter((q) => tabs[tab].right(q, run)).length);
-  const score = (run) => say("score", { n: right(run), all: number(data[tab].length) });
-  return all(asked().map((run) => [data.runs[run].key, `${data.runs[run].name} (${score(run)})`]));
+// make("td.num", { colspan: 2 }, children …): what is null, true or false is left out.
+function make(name, ...parts) {
+  const [tag, style] = name.split(".");
+  const element = document.createElement(tag);
+  if (style) element.className = style;
+  for (const part of parts.flat(Infinity)) {
+    if (part?.constructor === Object) Object.entries(part).forEach((pair) => element.setAttribute(...pair));
+    else if (part != null && typeof part !== "boolean") element.append(part);
+  }
+  return element;
 }
 
-function criteria() {
-  const name = (key) => data.words.criteria[key].name;
-  const others = data.criteria.filter((key) => key !== data.headline).map((key) => [key, name(key)]);
-  return [[data.headline, say("headline", { name: name(data.headline) })], ...others];
+// Characters that cannot be seen, or that turn the text around them: each run of the same is shown as its code. Not
+// those that join and colour emoji.
+const UNSEEN = /((?!\r\n|[\n\t\u200c\u200d\ufe00-\ufe0f])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{DI}\ufff0-\uffff])\1*/gu;
+
+function visible(text) {
+  const parts = [];
+  let end = 0;
+  for (const { 0: all, 1: one, index } of text.matchAll(UNSEEN)) {
+    const code = one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    const times = all.length > one.length ? ` ×${all.length / one.length}` : "";
+    parts.push(text.slice(end, index), make("span.char", `U+${code}${times}`));
+    end = index + all.length;
+  }
+  return [...parts, text.slice(end)];
 }
 
-const tabs = {
-  spider: {
-    fields: {
-      model: models,
-      db: () => distinct("db"),
-      hardness: () => all(Object.entries(data.words.levels)),
-      class: () => any([...words("right", "wrong"), ...Object.entries(data.words.classes).map(
-        ([key, name]) => [`class:${key}`, key === "ok" ? data.words.class_ok : name])]),
-      criterion: criteria,
-      change: changes,
-    },
-    where: (q) => `${q.id} · ${q.db} · ${data.words.levels[q.hardness]}`,
-    texts: (q) => [q.id, q.db, q.question, q.gold, ...q.answers.flatMap((a) => [a.answer, a.sql, a.message])],
-    right: (q, run) => q.answers[run].right[data.criteria.indexOf(state.criterion || data.headline)] === 1,
-    result: (q, run) => state.class === `class:${q.answers[run].class}`,
-    show: spiderParts,
-  },
-  mmlu: {
-    fields: {
-      model: models,
-      category: () => distinct("category"),
-      subject: () => distinct("subject"),
-      class: () => any(words("right", "wrong", "disagree", "invalid")),
-      by: () => words("letter", "text"),
-      change: changes,
-    },
-    where: (q) => `${q.id} · ${spaced(q.category)}`,
-    texts: (q) => [q.id, q.subject, q.category, q.question, ...q.choices, ...q.answers.map((a) => a.generated)],
-    right: (q, run) => q.answers[run][state.by ? "rightWritten" : "right"] === 1,
-    result: (q, run) => {
-      const { letter, written } = q.answers[run];
-      return state.class === "invalid" ? written === "" : written !== "" && written !== letter;
-    },
-    show: mmluParts,
-  },
-};
+const KEYWORDS = "all|and|as|asc|between|by|case|cast|cross|desc|distinct|else|end|except|exists|from|full|group|" +
+  "having|in|inner|intersect|is|join|left|like|limit|natural|not|null|offset|on|or|order|outer|right|select|then|" +
+  "union|using|values|when|where|with";
+const TOKEN = new RegExp(`('(?:[^']|'')*'|"(?:[^"]|"")*")|\\b(${KEYWORDS})\\b|\\w+|[^'"\\w]+|['"]`, "gi");
+const sql = (text) => [...text.matchAll(TOKEN)].map(([token, string, keyword]) =>
+  string || keyword ? make(string ? "span.str" : "span.kw", visible(token)) : visible(token));
 
-// Places of the runs that have answers of their own in this tab, and of the run that the reader has chosen.
-const asked = () => [...data.runs.keys()].filter((run) => tab === "spider" || data.runs[run].mmlu);
-const chosenRun = () => data.runs.findIndex((run) => run.key === state.model);
+// ---- Words and numbers
+
+const say = (key, values) => data.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const number = (value, digits = 0) => value.toLocaleString(data.language, {
+  minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }).replace("-", "−");
+const plural = (n, unit) => `${number(n)} ${data.words.units[unit][n === 1 ? 0 : 1]}`;
+const of = (n, all) => say("of", { n: number(n), all });
+const part = (n, all, unit) => (n < all ? of(n, plural(all, unit)) : plural(all, unit));
+const whole = (text) => (Array.isArray(text) ? text[0] : text ?? "");
+const sign = (right) => (right ? "✓" : "✗");
+const hue = (right) => (right ? "up" : "down");
+const verdict = (right) => data.words[right ? "right" : "wrong"];
+const mark = (right) => make("span.mark " + hue(right), { "aria-hidden": "true" }, sign(right));
+const judged = (right) => make("span." + hue(right), sign(right), make("span.word", ` ${verdict(right)}`));
+const none = (key) => make("p.none", data.words[key]);
+const region = (label, ...parts) => make("div.scroll", { tabindex: 0, role: "group", "aria-label": label }, parts);
+
+const table = (style, heads, rows) => make(`table.${style}`, make("thead", make("tr", heads)), make("tbody", rows));
+
+// A text of a model under its title; of a long one there is the beginning and the length.
+function block(title, text, show, run, ...more) {
+  const shown = whole(text);
+  const file = `runs/${data.runs[run].key}/${task.name}.csv`;
+  return make("div", make("h4", data.words[title], more),
+    shown === "" ? none("empty") : make("pre", { tabindex: 0, "aria-label": data.words[title] }, show(shown)),
+    shown === text || make("p.more", say("cut", { n: number([...shown].length), all: number(text[1]), file })));
+}
+
+// ---- Filters
+
+const right = (q, run) => q.answers[run].right[task.right.indexOf(state.criterion || task.headline)] === 1;
+const base = (run) => data.runs[run].base;
+const strata = (q) => Object.keys(task.strata).map((key) => q[key]);
+const level = (value) => data.words.levels[value] ?? value.replaceAll("_", " ");
+const chosenRun = () => task.runs.find((run) => data.runs[run].key === state.model);
 
 // The runs whose answers are shown: all, a base model, or an adapter beside its base.
 function shownRuns() {
   const run = chosenRun();
-  return run < 0 ? asked() : [data.runs[run].base, run].filter((one) => one !== null);
+  return run === undefined ? task.runs : [base(run), run].filter((one) => one !== null);
 }
 
 function matches() {
-  const { right, result, texts } = tabs[tab];
   const chosen = chosenRun();
-  const sought = (state.search ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-  const base = (run) => data.runs[run].base;
-  const changed = (q, run) =>
-    state.change === [["neither", "gained"], ["lost", "both"]][+right(q, base(run))][+right(q, run)];
-  const fits = (q, run) =>
-    (["right", "wrong"].includes(state.class) ? right(q, run) === (state.class === "right") : result(q, run));
-  const tuned = asked().filter((run) => base(run) !== null && (chosen < 0 || [run, base(run)].includes(chosen)));
-  const runs = chosen < 0 ? asked() : [chosen];
+  let runs = chosen === undefined ? task.runs : [chosen];
+  if (state.change) {
+    runs = task.runs.filter((run) => base(run) !== null && (runs.includes(run) || runs.includes(base(run))));
+  }
+  const change = (q, run) => [["neither", "gained"], ["lost", "both"]][+right(q, base(run))][+right(q, run)];
+  const result = (q, run) => (["right", "wrong"].includes(state.class)
+    ? right(q, run) === (state.class === "right") : forms[task.form].outcome(q.answers[run]) === state.class);
   // Change and result must hold of one and the same adapter, or the result of the model that the reader has chosen.
-  const some = (q) => (state.change ? tuned : runs).some((run) =>
-    (!state.change || changed(q, run)) && (!state.class || fits(q, chosen < 0 ? run : chosen)));
-  return data[tab].filter((q) =>
-    ["db", "hardness", "category", "subject"].every((key) => !state[key] || q[key] === state[key]) && some(q) &&
+  const fits = (q) => runs.some((run) =>
+    (!state.change || change(q, run) === state.change) && (!state.class || result(q, chosen ?? run)));
+  const texts = (q) => [q.id, ...strata(q), q.question, q.gold, q.answer, ...(q.choices ?? []),
+    ...q.answers.flatMap((given) => ["answer", "sql", "message", "generated", "prediction"].map((key) => given[key]))];
+  const sought = state.search.toLowerCase().split(/\s+/).filter(Boolean);
+  return task.questions.filter((q) =>
+    Object.keys(task.strata).every((key) => !state[key] || q[key] === state[key]) && fits(q) &&
     sought.every((word) => (q.sought ??= texts(q).map(whole).join("\n").toLowerCase()).includes(word)));
 }
 
 // ---- The fragment: what is set, and nothing that the data do not have.
 
-const fragment = (set) => `#${new URLSearchParams([["task", tab], ...Object.entries(set).filter((pair) => pair[1])])}`;
+const fragment = () =>
+  `#${new URLSearchParams(Object.entries({ task: task.name, ...state, q: task.q }).filter(([, value]) => value))}`;
+
+function open(name) {
+  form?.remove();
+  task = data.tasks.find((one) => one.name === name) ?? data.tasks[0];
+  form = task.filters;
+  $("filters").prepend(form);
+  $(`task-${task.name}`).checked = true;
+}
 
 function readFragment() {
   const parameters = new URLSearchParams(location.hash.slice(1));
-  tab = Object.hasOwn(tabs, parameters.get("task")) ? parameters.get("task") : "spider";
-  state = states[tab] = { search: parameters.get("search") };
-  for (const [name, options] of Object.entries(tabs[tab].fields)) {
-    state[name] = options().slice(1).map(([value]) => value).find((value) => value === parameters.get(name));
+  open(parameters.get("task"));
+  form.reset();
+  for (const [name, value] of parameters) {
+    const field = form.elements.namedItem(name);
+    if (field) field.value = value;
+    if (field?.selectedIndex === -1) field.selectedIndex = 0;
   }
-  if (data[tab].byId.has(parameters.get("q"))) state.q = parameters.get("q");
-}
-
-function writeFragment() {
-  clearTimeout(pending);
-  // Browsers refuse many changes a second, as a key held down makes them.
-  pending = setTimeout(() => history.replaceState(null, "", fragment(state)), 120);
-  if ($("link")) $("link").href = fragment(state);
+  task.q = task.byId.has(parameters.get("q")) ? parameters.get("q") : "";
 }
 
 // ---- The list: only the items in view are in the document.
 
-const at = () => found.findIndex((q) => q.id === state.q);
+const at = () => found.findIndex((q) => q.id === task.q);
+// The question's place among the others; what its id says already is left out.
+const where = (q) => [q.id, ...strata(q).filter((value) => !q.id.startsWith(value)).map(level)].join(" · ");
 
 function renderList() {
   const list = $("list");
-  const first = Math.max(0, Math.floor(list.scrollTop / ITEM) - OVERSCAN);
-  const last = Math.min(found.length, Math.ceil((list.scrollTop + list.clientHeight) / ITEM) + OVERSCAN);
+  const first = Math.max(0, Math.floor(list.scrollTop / ITEM) - 6);
+  const last = Math.min(found.length, Math.ceil((list.scrollTop + list.clientHeight) / ITEM) + 6);
   $("spacer").replaceChildren(...found.slice(first, last).map((q, offset) => listItem(q, first + offset)));
-  const place = at();
-  if (place >= first && place < last) list.setAttribute("aria-activedescendant", `item-${place}`);
-  else list.removeAttribute("aria-activedescendant");
+  list.setAttribute("aria-activedescendant", at() >= first && at() < last ? `item-${at()}` : "");
 }
 
 function listItem(q, place) {
   const runs = shownRuns();
-  const rights = runs.map((run) => tabs[tab].right(q, run));
+  const rights = runs.map((run) => right(q, run));
   const names = runs.map((run, i) => `${data.runs[run].name} ${verdict(rights[i])}`).join(", ");
   const marks = runs.length > MANY
-    ? make("span", { class: "marks" }, say("score", { n: rights.filter(Boolean).length, all: runs.length }))
-    : make("span", { class: "marks", "aria-label": names, role: "img" }, rights.map(mark));
-  const item = make("div", {
-    class: "item", role: "option", id: `item-${place}`, "data-id": q.id,
-    "aria-selected": String(q.id === state.q), "aria-posinset": place + 1, "aria-setsize": found.length,
-  }, make("div", { class: "top" }, make("span", { class: "where" }, visible(tabs[tab].where(q))), marks),
-     make("div", { class: "text" }, visible(q.question)));
+    ? make("span", say("score", { n: rights.filter(Boolean).length, all: runs.length }))
+    : make("span.marks", { "aria-label": names, role: "img" }, rights.map(mark));
+  const item = make("div.item", {
+    role: "option", id: `item-${place}`, "data-id": q.id, "aria-selected": q.id === task.q,
+    "aria-posinset": place + 1, "aria-setsize": found.length,
+  }, make("div.top", make("span.where", visible(where(q))), marks), make("div.text", visible(q.question)));
   item.style.top = `${place * ITEM}px`;
   return item;
 }
 
 function renderSide() {
-  const { fields } = tabs[tab];
-  $("fields").replaceChildren(...Object.entries(fields).map(([name, options]) => make("div", {},
-    make("label", { for: `field-${name}` }, data.words.fields[name]),
-    make("select", { id: `field-${name}`, name, class: state[name] && "set" },
-      options().map(([value, text]) => make("option", { value, selected: value === state[name] }, text))))));
-  if ($("search").value !== (state.search ?? "")) $("search").value = state.search ?? "";
-  for (const name of Object.keys(tabs)) {
-    $(`tab-${name}`).setAttribute("aria-selected", String(name === tab));
-    $(`tab-${name}`).tabIndex = name === tab ? 0 : -1;
-  }
-  const active = Object.keys(fields).filter((key) => state[key]).length;
-  $("fold").firstElementChild.textContent = active ? say("filters_set", { n: active }) : data.words.filters;
-  $("count").textContent = of(found.length, plural(data[tab].length, "question"));
-  $("clear").hidden = !active && !state.search;
+  const total = number(task.questions.length);
+  task.runs.forEach((run, i) => {
+    const n = number(task.questions.filter((q) => right(q, run)).length);
+    form.elements.model.options[i + 1].text = `${data.runs[run].name} (${say("score", { n, all: total })})`;
+  });
+  const set = [...form.elements].filter((field) => field.selectedIndex > 0).length;
+  $("fold").firstElementChild.textContent = set ? say("filters_set", { n: set }) : data.words.filters;
+  $("count").textContent = of(found.length, plural(task.questions.length, "question"));
+  $("clear").hidden = !set && !state.search;
   const runs = shownRuns().map((run) => data.runs[run].name);
   $("order").textContent = runs.length > MANY ? "" : `${data.words.marks}: ${runs.join(", ")}`;
-  $("empty").hidden = found.length > 0;
   $("spacer").style.height = `${found.length * ITEM}px`;
 }
 
-function reveal() {
+// ---- One question
+
+// A panel that stays open or closed for the next question; what it holds is made when it is opened.
+function folding(key, open, heading, fill) {
+  const details = make("details.panel", make("summary", heading));
+  const toggle = () => {
+    opened.set(key, details.open);
+    if (details.open && details.children.length < 2) details.append(make("div.body", fill()));
+  };
+  details.open = opened.get(key) ?? open;
+  details.addEventListener("toggle", toggle);
+  toggle();
+  return details;
+}
+
+function renderMain() {
+  const q = task.byId.get(task.q);
+  const title = $("title").textContent;
+  const place = at();
+  document.title = q ? `${q.id} · ${title}` : title;
+  document.body.classList.toggle("reading", Boolean(q));
+  $("toolbar").hidden = !q;
+  $("criteria").hidden = !q || task.form !== "sql";
+  $("place").textContent = place < 0 ? data.words.not_found : of(place + 1, number(found.length));
+  $("previous").disabled = place === 0 || !found.length;
+  $("next").disabled = place === found.length - 1;
+  $("link").href = fragment();
+  $("main").scrollTop = 0;
+  if (!q) return $("question").replaceChildren(found.length ? "" : none("none_fits_filters"));
+  const runs = shownRuns();
+  return $("question").replaceChildren(make("p.where", visible(where(q))), make("h2", visible(q.question)),
+    ...forms[task.form].head(q),
+    make(`div.runs ${task.form}`, runs.map((run) => runPanel(q, run, runs.length <= MANY))));
+}
+
+function runPanel(q, run, few) {
+  const given = q.answers[run];
+  const { outcome, body } = forms[task.form];
+  const key = outcome(given);
+  const unanswered = key === "missing" || given.prediction === "";
+  const panel = folding(data.runs[run].key, few, [make("h3", data.runs[run].name), judged(right(q, run)),
+    key && make("span.tag", data.words.classes[key] ?? data.words[key]),
+    make("span.message", visible(whole(given.message)), Array.isArray(given.message) && " …")],
+  () => (unanswered ? none("no_answer") : body(q, given, run)));
+  panel.dataset.run = data.runs[run].key;
+  return panel;
+}
+
+function goldPanel(title, text, notes) {
+  const label = data.words[title];
+  return make("section.panel", { "aria-label": label },
+    make("div.line", make("h3", label), notes), make("pre", { tabindex: 0, "aria-label": label }, text));
+}
+
+// Of each form: the result of an answer, what stands above the answers, and what is said of one.
+const forms = {
+  sql: {
+    outcome: (given) => given.error_class,
+    head: (q) => [
+      q.evidence ? make("p", visible(q.evidence)) : "",
+      q[task.cluster] in task.schemas ? schemaPanel(q[task.cluster]) : "",
+      goldPanel("gold_query", sql(q.gold), [make("span", plural(q.gold_rows, "row")),
+        q.flags.split(" ").map((flag) => flag && make("span.tag", data.words.flags[flag]))]),
+    ],
+    body(q, { answer, sql: taken, predicted, predicted_rows, lacking, right: rights, raw }, run) {
+      const rows = q.rows.filter(([index]) => index < 10 || lacking.includes(index));
+      return [
+        make("div.pair", whole(taken) === whole(answer) ? block("answer_is_sql", answer, sql, run)
+          : [block("answer", answer, visible, run), block("sql_taken", taken, sql, run)]),
+        make("div.pair", predicted ? resultTable("this_answer", { ...predicted, count: predicted_rows }, "gold_lacks")
+          : make("div", make("h4", data.words.this_answer), none("not_run")),
+        resultTable("gold", { ...q, rows, unmatched: lacking, count: q.gold_rows }, "answer_lacks")),
+        verdictTable(rights, raw),
+      ];
+    },
+  },
+  choice: {
+    outcome: ({ prediction, generated_letter: written }) =>
+      (written === "" ? "invalid" : written !== prediction && "disagree"),
+    head: (q) => [make("ol.choices", { "aria-label": data.words.choices }, q.choices.map((text, i) =>
+      make(LETTERS[i] === q.answer ? "li.key" : "li", make("b", LETTERS[i]), make("span", visible(text),
+        LETTERS[i] === q.answer && make("em", `  ${data.words.right_answer}`)))))],
+    body: (q, given, run) => [
+      make("h4", `${data.words.by_probability}: ${given.prediction} `, judged(given.right[0])),
+      probabilityTable(q, given),
+      block("generated", given.generated, visible, run, `: ${given.generated_letter || data.words.no_letter} `,
+        judged(given.right[1])),
+    ],
+  },
+  match: {
+    outcome: () => null,
+    head: (q) => [goldPanel("gold_answer", visible(q.gold ?? q.answer))],
+    body: (q, given, run) => block("answer", given.answer ?? given.prediction, visible, run),
+  },
+};
+
+function schemaPanel(name) {
+  const label = say("schema", { name });
+  return folding("schema", true, make("h3", label),
+    () => make("pre.schema", { tabindex: 0, "aria-label": label },
+      task.schemas[name].split(/(?<=\n)(?=CREATE TABLE )/).map((one) => make("div", visible(one)))));
+}
+
+// The rows `unmatched` are marked: those that the other result lacks, as `meaning` says.
+function resultTable(title, { count, columns, width, rows, unmatched }, meaning) {
+  const symbol = meaning === "gold_lacks" ? "+" : "−";
+  const notes = [part(rows.length, count, "row"), columns.length < width && part(columns.length, width, "column"),
+    unmatched.length > 0 && `${symbol} ${data.words[meaning]}`].filter(Boolean).join(", ");
+  const gap = (after, before) => after + 1 < before &&
+    make("tr.gap", make("td", { colspan: columns.length + 1 }, "⋯"));
+  const body = rows.map(([index, cells], i) => {
+    const odd = unmatched.includes(index);
+    return [gap(i ? rows[i - 1][0] : -1, index), make(odd ? "tr.odd" : "tr",
+      make("th.index", { scope: "row" }, odd && `${symbol} `, number(index + 1)), cells.map(cell))];
+  });
+  const numeric = (i) => rows.some(([, cells]) => typeof cells[i] === "number");
+  const heads = [make("th", { "aria-label": data.words.units.row[0] }),
+    columns.map((name, i) => make(numeric(i) ? "th.num" : "th", { scope: "col" }, visible(name)))];
+  return make("div", make("h4", `${data.words[title]}: ${notes}`), count
+    ? region(data.words[title], table("rows", heads, [body, rows.length > 0 && gap(rows.at(-1)[0], count)]))
+    : none("no_rows"));
+}
+
+// Texts that read like something else (a number, nothing, blanks at an end) stand in quotes.
+const QUOTED = /^\s|\s$|^$|^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|^NULL$/i;
+
+function cell(value) {
+  if (value === null) return make("td", make("span.none", "NULL"));
+  if (typeof value === "string") return make("td", visible(QUOTED.test(value) ? `'${value}'` : value));
+  if (typeof value === "number" || "number" in value) return make("td.num", value.number ?? value);
+  if ("blob" in value) return make("td", `x'${value.blob}'`, make("span.more", ` ${plural(value.length, "byte")}`));
+  return make("td", visible(value.text), make("span.more", `… ${plural(value.length, "character")}`));
+}
+
+function verdictTable(rights, raw) {
+  const chosen = state.criterion || task.headline;
+  const shade = (place) => (task.right[place] === chosen ? ".chosen" : "");
+  const row = (label, values) => make("tr", make("th", { scope: "row" }, label),
+    values.map((value, place) => make(`td${shade(place)}`, judged(value))));
+  const names = task.right.map((key) => data.words.criteria[key]);
+  const heads = [make("th"),
+    names.map(({ name, meaning }, i) => make(`th${shade(i)}`, { scope: "col", title: meaning }, name))];
+  return region(data.words.verdicts, table("verdicts", heads, [row("SQL", rights), row(data.words.raw, raw)]));
+}
+
+function probabilityTable(q, given) {
+  const rows = q.choices.map((_, i) => {
+    const logprob = given.logprobs[i];
+    const share = 100 * Math.exp(logprob ?? -Infinity);
+    const bar = make("div");
+    bar.style.width = `${share}%`;
+    return make(`tr.${LETTERS[i] === q.answer ? "key" : ""} ${LETTERS[i] === given.prediction ? "top" : ""}`,
+      make("th", { scope: "row" }, LETTERS[i]), make("td.track", bar), make("td.num", `${number(share, 1)}%`),
+      make("td.num", logprob === null ? "−∞" : number(logprob, 2)));
+  });
+  const heads = ["", "", data.words.probability, "log p"].map((name) => make("th.num", { scope: "col" }, name));
+  return table("probabilities", heads, rows);
+}
+
+// ---- What the reader does
+
+function show() {
   const list = $("list");
   const top = at() * ITEM;
   if (top >= 0) list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + ITEM - list.clientHeight));
+  renderMain();
+  renderList();
+  clearTimeout(pending);
+  // Browsers refuse many changes a second, as a key held down makes them.
+  pending = setTimeout(() => history.replaceState(null, "", fragment()), 120);
 }
 
-// ---- Actions. On a narrow screen, `reading` says that the question is shown in place of the list.
-
-const reading = () => document.body.classList.contains("reading");
+function update() {
+  state = Object.fromEntries(new FormData(form));
+  found = matches();
+  renderSide();
+}
 
 function filter() {
-  found = matches();
-  if (at() < 0) state.q = narrow.matches ? "" : found[0]?.id;
+  update();
+  if (at() < 0) task.q = narrow.matches ? "" : found[0]?.id;
   $("list").scrollTop = 0;
-  renderSide();
   show();
 }
 
-function show() {
-  reveal();
-  renderList();
-  renderMain();
-  writeFragment();
-}
-
-function choose(id, read) {
-  if (read && narrow.matches && !reading()) {
-    clearTimeout(pending);
-    history.replaceState(null, "", fragment({ ...state, q: "" }));
-    history.pushState(null, "", fragment({ ...state, q: id }));
-    document.body.classList.add("reading");
-  }
-  state.q = id;
+function choose(id) {
+  const first = narrow.matches && !task.q;
+  if (first) history.replaceState(null, "", fragment());
+  task.q = id;
+  if (first) history.pushState(null, "", fragment());
   show();
-  if (read) $("main").focus();
+  if (narrow.matches) $("main").focus();
 }
 
 function move(step) {
@@ -210,35 +382,17 @@ function move(step) {
 }
 
 function toList() {
-  if (reading()) {
-    document.body.classList.remove("reading");
-    reveal();
-    renderList();
-    if (narrow.matches) state.q = "";
-    writeFragment();
-  }
+  if (narrow.matches) task.q = "";
+  show();
   $("list").focus();
-}
-
-function open(name) {
-  tab = name;
-  state = states[tab];
-  document.body.classList.remove("reading");
-  filter();
 }
 
 function load() {
   readFragment();
-  found = matches();
-  document.body.classList.toggle("reading", state.q !== undefined);
-  if (!state.q && !narrow.matches) state.q = found[0]?.id;
-  renderSide();
+  update();
+  if (!task.q && !narrow.matches) task.q = found[0]?.id;
   show();
-  $("list").scrollTop = (at() - 2) * ITEM;
-  renderList();
 }
-
-// ---- Keyboard, mouse, and the beginning
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
@@ -249,9 +403,6 @@ function onKey(event) {
   if (target.matches("#search, select")) {
     if (key !== "Escape" && (target.matches("select") || (key !== "Enter" && key !== "ArrowDown"))) return;
     list.focus();
-  } else if (target.matches("[role=tab]") && (key === "ArrowLeft" || key === "ArrowRight")) {
-    open(tab === "spider" ? "mmlu" : "spider");
-    $(`tab-${tab}`).focus();
   } else if (key === "/") {
     if (narrow.matches) toList();
     $("search").focus();
@@ -260,48 +411,36 @@ function onKey(event) {
   else if (key === "Escape") toList();
   else if (target !== list && target !== document.body) return;
   else if (key in steps) move(steps[key]);
-  else if (key === "Enter" && found.length) choose(state.q || found[0].id, true);
-  else return;
+  else if (key === "Enter" && found.length) {
+    choose(task.q || found[0].id);
+    $("main").focus();
+  } else return;
   event.preventDefault();
 }
 
 async function begin() {
-  if (!("DecompressionStream" in window)) throw new Error($("state").dataset.tooOld);
   const packed = Uint8Array.from(atob($("data").textContent), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   data = await new Response(stream).json();
   $("data").remove();
-  for (const name of Object.keys(tabs)) {
-    if (data.runs.every((run) => run.base === null)) delete tabs[name].fields.change;
-    data[name].byId = new Map(data[name].map((q) => [q.id, q]));
-    $(`tab-${name}`).lastElementChild.textContent = number(data[name].length);
-    $(`tab-${name}`).addEventListener("click", () => open(name));
+  for (const one of data.tasks) {
+    one.filters = $(`form-${one.name}`).content.firstElementChild;
+    one.filters.querySelector("details").open = !narrow.matches;
+    one.byId = new Map(one.questions.map((q) => [q.id, q]));
   }
-  $("fields").addEventListener("change", ({ target }) => {
-    state[target.name] = target.selectedIndex ? target.value : "";
-    filter();
-    $(target.id).focus();
-  });
-  $("search").addEventListener("input", ({ target }) => { state.search = target.value; filter(); });
-  $("clear").addEventListener("click", () => {
-    state = states[tab] = { q: state.q };
-    filter();
-    $("search").focus();
-  });
-  $("list").addEventListener("scroll", renderList);
-  $("list").addEventListener("click", ({ target }) => {
-    const item = target.closest(".item");
-    if (item) choose(item.dataset.id, narrow.matches);
-  });
-  $("main").addEventListener("click", ({ target }) => {
-    if (target.dataset.step) move(Number(target.dataset.step));
-    else if (target.id === "back") toList();
-  });
+  const on = (id, event, act) => $(id).addEventListener(event, act);
+  on("tasks", "change", ({ target }) => { open(target.value); filter(); });
+  on("filters", "input", filter);
+  on("clear", "click", () => { form.reset(); filter(); $("search").focus(); });
+  on("list", "scroll", renderList);
+  on("list", "click", ({ target }) => target.closest(".item") && choose(target.closest(".item").dataset.id));
+  on("previous", "click", () => move(-1));
+  on("next", "click", () => move(1));
+  on("back", "click", toList);
   document.addEventListener("keydown", onKey);
   addEventListener("resize", renderList);
   addEventListener("popstate", load);
-  narrow.addEventListener("change", () => { history.replaceState(null, "", fragment(state)); load(); });
-  $("fold").open = !narrow.matches;
+  narrow.addEventListener("change", () => { history.replaceState(null, "", fragment()); load(); });
   $("state").hidden = true;
   $("side").hidden = $("main").hidden = false;
   load();

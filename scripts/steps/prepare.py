@@ -1,0 +1,54 @@
+"""Make one part of a task's data: the rows to train on, to validate on, to show as few-shot examples, or to ask."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import _path  # noqa: F401
+from common.files import sha256_file, sha256_json, write_json, write_jsonl
+from common.job import job
+from tasks.registry import KINDS
+
+
+def prepare(folder: Path, part: str, settings: Mapping[str, Any], rows: Path, yardsticks: Sequence[Path] = ()) -> None:
+    """Write the rows (JSON lines) and, beside them, what they are (JSON).
+
+    Args:
+        folder: of the task's raw data.
+        part: train, validation, shots or test.
+        settings: of the part, with `kind` and `name`; of a task of role replay `yardsticks`, the kinds of those.
+        yardsticks: the folders of the raw data of those, whose rows a task of role replay must not hold.
+
+    Raises:
+        UserError: as the task's own `prepare`.
+    """
+    given = {}
+    if "yardsticks" in settings:
+        given["held_out"] = [
+            row
+            for kind, data in zip(settings["yardsticks"], yardsticks, strict=True)
+            for row in KINDS[kind].held_out(data)
+        ]
+    found, facts = KINDS[settings["kind"]].prepare(settings, folder, part, **given)
+    write_jsonl(rows, found)
+    ids = [row["id"] for row in found]
+    about = {
+        "settings": dict(settings),
+        "source_sha256": sha256_file(folder / "manifest.json"),
+        "rows": len(found),
+        "sha256": sha256_file(rows),
+        "ids": ids,
+        "ids_sha256": sha256_json(ids),
+    }
+    write_json(rows.with_suffix(".json"), about | facts)
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        prepare(
+            Path(snakemake.input.manifest).parent,
+            snakemake.wildcards.part,
+            snakemake.params.settings,
+            Path(snakemake.output.rows),
+            [Path(file).parent for file in snakemake.input.get("yardsticks", [])],
+        )

@@ -1,0 +1,79 @@
+"""Render the prompts of one part of a task with a model's chat template, into the file that all runs read."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import _path  # noqa: F401
+from common.files import UserError, read_json, read_jsonl
+from common.job import job
+from llm.chat import check_context, load_chat
+from llm.prompts import prompt_row, template, write_prompts
+from tasks.registry import KINDS
+
+
+def render(
+    inputs: Mapping[str, str | Path], words: str | Path, settings: Mapping[str, Any], prompts: str | Path
+) -> None:
+    """Render the rows of a part, and write their report beside the prompts.
+
+    Args:
+        inputs: `rows` and, of a task with a list of few-shot examples, `shots`, of `prepare`; `manifest`, of
+            `fetch_data`; `record`, the model's.
+        words: the prompt template.
+        settings: of the stage prompt, with `kind`, `name` and `role`; `shots`, how many examples of the list are shown.
+            Of rows to be answered `max_new_tokens`, the tokens that must fit behind each prompt. Of rows to train on
+            `train_target`: prompt leaves the completions empty, so that the prompt itself is learnt. Of rows to replay
+            `max_length`, in tokens; longer ones are left out and counted.
+
+    Raises:
+        UserError: a prompt does not fit the model's context, no row fits, a template that cannot be used.
+    """
+    task, chat, turns = KINDS[settings["kind"]], load_chat(read_json(inputs["record"])), template(words)
+    told = task.context(settings, Path(inputs["manifest"]).parent)
+    pool = read_jsonl(inputs["shots"])[: settings["shots"]] if inputs.get("shots") else []
+    if len(pool) < settings.get("shots", 0):
+        raise UserError(
+            f"{settings['name']}: found {len(pool)} few-shot examples, each on another database with a short query, "
+            f"expected {settings['shots']}. Use fewer in evaluation.shots or {settings['name']}.base_shots."
+        )
+    asked, most = "max_new_tokens" in settings, settings.get("max_length")
+    name, rendered, too_long = settings["name"].removeprefix("tasks."), [], []
+
+    def about(row: Mapping) -> dict[str, Any]:
+        return {**told(row), "target": task.target(row)}
+
+    for row in tqdm(read_jsonl(inputs["rows"]), desc=f"prompts of {name}", mininterval=5):
+        values = {**told(row), "shots": [about(shot) for shot in task.shots(row, pool)], "options": settings}
+        target, options = None, task.choices(row) if asked else ()
+        if not asked:
+            target = task.target(row) if settings.get("train_target", "sql") == "sql" else ""
+        names = {"id": row["id"], **({"options": list(options)} if options else {})}
+        found = prompt_row(chat, names, turns(values), target)
+        new_tokens = settings["max_new_tokens"] if asked else found["completion_tokens"]
+        if most is not None and found["prompt_tokens"] + new_tokens > most:
+            too_long.append(row["id"])
+            continue
+        if most is None:
+            check_context(chat, row["id"], found["prompt_tokens"], new_tokens, task.remedy(settings, row))
+        rendered.append(found)
+    if too_long:
+        print(f"{len(too_long)} of {len(too_long) + len(rendered)} rows have more than {most} tokens: left out.")
+    if not rendered and too_long:
+        raise UserError(
+            f"{settings['name']}: all {len(too_long)} rows have more tokens than training.max_length = {most}. Set it "
+            "higher, or use another source."
+        )
+    report = {"shots": [shot["id"] for shot in pool], "too_long": too_long, "settings": dict(settings)}
+    # Not an absolute path: two copies of a study write the same bytes.
+    report["prompt"] = os.path.relpath(words)
+    write_prompts(prompts, rendered, chat, report, completed=not asked)
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        given = snakemake.params
+        render(snakemake.input, given.words, given.unwatched, snakemake.output.prompts)

@@ -1,0 +1,47 @@
+"""Score a model's answers to the questions of a task: one record a question, and what the page of answers shows."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import _path  # noqa: F401
+from common.files import atomic_write, read_jsonl
+from common.job import job
+from tasks.records import by_id, write_records
+from tasks.registry import KINDS
+
+
+def score(
+    inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path], settings: Mapping[str, Any], workers: int = 1
+) -> None:
+    """Write one record for each question, in the order of the questions.
+
+    Args:
+        inputs: `answers`, JSON lines with id and what the model answered; `questions`, of `prepare`; `manifest`, of
+            `fetch_data`.
+        outputs: `records`, a CSV file (see `tasks.records`); `rows`, JSON lines with what the page of answers shows
+            besides, if the task has any such thing.
+        settings: of the stage score, with `kind` and `name`.
+        workers: processes to use; the records do not depend on it.
+
+    Raises:
+        UserError: ids are unknown or come twice; else as the task's own `score`.
+    """
+    task = KINDS[settings["kind"]]
+    questions = by_id(read_jsonl(inputs["questions"]), inputs["questions"])
+    given = by_id(read_jsonl(inputs["answers"]), inputs["answers"], questions)
+    asked = [(row, given.get(name)) for name, row in questions.items()]
+    scored = list(task.score(settings, Path(inputs["manifest"]).parent, asked, workers))
+    if "rows" in outputs:
+        with atomic_write(outputs["rows"]) as stream:
+            for _, besides in scored:
+                # ASCII, as a value that is no UTF-8 has lone surrogates.
+                stream.write(json.dumps(besides, separators=(",", ":")) + "\n")
+    write_records(outputs["records"], task.measure(settings).columns, (record for record, _ in scored))
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        files = dict(snakemake.input.items()), dict(snakemake.output.items())
+        score(*files, snakemake.params.settings, snakemake.threads)

@@ -1,0 +1,47 @@
+"""The keys of a study about what it loads: models, their quantization, adapters that were made elsewhere."""
+
+from typing import Literal
+
+from study.library import passes_on
+from tasks.sections import AtLeast1, Name, Positive, Section, Text
+
+
+@passes_on("BitsAndBytesConfig")
+class Quantization(Section):
+    """How weights are quantised, with precision: nf4; any key of BitsAndBytesConfig for weights of 4 bits."""
+
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The 4-bit numbers: nf4, made for weights that are normally distributed, or fp4."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the constants of the quantization too, which saves 0.4 bits a weight."""
+
+
+class Model(Section):
+    """An instruct model, and how it is loaded, for training and for inference alike."""
+
+    source: Text
+    """A local folder (config, weights, tokenizer with a chat template), or a repository on the Hugging Face hub such as
+    mistralai/Mistral-7B-Instruct-v0.2."""
+    revision: str | None = None
+    """The commit on the hub, 40 hexadecimal digits; a branch or a tag may move. null for a local folder."""
+    precision: Literal["fp32", "bf16", "nf4"] = "bf16"
+    """fp32, bf16, or nf4 (QLoRA: 4-bit weights with double quantization, computing in bf16; needs a GPU)."""
+    quantization: Quantization = Quantization()
+    gated: bool = False
+    """Whether the hub asks you to accept a licence first. Then a run without a token ends before its first job."""
+    parameters: Positive | None = None
+    """Size in billions of parameters. Only `make studies` and `make plan` use it, to estimate memory."""
+    vocabulary: AtLeast1 | None = None
+    """Tokens in the vocabulary. Only `make studies` and `make plan` use it, to estimate memory."""
+
+
+class Adapter(Section):
+    """An adapter that was made elsewhere. It is asked like a trained one, and never trained."""
+
+    source: Text
+    """hub:<repository> such as hub:someone/llama3-spider-lora, or a local folder with adapter_model.safetensors and
+    adapter_config.json."""
+    revision: str | None = None
+    """The commit on the hub, 40 hexadecimal digits; null for a local folder."""
+    model: Name | None = None
+    """Which of `models` it is made for; null if there is one alone."""

@@ -1,0 +1,276 @@
+"""Questions of your own as JSON lines: multiple choice, or an answer compared as text or by a regular expression.
+
+A row has question and answer, and choices if it is multiple choice. It may have id, target (what is learnt and what a
+few-shot example shows, if that is not the answer), and further keys, for the prompt and to divide the questions by.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, model_validator
+from pydantic_core import PydanticCustomError
+
+from common.files import UserError, described, read_jsonl, sha256_json, write_json, write_jsonl
+from tasks.base import Measure, TaskOptions
+from tasks.choice import as_generated, fault, not_text
+from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction
+from tasks.text_to_sql import PARTS, SMOKE, Validation, first, shots, split_validation
+
+__all__ = ["PARTS", "SMOKE", "shots"]
+
+PROMPT = "jsonl.jinja"
+_TRAIN = ("shots", "seed", "cluster", "validation.by", "validation.fraction", "train_questions")
+STAGES = {
+    "fetch": ("source", "train", "score", "chance"),
+    "train": _TRAIN,
+    "validation": (*_TRAIN, "validation.questions"),
+    "shots": _TRAIN,
+    "test": ("questions",),
+    "prompt": ("system",),
+    "score": ("score", "cluster", "strata"),
+    "measure": ("score", "cluster", "strata", "chance"),
+}
+ANSWERED = ("answer", "prediction", "correct")
+CHOSEN = ("logprobs", "generated", "generated_letter", "correct_generated")
+# Enough for every number of few-shot examples that evaluation.shots may ask for.
+MOST_SHOTS = 100
+
+
+def _free(key: str) -> str:
+    if key in ("id", "question", *ANSWERED, *CHOSEN):
+        raise PydanticCustomError(
+            "expected", "expected {words}", {"words": "a key of the rows that is no column of the records"}
+        )
+    return key
+
+
+Key = Annotated[Text, AfterValidator(_free)]
+
+
+class Options(TaskOptions):
+    """Questions of your own as JSON lines."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    role: Literal["target", "yardstick"] = "yardstick"
+    source: Text
+    """A file with a JSON object a line, each with question and answer; see docs/tasks.md."""
+    train: Text | None = None
+    """Such a file, to train on and to draw few-shot examples from; null for none."""
+    score: Literal["choice", "exact", "regex"] = "choice"
+    """choice: the row has choices, and answer is the letter of the right one. exact: the same text as answer, whatever
+    its case and spaces. regex: answer is a regular expression that must match the whole text."""
+    chance: Share = 0.25
+    """With score: choice, the share of the questions that guessing gets right."""
+    cluster: Key | None = None
+    """The key of what questions have in common, such as their topic; null if they have nothing."""
+    strata: Unique[Key] = []
+    """Keys that divide the questions: the tables show each of their values."""
+    shots: Count = 0
+    """Few-shot examples in every prompt, drawn from the rows of train and excluded from training."""
+    seed: Count = 42
+    """Draws the few-shot examples and the validation rows."""
+    train_questions: AtLeast1 | None = None
+    """Train on the first N rows of the training split; null for all."""
+    validation: Validation = Validation(by="rows")
+    questions: AtLeast1 | None = None
+    """Evaluate on the first N questions; null for all."""
+    system: str = "Reply with the answer alone; where there are choices, with the letter of the right one."
+    """System text of a prompt."""
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> "Options":
+        if self.train is None and (self.role == "target" or self.shots):
+            raise contradiction("train", "found null, expected a file to train on or to draw few-shot examples from.")
+        return self
+
+
+def measure(options: Mapping[str, Any]) -> Measure:
+    is_choice, cluster, keys = options["score"] == "choice", options["cluster"] or "id", _keys(options)
+    return Measure(
+        name=options["name"].removeprefix("tasks."),
+        form="choice" if is_choice else "match",
+        columns=("id", *keys, "question", *ANSWERED, *(CHOSEN if is_choice else ())),
+        question=("id", *keys, "question", "answer"),
+        counted=("correct", "correct_generated", "generated_letter") if is_choice else ("correct",),
+        cluster=cluster,
+        strata=dict.fromkeys(keys),
+        reported=options["strata"],
+        chance=options.get("chance", 0.0) if is_choice else 0.0,  # scoring asks for the columns alone
+        role=options.get("role", "yardstick"),
+    )
+
+
+def _keys(options: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys([*options["strata"], *([options["cluster"]] if options["cluster"] else [])]))
+
+
+def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
+    """Write questions.jsonl, train.jsonl if there are rows to train on, and manifest.json into `folder`.
+
+    Args:
+        options: of the stage, and `name`, the section in messages.
+
+    Raises:
+        UserError: a file is missing, a row is not as it must be or stands twice, by file and line; another `chance`.
+    """
+    name, folder = options["name"], Path(folder)
+    known: dict[str, str] = {}
+    rows = {"questions": _read(Path(options["source"]), "test", options, known)}
+    if options["train"]:
+        rows["train"] = _read(Path(options["train"]), "train", options, known)
+    if options["score"] == "choice":
+        guessed = round(sum(1 / len(row["choices"]) for row in rows["questions"]) / len(rows["questions"]), 3)
+        if round(options["chance"], 3) != guessed:
+            raise UserError(
+                f"{name}.chance: found {options['chance']}, expected {guessed}, the mean of 1 / number of choices of "
+                "the questions. Write that."
+            )
+    (folder / "train.jsonl").unlink(missing_ok=True)
+    for part, found in rows.items():
+        write_jsonl(folder / f"{part}.jsonl", found)
+    facts = {"source": options["source"], "train": options["train"], "counts": {key: len(rows[key]) for key in rows}}
+    write_json(folder / "manifest.json", facts | {"files": described(folder, [f"{part}.jsonl" for part in rows])})
+
+
+def _read(path: Path, part: str, options: Mapping[str, Any], known: dict[str, str]) -> list[dict]:
+    """Read a file; `known` are the places of the ids and contents of all rows so far, of both files."""
+    try:
+        found = read_jsonl(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{options['name']}: {path} cannot be read ({error}). Name a JSONL file in UTF-8.") from None
+    if not found:
+        raise UserError(f"{path}: found no rows, expected at least 1.")
+    rows = []
+    for number, row in enumerate(found, 1):
+        place = f"{path}, line {number}"
+        if wrong := _fault(row, options["score"], part):
+            raise UserError(f"{place}: {wrong}. Mend the line, or remove it.")
+        row = {**row, "id": str(row.get("id", f"{part}-{number:05d}"))}
+        # Only what is asked: a second copy would be learnt or shown and then asked.
+        content = sha256_json({key: row[key] for key in row if key not in ("id", "answer", "target")})
+        for mark, what in ((f"id {row['id']}", f"has the id {row['id']!r}"), (content, "asks the question")):
+            if mark in known:
+                raise UserError(f"{place}: {what} of {known[mark]}, expected each once. Change or remove one.")
+            known[mark] = place
+        rows.append(row)
+    return rows
+
+
+def _fault(row: Any, form: str, part: str) -> str | None:
+    """Say what is wrong with a row, if something is."""
+    if not isinstance(row, dict):
+        return f"found {row!r}, expected an object with question and answer"
+    if wrong := not_text({key: row.get(key) for key in ("question", "answer", *({"target"} & set(row)))}):
+        return wrong
+    if form == "regex":
+        try:
+            pattern = re.compile(row["answer"])
+        except re.error as error:
+            return f"answer is {row['answer']!r}, expected a regular expression ({error})"
+        if part == "train" and not pattern.fullmatch(row.get("target", "")):
+            return f"target is {row.get('target')!r}, expected a text to learn, which answer matches"
+    if form != "choice":
+        return "choices are there, but they are asked with score: choice alone" if "choices" in row else None
+    number = len(row["choices"]) if isinstance(row.get("choices"), list) else 0
+    return fault(row, ascii_uppercase[:number]) if 2 <= number <= 26 else "choices must be a list of 2 to 26 texts"
+
+
+def held_out(folder: Path) -> list[dict]:
+    """All questions, which no training may see."""
+    return read_jsonl(folder / "questions.jsonl")
+
+
+def prepare(options: Mapping[str, Any], folder: Path, part: str) -> tuple[list[dict], dict[str, Any]]:
+    """One part of the data; validation by database keeps the rows of one `cluster` together.
+
+    Raises:
+        UserError: fewer rows than are asked for.
+    """
+    name, path = options["name"], folder / "train.jsonl"
+    if part == "test":
+        return first(held_out(folder), options["questions"], f"{name}.questions"), {}
+    if not path.is_file():
+        return [], {}
+    drawn, number = read_jsonl(path), options["shots"]
+    if number >= len(drawn):
+        raise UserError(f"{name}.shots: found {number}, expected fewer than the {len(drawn)} rows of {name}.train.")
+    random.Random(options["seed"]).shuffle(drawn)
+    examples, kept, validation = drawn[:number], drawn[number:], options["validation"]
+    if validation["by"] == "dev":
+        held = held_out(folder)
+    else:
+        for row in kept if options["cluster"] else ():
+            _check_keys(name, [options["cluster"]], row)
+        kept, held = split_validation(kept, options, set(), options["cluster"] or "id")
+    if part == "validation":
+        return first(held, validation["questions"], f"{name}.validation.questions"), {}
+    kept = first(kept, options["train_questions"], f"{name}.train_questions")
+    if part == "train":
+        return kept, {}
+    return [*examples, *kept][:MOST_SHOTS], {"set_aside": [row["id"] for row in examples]}
+
+
+def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, Any]]:
+    """A prompt may say every key of a row; choices are (letter, text), and none where the row has none."""
+    return lambda row: {**row, "choices": list(zip(ascii_uppercase, row.get("choices", ()), strict=False))}
+
+
+def target(row: Mapping) -> str:
+    return row.get("target", row["answer"])
+
+
+def choices(row: Mapping) -> Sequence[str]:
+    """The letters, if there are choices."""
+    return ascii_uppercase[: len(row.get("choices", ()))]
+
+
+def remedy(options: Mapping[str, Any], row: Mapping) -> str:
+    """Say how a prompt becomes shorter."""
+    return f"Shorten the row, use fewer {options['name']}.shots, or take a model with a longer context."
+
+
+def score(
+    options: Mapping[str, Any], folder: Path, asked: Sequence[tuple[Mapping, Mapping | None]], workers: int
+) -> Iterator[tuple[dict, None]]:
+    """Yield one record for each question; without an answer it is wrong, with an empty prediction.
+
+    Of multiple choice, `correct` is about the choice with the highest log-probability, `correct_generated` about the
+    letter read from generated text.
+
+    Raises:
+        UserError: a row lacks a key of `cluster` or `strata`.
+    """
+    keys, form = _keys(options), options["score"]
+    for row, answer in asked:
+        _check_keys(options["name"], keys, row)
+        record = {key: str(row[key]) for key in ("id", *keys, "question", "answer")}
+        if form == "choice":
+            letters = choices(row)
+            # Another question may have more choices, whose letters have log-probabilities here too.
+            logprobs = {letter: answer["logprobs"][letter] for letter in letters} if answer else {}
+            best = max(letters, key=logprobs.__getitem__) if answer else ""
+            record |= {"prediction": best, "correct": int(best == row["answer"]), "logprobs": json.dumps(logprobs)}
+            record |= as_generated(row, answer, letters)
+        else:
+            text = answer["answer"].strip() if answer else ""
+            equal = normal(text) == normal(row["answer"]) if form == "exact" else re.fullmatch(row["answer"], text)
+            record |= {"prediction": text, "correct": int(bool(answer and equal))}
+        yield record, None
+
+
+def _check_keys(name: str, keys: Sequence[str], row: Mapping) -> None:
+    for key in keys:
+        if key not in row:
+            raise UserError(
+                f"{name}, cluster and strata: row {row['id']} has no key {key!r}, expected one of {', '.join(row)}."
+            )
+
+
+def normal(text: str) -> str:
+    """Strip a text of case, and of spaces but for one between words."""
+    return " ".join(text.casefold().split())

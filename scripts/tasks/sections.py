@@ -1,0 +1,108 @@
+"""The types of a study's values. No value is turned into another type, but 8.0 is the whole number 8."""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+# How pydantic calls the two branches of a union in an error's place; no key is called like that.
+ONE, OTHER = "(one)", "(other)"
+T = TypeVar("T")
+
+
+def whole(**bounds: int) -> Any:
+    """The type of a whole number within bounds."""
+
+    def convert(value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return Annotated[int, Field(**bounds), BeforeValidator(convert)]
+
+
+def _unique(values: list) -> list:
+    if any(value in values[:n] for n, value in enumerate(values)):
+        raise PydanticCustomError("twice", "a value stands twice in {values}", {"values": values})
+    return values
+
+
+def _modules(values: list) -> list:
+    if len({type(value) for value in values}) > 1:
+        raise _expected("one list of the linear layers that get an adapter, or, to sweep them, a list of such lists")
+    return sorted(values) if isinstance(values[0], str) else values
+
+
+def _expected(words: str) -> PydanticCustomError:
+    return PydanticCustomError("expected", "expected {words}", {"words": words})
+
+
+def contradiction(key: str, words: str) -> PydanticCustomError:
+    """What a section's validator raises where one key takes back what another says; `words` follow the key."""
+    return PydanticCustomError("contradiction", "{key}: {words}", {"key": key, "words": words})
+
+
+def _text(pattern: str, words: str) -> Any:
+    """The type of a text that matches a pattern, which `words` put into words."""
+
+    def match(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise _expected(words)
+        return value
+
+    return Annotated[str, AfterValidator(match)]
+
+
+def either(one: Any, other: Any, kind: type) -> Any:
+    """The type of a value that is `other` if Python calls it a `kind`, else `one`."""
+
+    def branch(value: Any) -> str:
+        return OTHER if isinstance(value, kind) else ONE
+
+    return Annotated[Annotated[one, Tag(ONE)] | Annotated[other, Tag(OTHER)], Discriminator(branch)]
+
+
+Text = Annotated[str, Field(min_length=1)]
+# The name of a task, which stands in the names of rules.
+TaskName = _text(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and underscores, a letter first")
+# The name of a folder.
+Name = _text(
+    r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, dot, underscore and hyphen, a letter or digit first"
+)
+Sha256 = _text(r"[0-9a-f]{64}", "the archive's SHA-256 in 64 lower-case hexadecimal digits, or null")
+Number = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Count = whole(ge=0)
+AtLeast1 = whole(ge=1)
+Unique = Annotated[list[T], AfterValidator(_unique)]
+# A list whose order means nothing: sorted, so that equal studies are equal values.
+Set = Annotated[list[T], AfterValidator(sorted), AfterValidator(_unique)]
+SomeSet = Annotated[list[T], Field(min_length=1), AfterValidator(sorted), AfterValidator(_unique)]
+Some = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
+# One value, or a list of values to sweep.
+Swept = either(T, Some[T], list)
+# Layers by their names, by a word of PEFT's, or by a regular expression.
+Modules = either(
+    Annotated[
+        list[either(str, SomeSet[str], list)], Field(min_length=1), AfterValidator(_modules), AfterValidator(_unique)
+    ],
+    _text(
+        r"all-linear|.*[.*+?|(\[\\].*",
+        "a list of names, all-linear, or a regular expression of whole names as .*[qv]_proj",
+    ),
+    str,
+)
+# A key that may be left out, and is then not there.
+ABSENT = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, defer_build=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Let a key that a section has from another keep its description where it only narrows the type."""
+        for name, field in cls.model_fields.items():
+            inherited = (base.model_fields[name] for base in cls.__bases__ if name in getattr(base, "model_fields", {}))
+            field.description = field.description or next((one.description for one in inherited), None)

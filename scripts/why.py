@@ -1,0 +1,161 @@
+"""Say what a run of a study would do, what made it necessary, and how many GPU hours that costs. Nothing is run.
+
+    python scripts/why.py [--configfile studies/<name>.yaml] [--config face=as_reported]
+
+The causes are those of Snakemake's own dry run with profiles/default: a key of the study with its old and its new
+value, a changed file, an output that is not there. Jobs that only follow from others are counted, and named with -v.
+Hours are those that the same job took last time, else the median of its rule's jobs; a job of a rule that has never run
+in this study has none (make plan estimates them).
+"""
+
+import argparse
+import ast
+import json
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.cli import parse_config
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.enums import Quietness, RerunTrigger
+from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+from snakemake.workflow import Workflow
+
+ROOT = Path(__file__).resolve().parents[1]
+HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def planned(study: Path, overrides: dict[str, Any]) -> Workflow:
+    """The workflow after a dry run of a study, as `snakemake -n` makes it.
+
+    Raises:
+        WorkflowError: the study is refused.
+    """
+    profile = yaml.safe_load((ROOT / "profiles/default/profile.yaml").read_text(encoding="utf-8"))
+    triggers = frozenset(RerunTrigger.parse_choice(name) for name in profile["rerun-triggers"])
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        config = ConfigSettings(configfiles=[study], config=overrides)
+        workflow = api.workflow(ResourceSettings(cores=1), config, snakefile=ROOT / "Snakefile")
+        dag = workflow.dag(DAGSettings(rerun_triggers=triggers, max_checksum_file_size=10**9))
+        dag.execute_workflow(executor="dryrun")
+        return workflow._workflow
+
+
+def changes(before: Any, after: Any, place: str = "") -> Iterator[str]:
+    """The keys that differ between two settings, with both values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            yield from changes(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
+    elif before != after and HASH.fullmatch(str(after)):
+        yield f"{place}: its content has changed"
+    elif before != after:
+        yield f"{place}: {json.dumps(before, default=str)} -> {json.dumps(after, default=str)}"
+
+
+def values(params: list[str]) -> dict:
+    """Recorded params as one mapping: Snakemake keeps their representations, and no names."""
+    found: dict = {}
+    for text in params:
+        value = ast.literal_eval(text)
+        found |= value if isinstance(value, dict) else {"code" if HASH.fullmatch(str(value)) else "recipe": value}
+    return found
+
+
+def causes(workflow: Workflow, job: Any) -> list[str]:
+    """What of a job itself has changed; nothing if it only follows from other jobs."""
+    reason, kept = workflow.dag.reason(job), workflow.persistence
+    found = []
+    before = next((kept.params(path) for path in job.output if kept.params(path) is not None), None)
+    if before is not None:  # also of a job that follows from others, of which Snakemake does not look
+        try:
+            now = values(kept._params(job))
+            found += changes(values(before), now, now.get("name", ""))
+        except (ValueError, SyntaxError):
+            found += ["its settings"] if reason.params_changed else []
+    if reason.input_changed:
+        found.append("other input files than before")
+    produced = {str(path) for other in workflow.dag.needrun_jobs(exclude_finished=False) for path in other.output}
+    found += [f"{path} is newer" for path in sorted(map(str, reason.updated_input)) if path not in produced]
+    if reason.incomplete_output:
+        found.append("was cut off")
+    missing = sorted(reason.missing_output)
+    if missing and not found:
+        ran = before is not None or any(Path(path).exists() for path in job.output)
+        found.append(f"{missing[0]} is not there" if ran else "has not run yet")
+    return found
+
+
+def hours(path: Path) -> float | None:
+    """The hours of a job by its benchmark file; None if there is none."""
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return float(lines[1].split("\t")[lines[0].split("\t").index("s")]) / 3600
+
+
+def cost(job: Any) -> float | None:
+    """The GPU hours that a job is to take, by what it or its rule took before; None if its rule has never run."""
+    own = Path(str(job.benchmark))
+    before = hours(own)
+    if before is None:
+        rule = own.parents[len(own.parts) - own.parts.index(job.rule.name) - 2] if job.rule.name in own.parts else own
+        others = [found for path in rule.rglob("*.tsv") if (found := hours(path)) is not None]
+        before = statistics.median(others) if others else None
+    return before
+
+
+def report(workflow: Workflow, verbose: bool) -> Iterator[str]:
+    """The lines to print."""
+    jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.rule.name != "all"]
+    if not jobs:
+        yield "Nothing would run: all results are those of this study."
+        return
+    because: dict[str, list[str]] = {}
+    follow: Counter[str] = Counter()
+    total, unknown = 0.0, 0
+    for job in jobs:
+        wildcards = (value for key, value in job.wildcards.items() if key != "task")
+        name = " ".join([job.rule.name, *wildcards])
+        found = causes(workflow, job)
+        for cause in found:
+            because.setdefault(cause, []).append(name)
+        if not found:
+            follow[name if verbose else job.rule.name] += 1
+        if job.resources.get("gpu", 0):
+            took = cost(job)
+            total, unknown = total + (took or 0.0), unknown + (took is None)
+    for cause, names in because.items():
+        shown = names if verbose or len(names) < 4 else [*names[:3], f"and {len(names) - 3} more"]
+        yield f"{cause}\n    {', '.join(shown)}"
+    if follow:
+        yield "What follows from these\n    " + ", ".join(
+            name if number == 1 else f"{name} ({number})" for name, number in follow.items()
+        )
+    rest = f", and {unknown} jobs of rules that have not run yet (make plan estimates them)" if unknown else ""
+    yield f"\n{len(jobs)} jobs; on a GPU {total:.2f} hours by what they took last time{rest}."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what would run and why; return 1 if the study is refused, and say why on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="the study")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name every job")
+    given = parser.parse_args(arguments)
+    try:
+        workflow = planned(given.configfile, json.loads(json.dumps(parse_config(given.config))))
+        print(*report(workflow, given.verbose), sep="\n")
+    except (WorkflowError, OSError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
