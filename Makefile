@@ -57,7 +57,7 @@ why: .venv/.stamp ## what a run would do, because of which key or file, and its 
 # Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
 test: .venv/.stamp ## all tests but those that take minutes
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/workflow --ignore tests/golden tests
-	$(OFFLINE) $(BIN)/python -m pytest tests/golden tests/workflow
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/golden tests/workflow
 
 .venv/.harness: requirements-harness.txt .venv/.stamp
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
@@ -66,7 +66,8 @@ test: .venv/.stamp ## all tests but those that take minutes
 harness: .venv/.harness ## add lm-evaluation-harness to the environment, for evaluation.harness
 
 faults: .venv/.harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
-	$(OFFLINE) $(BIN)/python -m pytest -m "faults or long" tests
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long and not faults" tests
+	$(OFFLINE) $(BIN)/python -m pytest -m faults tests
 
 lint: .venv/.stamp ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .
