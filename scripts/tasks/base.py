@@ -69,7 +69,7 @@ class Task(Protocol):
         """What the analysis must know of the records."""
 
     def fetch(self, options: Options, folder: Path) -> None:
-        """Write the raw data and manifest.json into a folder."""
+        """Write the raw data and manifest.json into a folder; the report names its `source`."""
 
     def prepare(self, options: Options, folder: Path, part: str) -> tuple[list[Row], dict[str, Any]]:
         """The rows of a part, each with `id`, and facts for its manifest. Drawn with seeds: the same on every run.
