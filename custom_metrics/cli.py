@@ -5,17 +5,20 @@ import csv
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
+from custom_metrics.compare import MEANINGS, SEMANTICS
 from custom_metrics.hardness import LEVELS, hardness
-from custom_metrics.inputs import COLUMNS, InputError, Question, find_databases, read_predictions, read_questions
-from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, SEMANTICS, GoldError, Judge
+from custom_metrics.inputs import COLUMNS, InputError, find_databases, read_predictions, read_questions, read_records
+from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, GoldError, Judge
 from custom_metrics.stats import clustered_difference, mcnemar, wilson_interval
 
 LEVEL = 0.95
+# Of fewer databases than this nobody can tell how much they differ.
+FEW = 5
 RECORD_COLUMNS = (
     "index", "db_id", *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "hardness", "gold_rows",
     "predicted_rows", "message", "flags", "sql",
@@ -31,13 +34,10 @@ PREDICTIONS is one of
     one that is called {", ".join(COLUMNS[:6])}, …
 The prediction may be SQL or a model's whole answer: the SQL is taken out of it, and both are scored.
 """
-SCORE_EXAMPLES = """\
-semantics:
-  set               the same rows, however often each
-  bag               the same rows equally often; the headline unless --semantics says otherwise
-  ordered           bag, and in the gold's order if the gold query has an ORDER BY of its own
-  test_suite        as Spider's official evaluator (test-suite-sql-eval): any order of columns, DISTINCT ignored
-  columns_any_order bag, the columns in any order
+MEANT = "\n".join(f"  {name:17} {meaning}" for name, meaning in MEANINGS.items())
+SCORE_EXAMPLES = f"""\
+semantics (bag is the headline unless --semantics says otherwise): an answer is right if
+{MEANT}
 
 examples:
   python -m custom_metrics score predictions.txt --questions dev.json --databases database
@@ -49,33 +49,6 @@ examples:
   python -m custom_metrics compare base.csv tuned.csv
   python -m custom_metrics compare base.csv tuned.csv --semantics test_suite
 """
-
-
-def score(
-    predictions: Sequence[str | None], questions: Sequence[Question], databases: str | Path, jobs: int, timeout_s: float
-) -> list[dict]:
-    """Return one record a question, with the keys `RECORD_COLUMNS`; a prediction that is None counts as missing.
-
-    Args:
-        predictions: one for each question, in the same order.
-        databases: folder with <db_id>/<db_id>.sqlite.
-        jobs: worker processes.
-        timeout_s: seconds a query may take.
-
-    Raises:
-        InputError: databases are missing, or a gold query does not run.
-    """
-    found = find_databases(databases, [question.db_id for question in questions])
-    items = [(found[q.db_id], q.gold, p or "") for q, p in zip(questions, predictions, strict=True)]
-    try:
-        with Judge(timeout_s=timeout_s, jobs=jobs) as judge:
-            verdicts = judge.judge_all(items, progress=True)
-    except GoldError as error:
-        raise InputError(f"question {error.index}: {error} (if it needs more time: --timeout).") from None
-    return [
-        {"index": index, "db_id": question.db_id, "hardness": hardness(question.gold)} | verdict.cells(answer is None)
-        for index, (question, verdict, answer) in enumerate(zip(questions, verdicts, predictions, strict=True))
-    ]
 
 
 def write_records(path: str | Path, records: Iterable[dict]) -> None:
@@ -101,71 +74,39 @@ def write_records(path: str | Path, records: Iterable[dict]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
-    """Read one 0/1 column of a records file, by (index, db_id); files of the workflow have an id for the index.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, has a question twice, or something else than 0 and 1.
-    """
-    csv.field_size_limit(2**31 - 1)
-    found = {}
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            index = "index" if "index" in columns else "id"
-            for name in (index, "db_id", column):
-                if name not in columns:
-                    raise InputError(f"{path}: has no column {name}; is it a file that `score --out` wrote?")
-            for row in reader:
-                question = (row[index], row["db_id"])
-                if question in found:
-                    raise InputError(f"{path}, line {reader.line_num}: {index} {question[0]} comes twice.")
-                if row[column] not in ("0", "1"):
-                    raise InputError(
-                        f"{path}, line {reader.line_num}, {column}: found {row[column]!r}, expected 0 or 1."
-                    )
-                found[question] = int(row[column])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}).") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}.") from None
-    if not found:
-        raise InputError(f"{path}: has no records.")
-    return found
-
-
 def report(records: Sequence[dict], headline: str) -> str:
     """Write the tables that `score` prints: all semantics, the headline by hardness, errors, flagged gold queries."""
-    n, columns = len(records), ["n", "right", "accuracy %", "95% interval"]
+    columns = ["n", "right", "accuracy %", "95% interval"]
 
     def by(what: str, groups: dict[str, list[dict]]) -> str:
-        counts = ((name, sum(record[headline] for record in group), len(group)) for name, group in groups.items())
-        return _table([what, *columns], [[name, size, *_accuracy(right, size)] for name, right, size in counts])
+        rows = [[name, len(group), *_accuracy([one[headline] for one in group])] for name, group in groups.items()]
+        return _table([what, *columns], rows)
 
-    rows = []
+    semantics = []
     for name in SEMANTICS:
-        extracted, raw = (_accuracy(sum(record[key] for record in records), n) for key in (name, f"{name}_raw"))
-        rows.append([f"{name} *" if name == headline else name, n, *extracted, *raw])
+        extracted, raw = (_accuracy([record[key] for record in records]) for key in (name, f"{name}_raw"))
+        semantics.append([f"{name} *" if name == headline else name, len(records), *extracted, *raw])
     classes = Counter(record["error_class"] for record in records)
-    flags = {flag: [r for r in records if flag in r["flags"].split()] for flag in GOLD_FLAGS}
-    if flags["gold_empty"]:
-        flags["all without gold_empty"] = [r for r in records if "gold_empty" not in r["flags"].split()]
+    shares = [[name, classes[name], 100 * classes[name] / len(records)] for name in ERROR_CLASSES if classes[name]]
     parts = [
         "Execution accuracy of the SQL in the answers, and of the answers as they are (raw)",
-        _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], rows),
+        _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], semantics),
         f"* {headline}, by hardness",
-        by("hardness", {level: [r for r in records if r["hardness"] == level] for level in LEVELS}),
+        by("hardness", {level: [record for record in records if record["hardness"] == level] for level in LEVELS}),
         "What became of the answers",
-        _table(["class", "n", "%"], [[x, classes[x], 100 * classes[x] / n] for x in ERROR_CLASSES if classes[x]]),
+        _table(["class", "n", "%"], shares),
     ]
-    if any(flags.values()):
-        peculiar = {name: group for name, group in flags.items() if group or name not in GOLD_FLAGS}
+    flags = {flag: [record for record in records if flag in record["flags"].split()] for flag in GOLD_FLAGS}
+    peculiar = {flag: group for flag, group in flags.items() if group}
+    if "gold_empty" in peculiar:
+        peculiar["all without gold_empty"] = [r for r in records if "gold_empty" not in r["flags"].split()]
+    if peculiar:
         parts += [f"{headline}, questions whose gold query is peculiar", by("gold query", peculiar)]
     return "\n\n".join(parts)
 
 
-def _accuracy(right: int, n: int) -> list:
+def _accuracy(correct: Collection[int]) -> list:
+    right, n = sum(correct), len(correct)
     if n == 0:
         return [0, "", ""]
     low, high = wilson_interval(right, n, LEVEL)
@@ -178,7 +119,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def compare(first: str | Path, second: str | Path, column: str) -> str:
-    """Return in words and numbers how two records files differ, by the exact McNemar test on the same questions.
+    """Return in words and numbers how two records files differ on the same questions.
+
+    The verdict takes whole databases as drawn at random (`stats.clustered_difference`): questions on one database
+    resemble each other. Of fewer than `FEW` databases the questions are taken as drawn, and the text says so. The exact
+    McNemar test, which takes questions as independent, stands beside it.
 
     Raises:
         InputError: a file cannot be read, or they are about different questions.
@@ -191,44 +136,48 @@ def compare(first: str | Path, second: str | Path, column: str) -> str:
             f"{first} and {second}: not the same questions; {len(only_a)} are only in the first and {len(only_b)} only "
             f"in the second, such as {example[0]} ({example[1]})."
         )
-    n, changes = len(a), [b[question] - a[question] for question in a]
-    gained, lost = changes.count(1), changes.count(-1)
-    rows = [[name, path, *_accuracy(sum(x.values()), n)] for name, path, x in (("A", first, a), ("B", second, b))]
-    p = mcnemar(gained, lost)
-    estimate = clustered_difference(changes, [1] * n, LEVEL)
-    interval = f"95% interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}"
-    chance = (
-        f"if neither were better, a difference at least this large would come with probability {p:.3g} "
-        f"({gained + lost} of {n} answers are judged differently)."
-    )
-    if p < 1 - LEVEL:
-        better, worse = ("B", "A") if gained > lost else ("A", "B")
-        verdict = f"{better} is better than {worse}: {chance}"
-    else:
-        verdict = f"No difference is shown: {chance}"
+    n, changes = len(a), {question: b[question] - a[question] for question in a}
+    gained, lost = (list(changes.values()).count(change) for change in (1, -1))
+    databases = sorted({db_id for _, db_id in a})
+    units = [[change for (_, db_id), change in changes.items() if db_id == name] for name in databases]
+    drawn, limits = f"{len(databases)} databases", ""
+    if len(databases) < FEW:
+        units, drawn = [[change] for change in changes.values()], f"{n} questions"
+        limits = f" This is about questions on {', '.join(databases)}, and says nothing of other databases."
+    estimate = clustered_difference([sum(unit) for unit in units], [len(unit) for unit in units], LEVEL)
+    low, high = 100 * estimate.low, 100 * estimate.high
+    verdict = "No difference is shown"
+    if estimate.p < 1 - LEVEL:
+        verdict = "B is better than A" if gained > lost else "A is better than B"
     facts = [
         ["right in A only (b)", str(lost)],
         ["right in B only (c)", str(gained)],
-        ["difference B - A", f"{100 * (gained - lost) / n:+.2f} pp, {interval}"],
-        ["exact McNemar p", f"{p:.3g}"],
+        ["difference B - A", f"{100 * (gained - lost) / n:+.2f} pp, 95% interval {low:+.2f} to {high:+.2f}"],
+        ["clustered p", f"{estimate.p:.3g} ({drawn} as drawn at random; CR2, Student's t, df {estimate.df:.1f})"],
+        ["exact McNemar p", f"{mcnemar(gained, lost):.3g} (questions as independent)"],
     ]
+    rows = [["A", first, *_accuracy(a.values())], ["B", second, *_accuracy(b.values())]]
     lines = [
         f"{n} questions, {column}",
         _table(["", "file", "right", "accuracy %", "95% interval"], rows),
         tabulate(facts, tablefmt="plain", disable_numparse=True),
-        verdict,
+        f"{verdict}: if neither were better, a difference at least this large would come with probability "
+        f"{estimate.p:.3g} ({gained + lost} of {n} answers are judged differently).{limits}",
     ]
     return "\n\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 below --min-accuracy, 2 if something has to be mended, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "score" and not (options.jobs > 0 and options.timeout > 0):
+        parser.error(f"--jobs and --timeout: expected numbers above 0, found {options.jobs} and {options.timeout:g}")
     try:
-        if options.command == "compare":
-            print(compare(options.first, options.second, options.semantics))
-            return 0
-        return _score(options)
+        if options.command == "score":
+            return _score(options)
+        print(compare(options.first, options.second, options.semantics))
+        return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -243,10 +192,20 @@ def _score(options: argparse.Namespace) -> int:
     if options.out and not Path(options.out).parent.is_dir():
         # Said before the work, not after it.
         raise InputError(f"{options.out}: there is no folder {Path(options.out).parent}.")
-    records = score(predictions, questions, options.databases, options.jobs, options.timeout)
+    databases = find_databases(options.databases, [question.db_id for question in questions])
+    items = [(databases[q.db_id], q.gold, answer or "") for q, answer in zip(questions, predictions, strict=True)]
+    try:
+        with Judge(timeout_s=options.timeout, jobs=options.jobs) as judge:
+            verdicts = judge.judge_all(items, progress=True)
+    except GoldError as error:
+        raise InputError(f"question {error.index}: {error} (if it needs more time: --timeout).") from None
+    records = [
+        {"index": index, "db_id": question.db_id, "hardness": hardness(question.gold)} | verdict.cells(answer is None)
+        for index, (question, verdict, answer) in enumerate(zip(questions, verdicts, predictions, strict=True))
+    ]
     if options.out:
         write_records(options.out, records)
-    print(f"{options.predictions}: {len(records)} questions on {len({q.db_id for q in questions})} databases\n")
+    print(f"{options.predictions}: {len(records)} questions on {len(databases)} databases\n")
     print(report(records, options.semantics))
     if options.out:
         print(f"\nRecords: {options.out}")
@@ -267,28 +226,22 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser(
         "score", help="run predictions and count the right ones", description=SCORE_HELP, epilog=SCORE_EXAMPLES, **raw
     )
-    score.add_argument("predictions", metavar="PREDICTIONS", help="text, JSON lines or CSV, see above")
-    score.add_argument(
-        "--questions", required=True, help="Spider's dev.json, or JSON lines, with db_id and query (the gold SQL)"
-    )
-    score.add_argument("--databases", required=True, metavar="DIR", help="folder with <db_id>/<db_id>.sqlite")
-    score.add_argument("--semantics", choices=SEMANTICS, default="bag", help="the headline; all are computed [bag]")
-    score.add_argument("--out", metavar="records.csv", help="write one row a question here, for `compare`")
-    score.add_argument(
-        "--column", metavar="NAME", help="where PREDICTIONS has the prediction [found by its usual names]"
-    )
-    score.add_argument("--jobs", type=_positive(int), default=_cores(), metavar="N", help="processes [one a CPU core]")
-    score.add_argument(
-        "--timeout", type=_positive(float), default=5.0, metavar="S", help="seconds a query may take [5]"
-    )
-    score.add_argument(
-        "--min-accuracy", type=float, metavar="PERCENT", help="exit with 1 if the headline is below this"
-    )
+    add = score.add_argument
+    add("predictions", metavar="PREDICTIONS", help="text, JSON lines or CSV, see above")
+    add("--questions", required=True, help="Spider's dev.json, or JSON lines, with db_id and query (the gold SQL)")
+    add("--databases", required=True, metavar="DIR", help="folder with <db_id>/<db_id>.sqlite")
+    add("--semantics", choices=SEMANTICS, default="bag", help="the headline; all are computed [bag]")
+    add("--out", metavar="records.csv", help="write one row a question here, for `compare`")
+    add("--column", metavar="NAME", help="where PREDICTIONS has the prediction [found by its usual names]")
+    add("--jobs", type=int, default=_cores(), metavar="N", help="processes [one a CPU core]")
+    add("--timeout", type=float, default=5.0, metavar="S", help="seconds a query may take [5]")
+    add("--min-accuracy", type=float, metavar="PERCENT", help="exit with 1 if the headline is below this")
 
     compare = commands.add_parser(
         "compare",
         help="compare two scored files question by question",
-        description="The paired difference between two files that `score --out` wrote, with the exact McNemar test.",
+        description="The paired difference between two files that `score --out` wrote. The verdict takes whole\n"
+        "databases as drawn at random; the exact McNemar test stands beside it.",
         epilog=COMPARE_EXAMPLES,
         **raw,
     )
@@ -297,17 +250,6 @@ def _parser() -> argparse.ArgumentParser:
     names = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS))
     compare.add_argument("--semantics", choices=names, default="bag", metavar="NAME", help=f"{', '.join(names)} [bag]")
     return parser
-
-
-def _positive(kind: type):
-    def number(text: str):
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-        return value
-
-    number.__name__ = kind.__name__
-    return number
 
 
 def _cores() -> int:

@@ -1,12 +1,4 @@
-"""When two results are the same: five answers to one pair of results, and what differs where they are not.
-
-| semantics           | right if                                                                                     |
-| ------------------- | -------------------------------------------------------------------------------------------- |
-| `set`               | the same rows occur, however often                                                           |
-| `bag`               | the same rows occur equally often                                                            |
-| `ordered`           | `bag`, and where the gold query has a top-level ORDER BY the rows come in the same order     |
-| `columns_any_order` | `bag` for one order of the predicted columns, the same for all rows                          |
-| `test_suite`        | what the evaluator of Zhong, Yu and Klein 2020 (arXiv:2010.02840) says; see `suite_equal` |
+"""When two results are the same: five answers (`MEANINGS`) to one pair of results, and what differs otherwise.
 
 Column names are never looked at. Results without rows are equal under all of them, however many columns they have.
 Rows that tie in an ORDER BY have the order in which SQLite gives them, under `ordered` and `test_suite`: a query whose
@@ -24,7 +16,15 @@ Values compare as SQLite gives them to Python:
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-SEMANTICS = ("set", "bag", "ordered", "test_suite", "columns_any_order")
+# An answer is right if …
+MEANINGS = {
+    "set": "the same rows occur, however often each",
+    "bag": "the same rows occur equally often",
+    "ordered": "bag, and in the gold's order if the gold query has an ORDER BY of its own",
+    "test_suite": "Spider's official evaluator says so (test-suite-sql-eval): any order of columns, DISTINCT ignored",
+    "columns_any_order": "bag for one order of the predicted columns, the same for all rows",
+}
+SEMANTICS = tuple(MEANINGS)
 
 # The most values that a search for matching columns looks at before it gives up: some seconds. It is counted in values
 # and not in seconds, so that a verdict does not depend on the load of the machine.
@@ -33,19 +33,9 @@ MAX_SEARCH = 20_000_000
 Rows = Sequence[tuple]
 
 
-def set_equal(gold: Rows, predicted: Rows) -> bool:
-    """Tell whether the same rows occur in both results."""
-    return set(gold) == set(predicted)
-
-
 def bag_equal(gold: Rows, predicted: Rows) -> bool:
     """Tell whether the same rows occur equally often in both results, in whatever order."""
     return len(gold) == len(predicted) and Counter(gold) == Counter(predicted)
-
-
-def ordered_equal(gold: Rows, predicted: Rows, ordered: bool) -> bool:
-    """Tell whether the results are equal as lists if `ordered` (the gold query sorts its rows), else as bags."""
-    return list(gold) == list(predicted) if ordered else bag_equal(gold, predicted)
 
 
 def columns_any_order_equal(gold: Rows, predicted: Rows) -> bool:
@@ -60,7 +50,7 @@ def columns_any_order_equal(gold: Rows, predicted: Rows) -> bool:
 
 
 def suite_equal(gold: Rows, predicted: Rows, ordered: bool) -> bool:
-    """Tell what `result_eq` of the official evaluator (taoyds/test-suite-sql-eval, exec_eval.py) tells.
+    """Tell what `result_eq` of the official evaluator tells (Zhong, Yu and Klein 2020, arXiv:2010.02840; exec_eval.py).
 
     Two results without rows are equal. Otherwise the columns of the prediction may be put into any one order, after
     which the rows must be the same as a list if `ordered`, else as a bag. Before that, each row is sorted by the text
@@ -89,9 +79,9 @@ def verdicts(gold: Rows, predicted: Rows, ordered: bool) -> dict[str, bool]:
     """Return the verdict of every semantics but `test_suite`, which looks at executions of other queries."""
     bag = bag_equal(gold, predicted)
     return {
-        "set": bag or set_equal(gold, predicted),
+        "set": bag or set(gold) == set(predicted),
         "bag": bag,
-        "ordered": bag and ordered_equal(gold, predicted, ordered),
+        "ordered": bag and (not ordered or list(gold) == list(predicted)),
         "columns_any_order": bag or columns_any_order_equal(gold, predicted),
     }
 
@@ -101,23 +91,23 @@ def difference(gold: Rows, predicted: Rows, correct: dict[str, bool]) -> tuple[s
 
     The classes are those of `judge.ERROR_CLASSES` that are about rows; `correct` is what `verdicts` returned.
     """
+    rows = f"{len(predicted)} rows, gold has {len(gold)}"
     if correct["ordered"]:
         return "ok", ""
     if correct["bag"]:
         return "wrong_order_only", "the rows of the gold query in another order"
     if correct["set"]:
-        return "duplicate_only", f"the rows of the gold query, not equally often: {_rows(gold, predicted)}"
+        return "duplicate_only", f"the rows of the gold query, not equally often: {rows}"
     if correct["columns_any_order"]:
         return "wrong_columns", "the columns of the gold query in another order"
     if len(gold) != len(predicted):
-        return "wrong_rows", _rows(gold, predicted)
+        return "wrong_rows", rows
     columns = f"{len(predicted[0])} columns, gold has {len(gold[0])}"
     if len(gold[0]) != len(predicted[0]):
-        few, many = sorted((gold, predicted), key=lambda rows: len(rows[0]))
-        found = matching_columns(few, many) is not None
+        found = matching_columns(*sorted((gold, predicted), key=lambda rows: len(rows[0])))
         return ("extra_or_missing_columns" if found else "wrong_columns"), columns
     other = (Counter(predicted) - Counter(gold)).total()
-    return "wrong_rows", f"{_rows(gold, predicted)}, {other} of them other rows"
+    return "wrong_rows", f"{rows}, {other} of them other rows"
 
 
 def matching_columns(few: Rows, many: Rows) -> list[int] | None:
@@ -136,8 +126,8 @@ def matching_columns(few: Rows, many: Rows) -> list[int] | None:
     left, right = list(zip(*few, strict=True)), list(zip(*many, strict=True))
     by_content: dict[frozenset, list[int]] = {}
     for index, column in enumerate(right):
-        by_content.setdefault(_content(column), []).append(index)
-    candidates = [by_content.get(_content(column), []) for column in left]
+        by_content.setdefault(frozenset(Counter(column).items()), []).append(index)
+    candidates = [by_content.get(frozenset(Counter(column).items()), []) for column in left]
     first_like: dict[tuple, int] = {}
     twin = [first_like.setdefault(column, index) for index, column in enumerate(right)]
     order = sorted(range(len(left)), key=lambda index: len(candidates[index]))
@@ -190,24 +180,14 @@ def _same_shape(gold: Rows, predicted: Rows) -> bool:
     return 0 < len(gold) == len(predicted) and len(gold[0]) == len(predicted[0])
 
 
-def _content(column: tuple) -> frozenset:
-    return frozenset(Counter(column).items())
-
-
 def _sorted_by_text(row: tuple) -> tuple:
     return tuple(sorted(row, key=lambda value: f"{value}{type(value)}"))
 
 
 def _without_bad_bytes(rows: Rows) -> list[tuple]:
     """Leave out the bytes that `sandbox` decoded to lone surrogates."""
-    return [
-        tuple(
-            value.encode("utf-8", "surrogateescape").decode("utf-8", "ignore") if isinstance(value, str) else value
-            for value in row
-        )
-        for row in rows
-    ]
 
+    def without(value: object) -> object:
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "ignore") if isinstance(value, str) else value
 
-def _rows(gold: Rows, predicted: Rows) -> str:
-    return f"{len(predicted)} rows, gold has {len(gold)}"
+    return [tuple(map(without, row)) for row in rows]

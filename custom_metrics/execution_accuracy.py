@@ -40,10 +40,8 @@ class ExecutionAccuracy(BaseMetric):
     """
 
     _required_params: ClassVar = [
-        SingleTurnParams.INPUT,
-        SingleTurnParams.ACTUAL_OUTPUT,
-        SingleTurnParams.EXPECTED_OUTPUT,
-    ]
+        SingleTurnParams.INPUT, SingleTurnParams.ACTUAL_OUTPUT, SingleTurnParams.EXPECTED_OUTPUT
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -55,10 +53,7 @@ class ExecutionAccuracy(BaseMetric):
         if semantics not in SEMANTICS:
             raise ValueError(f"semantics: found {semantics!r}, expected one of {', '.join(SEMANTICS)}.")
         # DeepEval copies a metric by calling the class with the attributes named like its arguments.
-        self.database = database
-        self.threshold = threshold
-        self.timeout_s = timeout_s
-        self.semantics = semantics
+        self.database, self.threshold, self.timeout_s, self.semantics = database, threshold, timeout_s, semantics
         self.include_reason = True
         self.verdict = None
 
@@ -76,8 +71,7 @@ class ExecutionAccuracy(BaseMetric):
             self.verdict = self._judge(test_case)
         except Exception as error:
             # Not the model's fault, so it has no score; DeepEval shows the error where it does not stop for it.
-            self.error = str(error)
-            self.success = False
+            self.error, self.success = str(error), False
             raise
         self.score_breakdown = {name: float(correct) for name, correct in self.verdict.correct.items()}
         self.score = self.score_breakdown[self.semantics]
@@ -105,17 +99,16 @@ class ExecutionAccuracy(BaseMetric):
                 'No database: give ExecutionAccuracy(database=…) or LLMTestCase(metadata={"database": …}).'
             )
         if test_case.actual_output is None or test_case.expected_output is None:
-            raise MissingTestCaseParamsError(
-                "The test case needs actual_output (the answer) and expected_output (the gold query)."
-            )
+            needed = "actual_output (the answer) and expected_output (the gold query)"
+            raise MissingTestCaseParamsError(f"The test case needs {needed}.")
         return judge(database, test_case.expected_output, test_case.actual_output, self.timeout_s)
 
     def _reason(self) -> str:
-        verdict = self.verdict
+        verdict, why = self.verdict, f"({self.verdict.error_class}: {self.verdict.message})"
         if self.score:
             return f"The rows are those of the gold query ({self.semantics})."
         if verdict.predicted_rows is None:
-            return f"The query does not run ({verdict.error_class}: {verdict.message})."
+            return f"The query does not run {why}."
         if verdict.correct["bag"]:
             return f"The rows are those of the gold query as a bag, but not under {self.semantics}."
-        return f"The rows differ from those of the gold query ({verdict.error_class}: {verdict.message})."
+        return f"The rows differ from those of the gold query {why}."

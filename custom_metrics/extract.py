@@ -113,19 +113,13 @@ def _cut(text: str) -> str:
             position = quoted.end()
             continue
         character = text[position]
-        if character == "(":
-            depth += 1
-        elif character == ")":
-            depth -= 1
-        elif character == ";":
+        depth += (character == "(") - (character == ")")
+        if character == ";" or (character == "\n" and depth <= 0 and _LABEL.match(text, position)):
             break
-        elif character == "\n" and depth <= 0:
-            if _LABEL.match(text, position):
-                break
-            blank = _BLANK_LINE.match(text, position)
-            if blank and not _goes_on(text[:position], text[blank.end() :], needs_select):
-                break
-        elif needs_select and depth <= 0 and text[position : position + 6].upper() == "SELECT":
+        blank = _BLANK_LINE.match(text, position) if depth <= 0 else None
+        if blank and not _goes_on(text[:position], text[blank.end() :], needs_select):
+            break
+        if depth <= 0 and text[position : position + 6].upper() == "SELECT":
             needs_select = False
         position += 1
     return text[:position].strip()

@@ -5,6 +5,7 @@ Yu et al. 2018 (arXiv:1809.08887) sort queries into four levels by what they hol
 a NOT in a condition counts as an aggregate, and so does each AND or OR in HAVING.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import sqlglot
@@ -35,27 +36,26 @@ def hardness(sql: str) -> str:
     if not isinstance(tree, exp.Select):
         return "extra"
 
-    where, where_joints = _conditions(_clause(tree, "where"))
-    having, having_joints = _conditions(_clause(tree, "having"))
-    joins = tree.args.get("joins") or []
-    on, on_joints = [], []
-    for join in joins:
-        units, joints = _conditions(join.args.get("on"))
-        on, on_joints = on + units, on_joints + joints
+    joins, selected = tree.args.get("joins") or [], tree.expressions
+    groups, orders = (tree.args[name].expressions if tree.args.get(name) else [] for name in ("group", "order"))
+    on, on_joints = _conditions(join.args.get("on") for join in joins)
+    where, where_joints = _conditions([tree.args.get("where")])
+    having, having_joints = _conditions([tree.args.get("having")])
     conditions = on + where + having
-    groups = tree.args["group"].expressions if tree.args.get("group") else []
-    orders = tree.args["order"].expressions if tree.args.get("order") else []
 
     component1 = bool(where) + bool(groups) + bool(orders) + bool(tree.args.get("limit")) + len(joins)
-    component1 += (on_joints + where_joints + having_joints).count(exp.Or)
-    component1 += sum(isinstance(_positive(unit), exp.Like) for unit in conditions)
+    component1 += sum(isinstance(joint, exp.Or) for joint in on_joints + where_joints + having_joints)
+    # A negated condition counts by what it negates.
+    component1 += sum(
+        isinstance(unit.this.unnest() if isinstance(unit, exp.Not) else unit, exp.Like) for unit in conditions
+    )
 
     component2 = nested + sum(_subqueries(unit) for unit in conditions)
 
-    aggregates = sum(_begins_with_aggregate(unit) for unit in tree.expressions + groups)
+    aggregates = sum(_begins_with_aggregate(unit) for unit in selected + groups)
     aggregates += sum(len(list(unit.find_all(exp.AggFunc))) for unit in orders)
     aggregates += sum(isinstance(unit, exp.Not) for unit in where + having) + len(having_joints)
-    others = (aggregates > 1) + (len(tree.expressions) > 1) + (len(where) > 1) + (len(groups) > 1)
+    others = (aggregates > 1) + (len(selected) > 1) + (len(where) > 1) + (len(groups) > 1)
 
     return _level(component1, component2, others)
 
@@ -74,25 +74,17 @@ def _level(component1: int, component2: int, others: int) -> str:
     return "extra"
 
 
-def _clause(select: exp.Select, name: str) -> exp.Expression | None:
-    clause = select.args.get(name)
-    return clause.this if clause else None
-
-
-def _conditions(tree: exp.Expression | None) -> tuple[list[exp.Expression], list[type]]:
-    """Split a condition at its ANDs and ORs: return the parts, and the class of each joint between them."""
-    if tree is None:
-        return [], []
-    tree = tree.unnest()
-    if not isinstance(tree, exp.Connector):
-        return [tree], []
-    left, left_joints = _conditions(tree.left)
-    right, right_joints = _conditions(tree.right)
-    return left + right, [*left_joints, type(tree), *right_joints]
-
-
-def _positive(unit: exp.Expression) -> exp.Expression:
-    return unit.this.unnest() if isinstance(unit, exp.Not) else unit
+def _conditions(clauses: Iterable[exp.Expression | None]) -> tuple[list[exp.Expression], list[exp.Expression]]:
+    """Split conditions at their ANDs and ORs: return the parts, and these joints between them."""
+    around = exp.Where | exp.Having | exp.Connector | exp.Paren
+    nodes = [
+        node
+        for clause in clauses
+        if clause
+        for node in clause.walk(bfs=False, prune=lambda node: not isinstance(node, around))
+    ]
+    parts = [node for node in nodes if not isinstance(node, around)]
+    return parts, [node for node in nodes if isinstance(node, exp.Connector)]
 
 
 def _subqueries(unit: exp.Expression) -> int:

@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # What prediction files call the column with the model's answer.
 COLUMNS = (
@@ -14,6 +14,7 @@ COLUMNS = (
     "actual_output", "generated_sql", "generated_query", "generated_text", "generated", "generation", "output",
     "model_output", "completion", "response",
 )  # fmt: skip
+Rows = list[tuple[int, dict[str, Any]]]  # with the numbers of their lines
 
 
 class InputError(ValueError):
@@ -39,10 +40,9 @@ def read_questions(path: str | Path) -> list[Question]:
     text = _read(path)
     if text.lstrip().startswith("["):
         try:
-            rows = json.loads(text)
+            numbered = [(f"question {index}", row) for index, row in enumerate(json.loads(text))]
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: not valid JSON ({error}).") from None
-        numbered = [(f"question {index}", row) for index, row in enumerate(rows)]
     else:
         numbered = [(f"line {number}", row) for number, row in _json_lines(path, text)]
     questions = []
@@ -76,8 +76,7 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
         InputError: the file cannot be read, has another number of rows than there are questions, has no such column,
             more than one of `COLUMNS`, or belongs to other questions.
     """
-    text = _read(path)
-    suffix = Path(path).suffix.lower()
+    text, suffix = _read(path), Path(path).suffix.lower()
     if suffix == ".csv":
         rows = _csv_rows(path, text)
     elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
@@ -104,6 +103,29 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
             raise InputError(f"{path}, line {number}, {column}: expected text, found {row[column]!r}.")
         predictions.append(row[column])
     return predictions
+
+
+def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
+    """Read one 0/1 column of a records file, by (index, db_id); files of the workflow have an id for the index.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, has a question twice, or something else than 0 and 1.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for number, row in _csv_rows(path, _read(path)):
+        index = "index" if "index" in row else "id"
+        for name in (index, "db_id", column):
+            if name not in row:
+                raise InputError(f"{path}: has no column {name}; is it a file that `score --out` wrote?")
+        question = row[index], row["db_id"]
+        if question in found:
+            raise InputError(f"{path}, line {number}: {index} {question[0]} comes twice.")
+        if row[column] not in ("0", "1"):
+            raise InputError(f"{path}, line {number}, {column}: found {row[column]!r}, expected 0 or 1.")
+        found[question] = int(row[column])
+    if not found:
+        raise InputError(f"{path}: has no records.")
+    return found
 
 
 def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path]:
@@ -135,21 +157,20 @@ def _read(path: str | Path) -> str:
         raise InputError(f"{path}: {error.strerror}.") from None
 
 
-def _json_lines(path: str | Path, text: str) -> list[tuple[int, object]]:
+def _json_lines(path: str | Path, text: str) -> list[tuple[int, Any]]:
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
         try:
-            rows.append((number, json.loads(line)))
+            if line.strip():
+                rows.append((number, json.loads(line)))
         except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not valid JSON ({error}).") from None
     return rows
 
 
-def _csv_rows(path: str | Path, text: str) -> list[tuple[int, dict]]:
+def _csv_rows(path: str | Path, text: str) -> Rows:
     # A model's answer may be longer than the 128 KiB that Python's reader takes for one cell.
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
@@ -176,19 +197,15 @@ def _plain_lines(path: str | Path, text: str, questions: Sequence[Question]) -> 
 
 
 def _find_column(path: str | Path, columns: list[str], wanted: str | None) -> str:
-    if wanted is not None:
-        if wanted not in columns:
-            raise InputError(f"{path}: has no column {wanted}; its columns are {', '.join(columns)}.")
-        return wanted
+    if wanted is not None and wanted not in columns:
+        raise InputError(f"{path}: has no column {wanted}; its columns are {', '.join(columns)}.")
     usual = [column for column in columns if column.strip().lower() in COLUMNS]
-    if len(usual) > 1:
-        raise InputError(f"{path}: several columns may hold the predictions, {', '.join(usual)}; name one by --column.")
-    if not usual:
-        raise InputError(
-            f"{path}: has no column with a usual name for predictions, only {', '.join(columns) or 'none at all'}; "
-            "name one by --column."
-        )
-    return usual[0]
+    if wanted is not None or len(usual) == 1:
+        return wanted or usual[0]
+    problem = f"has no column with a usual name for predictions, only {', '.join(columns) or 'none at all'}"
+    if usual:
+        problem = f"several columns may hold the predictions, {', '.join(usual)}"
+    raise InputError(f"{path}: {problem}; name one by --column.")
 
 
 def _check_count(path: str | Path, found: int, expected: int, what: str) -> None:
@@ -196,16 +213,15 @@ def _check_count(path: str | Path, found: int, expected: int, what: str) -> None
         raise InputError(f"{path}: found {found} {what}, expected {expected}, one for each question.")
 
 
-def _in_order(path: str | Path, rows: list[tuple[int, dict]], questions: Sequence[Question]) -> list[tuple[int, dict]]:
+def _in_order(path: str | Path, rows: Rows, questions: Sequence[Question]) -> Rows:
     """Put rows into the order of the questions by `id` or `index`, where both sides have it."""
-    if all(question.id is not None for question in questions) and all("id" in row for _, row in rows):
-        by_id = {str(row["id"]): (number, row) for number, row in rows}
-        missing = [question.id for question in questions if question.id not in by_id]
-        if missing or len(by_id) != len(rows):
-            name = missing[0] if missing else "one that comes twice"
-            raise InputError(f"{path}: its ids are not those of the questions ({name} is missing or doubled).")
-        return [by_id[question.id] for question in questions]
-    by_index = {str(row.get("index")): (number, row) for number, row in rows}
-    if by_index.keys() == {str(index) for index in range(len(questions))}:
-        return [by_index[str(index)] for index in range(len(questions))]
+    key, names = "id", [question.id for question in questions]
+    if None in names or not all(key in row for _, row in rows):
+        key, names = "index", [str(index) for index in range(len(questions))]
+    found = {str(row.get(key)): (number, row) for number, row in rows}
+    if len(found) == len(rows) and found.keys() == set(names):
+        return [found[name] for name in names]
+    if key == "id":
+        name = next((name for name in names if name not in found), "one that comes twice")
+        raise InputError(f"{path}: its ids are not those of the questions ({name} is missing or doubled).")
     return rows

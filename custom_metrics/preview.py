@@ -38,12 +38,11 @@ def preview(columns: Sequence[str], rows: Rows, others: Rows) -> dict:
         size += sum(min(len(cell), CHARACTERS) if isinstance(cell, str | bytes) else 8 for cell in row)
         if size > RESULT_CHARACTERS:
             break
-    kept = {index for index, _ in shown}
     return {
         "columns": [name[:CHARACTERS] for name in columns[:COLUMNS]],
         "width": len(columns),
         "rows": shown,
-        "unmatched": [index for index in unmatched if index in kept],
+        "unmatched": [index for index, _ in shown if index in unmatched],
     }
 
 

@@ -8,8 +8,8 @@ Covered, each attacked in tests/custom_metrics/test_sandbox.py:
 - other files: no database can be attached, `load_extension` is refused twice, sorting and temporary results stay in
   memory, so nothing is spilled to a temporary folder.
 - time: a deadline checked every few thousand steps of SQLite's virtual machine, and between rows.
-- memory: SQLite may allocate `HEAP_BYTES` in all, one value may have `MAX_VALUE_BYTES`, a result `max_rows` and
-  `max_bytes`; the length of the SQL text, the depth of expressions and the size of the compiled program are limited.
+- memory: SQLite may allocate `HEAP_BYTES` in all, one value may have `MAX_VALUE_BYTES`, a result `MAX_ROWS` and
+  `MAX_BYTES`; the length of the SQL text, the depth of expressions and the size of the compiled program are limited.
 - strange text: NUL characters, lone surrogates, values and names that are not UTF-8. Such values are decoded with
   `surrogateescape`, which is reversible: different bytes stay different.
 - several statements in one text: refused, as SQLite would otherwise run only the first.
@@ -32,6 +32,8 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from custom_metrics.sql_text import words
 
 MAX_ROWS = 500_000
 MAX_BYTES = 64_000_000
@@ -56,11 +58,9 @@ _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE
 # fts3_tokenizer takes and gives raw pointers; sqlite_log calls out of SQLite.
 _REFUSED_FUNCTIONS = {"load_extension", "fts3_tokenizer", "sqlite_log"}
 
-_COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$)|;", re.DOTALL)
 _STATEMENT = re.compile(
-    r"(alter|analyze|attach|begin|commit|create|delete|detach|drop|end|explain|insert|pragma|reindex|release|replace"
-    r"|rollback|savepoint|select|update|vacuum|values|with)\b",
-    re.IGNORECASE,
+    "alter|analyze|attach|begin|commit|create|delete|detach|drop|end|explain|insert|pragma|reindex|release|replace"
+    "|rollback|savepoint|select|update|vacuum|values|with"
 )
 # The first class whose words occur in SQLite's message.
 _CLASSES = {
@@ -115,24 +115,15 @@ class Database:
     def close(self) -> None:
         self._connection.close()
 
-    def execute(
-        self,
-        sql: str,
-        timeout_s: float = 30.0,
-        max_rows: int = MAX_ROWS,
-        max_bytes: int = MAX_BYTES,
-        first_rows: int | None = None,
-    ) -> Execution:
+    def execute(self, sql: str, timeout_s: float = 30.0, first_rows: int | None = None) -> Execution:
         """Run one query; see the module's text for what is prevented.
 
         Args:
             sql: any text.
             timeout_s: seconds, from now to the last row.
-            max_rows: most rows a result may have.
-            max_bytes: most characters of text and bytes of blobs a result may have, all rows together.
             first_rows: stop after so many rows, as if there were no more; None: run to the end.
         """
-        if not _COMMENT.sub("", sql):
+        if not _first_word(sql):
             return Execution(None, "no_sql", "no SQL")
         self._deadline = time.monotonic() + timeout_s
         rows, size = [], 0
@@ -141,15 +132,15 @@ class Database:
             if cursor.description is None:
                 # Without columns it is no query, and its lack of rows must not pass for an empty result.
                 return Execution(None, "forbidden", "not a query")
-            max_rows = min(max_rows, MAX_VALUES // len(cursor.description))
+            max_rows = min(MAX_ROWS, MAX_VALUES // len(cursor.description))
             for row in islice(cursor, first_rows):
                 rows.append(row)
                 for value in row:
                     if isinstance(value, (str, bytes)):
                         size += len(value)
-                if len(rows) > max_rows or size > max_bytes:
+                if len(rows) > max_rows or size > MAX_BYTES:
                     cursor.close()
-                    most = f"{max_rows} rows or {max_bytes} bytes"
+                    most = f"{max_rows} rows or {MAX_BYTES} bytes"
                     return Execution(None, "too_large", f"the result has more than {most}")
             if time.monotonic() > self._deadline:
                 return _timeout(timeout_s)
@@ -174,10 +165,9 @@ def existing(path: str | Path) -> Path:
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    allowed = action in _ALLOWED
     if action == sqlite3.SQLITE_FUNCTION:
         allowed = (second or "").lower() not in _REFUSED_FUNCTIONS
-    else:
-        allowed = action in _ALLOWED
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
@@ -196,13 +186,8 @@ def _classify(sql: str, error: Exception) -> str:
     if "null character" in message or isinstance(error, UnicodeError):
         return "syntax_error"
     name = next((name for name, words in _CLASSES.items() if re.search(words, message)), "other_sql_error")
-    if name == "syntax_error" and not _begins_like_sql(sql):
-        return "no_sql"
-    return name
+    return "no_sql" if name == "syntax_error" and not _STATEMENT.fullmatch(_first_word(sql)) else name
 
 
-def _begins_like_sql(sql: str) -> bool:
-    position = 0
-    while match := _COMMENT.match(sql, position):
-        position = match.end()
-    return bool(_STATEMENT.match(sql, position))
+def _first_word(sql: str) -> str:
+    return next((word for word in words(sql) if word != ";"), "")

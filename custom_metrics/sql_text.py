@@ -17,6 +17,16 @@ def tokens(sql: str) -> Iterator[str]:
     return (match[0] for match in _TOKEN.finditer(sql))
 
 
+def words(sql: str) -> Iterator[str]:
+    """Yield the pieces that are neither blank nor a comment, in lower case."""
+    return (token.lower() for token in tokens(sql) if not (token.isspace() or token.startswith(("--", "/*"))))
+
+
+def bare(sql: str) -> str:
+    """Leave out the blanks around a query and one semicolon at its end."""
+    return sql.strip().removesuffix(";").rstrip()
+
+
 def suite_query(sql: str, keep_distinct: bool = False) -> str:
     """Return the query that the official test-suite evaluator runs in place of `sql`.
 
@@ -41,24 +51,19 @@ def suite_query(sql: str, keep_distinct: bool = False) -> str:
 def has_outer_order_by(sql: str) -> bool:
     """Tell whether the words ORDER BY stand outside parentheses; for queries that the parser does not understand."""
     depth, before = 0, ""
-    for token in tokens(sql):
-        if token.isspace() or token.startswith(("--", "/*")):
-            continue
-        depth += (token == "(") - (token == ")")
-        if depth == 0 and before == "order" and token.lower() == "by":
+    for word in words(sql):
+        depth += (word == "(") - (word == ")")
+        if depth == 0 and before == "order" and word == "by":
             return True
-        before = token.lower()
+        before = word
     return False
 
 
 def without_double_quotes(sql: str) -> str | None:
     """Return the query with `name` for every "name", which SQLite never takes for a string; None if there is none."""
-    changed = False
-    kept = []
-    for token in tokens(sql):
+    kept = list(tokens(sql))
+    for place, token in enumerate(kept):
         if token.startswith('"') and len(token) > 1 and token.endswith('"'):
-            changed = True
-            name = token[1:-1].replace('""', '"').replace("`", "``")
-            token = f"`{name}`"
-        kept.append(token)
-    return "".join(kept) if changed else None
+            kept[place] = "`{}`".format(token[1:-1].replace('""', '"').replace("`", "``"))
+    changed = "".join(kept)
+    return changed if changed != sql else None

@@ -17,9 +17,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import ndtr, stdtr, stdtrit
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 
 class Estimate(NamedTuple):
@@ -38,6 +36,8 @@ def wilson_interval(k: int, n: int, level: float) -> tuple[float, float]:
     """Return the score interval of a proportion k/n (Wilson 1927); the whole of 0..1 for n = 0."""
     if n == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest  # takes as long to import as all else here
+
     interval = binomtest(k, n).proportion_ci(confidence_level=level, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -59,7 +59,20 @@ def mean_of_proportions(right: Sequence[int], sizes: Sequence[int], level: float
 @cache
 def mcnemar(gained: int, lost: int) -> float:
     """Return the two-sided p of the exact McNemar test: is a changed answer as often gained as lost? 1.0 if none is."""
+    from scipy.stats import binomtest
+
     return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)
+
+
+def bell_mccaffrey(sizes: np.ndarray) -> float:
+    """Return the degrees of freedom of CR2 of a mean over two or more clusters of these sizes.
+
+    Satterthwaite's, for questions that vary alike (Bell & McCaffrey 2002).
+    """
+    # Of the matrix with n_g on the diagonal and weights_g * weights_h / n beside it: squared trace by trace of square.
+    n = sizes.sum()
+    weights = sizes**2 / (1 - sizes / n) / n
+    return n**2 / ((sizes**2).sum() + weights.sum() ** 2 - (weights**2).sum())
 
 
 def clustered_difference(sums: Sequence[float], sizes: Sequence[int], level: float) -> Estimate:
@@ -84,11 +97,12 @@ def clustered_difference(sums: Sequence[float], sizes: Sequence[int], level: flo
     centre = sums.sum() / (n + 2)
     residuals = (sums - centre * sizes) ** 2 / (1 - share)
     se = math.sqrt(residuals.sum() + (1 - centre) ** 2 + (1 + centre) ** 2) / (n + 2)
-    # Of the matrix with n_g on the diagonal and weights_g * weights_h / n beside it: squared trace by trace of square.
-    weights = (sizes / np.sqrt(1 - share)) ** 2 / n
-    df = n**2 / ((sizes**2).sum() + weights.sum() ** 2 - (weights**2).sum())
+    return _estimate(centre, se, bell_mccaffrey(sizes), level)
+
+
+def _estimate(centre: float, se: float, df: float, level: float) -> Estimate:
     half = stdtrit(df, (1 + level) / 2) * se
-    p = 2 * stdtr(df, -abs(centre) / se)
+    p = 2 * stdtr(df, -abs(centre) / se) if se else float(centre == 0)
     return Estimate(*map(float, (centre, se, df, max(-1, centre - half), min(1, centre + half), p)))
 
 
@@ -189,13 +203,9 @@ def replicates(differences: np.ndarray, clusters: Sequence[int], level: float) -
     seed_variance = max(0.0, (between - within) / n)
     variance = mean.se**2 + seed_variance / seeds
     df = variance**2 / (mean.se**4 / mean.df + (seed_variance / seeds) ** 2 / (seeds - 1))
-    se, seeds_se = math.sqrt(variance), by_seed.std(ddof=1) / math.sqrt(seeds)
-    half = max(stdtrit(df, (1 + level) / 2) * se, stdtrit(seeds - 1, (1 + level) / 2) * seeds_se)
-    low, high = max(-1, mean.centre - half), min(1, mean.centre + half)
-    p = 2 * stdtr(df, -abs(mean.centre) / se)
-    if seeds_se:
-        p = max(p, 2 * stdtr(seeds - 1, -abs(mean.centre) / seeds_se))
-    whole = Estimate(*map(float, (mean.centre, se, df, low, high, p)))
+    whole = _estimate(mean.centre, math.sqrt(variance), df, level)
+    own = _estimate(mean.centre, by_seed.std(ddof=1) / math.sqrt(seeds), seeds - 1, level)
+    whole = whole._replace(low=min(whole.low, own.low), high=max(whole.high, own.high), p=max(whole.p, own.p))
     return Replicates(whole, math.sqrt(seed_variance), math.sqrt(sum(one.se**2 for one in each) / seeds))
 
 
@@ -207,8 +217,10 @@ def minimum_detectable_difference(gained: int, lost: int, n: int, level: float, 
     of changed answers; where the observed share is smaller than x, d = x is put in its place (every change goes one
     way). None where n is too small for any difference to be found.
     """
+    from scipy.optimize import brentq
+
     changed = (gained + lost) / n if n else 0.0
-    z_alpha, z_power = norm.ppf((1 + level) / 2), norm.ppf(power)
+    z_alpha, z_power = ndtri((1 + level) / 2), ndtri(power)
 
     def excess(x: float) -> float:
         d = max(changed, x)

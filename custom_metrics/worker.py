@@ -1,9 +1,9 @@
-"""The process in which `judge` runs queries: it can be killed, has little memory, and cannot write a file.
+"""The process in which queries run: it can be killed, has little memory, and cannot write a file.
 
-Started as `python -m custom_metrics.worker FD`, where FD is one end of a socket pair. It takes one JSON message a
-question, tells before each query which one it starts, and answers with one JSON message. JSON keeps hostile text whole
-(lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only verdicts travel,
-and the first rows if asked for.
+Started by `process` as `python -m custom_metrics.worker FD`, where FD is one end of a socket pair. It takes one JSON
+message a question, tells before each query which one it starts, and answers with one JSON message. JSON keeps hostile
+text whole (lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only
+verdicts travel, and the first rows if asked for.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from custom_metrics.compare import SEMANTICS, difference, suite_equal, verdicts
-from custom_metrics.preview import preview
-from custom_metrics.sandbox import MAX_SQL_CHARACTERS, Database, Execution
-from custom_metrics.sql_text import suite_query, without_double_quotes
+from custom_metrics.preview import preview, value
+from custom_metrics.sandbox import MAX_SQL_CHARACTERS, MAX_VALUE_BYTES, Database, Execution
+from custom_metrics.sql_text import bare, suite_query, without_double_quotes
 
 # The address space of the process, Python included; SQLite itself may take `sandbox.HEAP_BYTES` of it.
 MEMORY_BYTES = 2_000_000_000
@@ -104,7 +104,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
 
     # What the test-suite evaluator runs instead; mostly the same text, and then the same result.
     gold_variant = suite_query(gold)
-    expected_variant = expected if same_query(gold_variant, gold) else run_gold("gold variant", gold_variant)
+    expected_variant = expected if bare(gold_variant) == bare(gold) else run_gold("gold variant", gold_variant)
     # IS DISTINCT FROM falls apart without its DISTINCT; then it stays, in both queries.
     keep_distinct = expected_variant.rows is None
     if keep_distinct:
@@ -113,7 +113,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
     def score(name: str, text: str) -> tuple[Execution, dict[str, bool]]:
         result = run(name, text)
         variant = suite_query(text, keep_distinct) if len(text) <= MAX_SQL_CHARACTERS else text
-        variant_result = result if same_query(variant, text) else run(f"{name} variant", variant)
+        variant_result = result if bare(variant) == bare(text) else run(f"{name} variant", variant)
         announce(f"{name} comparison")
         correct = dict.fromkeys(SEMANTICS, False)
         if result.rows is not None:
@@ -125,30 +125,26 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
 
     result, correct = score("sql", task["sql"])
     correct_raw = correct if task["raw"] is None else score("raw", task["raw"])[1]
-    if result.rows is None:
-        error_class, message = result.error_class, result.error
-    else:
+    error_class, message, rows, previews = result.error_class, result.error, None, None
+    if result.rows is not None:
         error_class, message = difference(expected.rows, result.rows, correct)
+        rows = len(result.rows)
+    if task["previews"]:
+        previews = {
+            "gold": preview(expected.columns, expected.rows, result.rows or []),
+            "predicted": None if rows is None else preview(result.columns, result.rows, expected.rows),
+        }
     verdict = {
         "correct": correct,
         "correct_raw": correct_raw,
         "error_class": error_class,
         "message": message,
         "gold_rows": len(expected.rows),
-        "predicted_rows": None if result.rows is None else len(result.rows),
+        "predicted_rows": rows,
         "flags": flags(gold, expected, databases.get(database)[1]),
-        "previews": _previews(expected, result) if task["previews"] else None,
+        "previews": previews,
     }
     return {"verdict": verdict, "timeouts": timeouts}
-
-
-def same_query(variant: str, text: str) -> bool:
-    """Tell whether two texts are the same but for blanks around them and one semicolon at the end."""
-    return bare(variant) == bare(text)
-
-
-def bare(text: str) -> str:
-    return text.strip().removesuffix(";").rstrip()
 
 
 def flags(gold: str, expected: Execution, database: Database) -> list[str]:
@@ -165,32 +161,21 @@ def flags(gold: str, expected: Execution, database: Database) -> list[str]:
     return found
 
 
-def _previews(expected: Execution, result: Execution) -> dict:
-    # A query that failed lacks no particular row.
-    return {
-        "gold": preview(expected.columns, expected.rows, expected.rows if result.rows is None else result.rows),
-        "predicted": None if result.rows is None else preview(result.columns, result.rows, expected.rows),
-    }
-
-
 def _values(result: Execution) -> int:
     return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1
 
 
-def own_process(*arguments: str) -> dict[str, Any]:
-    """Say how `subprocess` starts a Python that finds this package: `args` and `env`."""
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    # -P: no module is taken from the working folder. -B: nothing is written, which is forbidden there.
-    return {"args": [sys.executable, "-P", "-B", *arguments], "env": os.environ | {"PYTHONPATH": path}}
-
-
-def how_it_ended(status: int) -> list[str]:
-    """Give the error class and the message of a query whose process ended with this status."""
-    if status in (0, -9):
-        # It gave up for lack of memory (0), or the system killed it for that.
-        return ["too_large", "out of memory"]
-    return ["other_sql_error", f"the query ended its process (status {status})"]
+def first_rows(task: Mapping[str, Any]) -> dict:
+    """Run the one query `sql` of a task, up to its `first_rows`; return what `query.Result` holds."""
+    most = task["first_rows"]
+    found = Database(task["database"]).execute(task["sql"], task["timeout_s"], most + 1)
+    return {
+        "columns": list(found.columns),
+        "rows": found.rows and [[value(cell, 2 * MAX_VALUE_BYTES) for cell in row] for row in found.rows[:most]],
+        "more": found.rows is not None and len(found.rows) > most,
+        "error_class": found.error_class,
+        "error": found.error,
+    }
 
 
 def confine() -> None:
@@ -221,7 +206,7 @@ def main(descriptor: int) -> None:
             except EOFError:
                 return
             try:
-                send({"result": assess(databases, task, send)})
+                send(first_rows(task) if "first_rows" in task else assess(databases, task, send))
             except MemoryError:
                 # Said by ending without an answer. A new process starts with all of its memory. Not by returning: what
                 # Python does at its end takes memory.

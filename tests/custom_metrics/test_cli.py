@@ -3,18 +3,20 @@
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from custom_metrics.cli import RECORD_COLUMNS, main, report
 from custom_metrics.judge import SEMANTICS, judge
-from custom_metrics.stats import mcnemar
+from custom_metrics.stats import clustered_difference, mcnemar
 
 ROOT = Path(__file__).resolve().parents[2]
 # (db_id, gold, prediction, right as a bag)
@@ -353,11 +355,12 @@ def session(leader):
     return found
 
 
-def write_records(path, values, first="index", names=("bag",)):
+def write_records(path, values, first="index", names=("bag",), databases=("zoo",)):
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([first, "db_id", *names])
-        writer.writerows([index, "zoo", *[value] * len(names)] for index, value in enumerate(values))
+        each = -(-len(values) // len(databases))
+        writer.writerows([i, databases[i // each], *[value] * len(names)] for i, value in enumerate(values))
 
 
 def test_compare_counts_pairs(folder, capsys):
@@ -376,6 +379,65 @@ def test_compare_counts_pairs(folder, capsys):
     assert main(["compare", str(folder / "a.csv"), str(folder / "a.csv")]) == 0
     out = capsys.readouterr().out
     assert "No difference is shown" in out and "+0.00 pp" in out
+
+
+def compared(folder, capsys, first, second, databases):
+    """The printed facts, by name, and the verdict: of two files on as many questions of each of some databases."""
+    for name, values in (("a.csv", first), ("b.csv", second)):
+        write_records(folder / name, values, databases=databases)
+    assert main(["compare", str(folder / "a.csv"), str(folder / "b.csv")]) == 0
+    *_, facts, verdict = capsys.readouterr().out.strip().split("\n\n")
+    return dict(re.split("  +", line) for line in facts.splitlines()), verdict
+
+
+def test_the_verdict_of_compare_takes_whole_databases_as_drawn(folder, capsys):
+    # 20 questions gained: on one database of eight, or on all of them. Of the second, one may say that B is better.
+    databases = [f"db{i}" for i in range(8)]
+    for gained, verdict in (([20] + [0] * 7, "No difference is shown"), ([3, 2] * 4, "B is better than A")):
+        tuned = [int(question < k) for k in gained for question in range(25)]
+        facts, words = compared(folder, capsys, [0] * 200, tuned, databases)
+        estimate = clustered_difference(gained, [25] * 8, 0.95)
+        assert facts["clustered p"].startswith(f"{estimate.p:.3g} (8 databases as drawn at random; ")
+        assert facts["clustered p"].endswith(" df 7.0)")
+        assert facts["exact McNemar p"].startswith(f"{mcnemar(20, 0):.3g} (questions as independent)")
+        assert f"interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}" in facts["difference B - A"]
+        assert words.startswith(f"{verdict}: ") and f"probability {estimate.p:.3g} " in words
+        assert (estimate.low > 0) == (verdict != "No difference is shown")
+
+
+def test_compare_of_few_databases_is_about_these(folder, capsys):
+    facts, words = compared(folder, capsys, [0] * 40, [1] * 10 + [0] * 30, ("shop", "zoo"))
+    assert facts["clustered p"].startswith(f"{clustered_difference([1] * 10 + [0] * 30, [1] * 40, 0.95).p:.3g} (40 q")
+    assert words.startswith("B is better than A: ")
+    assert words.endswith("This is about questions on shop, zoo, and says nothing of other databases.")
+
+
+def test_compare_of_published_answers_is_not_sure_of_what_mcnemar_is_sure_of(shared_data, tmp_path, capsys):
+    """A base model's answers and those of another's LoRA adapter, on Spider dev without the database that is empty."""
+    with (shared_data / "ribeiro/baseline_results.csv").open(encoding="utf-8", newline="") as stream:
+        base = [row for row in csv.DictReader(stream) if row["db_id"] != "wta_1"]
+    lines = (shared_data / "predictions/dbgpt_hub_lora.jsonl").read_text(encoding="utf-8").splitlines()
+    tuned = [row for row in map(json.loads, lines) if row["db_id"] != "wta_1"]
+    assert [row["db_id"] for row in base] == [row["db_id"] for row in tuned]
+    questions = [{"db_id": row["db_id"], "query": row["gold"]} for row in tuned]
+    (tmp_path / "dev.json").write_text(json.dumps(questions), encoding="utf-8")
+    with zipfile.ZipFile(shared_data / "spider/spider_data.zip") as archive:
+        for db_id in {row["db_id"] for row in tuned}:
+            archive.extract(f"spider_data/database/{db_id}/{db_id}.sqlite", tmp_path)
+    (tmp_path / "spider_data/database").rename(tmp_path / "database")
+    for name, answers in (
+        ("base", [row["predicted_sql"] for row in base]),
+        ("tuned", [row["pred"] for row in tuned]),
+    ):
+        text = "".join(json.dumps({"sql": answer}) + "\n" for answer in answers)
+        assert score(tmp_path, f"{name}.jsonl", text, "--out", tmp_path / f"{name}.csv") == 0
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "base.csv"), str(tmp_path / "tuned.csv")]) == 0
+    out = capsys.readouterr().out
+    assert "972 questions, bag" in out
+    assert re.search(r"^exact McNemar p +5.9e-12 ", out, re.MULTILINE)
+    assert re.search(r"^clustered p +0.0853 \(19 databases as drawn at random; ", out, re.MULTILINE)
+    assert "No difference is shown: " in out
 
 
 def test_compare_takes_any_semantics_and_the_workflows_records(folder, capsys):
@@ -400,7 +462,7 @@ def test_compare_refuses(folder, capsys):
         "two.csv": "line 4, bag: found '2', expected 0 or 1",
         "empty.csv": "has no records",
         "twice.csv": "line 3: index 1 comes twice",
-        "bytes.csv": "not a CSV file in UTF-8",
+        "bytes.csv": "bytes.csv: not UTF-8",
         "none.csv": "No such file",
     }.items():
         assert main(["compare", str(folder / "a.csv"), str(folder / name)]) == 2

@@ -59,16 +59,28 @@ def test_a_query_that_does_not_run_is_told_and_harms_nothing(sql, error_class, e
     assert [path.name for path in database.parent.iterdir()] == [database.name]
 
 
+# No query is known that does either: a worker that has started stands in for it.
+STAND_IN = """
+import sys, time
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+connection.send_bytes(b'"ready"')
+connection.recv_bytes()
+{}
+"""
+
+
 def test_a_process_that_dies_or_does_not_come_back_is_told(database, monkeypatch):
-    # No query is known that does either: an interpreter stands in for it.
-    for script, error_class in (("exit 139", "other_sql_error"), ("sleep 60", "timeout")):
-        stand_in = database.parent / "python"
-        stand_in.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        stand_in.chmod(0o755)
-        monkeypatch.setattr("sys.executable", str(stand_in))
-        monkeypatch.setattr("custom_metrics.query.GRACE_S", 0.2)
+    for script, error_class in (("sys.exit(139)", "other_sql_error"), ("time.sleep(60)", "timeout")):
+        monkeypatch.setattr("custom_metrics.process.WORKER", ("-c", STAND_IN.format(script)))
+        monkeypatch.setattr("custom_metrics.process.GRACE_S", 0.2)
         assert query(database, "SELECT 1", timeout_s=0.3).error_class == error_class
-        stand_in.unlink()
+
+
+def test_an_interpreter_that_does_not_start_is_no_error_of_the_query(database, monkeypatch):
+    monkeypatch.setattr("sys.executable", str(database.parent / "none"))
+    with pytest.raises(FileNotFoundError, match="none"):
+        query(database, "SELECT 1")
 
 
 def test_a_missing_file(tmp_path):

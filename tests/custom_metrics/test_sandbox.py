@@ -155,11 +155,14 @@ def test_printf_makes_no_giant(database, untouched):
     assert execute(database, "SELECT printf('%1000000000d', 1)").rows == [(None,)]
 
 
-def test_the_caps_on_rows_and_bytes(database, untouched):
-    assert len(execute(database, "SELECT * FROM animal", max_rows=5).rows) == 5
-    assert execute(database, "SELECT * FROM animal", max_rows=4).error_class == "too_large"
-    assert execute(database, "SELECT 'abcdef'", max_bytes=6).rows == [("abcdef",)]
-    assert execute(database, "SELECT 'abc', x'00112233'", max_bytes=6).error_class == "too_large"
+def test_the_caps_on_rows_and_bytes(database, untouched, monkeypatch):
+    monkeypatch.setattr(sandbox, "MAX_BYTES", 6)
+    assert execute(database, "SELECT 'abcdef'").rows == [("abcdef",)]
+    assert execute(database, "SELECT 'abc', x'00112233'").error_class == "too_large"
+    monkeypatch.setattr(sandbox, "MAX_ROWS", 5)
+    assert len(execute(database, "SELECT id FROM animal").rows) == 5
+    monkeypatch.setattr(sandbox, "MAX_ROWS", 4)
+    assert execute(database, "SELECT id FROM animal").error_class == "too_large"
 
 
 @pytest.mark.parametrize(
