@@ -3,7 +3,7 @@
 #     snakemake --cores all                                     the demo study in config.yaml
 #     snakemake --cores all --configfile studies/<name>.yaml    another study, in place of config.yaml
 #
-# Two words change what is run: --config face=as_reported for what a published report did, --config scale=smoke for a
+# Two words change what is run: --config protocol=as_reported for what a published report did, --config scale=smoke for a
 # run of a minute. All results go to results/<study>/, with -as_reported and -smoke behind the name:
 #     report.pdf report.md           the technical report
 #     tables.html answers.html       every table, and every question with every answer, to look at
@@ -11,7 +11,8 @@
 #     recommended/                   the adapter to use, ready to load, if the study asks for a recommendation
 #     data/<task>/                   raw data, and the rows to train on, to show and to ask, with ids and hashes
 #     prompts/<model>/               the prompts, shared by the model and its adapters
-#     runs/<model>/<variant>/        adapter, raw answers and one record per question of each run
+#     index.csv                      every run of the study, and its folder below runs/
+#     runs/<model>/<run>/        adapter, raw answers and one record per question of each run
 #     logs/ benchmarks/              what each job printed, and how long it took
 
 from snakemake.utils import min_version
@@ -62,6 +63,7 @@ rule all:
     input:
         "<results>/report.pdf",
         "<results>/report.md",
+        "<results>/index.csv",
         [f"<results>/tables/{name}.{suffix}" for name in [*TABLES, "cost"] for suffix in ("csv", "md")],
         "<results>/tables.html",
         "<results>/answers.html",

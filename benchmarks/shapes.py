@@ -26,6 +26,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -200,7 +201,8 @@ def read_study(name: str, **changed: dict) -> dict:
 
 def settings_of(workflow: Any, rule: str, **wildcards: str) -> dict[str, Any]:
     """Return what a job of a rule sees of the study with which the workflow was parsed (`_rules.parse`)."""
-    given = workflow.get_rule(rule).params.settings
+    params = workflow.get_rule(rule).params
+    given = partial(params.unwatched, resources=None) if hasattr(params, "unwatched") else params.settings
     return copy.deepcopy(given(Wildcards(fromdict=wildcards)) if callable(given) else given)
 
 

@@ -44,15 +44,19 @@ DEFECTS = ("known_defects", "accept_defect")
 WRITTEN = (*DEFECTS, "report.language")
 
 STUDY = unfold.label(config)
-# One entry for each row of the tables: {"model": …, "variant": …, "settings": …}.
+# One entry for each row of the tables: {"model": …, "variant": its label, "folder": …, "settings": …}.
 RUNS = unfold.runs(config)
-VARIANTS = unfold.variants(config)
-POINTS = unfold.points(config)
+# What tables say of them.
+TABLED = [{key: value for key, value in run.items() if key != "folder"} for run in RUNS]
+# Rules know a run by its folder, which is named after what it is and not after what else the study has.
+LABELS = {run["folder"]: run["variant"] for run in RUNS}
+VALUES = {adapter["folder"]: adapter["values"] for adapter in unfold.adapters(config).values()}
+POINTS = {point["folder"]: point for point in unfold.points(config).values()}
 OWN_PROMPTS = unfold.own_prompts(config)
 FOLDERS = unfold.adapter_folders(config)
 # The models as they are, the adapters trained on them, and ready-made ones; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run]
-ADAPTERS = [run for run in TRAINED if run["variant"] != unfold.BASE and "ready_made" not in run]
+ADAPTERS = [run for run in TRAINED if run["folder"] in VALUES]
 READY_MADE = unfold.ready_made(config)
 # What is asked: the target first, then the yardsticks. What is replayed is only trained on.
 TARGET = unfold.target_of(config)
@@ -68,14 +72,14 @@ SAME_ANSWERS = {name: unfold.BASE for name, point in POINTS.items() if "shots" i
 ASKED_ONCE = [run for run in RUNS if run["variant"] not in SAME_ANSWERS]
 SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point}
 
-EVALUATED = config["training"]["eval_strategy"] != "no"
-REPLAYED = any(unfold.replay_fraction(config, chosen) for chosen in VARIANTS.values())
+TRAININGS = [unfold.changed(config, values) for values in VALUES.values()]
+EVALUATED = any(one["training"]["eval_strategy"] != "no" for one in TRAININGS)
+REPLAYED = any(one["replay"]["fraction"] for one in TRAININGS)
 # Which parts of the data the report tells of.
 REPORTED_PARTS = {task: KINDS[config["tasks"][task]["kind"]].PARTS if task == TARGET else ["test"] for task in TASKS}
 REPORTED_PARTS |= {REPLAY_TASK: ["train"]} if REPLAYED else {}
 PUBLISHED = bool(config["published"]["tables"])
 HARNESS = bool(config["evaluation"]["harness"]["tasks"])
-SEEDS = config["training"]["seed"]
 # What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
 HAS = {
     "tasks": {task: measure.form for task, measure in MEASURES.items()},
@@ -83,7 +87,7 @@ HAS = {
     "recommend": config["recommend"],
     "harness": HARNESS,
     "published": PUBLISHED,
-    "seeds": isinstance(SEEDS, list) and len(SEEDS) > 1,
+    "seeds": len(VALUES) > len(unfold.settings(config)),
     **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
 }
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
@@ -99,12 +103,12 @@ def any_of(names):
 
 wildcard_constraints:
     model=any_of(config["models"]),
-    variant=any_of(dict.fromkeys([unfold.BASE, *FOLDERS, *OWN_PROMPTS])),
+    run=any_of(LABELS),
 
 
 def of_runs(name, runs=RUNS):
     """A file of every run."""
-    return collect(f"<results>/runs/{{run[model]}}/{{run[variant]}}/{name}", run=runs)
+    return collect(f"<results>/runs/{{run[model]}}/{{run[folder]}}/{name}", run=runs)
 
 
 def asked(task):
@@ -130,12 +134,12 @@ def table(name):
 def shown_table(name):
     """The CSV file of a table in Snakemake's report; a task's has the words of its form."""
     key, task = catalogue.table_of(name, SAY).key, {"name": MEASURES[name].name} if name in MEASURES else {}
-    return shown(f"<results>/tables/{name}.csv", f"tables.{key}.short", **task)
+    return shown(f"<results>/tables/{name}.csv", SAY.heading(key, **task))
 
 
-def shown(path, words, kind="table", **values):
-    """Put an output into Snakemake's report, under its name or caption from the words."""
-    return report(path, category=f"{kind.capitalize()}s", labels={kind: SAY.word(words, **values)})
+def shown(path, label, kind="table"):
+    """Put an output into Snakemake's report."""
+    return report(path, category=f"{kind.capitalize()}s", labels={kind: label})
 
 
 def adapter_files(folder, model="{model}"):
@@ -143,14 +147,14 @@ def adapter_files(folder, model="{model}"):
     return [f"<results>/runs/{model}/{folder}/{name}" for name in ADAPTER_FILES]
 
 
-def adapter_files_of(variant, model):
-    """The files of the adapter that a run answers with; none for the base model."""
-    return adapter_files(FOLDERS[variant], model) if variant in FOLDERS else []
+def adapter_files_of(name, model):
+    """The files of the adapter that a run, given by its label, answers with; none for the base model."""
+    return adapter_files(FOLDERS[name], model) if name in FOLDERS else []
 
 
 def own_adapter(wildcards):
-    """The adapter that a variant answers with; nothing for the base model."""
-    return adapter_files_of(wildcards.variant, wildcards.model)
+    """The files of the adapter that a run answers with; nothing for the base model."""
+    return adapter_files_of(LABELS[wildcards.run], wildcards.model)
 
 
 def kind_of(task):
@@ -232,22 +236,22 @@ def audited(wildcards, path, part):
 
 def asked_prompts(wildcards):
     """The prompts that a run answers."""
-    part = OWN_PROMPTS.get(wildcards.variant, "test") if wildcards.task == TARGET else "test"
+    part = OWN_PROMPTS.get(wildcards.run, "test") if wildcards.task == TARGET else "test"
     return f"<results>/prompts/{wildcards.model}/{wildcards.task}_{part}.jsonl"
 
 
 def scored_answers(wildcards):
     """The answers of a run to a task; to the yardsticks some have those of the base."""
-    own = wildcards.variant
-    variant = own if wildcards.task == TARGET else SAME_ANSWERS.get(own, own)
-    return f"<results>/runs/{wildcards.model}/{variant}/{wildcards.task}_answers.jsonl"
+    own = wildcards.run
+    run = own if wildcards.task == TARGET else SAME_ANSWERS.get(own, own)
+    return f"<results>/runs/{wildcards.model}/{run}/{wildcards.task}_answers.jsonl"
 
 
 def replayed(name):
     """A function that gives a model's file about the rows to replay; nothing for an adapter that replays none."""
 
     def of(wildcards):
-        replays = unfold.replay_fraction(config, VARIANTS[wildcards.variant])
+        replays = "replay" in training_settings(wildcards)
         return f"<results>/prompts/{wildcards.model}/{REPLAY_TASK}_{name}" if replays else []
 
     return of
@@ -255,25 +259,31 @@ def replayed(name):
 
 def training_settings(wildcards):
     """All settings of an adapter's training."""
-    return unfold.training(config, wildcards.model, VARIANTS[wildcards.variant])
+    return unfold.training(config, wildcards.model, VALUES[wildcards.run])
+
+
+def validation_rows(wildcards):
+    """The rows that an adapter's training is evaluated on; nothing for one that is not."""
+    evaluated = training_settings(wildcards)["training"]["eval_strategy"] != "no"
+    return f"<results>/prompts/{wildcards.model}/{TARGET}_validation.jsonl" if evaluated else []
 
 
 def local_adapter(wildcards):
     """The files of a ready-made adapter that lies in a folder, as far as they are there; none of one on the hub."""
-    files = [Path(config["adapters"][wildcards.variant]["source"], name) for name in ADAPTER_FILES]
+    files = [Path(config["adapters"][wildcards.run]["source"], name) for name in ADAPTER_FILES]
     return [str(file) for file in files if file.is_file()]
 
 
 def soup_files(wildcards):
     """The adapters that a soup is made of."""
-    return [file for name in SOUPS[wildcards.variant] for file in adapter_files(f"{name}/adapter", wildcards.model)]
+    return [file for name in SOUPS[wildcards.run] for file in adapter_files_of(name, wildcards.model)]
 
 
 def loaded(wildcards):
     """How a run's model and adapter are loaded: the precision and, of an interpolation, the strength."""
-    point = POINTS.get(wildcards.variant, {})
+    point = POINTS.get(wildcards.run, {})
     strength = {"strength": point["strength"]} if "strength" in point else {}
-    proof = {"prove": True} if wildcards.variant in READY_MADE else {}
+    proof = {"prove": True} if wildcards.run in READY_MADE else {}
     return unfold.loading(config["models"][wildcards.model]) | strength | proof
 
 

@@ -63,7 +63,8 @@ for task in config["tasks"]:
         conda:
             "../envs/data.yaml"
         params:
-            settings=lambda wildcards: part_settings(wildcards.task, wildcards.part),
+            identity=lambda wildcards: identity.preparing(part_settings(wildcards.task, wildcards.part)),
+            unwatched=lambda wildcards, resources: part_settings(wildcards.task, wildcards.part),
             recipe=identity.RECIPES["prepare"],
         script:
             "../scripts/steps/prepare.py"

@@ -10,12 +10,12 @@ for task in TASKS:
             record="<results>/models/{model}.json",
             adapter=own_adapter,
         output:
-            answers="<results>/runs/{model}/{variant}/{task}_answers.jsonl",
-            report="<results>/runs/{model}/{variant}/{task}_predict.json",
+            answers="<results>/runs/{model}/{run}/{task}_answers.jsonl",
+            report="<results>/runs/{model}/{run}/{task}_predict.json",
         log:
-            "<logs>/predict_{task}/{model}/{variant}.log",
+            "<logs>/predict_{task}/{model}/{run}.log",
         benchmark:
-            "<benchmarks>/predict_{task}/{model}/{variant}.tsv"
+            "<benchmarks>/predict_{task}/{model}/{run}.tsv"
         wildcard_constraints:
             task=task,
         conda:
@@ -26,7 +26,7 @@ for task in TASKS:
             mem_mb=more_memory,
             runtime=720,
         params:
-            identity=lambda wildcards: identity.decoding(decoding(wildcards), wildcards.variant in FOLDERS),
+            identity=lambda wildcards: identity.decoding(decoding(wildcards), LABELS[wildcards.run] in FOLDERS),
             unwatched=lambda wildcards, resources: decoding(wildcards),
         script:
             "../scripts/steps/predict.py"
@@ -39,12 +39,12 @@ for task in TASKS:
             questions="<results>/data/{task}/test.jsonl",
             manifest="<results>/data/{task}/source/manifest.json",
         output:
-            **({"rows": "<results>/runs/{model}/{variant}/{task}_rows.jsonl"} if task in SQL_TASKS else {}),
-            records="<results>/runs/{model}/{variant}/{task}.csv",
+            **({"rows": "<results>/runs/{model}/{run}/{task}_rows.jsonl"} if task in SQL_TASKS else {}),
+            records="<results>/runs/{model}/{run}/{task}.csv",
         log:
-            "<logs>/score_{task}/{model}/{variant}.log",
+            "<logs>/score_{task}/{model}/{run}.log",
         benchmark:
-            "<benchmarks>/score_{task}/{model}/{variant}.tsv"
+            "<benchmarks>/score_{task}/{model}/{run}.tsv"
         wildcard_constraints:
             task=task,
         conda:

@@ -1,3 +1,12 @@
+def harness_settings(wildcards):
+    """How lm-evaluation-harness measures a run."""
+    return pick(
+        *keys_of("evaluation.harness", "tasks", "num_fewshot", "limit", "include_path"),
+        *keys_of("inference", "batch_size", "merge_adapters"),
+        **loaded(wildcards),
+    )
+
+
 rule fetch_harness:
     """Get the data sets of lm-evaluation-harness's tasks into the cache of the hub."""
     output:
@@ -20,11 +29,11 @@ rule harness:
         record="<results>/models/{model}.json",
         adapter=own_adapter,
     output:
-        scores="<results>/runs/{model}/{variant}/harness.json",
+        scores="<results>/runs/{model}/{run}/harness.json",
     log:
-        "<logs>/harness/{model}/{variant}.log",
+        "<logs>/harness/{model}/{run}.log",
     benchmark:
-        "<benchmarks>/harness/{model}/{variant}.tsv"
+        "<benchmarks>/harness/{model}/{run}.tsv"
     conda:
         "../envs/harness.yaml"
     threads: 2
@@ -33,11 +42,10 @@ rule harness:
         mem_mb=more_memory,
         runtime=720,
     params:
-        settings=lambda wildcards: pick(
-            *keys_of("evaluation.harness", "tasks", "num_fewshot", "limit", "include_path"),
-            *keys_of("inference", "batch_size", "merge_adapters"),
-            **loaded(wildcards),
+        identity=lambda wildcards: identity.stage(
+            "predict", harness_settings(wildcards), identity.RUN_KEYS["inference"]
         ),
+        unwatched=lambda wildcards, resources: harness_settings(wildcards),
     script:
         "../scripts/steps/harness.py"
 
@@ -53,7 +61,9 @@ rule harness_table:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.confidence_level", *WRITTEN, runs=ASKED_ONCE),
+        settings=pick(
+            "tables.confidence_level", *WRITTEN, runs=[run for run in TABLED if run["variant"] not in SAME_ANSWERS]
+        ),
         code=code.digest("harness_table"),
     script:
         "../scripts/steps/harness_table.py"

@@ -18,7 +18,7 @@ rule recommend:
             "tables.confidence_level",
             *WRITTEN,
             study=STUDY,
-            runs=RUNS,
+            runs=TABLED,
         )
         | {"tasks": MEASURED},
         code=code.digest("recommend"),

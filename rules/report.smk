@@ -10,7 +10,7 @@ rule tables:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.confidence_level", *WRITTEN, study=STUDY, runs=RUNS) | {"tasks": MEASURED},
+        settings=pick("tables.confidence_level", *WRITTEN, study=STUDY, runs=TABLED) | {"tasks": MEASURED},
         code=code.digest("tables"),
     script:
         "../scripts/steps/tables.py"
@@ -35,7 +35,7 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY, runs=RUNS) | {"tasks": MEASURED},
+        settings=pick(*WRITTEN, study=STUDY, runs=TABLED) | {"tasks": MEASURED},
         code=code.digest("cost"),
     script:
         "../scripts/steps/cost.py"
@@ -85,14 +85,17 @@ rule figures:
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         train=of_runs("train.json", ADAPTERS),
     output:
-        **{f"{name}_svg": shown(f"<results>/figures/{name}.svg", f"figure_list.{name}", "figure") for name in FIGURES},
+        **{
+            f"{name}_svg": shown(f"<results>/figures/{name}.svg", SAY.word(f"figures.{name}.title"), "figure")
+            for name in FIGURES
+        },
         **{f"{name}_pdf": f"<results>/figures/{name}.pdf" for name in FIGURES},
     log:
         "<logs>/figures.log",
     conda:
         "../envs/report.yaml"
     params:
-        settings=pick("report.language") | {"tasks": MEASURED},
+        settings=pick("report.language", adapters=named(ADAPTERS)) | {"tasks": MEASURED},
         code=code.digest("figures"),
     script:
         "../scripts/steps/figures.py"
@@ -122,16 +125,33 @@ rule report:
         answers=[file for task in TASKS for file in of_runs(f"{task}_predict.json", asked(task))],
     output:
         report="<results>/report.md",
-        pdf=shown("<results>/report.pdf", "report_file", "report"),
+        pdf=shown("<results>/report.pdf", SAY.word("report_file"), "report"),
     log:
         "<logs>/report.log",
     conda:
         "../envs/report.yaml"
     params:
-        settings=pick("face", "scale", *WRITTEN, study=STUDY, own_prompts=sorted(OWN_PROMPTS)) | {"tasks": MEASURED},
+        settings=pick("protocol", "scale", *WRITTEN, study=STUDY, labels=LABELS, own_prompts=sorted(OWN_PROMPTS))
+        | {"tasks": MEASURED},
         code=code.digest("report"),
     script:
         "../scripts/steps/report.py"
+
+
+rule index:
+    """List every run of the study with its folder and what it is."""
+    output:
+        index="<results>/index.csv",
+    log:
+        "<logs>/index.log",
+    localrule: True
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings={"runs": RUNS},
+        code=code.digest("index"),
+    script:
+        "../scripts/steps/index.py"
 
 
 rule compare_published:

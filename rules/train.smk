@@ -35,23 +35,23 @@ rule train:
     """Train one adapter; a killed job goes on from its last checkpoint."""
     input:
         prompts=f"<results>/prompts/{{model}}/{TARGET}_train.jsonl",
-        validation=f"<results>/prompts/{{model}}/{TARGET}_validation.jsonl" if EVALUATED else [],
+        validation=validation_rows,
         audit=f"<results>/prompts/{{model}}/{TARGET}_audit.json",
         record="<results>/models/{model}.json",
         # Only of an adapter with replay.
         replay=replayed("train.jsonl"),
         replay_audit=replayed("audit.json"),
     output:
-        weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
-        config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
-        report="<results>/runs/{model}/{variant}/train.json",
-        kept=[adapter_files(f"{{variant}}/steps/{step}") for step in config["training"]["kept_steps"]],
+        weights="<results>/runs/{model}/{run}/adapter/adapter_model.safetensors",
+        config="<results>/runs/{model}/{run}/adapter/adapter_config.json",
+        report="<results>/runs/{model}/{run}/train.json",
+        kept=[adapter_files(f"{{run}}/steps/{step}") for step in config["evaluation"]["checkpoints"]],
     log:
-        "<logs>/train/{model}/{variant}.log",
+        "<logs>/train/{model}/{run}.log",
     benchmark:
-        "<benchmarks>/train/{model}/{variant}.tsv"
+        "<benchmarks>/train/{model}/{run}.tsv"
     wildcard_constraints:
-        variant=any_of(VARIANTS),
+        run=any_of(VALUES),
     conda:
         "../envs/model.yaml"
     # Two threads, so that a CPU's sums do not depend on how many cores it has.
@@ -74,18 +74,18 @@ rule fetch_adapter:
         record="<results>/models/{model}.json",
         files=local_adapter,
     output:
-        weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
-        config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
-        report="<results>/runs/{model}/{variant}/fetch_adapter.json",
+        weights="<results>/runs/{model}/{run}/adapter/adapter_model.safetensors",
+        config="<results>/runs/{model}/{run}/adapter/adapter_config.json",
+        report="<results>/runs/{model}/{run}/fetch_adapter.json",
     log:
-        "<logs>/fetch_adapter/{model}/{variant}.log",
+        "<logs>/fetch_adapter/{model}/{run}.log",
     wildcard_constraints:
-        variant=any_of(READY_MADE),
+        run=any_of(READY_MADE),
     localrule: True
     conda:
         "../envs/model.yaml"
     params:
-        settings=lambda wildcards: unfold.pick(config["adapters"][wildcards.variant], "source", "revision"),
+        settings=lambda wildcards: unfold.pick(config["adapters"][wildcards.run], "source", "revision"),
     script:
         "../scripts/steps/fetch_adapter.py"
 
@@ -96,12 +96,12 @@ rule soup:
         adapters=soup_files,
         record="<results>/models/{model}.json",
     output:
-        weights="<results>/runs/{model}/{variant}/adapter/adapter_model.safetensors",
-        config="<results>/runs/{model}/{variant}/adapter/adapter_config.json",
+        weights="<results>/runs/{model}/{run}/adapter/adapter_model.safetensors",
+        config="<results>/runs/{model}/{run}/adapter/adapter_config.json",
     log:
-        "<logs>/soup/{model}/{variant}.log",
+        "<logs>/soup/{model}/{run}.log",
     wildcard_constraints:
-        variant=any_of(SOUPS),
+        run=any_of(SOUPS),
     conda:
         "../envs/model.yaml"
     params:

@@ -7,10 +7,12 @@ in which the study was run; no network is needed. Exit code 1 if a query did not
 """
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from custom_metrics.query import Result, query
 from study.unfold import recommended_folder, words_sha256
 from tasks import text_to_sql
 from tasks.registry import KINDS
-from tasks.sql_schema import Schemas, read_schema
+from tasks.sql_schema import read_schema, schema_text
 
 RECOMMENDED = "recommended"
 RESULTS = Path("results")
@@ -42,17 +44,13 @@ examples:
 
 @dataclass(frozen=True)
 class Source:
-    """What answers, and how its study asked it.
+    """What answers, and how its study asked it."""
 
-    `data` is the folder of the study's target, `record` the model's, `adapter` a folder (None without one), `prompts`
-    the report of the prompts that it answered, and `settings` are those with which it answered them.
-    """
-
-    data: Path
+    data: Path  # the folder of the study's target
     record: dict
-    adapter: Path | None
-    prompts: dict
-    settings: dict[str, Any]
+    adapter: Path | None  # a folder
+    prompts: dict  # the report of the prompts that it answered
+    settings: dict[str, Any]  # with which it answered them
 
 
 def find(folder: Path, model: str) -> Source:
@@ -75,21 +73,24 @@ def find(folder: Path, model: str) -> Source:
     if not issubclass(KINDS[read_json(data / "test.json")["settings"]["kind"]].Options, text_to_sql.Options):
         raise UserError(f"{folder}: its target, {data.name}, is no text-to-SQL task. Name a study that trains on one.")
     places = {name: recommended_folder(folder / RECOMMENDED, records, name) for name in records}
-    runs = {
-        name: [RECOMMENDED] * places[name].is_dir()
-        + sorted(path.parent.name for path in folder.glob(f"runs/{name}/*/{data.name}_predict.json"))
-        for name in records
-    }
-    every = [f"{name}/{run}" if len(runs) > 1 else run for name in runs for run in runs[name]]
-    others = ", ".join(every) or "none so far"
+    if not (folder / "index.csv").is_file():
+        raise UserError(f"{folder}/index.csv: no such file. Run the study again.")
+    with (folder / "index.csv").open(encoding="utf-8", newline="") as stream:
+        index = list(csv.DictReader(stream))
+    runs: dict[tuple[str, str], Path] = {}
+    for name, place in places.items():
+        runs |= {(name, RECOMMENDED): place} if place.is_dir() else {}
+        mine = {row["run"]: folder / row["folder"] for row in index if row["model"] == name}
+        runs |= {(name, run): of for run, of in mine.items() if (of / f"{data.name}_predict.json").is_file()}
+    others = ", ".join(f"{name}/{run}" if len(records) > 1 else run for name, run in runs) or "none so far"
     named, _, run = model.rpartition("/")
-    having = [name for name in runs if named in ("", name) and run in (RECOMMENDED, *runs[name])]
+    having = [name for name in records if named in ("", name) and (run == RECOMMENDED or (name, run) in runs)]
     if len(having) != 1:
         problem = "several models have it" if having else "no such model, or it has not answered the study's questions"
         raise UserError(f"--model {model}: {problem}. Name one of: {others}.")
     (name,) = having
     if run != RECOMMENDED:
-        return _source(data, records[name], name, run)
+        return _source(data, records[name], runs[name, run])
     place = places[name]
     if not (place / "recommendation.json").is_file():
         raise UserError(
@@ -98,9 +99,9 @@ def find(folder: Path, model: str) -> Source:
         )
     chosen = read_json(place / "recommendation.json")
     run = chosen["variant"]
-    if run not in runs[name]:
+    if (name, run) not in runs:
         raise UserError(f"{place}: recommends {run}, which has not answered the study's questions. Run it again.")
-    source = _source(data, records[name], name, run)
+    source = _source(data, records[name], runs[name, run])
     there = [(place / file).is_file() for file in ADAPTER_FILES]
     # A whole model lies there, or nothing but the advice to use the base: the study has what it was made of.
     if not any(there) and (chosen["merged"] or source.adapter is None):
@@ -111,23 +112,22 @@ def find(folder: Path, model: str) -> Source:
     return replace(source, adapter=place, settings=source.settings | {"strength": 1.0})
 
 
-def _source(data: Path, record: dict, name: str, run: str) -> Source:
-    folder, task = data.parents[1], data.name
-    answered, adapter = read_json(folder / f"runs/{name}/{run}/{task}_predict.json"), None
+def _source(data: Path, record: dict, run: Path) -> Source:
+    answered, adapter = read_json(run / f"{data.name}_predict.json"), None
     if answered["adapter_sha256"] is not None:
         # An interpolation or a checkpoint has the adapter of the run that it is named after.
-        of, _, point = run.partition("@")
-        own = f"steps/{point.removeprefix('step')}" if point.startswith("step") else "adapter"
-        adapter = folder / "runs" / name / of / own
+        of, _, point = run.name.partition("@")
+        adapter = run.with_name(of) / (f"steps/{point.removeprefix('step')}" if point.startswith("step") else "adapter")
         for file, sha256 in answered["adapter_sha256"].items():
             there = (adapter / file).is_file()
             if not there or sha256_file(adapter / file) != sha256:
-                problem = f"has changed since {run} answered its study's questions" if there else "no such file"
+                problem = f"has changed since {run.name} answered its study's questions" if there else "no such file"
                 raise UserError(f"{adapter / file}: {problem}. Run the study again.")
-    for prompts in map(read_json, sorted((folder / "prompts" / name).glob(f"{task}_test*.json"))):
+    folder = data.parents[1] / "prompts" / run.parent.name
+    for prompts in map(read_json, sorted(folder.glob(f"{data.name}_test*.json"))):
         if prompts["sha256"] == answered["prompts_sha256"]:
             return Source(data, record, adapter, prompts, answered["settings"])
-    raise UserError(f"{folder}/prompts/{name}: rendered anew since the questions were answered. Run the study again.")
+    raise UserError(f"{folder}: rendered anew since the questions were answered. Run the study again.")
 
 
 def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
@@ -139,11 +139,8 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     """
     entry, settings, raw = read_schema(database), source.prompts["settings"], source.data / "source"
     own = Path(source.prompts["prompt"])
-    same = [
-        path
-        for path in (own, TEMPLATES / own.name)
-        if path.is_file() and words_sha256(settings["name"], path) == settings["words"]
-    ]
+    there = [path for path in (own, TEMPLATES / own.name) if path.is_file()]
+    same = [path for path in there if words_sha256(settings["name"], path) == settings["words"]]
     if not same:
         raise UserError(
             f"{own}: this prompt template has changed since the prompts were rendered. Run the study again."
@@ -162,16 +159,16 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     name = entry["db_id"]
     known = raw / "database" / name / f"{name}.sqlite"
     if not known.is_file() or sha256_file(known) != sha256_file(database):
-        name, schemas = str(database), Schemas([], "", settings["schema"], settings["sample_rows"])
-        schemas.add(name, entry, database)
-        told = text_to_sql.context(settings, schemas)
+        name = str(database)
+        schema = schema_text(entry, settings["schema"], database, settings["sample_rows"])
+        told = partial(text_to_sql.told, schema=schema)
     # Where the study's questions come with evidence, one that is asked here has none.
     about = {"db_id": name} | ({"evidence": ""} if any("evidence" in row for row in rows.values()) else {})
 
     def render(question: str) -> str:
         asked = turns({**told(about | {"question": question}), "shots": shots, "options": settings})
         row = prompt_row(chat, {"id": repr(question)}, asked)
-        remedy = task.remedy(settings, about)
+        remedy = task.REMEDY.format(**about, name=settings["name"])
         check_context(chat, row["id"], row["prompt_tokens"], source.settings["max_new_tokens"], remedy)
         return row["prompt"]
 
@@ -179,11 +176,7 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
 
 
 def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
-    """Load the model; make a function that answers a prompt as the study did, and says whether the answer ended.
-
-    A study that samples its answers seeds each question by its id. Here the prompt takes the id's place, so that a
-    question has one answer.
-    """
+    """Load the model; make a function that answers a prompt as the study did, and says whether the answer ended."""
     from llm.answering import one_by_one
     from llm.decoding import Decoding
     from llm.load import set_threads
@@ -199,15 +192,17 @@ def shown(text: str) -> str:
 
 def table(result: Result) -> str:
     """Lay out the rows of a query that ran as a table, with the number of rows below."""
-    numbers = [
-        all(isinstance(cell, int | float | None) or (isinstance(cell, dict) and "number" in cell) for cell in column)
-        for column in zip(*result.rows, strict=True)
-    ]
     text = tabulate(
         [[_cell(cell) for cell in row] for row in result.rows],
         [_cell(name) for name in result.columns],  # names may be equal or empty
         disable_numparse=True,  # no text is to be read as a number
-        colalign=["right" if number else "left" for number in numbers] or None,
+        colalign=[
+            "left"
+            if any(isinstance(cell, str) or (isinstance(cell, dict) and "blob" in cell) for cell in column)
+            else "right"
+            for column in zip(*result.rows, strict=True)
+        ]
+        or None,
     )
     n = len(result.rows)
     size = f"the first {n} rows; there are more" if result.more else f"{n} row{'' if n == 1 else 's'}"
@@ -219,8 +214,7 @@ def _cell(cell: object) -> str:
         case None:
             return "NULL"
         case {"blob": digits, "length": length}:
-            cut = digits[:CHARACTERS]
-            return f"x'{cut}'" if cut == digits else f"x'{cut}'… ({length} bytes)"
+            return f"x'{digits[:CHARACTERS]}'" + (f"… ({length} bytes)" if len(digits) > CHARACTERS else "")
         case {"number": number}:
             return number
         case str() if len(cell) > CHARACTERS:
@@ -266,13 +260,6 @@ def ask(source: Source, database: Path, questions: Iterable[str], rows: int, as_
     return all(ran)
 
 
-def positive(text: str) -> int:
-    """Read a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number from 1.")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is 1 if a query did not run or the user has something to mend."""
     parser = argparse.ArgumentParser(
@@ -288,16 +275,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--database", required=True, type=Path, metavar="FILE", help="any SQLite file")
     shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--max-rows", type=positive, default=50, metavar="N", help="rows shown, at most [50]")
+    shape.add_argument("--max-rows", type=int, default=50, metavar="N", help="rows shown, at most [50]")
     shape.add_argument("--no-rows", action="store_true", help="write the SQL alone; it is not run")
     parser.add_argument("--json", action="store_true", help="one JSON object a question and line, values in full")
     given = parser.parse_args(arguments)
+    if given.max_rows < 1:
+        parser.error(f"argument --max-rows: found {given.max_rows}, expected a whole number from 1.")
     if given.question is None and sys.stdin.isatty():
         print("One question a line; Ctrl-D ends.", file=sys.stderr)
     questions = filter(None, map(str.strip, sys.stdin if given.question is None else [given.question]))
     rows = 0 if given.no_rows else given.max_rows
     try:
-        return 0 if ask(find(RESULTS / given.study, given.model), given.database, questions, rows, given.json) else 1
+        return int(not ask(find(RESULTS / given.study, given.model), given.database, questions, rows, given.json))
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

@@ -1,10 +1,10 @@
 """What a study will need before it is run: memory, tokens and time of its GPU jobs; exit code 1 if one cannot fit.
 
-    python scripts/plan.py [--configfile studies/<name>.yaml] [--config face=as_reported] [--memory-gb 24]
+    python scripts/plan.py [--configfile studies/<name>.yaml] [--config protocol=as_reported] [--memory-gb 24]
 
-The study is read as `snakemake` reads it. Sizes are those of the model's config.json where the model has been fetched
-or is a local folder, else those of a model of so many `parameters` that is proportioned like Llama 3 8B ("~"). Memory
-is estimated as scripts/llm/memory.py says. Tokens are counted where the prompts have been rendered
+Sizes are those of the model's config.json where the model has been fetched or is a local folder, else those of a model
+of so many `parameters` that is proportioned like Llama 3 8B ("~"). Memory is estimated as scripts/llm/memory.py says.
+Tokens are counted where the prompts have been rendered
 
     snakemake --cores all --configfile ... --until render_spider render_mmlu
 
@@ -13,14 +13,13 @@ data, of any other task from its rows, if they have been prepared or lie in a sm
 
 Times come from two rates of the device that is visible here, a matrix product and a copy, measured in a few seconds and
 kept in results/calibration.json (delete it to measure again). They are the least time in which the device could do the
-job, times what this workflow was measured to need of that. Expect them to be right within a factor of two on a GPU. A
-CPU's are rougher still.
-
-With --memory-gb the study is planned for a GPU of that size which is not here; its times are unknown.
+job, times what this workflow was measured to need of that. Expect them to be right within a factor of two on a GPU; a
+CPU's are rougher still, and with --memory-gb, which plans for a GPU of that size that is not here, they are unknown.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -36,23 +35,13 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.files import UserError, read_json, read_jsonl
+from llm import memory as _memory
 from llm.groups import STEP_TOKENS, alike, common_prefix
-from llm.memory import Shape, gb
-from llm.needs import Device, Need, Prompts, Target, answer_need, not_here, this_device, too_large, train_need
+from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
+from study import unfold
 from study.read import read_yaml, resolve, retype
-from study.unfold import (
-    BASE,
-    label,
-    own_prompts,
-    points,
-    ready_made,
-    shots_of,
-    stage,
-    target_of,
-    tasks_of,
-    training,
-    variants,
-)
+from study.unfold import BASE, label, shots_of, stage, target_of, tasks_of
+from tasks.base import filled
 from tasks.mmlu import grouped
 from tasks.registry import KINDS
 
@@ -67,6 +56,49 @@ REPLAYED = 1600
 CHARACTERS = 3.4
 # A local source with more bytes is not read only to plan.
 SMALL = 1e8
+# Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
+# more, and in smaller ones.
+ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
+LARGE_STEP = 7000
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model in one precision on one device; `read` says whether its shape is read, not estimated."""
+
+    name: str
+    shape: Shape
+    precision: str
+    device: Device
+    read: bool = True
+
+    @property
+    def flops(self) -> float:
+        return self.device.flops.get("fp32" if self.precision == "fp32" else "bf16", math.nan)
+
+
+@dataclass
+class Prompts:
+    """How many prompts, and their tokens, in the mean and of the longest; `counted`, not estimated."""
+
+    count: int
+    mean: float
+    longest: int
+    counted: bool
+    # Of those to be answered: the prompts of each group that is answered together, and with how many tokens all of a
+    # group begin; the tokens of the longest prompt without this shared prefix.
+    groups: list[tuple[int, int]] = field(default_factory=list)
+    rest: int = 0
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job needs: tokens in all, bytes of memory, seconds."""
+
+    prompts: Prompts
+    tokens: float
+    memory: float
+    seconds: float
 
 
 def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
@@ -84,10 +116,7 @@ def shape_of(values: dict, record: Path) -> tuple[Shape | None, bool]:
 
 
 def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
-    """The exact tokens of a rendered prompts file, completions included; None where there is none.
-
-    With `new`, the tokens of an answer at most, the groups in which the prompts are answered are found too.
-    """
+    """The exact tokens of a rendered prompts file, completions included, as `gathered`; None where there is none."""
     if not (path.exists() and record.exists()):
         return None
     from llm.chat import load_chat  # seconds to import
@@ -98,7 +127,10 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
 
 
 def gathered(prompts: Sequence[Sequence], new: int, each: float = 1) -> Prompts | None:
-    """The tokens and groups of prompts, of which `each` elements are a token; None if there are none."""
+    """The tokens of prompts, of which `each` elements are a token; None if there are no prompts.
+
+    With `new`, the tokens of an answer at most, the groups in which they are answered are found too.
+    """
     if not prompts:
         return None
     lengths = [round(len(one) / each) for one in prompts]
@@ -117,34 +149,33 @@ def estimate(config: dict, task: str, part: str, new: int = 0) -> Prompts | None
     """
     section = config["tasks"][task]
     part, _, other = part.partition("_shots")
-    match section["kind"]:
-        case "replay":
-            return Prompts(section["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], False)
-        case "mmlu":
-            categories, each = grouped(section["categories"]), section["questions_per_category"]
-            subjects = sum(map(len, categories.values()))
-            # All of a subject's questions: 14,042 of 57 subjects.
-            number = round(14_042 / 57 * subjects) if each is None else each * len(categories)
-            mean, shared = (round(MMLU_QUESTION * n / CHARACTERS) for n in (1 + section["shots"], section["shots"]))
-            groups = [(number, shared)]
-            if section["shots_from"] == "own_dev":  # a subject's questions share its examples
-                alone = round(number / subjects)
-                apart = (alone - 1) * shared > STEP_TOKENS * new
-                groups = [(alone, shared)] * subjects if apart else [(number, 0)]
-            return Prompts(number, mean, 2 * mean, False, groups, 2 * mean - groups[0][1])
-        case "spider":
-            shots = shots_of(config, task)
-            shared = SPIDER_SHOT * int(other or shots)
-            number, sql = section["questions"] or section["counts"]["dev"], 0
-            if part == "train":
-                number = sum(section["counts"][name] for name in section["train_files"]) - shots
-                if section["validation"]["by"] in ("rows", "database"):
-                    number = round(number * (1 - section["validation"]["fraction"]))
-                number, sql = min(number, section["train_questions"] or number), SPIDER_SQL
-            mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
-            begun = round(shared / CHARACTERS)
-            return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun)
-    return None
+    if section["kind"] == "replay":
+        return Prompts(section["questions"], REPLAYED / CHARACTERS, config["training"]["max_length"], False)
+    if section["kind"] == "mmlu":
+        categories, each = grouped(section["categories"]), section["questions_per_category"]
+        subjects = sum(map(len, categories.values()))
+        # All of a subject's questions: 14,042 of 57 subjects.
+        number = round(14_042 / 57 * subjects) if each is None else each * len(categories)
+        mean, shared = (round(MMLU_QUESTION * n / CHARACTERS) for n in (1 + section["shots"], section["shots"]))
+        groups = [(number, shared)]
+        if section["shots_from"] == "own_dev":  # a subject's questions share its examples
+            alone = round(number / subjects)
+            apart = (alone - 1) * shared > STEP_TOKENS * new
+            groups = [(alone, shared)] * subjects if apart else [(number, 0)]
+        return Prompts(number, mean, 2 * mean, False, groups, 2 * mean - groups[0][1])
+    if section["kind"] != "spider":
+        return None
+    shots = shots_of(config, task)
+    shared = SPIDER_SHOT * int(other or shots)
+    number, sql = section["questions"] or section["counts"]["dev"], 0
+    if part == "train":
+        number = sum(section["counts"][name] for name in section["train_files"]) - shots
+        if section["validation"]["by"] in ("rows", "database"):
+            number = round(number * (1 - section["validation"]["fraction"]))
+        number, sql = min(number, section["train_questions"] or number), SPIDER_SQL
+    mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
+    begun = round(shared / CHARACTERS)
+    return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun)
 
 
 def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts | None:
@@ -170,22 +201,129 @@ def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts 
             return read_jsonl(file) if file.exists() else kind.prepare(stage(config, task, name), source, name)[0]
 
         settings = stage(config, task, "prompt")
-        told, turns = (
-            kind.context(settings, source),
-            template(section["prompt"] or TEMPLATES / kind.PROMPT),
-        )
+        told, turns = kind.context(settings, source), template(section["prompt"] or TEMPLATES / kind.PROMPT)
         pool = rows("shots")[: int(other or shots_of(config, task))] if "shots" in kind.PARTS else []
         texts = []
         for row in rows(part):
-            shots = [{**told(shot), "target": kind.target(shot)} for shot in kind.shots(row, pool)]
-            said = turns({**told(row), "shots": shots, "options": settings})
+            said = turns(filled(kind, told, row, pool) | {"options": settings})
             texts.append("".join(turn.text for turn in said) + ("" if new else kind.target(row)))
     return gathered(texts, new, CHARACTERS)
 
 
-def duration(seconds: float | None) -> str:
+def training_seconds(target: Target, tokens: float, step: float, twice: bool) -> float:
+    """The time of a training: forward, and backward to the activations only, 2 operations a weight and token.
+
+    There are `tokens` in all and `step` in an optimizer step; activations are computed once or `twice` (gradient
+    checkpointing).
+    """
+    operations = (6 if twice else 4) * target.shape.block_parameters
+    return (TRAINING if step >= LARGE_STEP else TRAINING_SMALL) * tokens * operations / target.flops
+
+
+def answering_seconds(target: Target, prompts: Prompts, rows: int, new: int) -> float:
+    """The time of answering if every answer is of the longest: see `limit` in benchmarks/inference.py."""
+    shape, element = target.shape, _memory.element(target.precision)
+    own = prompts.count * prompts.mean - sum(number * beginning for number, beginning in prompts.groups)
+    once = sum(beginning for _, beginning in prompts.groups)
+    prefill = 2 * shape.block_parameters * (own + once) / target.flops
+    batches = sum(math.ceil(number / rows) for number, _ in prompts.groups)  # none has prompts of two groups
+    cache = prompts.count * _memory.row(shape, round(own / prompts.count + new), element)
+    read = batches * _memory.weights(shape, target.precision) + cache
+    return ANSWERING * (prefill + new * read / target.device.bandwidth)
+
+
+def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompts | None = None) -> Need:
+    """What the training of one adapter needs."""
+    lora, training, replay = settings["lora"], settings["training"], settings.get("replay")
+    prompts = learnt
+    if replay:
+        number = math.ceil(replay["fraction"] * learnt.count)
+        mean = (learnt.count * learnt.mean + number * replayed.mean) / (learnt.count + number)
+        longest, counted = max(learnt.longest, replayed.longest), learnt.counted and replayed.counted
+        prompts = Prompts(learnt.count + number, mean, longest, counted)
+    tokens, mean = (min(length, training["max_length"]) for length in (prompts.longest, prompts.mean))
+    need = _memory.training(target.shape, settings, tokens, target.device.cuda)
+    step = mean * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    total = training["num_train_epochs"] * prompts.count * mean
+    if training["max_steps"] > 0:
+        total = training["max_steps"] * step
+    twice = training["gradient_checkpointing"]
+    if target.device.cuda:  # only where it must be
+        once = _memory.training_activations(target.shape, target.precision, lora, tokens, checkpointing=False)
+        twice = sum(need.values()) - need["activations"] + once > target.device.memory
+    # With a KL term, each replayed row goes through the model a second time, and through the base.
+    again = 1.5 * (total - total * learnt.count * learnt.mean / (prompts.count * prompts.mean))
+    passed = total + (again if replay and replay["kl"] else 0)
+    return Need(prompts, total, sum(need.values()), training_seconds(target, passed, step, twice))
+
+
+def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) -> tuple[Need, float]:
+    """What answering prompts needs, in batches that fit, and the bytes of one prompt at a time."""
+    device, shape, tokens = target.device, target.shape, -(-(prompts.rest + new) // ROUND) * ROUND
+    prefix = _memory.row(shape, max(beginning for _, beginning in prompts.groups), _memory.element(target.precision))
+
+    def memory(rows: int) -> float:
+        return _memory.answering(shape, target.precision, rows, tokens, PREFILL_TOKENS) + prefix
+
+    if batch == "auto" and device.cuda:  # as many as fit
+        batch = next((rows for rows in range(512, 0, -1) if memory(rows) <= device.memory), 1)
+    rows = min(CPU_ROWS if batch == "auto" else batch, prompts.count)
+    while device.cuda and rows > 1 and memory(rows) > device.memory:  # as a batch too large for a GPU is halved
+        rows //= 2
+    seconds = answering_seconds(target, prompts, rows, new)
+    return Need(prompts, prompts.count * prompts.mean, memory(rows), seconds), memory(1)
+
+
+def too_large(target: Target, variant: str, settings: dict, need: Need, shorter: str) -> str:
+    """Say that a training cannot fit, what needs the memory, and which changes, each by itself and all, need less.
+
+    `shorter` names the keys by which prompts become shorter.
+    """
+    training, cuda = settings["training"], target.device.cuda
+    longest = min(need.prompts.longest, training["max_length"])
+
+    def parts(precision: str = target.precision, tokens: int = longest, **changed) -> dict[str, float]:
+        given = settings | {"precision": precision, "training": training | changed}
+        return _memory.training(target.shape, given, tokens, cuda)
+
+    def total(changed: dict) -> float:
+        return sum(parts(**changed).values())
+
+    rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    batch = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {rows}"
+    tried: dict[str, dict] = {
+        f"models.{target.name}.precision: nf4": {"precision": "nf4"} if cuda else {},
+        "training.gradient_checkpointing: true": {"gradient_checkpointing": True},
+        batch: {"per_device_train_batch_size": 1},
+        f"a max_length of {longest // 2}" + (f" with {shorter}" if shorter else ""): {"tokens": longest // 2},
+        "training.per_device_eval_batch_size: 1": {"per_device_eval_batch_size": 1},
+    }
+    # A GPU's micro-batches are as small as they must be already, and have gradient checkpointing.
+    tried = {text: changed for text, changed in tried.items() if total(changed) < total({})}
+    tried["all of these"] = {key: value for changed in tried.values() for key, value in changed.items()}
+    found = ", ".join(f"{part} {gb(size)}" for part, size in parts().items())
+    lines = [
+        f"train {target.name}/{variant}: needs {gb(need.memory)} GB ({found}), {target.device.name} has "
+        f"{gb(target.device.memory)}. What it would need with",
+        *(f"    {text}: {gb(total(changed))} GB" for text, changed in tried.items()),
+    ]
+    if total(tried["all of these"]) > target.device.memory:
+        lines.append("    A larger GPU, or a smaller model, is needed.")
+    return "\n".join(lines)
+
+
+def not_here(target: Target, optims: set[str]) -> list[str]:
+    """A sentence for each setting that a CPU cannot have."""
+    if target.device.cuda:
+        return []
+    keys = [f"models.{target.name}.precision: nf4"] if target.precision == "nf4" else []
+    keys += [f"training.optim: {one}" for one in optims if any(part in one for part in ("8bit", "32bit", "paged"))]
+    return [f"{key} needs a CUDA GPU and none is visible. For another machine add --memory-gb." for key in keys]
+
+
+def duration(seconds: float) -> str:
     """Write seconds as hours and minutes, or as seconds below two minutes."""
-    if seconds is None:
+    if math.isnan(seconds):
         return "unknown"
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours} h {rest // 60:02d} min" if seconds >= 120 else f"{max(1, round(seconds))} s"
@@ -200,7 +338,7 @@ class Plan:
     unknown: list[str] = field(default_factory=list)
 
     def add(self, rule: str, target: Target, jobs: int, need: Need) -> None:
-        mark, seconds = "" if need.prompts.counted else "~", need.seconds
+        mark = "" if need.prompts.counted else "~"
         self.rows.append(
             {
                 "Rule": rule,
@@ -210,37 +348,35 @@ class Plan:
                 "Tokens of the longest": f"{mark}{need.prompts.longest:,}",
                 "Tokens a job": f"{mark}{need.tokens:,.0f}",
                 "Memory GB": gb(need.memory),
-                "Time a job": duration(seconds),
-                "Time of all": duration(None if seconds is None else seconds * jobs),
+                "Time a job": duration(need.seconds),
+                "Time of all": duration(need.seconds * jobs),
             }
         )
 
     def add_model(self, config: dict, target: Target, find: Callable[..., Prompts | None]) -> None:
         """Add what one model needs; `find` gives the prompts of a part of a task."""
-        chosen = {name: values for name, values in variants(config).items() if name != BASE}
-        trainings = {name: training(config, target.name, values) for name, values in chosen.items()}
+        adapters = unfold.adapters(config).items()
+        trainings = {name: unfold.training(config, target.name, one["values"]) for name, one in adapters}
         self.refused += not_here(target, {one["training"]["optim"] for one in trainings.values()})
         learnt = target_of(config)
         replay = tasks_of(config, "replay") if any("replay" in one for one in trainings.values()) else []
         prompts = [find(task, "train") for task in (learnt, *replay)]
-        if all(prompts):
+        if trainings and all(prompts):
             needs = {name: train_need(target, one, *prompts) for name, one in trainings.items()}
-            too_much = [name for name, need in needs.items() if need.memory > target.device.memory][:1]
-            words = {"shots": f"fewer tasks.{learnt}.shots", "schema": f"tasks.{learnt}.schema: compact"}
-            shorter = ", or ".join(text for key, text in words.items() if key in config["tasks"][learnt])
-            self.refused += [too_large(target, name, trainings[name], needs[name], shorter) for name in too_much]
+            if name := next((name for name, need in needs.items() if need.memory > target.device.memory), None):
+                words = {"shots": f"fewer tasks.{learnt}.shots", "schema": f"tasks.{learnt}.schema: compact"}
+                shorter = ", or ".join(text for key, text in words.items() if key in config["tasks"][learnt])
+                self.refused.append(too_large(target, name, trainings[name], needs[name], shorter))
             longest = max(needs.values(), key=lambda need: need.tokens)
             largest = max(need.memory for need in needs.values())
             self.add("train", target, len(needs), replace(longest, memory=largest))
 
-        further, own = points(config), own_prompts(config)
-        made = [name for name, of in ready_made(config).items() if of == target.name]
-        asked = Counter(own.get(variant, "test") for variant in [BASE, *chosen, *made, *further])
-        others = 1 + len(chosen) + len(made) + sum("shots" not in point for point in further.values())
-        for task, part, jobs in (
-            *((learnt, *item) for item in asked.items()),
-            *((name, "test", others) for name in tasks_of(config, "yardstick")),
-        ):
+        further, own = unfold.points(config), unfold.own_prompts(config)
+        made = [name for name, of in unfold.ready_made(config).items() if of == target.name]
+        asked = Counter(own.get(variant, "test") for variant in [BASE, *trainings, *made, *further])
+        others = 1 + len(trainings) + len(made) + sum("shots" not in point for point in further.values())
+        jobs = [(learnt, *item) for item in asked.items()]
+        for task, part, number in jobs + [(name, "test", others) for name in tasks_of(config, "yardstick")]:
             new, rule = config["tasks"][task]["max_new_tokens"], f"predict_{task}"
             if not (prompts := find(task, part, new)):
                 continue
@@ -250,7 +386,7 @@ class Plan:
                     f"{rule} {target.name}: needs {gb(least)} GB for one prompt at a time, {target.device.name} "
                     f"has {gb(target.device.memory)}. Set models.{target.name}.precision to nf4, or use a larger GPU."
                 )
-            self.add(rule if part == "test" else f"{rule} ({part})", target, jobs, need)
+            self.add(rule if part == "test" else f"{rule} ({part})", target, number, need)
 
 
 def plan(config: dict, device: Device, results: Path) -> Plan:
@@ -292,7 +428,7 @@ def main(arguments: list[str] | None = None) -> int:
         overrides = retype(json.loads(json.dumps(parse_config(given.config))))
         config = resolve(read_yaml(given.configfile), overrides, given.configfile.name)
         if given.memory_gb:
-            device = Device("a GPU that is not here", given.memory_gb * 1e9, True, {}, None)
+            device = Device("a GPU that is not here", given.memory_gb * 1e9, cuda=True)
         else:
             device = this_device(CALIBRATION)
         found = plan(config, device, Path("results") / label(config))
@@ -300,7 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in device.flops.items())
-    measured = f", measured: {rates}, copies {device.bandwidth / 1e9:.3g} GB/s" if device.bandwidth else ""
+    measured = f", measured: {rates}, copies {device.bandwidth / 1e9:.3g} GB/s" if rates else ""
     print(f"{label(config)} on {device.name}, {gb(device.memory)} GB{measured}\n")
     if found.rows:
         print(pd.DataFrame(found.rows).to_markdown(index=False, disable_numparse=True))

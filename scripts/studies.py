@@ -1,4 +1,4 @@
-"""List the studies: model, precision, licence, adapters, tasks with their questions, memory, faces.
+"""List the studies: model, precision, licence, adapters, tasks with their questions, memory, protocols.
 
     python scripts/studies.py [FILE ...]       by default config.yaml and studies/*.yaml
     python scripts/studies.py document         write anew config.yaml's comments, config.schema.json, docs/config.md
@@ -22,7 +22,7 @@ from common.files import UserError, atomic_write, write_json
 from llm import memory as _memory
 from llm.memory import Shape
 from study.read import check, overlay, read_yaml
-from study.unfold import BASE, FACES, tasks_of, training, variants
+from study.unfold import PROTOCOLS, adapters, tasks_of, training
 from tasks.mmlu import grouped
 
 ROOT = Path(__file__).parents[1]
@@ -69,8 +69,10 @@ def describe(path: Path) -> list[dict[str, str]]:
     }
     rows = []
     for name, model in config["models"].items():
-        adapters = [training(config, name, chosen)["lora"] for of, chosen in variants(config).items() if of != BASE]
-        largest = max(adapters, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
+        trained = adapters(config).values()
+        # A study that trains nothing has the settings of its sections all the same.
+        loras = [training(config, name, one["values"])["lora"] for one in trained] or [config["lora"]]
+        largest = max(loras, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
         memory = memory_gb(model, largest, config["training"], config["inference"])
         rows.append(
             {
@@ -78,11 +80,11 @@ def describe(path: Path) -> list[dict[str, str]]:
                 "Model": model["source"],
                 "Precision": model["precision"],
                 "Licence": "gated: accept it, set HF_TOKEN" if model["gated"] else "open",
-                "Adapters": str(len(variants(config)) - 1),
+                "Adapters": str(len(trained)),
                 "Target": asked["target"],
                 "Yardsticks": asked["yardstick"] or "none",
                 "Memory GB": "?" if memory is None else f"{memory:.0f}",
-                "Faces": ", ".join(face for face in FACES if face == FACES[0] or config["faces"][face]),
+                "Protocols": ", ".join(one for one in PROTOCOLS if one == PROTOCOLS[0] or config["protocols"][one]),
             }
         )
     return rows

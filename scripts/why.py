@@ -1,6 +1,6 @@
 """Say what a run of a study would do, what made it necessary, and how many GPU hours that costs. Nothing is run.
 
-    python scripts/why.py [--configfile studies/<name>.yaml] [--config face=as_reported]
+    python scripts/why.py [--configfile studies/<name>.yaml] [--config protocol=as_reported]
 
 The causes are those of Snakemake's own dry run with profiles/default: a key of the study with its old and its new
 value, a changed file, an output that is not there. Jobs that only follow from others are counted, and named with -v.
@@ -19,15 +19,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_config
 from snakemake.exceptions import WorkflowError
+from snakemake.io import _IOFile
 from snakemake.settings.enums import Quietness, RerunTrigger
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 from snakemake.workflow import Workflow
 
 ROOT = Path(__file__).resolve().parents[1]
+# The settings that list a study's runs.
+RUNS = ("runs", "labels", "folders", "adapters")
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,6 +55,9 @@ def changes(before: Any, after: Any, place: str = "") -> Iterator[str]:
     """The keys that differ between two settings, with both values."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
+            if not place and key in RUNS and before.get(key) != after.get(key):
+                yield "other runs than before"
+                continue
             yield from changes(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
     elif before != after and HASH.fullmatch(str(after)):
         yield f"{place}: its content has changed"
@@ -61,8 +68,7 @@ def changes(before: Any, after: Any, place: str = "") -> Iterator[str]:
 def values(params: list[str]) -> dict:
     """Recorded params as one mapping: Snakemake keeps their representations, and no names."""
     found: dict = {}
-    for text in params:
-        value = ast.literal_eval(text)
+    for value in map(ast.literal_eval, params):
         found |= value if isinstance(value, dict) else {"code" if HASH.fullmatch(str(value)) else "recipe": value}
     return found
 
@@ -70,8 +76,8 @@ def values(params: list[str]) -> dict:
 def causes(workflow: Workflow, job: Any) -> list[str]:
     """What of a job itself has changed; nothing if it only follows from other jobs."""
     reason, kept = workflow.dag.reason(job), workflow.persistence
-    found = []
-    before = next((kept.params(path) for path in job.output if kept.params(path) is not None), None)
+    found: list[str] = []
+    before = next((params for path in job.output if (params := kept.params(path)) is not None), None)
     if before is not None:  # also of a job that follows from others, of which Snakemake does not look
         try:
             now = values(kept._params(job))
@@ -80,34 +86,39 @@ def causes(workflow: Workflow, job: Any) -> list[str]:
             found += ["its settings"] if reason.params_changed else []
     if reason.input_changed:
         found.append("other input files than before")
-    produced = {str(path) for other in workflow.dag.needrun_jobs(exclude_finished=False) for path in other.output}
-    found += [f"{path} is newer" for path in sorted(map(str, reason.updated_input)) if path not in produced]
+    produced = {path for other in workflow.dag.needrun_jobs(exclude_finished=False) for path in other.output}
+    found += [f"{path} is newer" for path in sorted(reason.updated_input - produced)]
     if reason.incomplete_output:
         found.append("was cut off")
-    missing = sorted(reason.missing_output)
-    if missing and not found:
+    follows = any(path in produced for path in job.input)
+    if reason.missing_output and not found and not follows:
+        found += unlike(workflow, job)
+    if reason.missing_output and not found and not follows:
         ran = before is not None or any(Path(path).exists() for path in job.output)
-        found.append(f"{missing[0]} is not there" if ran else "has not run yet")
+        found.append(f"{min(reason.missing_output)} is not there" if ran else "has not run yet")
     return found
 
 
-def hours(path: Path) -> float | None:
-    """The hours of a job by its benchmark file; None if there is none."""
-    if not path.is_file():
-        return None
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return float(lines[1].split("\t")[lines[0].split("\t").index("s")]) / 3600
+def unlike(workflow: Workflow, job: Any) -> list[str]:
+    """In what a run that is new differs from the most similar one that the study has; nothing if it has none."""
+    kept, run = workflow.persistence, job.wildcards.get("run", "")
+    others = Path().glob(str(job.output[0]).replace(f"/{run}/", "/*/")) if run else ()
+    records = [_IOFile(str(path), rule=job.rule) for path in others]
+    try:
+        now = values(kept._params(job))
+        found = [list(changes(values(params), now)) for path in records if (params := kept.params(path)) is not None]
+    except (ValueError, SyntaxError):
+        return []
+    return min(found, key=len, default=[])
 
 
-def cost(job: Any) -> float | None:
-    """The GPU hours that a job is to take, by what it or its rule took before; None if its rule has never run."""
+def hours(job: Any) -> float | None:
+    """The hours that a job is to take, by what it or its rule took before; None if its rule has never run."""
     own = Path(str(job.benchmark))
-    before = hours(own)
-    if before is None:
-        rule = own.parents[len(own.parts) - own.parts.index(job.rule.name) - 2] if job.rule.name in own.parts else own
-        others = [found for path in rule.rglob("*.tsv") if (found := hours(path)) is not None]
-        before = statistics.median(others) if others else None
-    return before
+    # A rule with several jobs has a folder of its own.
+    rule = next((folder for folder in own.parents if folder.name == job.rule.name), own)
+    seconds = [pd.read_csv(path, sep="\t")["s"][0] for path in ([own] if own.is_file() else rule.rglob("*.tsv"))]
+    return statistics.median(seconds) / 3600 if seconds else None
 
 
 def report(workflow: Workflow, verbose: bool) -> Iterator[str]:
@@ -118,27 +129,23 @@ def report(workflow: Workflow, verbose: bool) -> Iterator[str]:
         return
     because: dict[str, list[str]] = {}
     follow: Counter[str] = Counter()
-    total, unknown = 0.0, 0
     for job in jobs:
-        wildcards = (value for key, value in job.wildcards.items() if key != "task")
-        name = " ".join([job.rule.name, *wildcards])
+        name = " ".join([job.rule.name, *(value for key, value in job.wildcards.items() if key != "task")])
         found = causes(workflow, job)
         for cause in found:
             because.setdefault(cause, []).append(name)
         if not found:
             follow[name if verbose else job.rule.name] += 1
-        if job.resources.get("gpu", 0):
-            took = cost(job)
-            total, unknown = total + (took or 0.0), unknown + (took is None)
     for cause, names in because.items():
         shown = names if verbose or len(names) < 4 else [*names[:3], f"and {len(names) - 3} more"]
         yield f"{cause}\n    {', '.join(shown)}"
     if follow:
-        yield "What follows from these\n    " + ", ".join(
-            name if number == 1 else f"{name} ({number})" for name, number in follow.items()
-        )
-    rest = f", and {unknown} jobs of rules that have not run yet (make plan estimates them)" if unknown else ""
-    yield f"\n{len(jobs)} jobs; on a GPU {total:.2f} hours by what they took last time{rest}."
+        named = (name if number == 1 else f"{name} ({number})" for name, number in follow.items())
+        yield f"What follows from these\n    {', '.join(named)}"
+    took = [hours(job) for job in jobs if job.resources.get("gpu", 0)]
+    rest = f", and {took.count(None)} jobs of rules that have not run yet (make plan estimates them)"
+    total = sum(filter(None, took))
+    yield f"\n{len(jobs)} jobs; on a GPU {total:.2f} hours by what they took last time{rest if None in took else ''}."
 
 
 def main(arguments: list[str] | None = None) -> int:

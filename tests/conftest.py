@@ -11,6 +11,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from _folders import tiny
+
 REPO = Path(__file__).parents[1]
 # Neither what earlier runs made nor what a user put in: a copy has to work from what is in version control.
 NOT_COPIED = (".*", "results", "data", "__pycache__", "tests")
@@ -117,7 +119,8 @@ def small_study() -> dict:
     study["study"] = "small"
     study["tasks"]["spider"]["questions"] = 48
     study["tasks"]["mmlu"]["questions_per_category"] = 8
-    study["training"] |= {"learning_rate": [0.001], "num_train_epochs": 1, "max_steps": 12, "save_steps": 3}
+    study["sweep"] = {"training.learning_rate": [0.001]}
+    study["training"] |= {"num_train_epochs": 1, "max_steps": 12, "save_steps": 3}
     # Small batches, so that there is a middle in which to kill a run.
     study["inference"] |= {"batch_size": 4}
     return study
@@ -136,13 +139,7 @@ def small_run(copy_repo, snakemake, small_study) -> Path:
 @pytest.fixture(scope="session")
 def tiny_study() -> dict:
     """The least of the demo study that trains, saves checkpoints, answers in batches and makes tables."""
-    study = yaml.safe_load((REPO / "config.yaml").read_text(encoding="utf-8"))
-    study["study"] = "tiny"
-    study["tasks"]["spider"] |= {"train_questions": 64, "questions": 16, "max_new_tokens": 32}
-    study["tasks"]["mmlu"]["questions_per_category"] = 4
-    study["training"] |= {"learning_rate": [0.001], "max_steps": 12, "save_steps": 2, "per_device_train_batch_size": 2}
-    study["inference"] |= {"batch_size": 2}
-    return study
+    return tiny()
 
 
 @pytest.fixture(scope="session")

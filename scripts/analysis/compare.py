@@ -236,6 +236,8 @@ def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[i
     heads = results.heads
     for model in dict.fromkeys(head["model"] for head in heads):
         adapters = [run for run in results.trained() if heads[run]["model"] == model]
+        # One with a name of its own, or ready-made, is not between levels.
+        adapters = [run for run in adapters if all(heads[run][axis] != "" for axis in results.axes)]
         for axis in results.axes:
             if axis == SEED:
                 continue

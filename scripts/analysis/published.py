@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.compare import bounds
@@ -22,6 +23,9 @@ COLUMNS = (
     "table", "task", "kind", "variant", "column", "published", "published_n", "published_correct", "possible",
     "why", "run", "ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci",
 )  # fmt: skip
+# How a figure may be printed, and how the columns that it is made of and it. What is rounded is tried first.
+PRINTED = ("rounded", "truncated")
+READINGS = (("rounded", "rounded"), ("truncated", "truncated"), ("rounded", "truncated"))
 # Why something is so: keys of `tables.published.why` of the words, each with what is filled in: numbers as text with
 # the digits that they are to have, names, or further reasons.
 Reasons = Sequence[tuple[str, Mapping[str, Any]]]
@@ -35,21 +39,39 @@ class Check(NamedTuple):
     why: Reasons
 
 
-def because(possible: bool | None, key: str, **values: Any) -> Check:
-    """Make a check with one reason."""
-    return Check(possible, [(key, {name: v if isinstance(v, list) else str(v) for name, v in values.items()})])
+def reason(key: str, **values: Any) -> tuple[str, dict[str, Any]]:
+    return key, {name: value if isinstance(value, list) else str(value) for name, value in values.items()}
 
 
-def half(decimals: int) -> float:
-    """Give how far a true value may lie from one rounded to so many decimals, with room for binary fractions."""
-    return 0.5 * 10.0**-decimals + 1e-9
+def because(possible: bool | None, key: str, how: str = "rounded", **values: Any) -> Check:
+    """Make a check with one reason, and with a second one where it is truncated."""
+    return Check(possible, [reason(key, **values), *([reason("truncated")] if how == "truncated" else [])])
 
 
-def counts(percent: float, decimals: int, n: int) -> list[int]:
-    """List every number of right answers of n that rounds to this percentage."""
-    low, high = ((percent + sign * half(decimals)) * n / 100 for sign in (-1, 1))
-    near = range(math.floor(low), math.ceil(high) + 1)
-    return [k for k in near if 0 <= k <= n and abs(100 * k / n - percent) <= half(decimals)]
+def span(printed: float, decimals: int, how: str) -> tuple[float, float]:
+    """Give the least and the greatest value that is printed so, with room for binary fractions.
+
+    `rounded` leaves half a unit of the last digit on both sides, `truncated` a whole one on the side away from 0.
+    """
+    unit, room = 10.0**-decimals, 1e-9
+    if how == "rounded":
+        return printed - unit / 2 - room, printed + unit / 2 + room
+    return printed - (unit - room if printed <= 0 else room), printed + (unit - room if printed >= 0 else room)
+
+
+def meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Tell whether two spans have a value in common."""
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+def counts(percent: float, decimals: int, n: int) -> dict[int, str]:
+    """Give every number of right answers of n that may be printed as this percentage, and how; rounded ones first."""
+    found: dict[int, str] = {}
+    for how in PRINTED:
+        low, high = (limit * n / 100 for limit in span(percent, decimals, how))
+        for correct in range(max(0, math.ceil(low)), min(n, math.floor(high)) + 1):
+            found.setdefault(correct, how)
+    return found
 
 
 def check_percentage(percent: float, decimals: int, n: int | None, correct: int | None = None) -> Check:
@@ -60,38 +82,45 @@ def check_percentage(percent: float, decimals: int, n: int | None, correct: int 
     if correct is None:
         if not fit:
             return because(False, "no_count", n=n)
-        if 100 / n <= 2 * half(decimals):
+        if 100 / n <= 10.0**-decimals + 1e-9:
             return because(None, "any", n=n)
-        return because(True, "count", correct=fit[0], n=n)
-    if correct > n:
+        correct = next(iter(fit))
+    elif correct > n:
         return because(False, "more_than_n", correct=correct, n=n)
-    if correct not in fit:
+    elif correct not in fit:
         return because(False, "other", correct=correct, n=n, percent=f"{100 * correct / n:.{decimals + 1}f}")
-    return because(True, "count", correct=correct, n=n)
+    return because(True, "count", fit[correct], correct=correct, n=n)
 
 
-def check_change(printed: float, decimals: int, base: float, tuned: float, means: Mapping[str, float]) -> Check:
+def check_change(
+    printed: float, decimals: int, base: float | None, tuned: float | None, means: Mapping[str, float]
+) -> Check:
     """Check a change printed in percent against the two percentages it is said to compare.
 
     Args:
         printed: the change.
         decimals: digits of all these figures.
-        base, tuned: the percentages.
+        base, tuned: the percentages, where they are printed.
         means: what else the change could have been made of, as `means` has it, to say where a wrong one is from.
     """
-    e = half(decimals)
-    if base <= e:
-        return because(None, "base_0")
-    # The least and the greatest change that rounded columns allow: it rises with tuned and falls with base.
-    low, high = 100 * ((tuned - e) / (base + e) - 1), 100 * ((tuned + e) / (base - e) - 1)
-    own = 100 * (tuned / base - 1)
-    if low - e <= printed <= high + e:
-        return because(True, "follows")
-    _, why = because(False, "own_other_sign" if own * printed < 0 else "own", percent=f"{own:+.1f}")
-    if abs(tuned - base - printed) <= 3 * e:
-        why.append(("points", {}))
-    fit = (name for name, value in means.items() if abs(value - printed) <= 2 * e)
-    return Check(False, [*why, *(("it_is", {"what": [mean(name, "changes")]}) for name in [*fit][:1])])
+    if base is None or tuned is None:
+        return because(None, "not_both")
+    for columns, how in READINGS:
+        before, after = span(base, decimals, columns), span(tuned, decimals, columns)
+        if before[0] <= 0:
+            return because(None, "base_0")
+        # It rises with tuned and falls with base.
+        true = 100 * (after[0] / before[1] - 1), 100 * (after[1] / before[0] - 1)
+        if meet(true, span(printed, decimals, how)):
+            return because(True, "follows", how)
+    own, unit = 100 * (tuned / base - 1), 10.0**-decimals + 1e-9
+    why = [reason("own_other_sign" if own * printed < 0 else "own", percent=f"{own:+.1f}")]
+    if abs(tuned - base - printed) <= 1.5 * unit:
+        why.append(reason("points"))
+    fit = [
+        reason("it_is", what=[mean(name, "changes")]) for name, value in means.items() if abs(value - printed) <= unit
+    ]
+    return Check(False, [*why, *fit[:1]])
 
 
 def means(values: Mapping[str, float], subjects: Subjects, n: Mapping[str, int | None]) -> dict[str, float]:
@@ -99,108 +128,109 @@ def means(values: Mapping[str, float], subjects: Subjects, n: Mapping[str, int |
 
     The ways are called `share` (of all questions), and `subjects 39` and `categories 3` (means over so many).
     """
-
-    def weighted(weights: Mapping[str, int]) -> float:
-        return sum(values[column] * weights[column] for column in values) / sum(weights[column] for column in values)
-
-    found = {}
+    figures, found = [*values.values()], {}
     if all(n.get(column) for column in values):
-        found["share"] = weighted(n)
+        found["share"] = np.average(figures, weights=[n[column] for column in values])
     if all(column in subjects for column in values):
-        sizes = {column: len(subjects[column]) for column in values}
-        found[f"subjects {sum(sizes.values())}"] = weighted(sizes)
-    return found | {f"categories {len(values)}": sum(values.values()) / len(values)}
+        sizes = [len(subjects[column]) for column in values]
+        found[f"subjects {sum(sizes)}"] = np.average(figures, weights=sizes)
+    return found | {f"categories {len(figures)}": np.average(figures)}
 
 
 def mean(name: str, of: str = "percentages") -> tuple[str, dict[str, str]]:
     """Say what one of the `means` is, of percentages or of changes."""
     kind, _, n = name.partition(" ")
-    return (f"{kind}_{of}", {"n": n}) if n else (kind, {})
+    return reason(f"{kind}_{of}", n=n) if n else reason(kind)
 
 
 def check_total(printed: float, decimals: int, parts: Mapping[str, float]) -> Check:
-    """Check an aggregate against `parts`, what `means` returns of its columns."""
-    for name, value in parts.items():
-        if abs(value - printed) <= 2 * half(decimals):
-            return because(True, "is", what=[mean(name)])
-    listed = [("as", {"value": f"{value:.{decimals}f}", "what": [mean(name)]}) for name, value in parts.items()]
+    """Check an aggregate against `parts`, what `means` returns of its columns, which are printed like it."""
+    for columns, how in READINGS:
+        for name, value in parts.items():
+            if meet(span(value, decimals, columns), span(printed, decimals, how)):
+                return because(True, "is", how, what=[mean(name)])
+    listed = [reason("as", value=f"{value:.{decimals}f}", what=[mean(name)]) for name, value in parts.items()]
     return because(False, "columns_give", values=listed)
 
 
-def check_accuracy(table: Mapping[str, Any], variant: str, column: str, subjects: Subjects) -> Check:
-    """Check a printed percentage of right answers; an aggregate must also follow from its columns, where printed."""
+def check_accuracy(table: Mapping[str, Any], variant: str, column: str, parts: Mapping[str, float]) -> Check:
+    """Check a printed percentage of right answers; an aggregate must also follow from its columns, where printed.
+
+    A mean over categories or subjects of different sizes need not be the share of any number of right answers.
+
+    Args:
+        parts: of an aggregate, what `means` returns of its columns; else empty.
+    """
     values, known = table["accuracy"][variant], table["correct"].get(variant, {})
     value, n, decimals = values[column], table["n"], table["decimals"]
-    share = check_percentage(value, decimals, n[column], known.get(column))
-    columns = [other for other in values if other != WHOLE]
-    if column != WHOLE or len(columns) < 2 or share.possible is False:
+    share = total = check_percentage(value, decimals, n[column], known.get(column))
+    if not parts:
         return share
-    right = [known[other] for other in columns if other in known]
-    if len(right) < len(columns):
-        total = check_total(value, decimals, means({c: values[c] for c in columns}, subjects, n))
-    elif n[WHOLE] and sum(right) in counts(value, decimals, n[WHOLE]):
-        total = because(True, "sum", parts=" + ".join(map(str, right)))
-    else:
-        total = because(False, "other_sum", correct=sum(right))
-    return Check(total.possible, [*(share.why if share.possible else []), *total.why])
-
-
-def check_printed_change(table: Mapping[str, Any], variant: str, column: str, subjects: Subjects) -> Check:
-    """Check a printed change against the two percentages that it compares, where both are printed."""
-    base, tuned = (table["accuracy"].get(name, {}).get(column) for name in (BASE, variant))
-    if base is None or tuned is None:
-        return because(None, "not_both")
-    columns = {name: value for name, value in table["change"][variant].items() if name != WHOLE}
-    others = means(columns, subjects, table["n"]) if column == WHOLE and len(columns) > 1 else {}
-    return check_change(table["change"][variant][column], table["decimals"], base, tuned, others)
+    columns = [name for name in values if name != WHOLE]
+    if share.possible is not False:
+        right = sum(known.get(name, 0) for name in columns)
+        if not known.keys() >= set(columns):
+            total = check_total(value, decimals, parts)
+        elif n[WHOLE] and (how := counts(value, decimals, n[WHOLE]).get(right)):
+            total = because(True, "sum", how, parts=" + ".join(str(known[name]) for name in columns))
+        else:
+            total = because(False, "other_sum", correct=right)
+    sizes = {n.get(name) for name in columns}
+    averages = {} if len(sizes) == 1 and None not in sizes else {name: parts[name] for name in parts if name != "share"}
+    macro = check_total(value, decimals, averages)
+    if macro.possible and (total == macro or total.possible is False):
+        return macro
+    said = share.why if share.possible else []
+    return Check(total.possible, [*(one for one in said if one not in total.why), *total.why])
 
 
 def check_table(table: Mapping[str, Any], subjects: Subjects) -> Iterator[dict[str, Any]]:
     """Yield one row for each figure of a table of `published`: the figure, and what arithmetic says of it."""
-    for kind, check in (("accuracy", check_accuracy), ("change", check_printed_change)):
+    for kind in ("accuracy", "change"):
         for variant, values in table[kind].items():
+            columns = {name: value for name, value in values.items() if name != WHOLE}
+            every = means(columns, subjects, table["n"]) if len(columns) > 1 else {}
             for column, value in values.items():
-                found = check(table, variant, column, subjects)
-                correct = table["correct"].get(variant, {}).get(column) if kind == "accuracy" else None
+                parts, correct = every if column == WHOLE else {}, None
+                if kind == "accuracy":
+                    found = check_accuracy(table, variant, column, parts)
+                    correct = table["correct"].get(variant, {}).get(column)
+                else:
+                    compared = (table["accuracy"].get(name, {}).get(column) for name in (BASE, variant))
+                    found = check_change(value, table["decimals"], *compared, parts)
                 row = {name: table[name] for name in ("table", "task", "decimals")}
                 row |= {"kind": kind, "variant": variant, "column": column, "published": value}
                 yield row | {"published_n": table["n"][column], "published_correct": correct} | found._asdict()
 
 
-def findings(published: Mapping[str, Any], official: Mapping[str, int]) -> Reasons:
+def findings(published: Mapping[str, Any], official: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Say what is odd about the figures besides single ones, each as a reason of its own.
 
     Args:
         published: the block of a checked study.
         official: by task, how many questions its official evaluation split has, where there is one.
     """
-    found: list[tuple[str, dict[str, str]]] = []
-
-    def add(key: str, **values: Any) -> None:
-        found.extend(because(False, key, **values).why)
-
     for table in published["tables"]:
         n, split = table["n"].get(WHOLE), official.get(table["task"])
         if n is None or split in (None, n):
             continue
+        about = {"table": table["table"], "n": n, "official": split}
         if n > split:
-            add("too_many", table=table["table"], n=n, official=split)
+            yield reason("too_many", **about)
         elif not table["subset"]:
             figures = [value for values in table["accuracy"].values() for value in values.values()]
             fit = sum(bool(counts(figure, table["decimals"], split)) for figure in figures)
-            left_out = {"left_out": split - n, "fit": fit, "figures": len(figures)}
-            add("which_left_out", table=table["table"], n=n, official=split, **left_out)
-    for category, subjects in published["subjects"].items():
-        for subject in subjects:
-            if category in OFFICIAL and CATEGORY.get(subject, category) != category:
-                add("other_category", subject=subject, category=category, official=CATEGORY[subject])
+            yield reason("which_left_out", **about, left_out=split - n, fit=fit, figures=len(figures))
+    for category, subject in ((name, one) for name, subjects in published["subjects"].items() for one in subjects):
+        if category in OFFICIAL and CATEGORY.get(subject, category) != category:
+            yield reason("other_category", subject=subject, category=category, official=CATEGORY[subject])
     for stated in (stated for stated in published["stated"] if "part_of" in stated):
-        (part, whole), decimals = stated["part_of"], stated["decimals"]
+        (part, whole), value, decimals = stated["part_of"], stated["value"], stated["decimals"]
         own = 100 * part / whole
-        if abs(own - stated["value"]) > half(decimals):
-            values = {"part": f"{part:g}", "whole": f"{whole:g}", "percent": f"{own:.{decimals + 1}f}"}
-            add("other_share", what=stated["what"], printed=stated["value"], **values)
-    return found
+        if not any(meet(span(value, decimals, how), (own, own)) for how in PRINTED):
+            percent = f"{own:.{decimals + 1}f}"
+            values = {"part": f"{part:g}", "whole": f"{whole:g}", "percent": percent}
+            yield reason("other_share", what=stated["what"], printed=value, **values)
 
 
 def beside(
@@ -216,17 +246,13 @@ def beside(
         ours: by variant and task: the records.
         level: of our intervals (Wilson 1927).
     """
-    subjects = published["subjects"]
-
-    def counted(row: Mapping[str, Any], variant: str | None) -> tuple[int, int]:
-        records, measure = ours.get(variant, {}).get(row["task"]), measures.get(row["task"])
-        return (0, 0) if records is None else count(records, measure, row["column"], subjects)
-
-    rows = []
+    rows, subjects = [], published["subjects"]
     for row in (row for table in published["tables"] for row in check_table(table, subjects)):
         for run in matching(row["variant"], list(ours)) or [None]:
-            (correct, n), (before, _) = counted(row, run), counted(row, BASE)
-            found = {}
+            found, records = {}, (ours.get(name, {}).get(row["task"]) for name in (run, BASE))
+            (correct, n), (before, _) = (
+                (0, 0) if one is None else count(one, measures[row["task"]], row["column"], subjects) for one in records
+            )
             if n and row["kind"] == "accuracy":
                 found = {"ours": 100 * correct / n, "n": n, "correct": correct}
                 found |= bounds(*wilson_interval(correct, n, level))

@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 CACHE = Path("results/downloads")
 GOOGLE_DRIVE = "https://drive.usercontent.google.com"
 ATTEMPTS = 6
+# What to do about a gated repository.
+ACCEPT = (
+    "Accept its licence at {page}, then set the environment variable HF_TOKEN to a token of the account that accepted "
+    "it (https://huggingface.co/settings/tokens)."
+)
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
-def cached_download(source: str, sha256: str | None = None, cache_dir: str | Path = CACHE) -> Path:
+def cached_download(source: str, sha256: str | None = None, cache_dir: Path = CACHE) -> Path:
     """Download an http(s) URL or a Google Drive file (`gdrive:<id>`) into `cache_dir`; return the file's path.
 
     A finished download is used again if its SHA-256 is the given one. A broken one goes on where it stopped.
@@ -47,7 +52,7 @@ def cached_download(source: str, sha256: str | None = None, cache_dir: str | Pat
         url = f"{GOOGLE_DRIVE}/download?id={name}&export=download&confirm=t"
     # Two servers may use one file name.
     prefix = new_sha256(source.encode()).hexdigest()[:8]
-    target = Path(cache_dir) / f"{prefix}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
+    target = cache_dir / f"{prefix}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_file() or (sha256 and sha256_file(target) != sha256.lower()):
@@ -65,9 +70,10 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
     Raises:
         UserError: as for `cached_download`.
     """
-    part = target.with_name(target.name + ".part")
+    # Beside the part stands the ETag or date of the file that it is the beginning of.
+    part, validator = (target.with_name(target.name + end) for end in (".part", ".part.validator"))
     failures, farthest = 0, _size(part)
-    while failure := _attempt(url, part):
+    while failure := _attempt(url, part, validator):
         reason, wait = failure
         size = _size(part)
         failures, farthest = 1 if size > farthest else failures + 1, max(farthest, size)
@@ -79,17 +85,17 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
         print(f"{url}: {reason}; trying again.", flush=True)
         time.sleep(min(60, 2 ** (failures - 1) if wait is None else wait))
     size, found = _size(part), sha256 and sha256_file(part)
+    validator.unlink(missing_ok=True)
     if sha256 and found != sha256.lower():
-        _discard(part)
+        part.unlink()
         raise UserError(
             f"{url}: sha256 of the {size:,} bytes downloaded is {found}, expected {sha256}. They were deleted. "
             "If the publisher has changed the file, put the new sha256 in the config; if not, run again."
         )
     part.replace(target)
-    _discard(part)
 
 
-def _attempt(url: str, part: Path) -> tuple[str, float | None] | None:
+def _attempt(url: str, part: Path, validator: Path) -> tuple[str, float | None] | None:
     """Make one request, for what `part` lacks; the answer is None when `part` is whole.
 
     After a failure that may pass it is the reason, and the seconds to wait (None: more with each failure).
@@ -97,7 +103,6 @@ def _attempt(url: str, part: Path) -> tuple[str, float | None] | None:
     import requests
 
     headers = {"Accept-Encoding": "identity"}  # the bytes as they are stored: ranges and hashes are of those
-    validator = _validator(part)
     if part.is_file() and validator.is_file() and validator.read_text():
         headers |= {"Range": f"bytes={_size(part)}-", "If-Range": validator.read_text()}
     try:
@@ -110,7 +115,7 @@ def _attempt(url: str, part: Path) -> tuple[str, float | None] | None:
             span = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
             if answer.status_code == 416 or (have and (span is None or int(span[1]) != have)):
                 # Complete already, or of another file: either way asking for all of it is sure to end well.
-                _discard(part)
+                validator.unlink(missing_ok=True)
                 return "the server cannot go on from where the download stopped", 0
             if not have:
                 # A weak ETag does not promise equal bytes.
@@ -149,33 +154,22 @@ def _check(url: str, answer: "requests.Response") -> None:
         raise UserError(f"{url}: the server answered with a web page, expected an archive. Check the address.")
 
 
-def _validator(part: Path) -> Path:
-    """Where the ETag or date stands of the file that `part` is the beginning of."""
-    return part.with_name(part.name + ".validator")
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _validator(part).unlink(missing_ok=True)
-
-
 @contextmanager
 def opened(
-    source: str, sha256: str | None, scratch: str | Path, keep: Callable[[str], bool], cache_dir: str | Path = CACHE
+    source: str, sha256: str | None, scratch: Path, endings: tuple[str, ...], cache_dir: Path = CACHE
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the folder that holds the files of `source`, and the SHA-256 of its archive (None if it is a folder).
 
-    An archive is downloaded if need be and unpacked into the folder `scratch`, only the entries whose name `keep`
-    accepts; `scratch` is deleted when the block ends. A local folder is yielded as it is.
+    An archive is downloaded if need be and unpacked into the folder `scratch`, only the entries whose names have these
+    endings; `scratch` is deleted when the block ends. A local folder is yielded as it is.
 
     Raises:
         UserError: there is no such source, its archive is damaged or unsafe, or its SHA-256 differs.
     """
-    scratch = Path(scratch)
     remote = source.startswith(("http://", "https://", "gdrive:"))
     archive = cached_download(source, sha256, cache_dir) if remote else Path(source).expanduser()
     if archive.is_dir():
@@ -189,17 +183,17 @@ def opened(
     if sha256 and found != sha256.lower():
         raise UserError(f"{archive}: sha256 is {found}, expected {sha256}. Correct the config, or get the file again.")
     try:
-        extract(archive, scratch, keep)
+        extract(archive, scratch, endings)
         yield scratch, found
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def extract(archive: Path, target: Path, keep: Callable[[str], bool] = lambda name: True) -> None:
+def extract(archive: Path, target: Path, endings: tuple[str, ...] = ("",)) -> None:
     """Unpack a zip or tar archive into a new folder `target`, which appears only when all is unpacked.
 
-    Only entries whose name `keep` accepts are written; the metadata that macOS adds is left out. This function writes
-    plain files itself: what the archive says of links, owners and modes has no effect.
+    Only entries whose names have these endings are written, and no metadata that macOS adds. This function writes plain
+    files itself: what the archive says of links, owners and modes has no effect.
 
     Raises:
         UserError: the archive is damaged, or has an entry that is a link, a device, or leaves the folder.
@@ -215,12 +209,12 @@ def extract(archive: Path, target: Path, keep: Callable[[str], bool] = lambda na
                 raise UserError(f"{archive}: the entry {name!r} leaves the folder. Do not use this archive.")
             if not plain:
                 raise UserError(f"{archive}: the entry {name!r} is a link or device. Do not use this archive.")
-            if open_entry is None or "__MACOSX" in path.parts or path.name.startswith("._") or not keep(name):
-                continue
-            file = temporary.joinpath(*path.parts)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open_entry() as source, file.open("wb") as stream:
-                shutil.copyfileobj(source, stream, 1 << 20)
+            of_macos = "__MACOSX" in path.parts or path.name.startswith("._")
+            if open_entry is not None and name.endswith(endings) and not of_macos:
+                file = temporary.joinpath(*path.parts)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with open_entry() as source, file.open("wb") as stream:
+                    shutil.copyfileobj(source, stream, 1 << 20)
         temporary.rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -249,15 +243,15 @@ def _entries(archive: Path) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]
             pass
 
 
-def find_root(folder: str | Path, pattern: str, source: str) -> Path:
-    """Return the outermost folder, at or below `folder`, in which the glob `pattern` finds something.
+def find_root(folder: Path, pattern: str, source: str) -> Path:
+    """Find the outermost folder, at or below `folder`, in which the glob `pattern` finds something.
 
     `source` is what messages call the data: the folder may be a temporary one.
 
     Raises:
         UserError: there is none, or several at one depth.
     """
-    level = [Path(folder)]
+    level = [folder]
     while level:
         found = [place for place in level if any(place.glob(pattern))]
         if len(found) == 1:
@@ -286,28 +280,26 @@ def hub_snapshot(repo: str, revision: str | None, kind: str, allow: list[str], i
     import httpx  # a dependency of huggingface_hub; both take half a second to import
     from huggingface_hub import errors, snapshot_download
 
+    # The first that fits: some are kinds of others.
+    reasons = {
+        errors.GatedRepoError: f"this {kind} is gated. {ACCEPT.format(page=page)}",
+        errors.RevisionNotFoundError: f"has no commit {revision}. Pin one of {page}/commits/main.",
+        errors.RepositoryNotFoundError: (
+            f"no such {kind} on the hub, or it is private. Check the name; for a private one set the environment "
+            "variable HF_TOKEN."
+        ),
+        errors.HFValidationError: "not a name of a hub repository ({error}).",
+        # RuntimeError: a thread of huggingface_hub asks with a client that another, its connection broken, has closed.
+        (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx.HTTPError, RuntimeError): (
+            "the hub cannot be reached, and this revision is not in the local cache ({error}). Go online and run "
+            "again, or give a local folder as source."
+        ),
+    }
+    files = {"allow_patterns": allow, "ignore_patterns": ignore}
     try:
-        path = snapshot_download(
-            repo, repo_type=kind, revision=revision, allow_patterns=allow, ignore_patterns=ignore, etag_timeout=10
-        )
-    except errors.GatedRepoError:
-        raise UserError(
-            f"{repo}: this {kind} is gated. Accept its licence at {page}, then set the environment variable HF_TOKEN "
-            "to a token of the account that accepted it (https://huggingface.co/settings/tokens)."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UserError(f"{repo}: has no commit {revision}. Pin one of {page}/commits/main.") from None
-    except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"{repo}: no such {kind} on the hub, or it is private. Check the name; for a private one set the "
-            "environment variable HF_TOKEN."
-        ) from None
-    # RuntimeError: a thread of huggingface_hub asks with a client that another, its connection broken, has closed.
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx.HTTPError, RuntimeError) as error:
-        raise UserError(
-            f"{repo}: the hub cannot be reached, and this revision is not in the local cache "
-            f"({str(error).splitlines()[0]}). Go online and run again, or give a local folder as source."
-        ) from None
-    except errors.HFValidationError as error:
-        raise UserError(f"{repo}: not a name of a hub repository ({error}).") from None
-    return Path(path)
+        return Path(snapshot_download(repo, repo_type=kind, revision=revision, etag_timeout=10, **files))
+    except Exception as error:
+        for kinds, reason in reasons.items():
+            if isinstance(error, kinds):
+                raise UserError(f"{repo}: {reason.format(error=str(error).splitlines()[0])}") from None
+        raise

@@ -38,6 +38,11 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, so that equal values are equal files."""
     with atomic_write(path) as stream:
@@ -66,20 +71,24 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read_jsonl(path: str | Path) -> list[dict]:
-    """Read one JSON object a line.
+def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """Yield the number of each line that is not blank, and its value.
 
     Raises:
         UserError: a line is not JSON; the message names the line.
     """
-    rows = []
     with Path(path).open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                rows.append(json.loads(line))
+                if line.strip():
+                    yield number, json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not valid JSON ({error}).") from None
-    return rows
+                raise UserError(f"{path}, line {number}: not valid JSON ({error}). Mend the line.") from None
+
+
+def read_jsonl(path: str | Path) -> list[Any]:
+    """Read one value a line; errors as of `json_lines`."""
+    return [value for _, value in json_lines(path)]
 
 
 def sha256_file(path: str | Path) -> str:

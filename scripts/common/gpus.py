@@ -108,13 +108,11 @@ def take(n: int) -> list[str]:
     processes. CUDA reads it once in a process, so take GPUs before anything asks for them; bitsandbytes does so while
     it is imported, also by peft and trl.
 
-    Returns:
-        `n` UUIDs. With `n` = 0, those that a SLURM job has by `gres`, else none. With `n` = 1 and no GPU on the
-        machine, none: the job then computes on the CPU.
+    With `n` = 0 these are the GPUs that a SLURM job has by `gres`, else none. With `n` = 1 and no GPU on the machine
+    there are none: the job then computes on the CPU.
 
     Raises:
         UserError: fewer than `n` GPUs are visible.
-        RuntimeError: bitsandbytes is imported already.
     """
     if n == 0 and "SLURM_JOB_ID" in os.environ and VARIABLE in os.environ:
         n = len(visible())  # asked for by gres, which Snakemake does not count

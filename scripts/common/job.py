@@ -20,6 +20,9 @@ LIBRARIES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "datasets", "tokenizers", "deepeval",
     "pandas",
 )  # fmt: skip
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# The last two are how torch's writer ends.
+FULL_TEXTS = (*map(os.strerror, FULL), "PytorchStreamWriter failed", "unexpected pos")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -85,12 +88,7 @@ def _remedy(error: BaseException) -> str:
     while found:
         number, text = getattr(found, "errno", None), str(found)
         where = getattr(found, "filename", None) or "the results"
-        if (
-            number in (errno.ENOSPC, errno.EDQUOT)
-            or any(part in text for part in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
-            or "PytorchStreamWriter failed" in text
-            or "unexpected pos" in text  # how torch's writer ends after a failed write
-        ):
+        if number in FULL or any(part in text for part in FULL_TEXTS):
             return (
                 f"{where}: the disk is full, or a quota is used up. Free some space and run snakemake again: it goes "
                 "on from what is there."

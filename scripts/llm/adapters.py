@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,7 @@ def file_hashes(folder: str | Path) -> dict[str, str]:
 
 
 def load_adapter(
-    model: PreTrainedModel,
-    folder: str | Path,
-    merge: bool = False,
-    strength: float = 1.0,
-    look: Callable[[PreTrainedModel], None] | None = None,
+    model: PreTrainedModel, folder: str | Path, merge: bool = False, strength: float = 1.0
 ) -> PreTrainedModel:
     """Put the LoRA adapter of `folder` on the model: beside its weights, or `merge`d into them.
 
@@ -37,13 +33,8 @@ def load_adapter(
     weights between lie on the line between the two (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). In the following,
     alpha is lora_alpha times `strength`. Beside them, each linear layer computes W x + (alpha / r) B A x, the second
     term in the adapter's fp32. Merged, it computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in
-    bf16, 8 bits, what the adapter adds to a weight is lost where it is less than 1/512 of it.
-
-    `look` is given the model with the adapter beside its weights, before anything is merged.
-
-    Raises:
-        UserError: the adapter's weights cannot be read, it is no sum that can be scaled, or the merged weights are not
-            finite.
+    bf16, 8 bits, what the adapter adds to a weight is lost where it is less than 1/512 of it. Weights that cannot be
+    read, are no sum that can be scaled, or are not finite once merged, are a UserError.
     """
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
@@ -61,10 +52,11 @@ def load_adapter(
     for module in adapted.modules():
         if isinstance(module, LoraLayer):
             module.scale_layer(strength)
-    if look:
-        look(adapted.eval())
-    if not merge:
-        return adapted.eval()
+    return merged(adapted, folder) if merge else adapted.eval()
+
+
+def merged(adapted: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
+    """Merge the adapter, from `folder`, that stands beside a model's weights into them."""
     try:
         return adapted.merge_and_unload(safe_merge=True).eval()
     except ValueError as error:
@@ -72,11 +64,7 @@ def load_adapter(
 
 
 def check_linear(folder: str | Path, needed_by: str) -> None:
-    """Refuse an adapter that does more than add (alpha / r) B A to weights.
-
-    Raises:
-        UserError: it does; the message names the key.
-    """
+    """Refuse an adapter that does more than add (alpha / r) B A to weights."""
     config = read_json(Path(folder) / ADAPTER_FILES[1])
     for key in NOT_LINEAR:
         if config.get(key):
@@ -92,16 +80,12 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
     The adapter made adds to each weight the mean of what the given ones add. That is the mean of (alpha / r) B A over
     the adapters, not of A and of B, whose product is another matrix. PEFT's combination "cat" puts the A below each
     other and the B beside each other, so that the sum of the products is exact; its rank is the sum of the ranks. No
-    weight of the base model is read.
-
-    Raises:
-        UserError: an adapter cannot be read, or is no sum that can be averaged.
+    weight of the base model is read. An adapter that cannot be read, or is no such sum, is a UserError.
     """
     from peft import PeftModel
 
     base = read_json(record)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base["path"], local_files_only=True))
+    model = skeleton(base)
     # Memory that is never written takes no room: PEFT must find the layers, not their weights.
     model.to_empty(device="cpu")
     names = [f"adapter{number}" for number in range(len(adapters))]
@@ -128,12 +112,23 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
         write_adapter(Path(made, "soup"), output, base["source"])
 
 
-def check_fits(named: str, folder: Path, record: Mapping[str, Any]) -> None:
-    """Check that a ready-made adapter is a LoRA adapter of this model: base model, names and shapes of its weights.
+def skeleton(record: Mapping[str, Any]) -> PreTrainedModel:
+    """The model of a record without any weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(record["path"], local_files_only=True))
 
-    Raises:
-        UserError: it is not; the message begins with `named` and says what it is.
-    """
+
+def not_finite(weights: Path) -> str | None:
+    """The name of a weight that is not finite, None if all are."""
+    with safe_open(weights, "pt") as tensors:
+        names = tensors.keys()  # the file itself cannot be iterated over
+        return next((name for name in names if not tensors.get_tensor(name).isfinite().all()), None)
+
+
+def check_fits(named: str, folder: Path, record: Mapping[str, Any]) -> None:
+    """Check that a ready-made adapter, `named` in errors, is one of this model: its base, its weights' shapes."""
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
     config = read_json(folder / ADAPTER_FILES[1])
     if config.get("peft_type") != "LORA":
         raise UserError(f"{named} is an adapter of the kind {config.get('peft_type')}, expected LORA.")
@@ -154,48 +149,29 @@ def check_fits(named: str, folder: Path, record: Mapping[str, Any]) -> None:
             "of this model, or evaluate it on its own. If both have the same weights, write this source into "
             "base_model_name_or_path of a local copy of adapter_config.json."
         )
-    expected = shapes(folder, record)
+    try:
+        with torch.device("meta"):
+            adapted = get_peft_model(skeleton(record), LoraConfig.from_pretrained(str(folder)))
+            state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder}: PEFT cannot put this adapter on {record['source']} ({error}).") from None
+    expected = {name: tuple(weight.shape) for name, weight in state.items()}
     with safe_open(folder / ADAPTER_FILES[0], "pt") as tensors:
         found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        broken = next((name for name in found if not tensors.get_tensor(name).isfinite().all()), None)
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
             raise UserError(
                 f"{named} does not fit {record['source']}: found {found.get(name, 'nothing')} for {name}, expected "
                 f"{expected.get(name, 'nothing')}."
             )
-    if broken:
+    if broken := not_finite(folder / ADAPTER_FILES[0]):
         raise UserError(f"{named}: weight {broken} is not finite. It is damaged, or its training has diverged.")
 
 
-def shapes(folder: Path, record: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the weights that an adapter of this configuration has on a model; none is allocated.
-
-    Raises:
-        UserError: PEFT refuses the configuration for this model.
-    """
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(record["path"], local_files_only=True))
-            adapted = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
-            state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder}: PEFT cannot put this adapter on {record['source']} ({error}).") from None
-    return {name: tuple(weight.shape) for name, weight in state.items()}
-
-
 def prove(adapted: PreTrainedModel, prompts: Sequence[list[int]], folder: str | Path) -> dict[str, Any]:
-    """Prove that an adapter acts: its distribution of the first token of an answer differs from the base model's.
+    """Prove that an adapter acts: the largest change of a log-probability of an answer's first token is not 0.
 
     In logarithms: where both are all but sure of the first token, probabilities would be rounded to the same numbers.
-
-    Returns:
-        How many prompts were looked at, and the largest change of a log-probability.
-
-    Raises:
-        UserError: there is no difference at all.
     """
     largest = 0.0
     with torch.inference_mode():
@@ -217,9 +193,6 @@ def merge_into(record: Mapping, precision: str, folder: Path) -> None:
     """Put the whole model, its adapter merged into the weights, and its tokenizer in place of the adapter in `folder`.
 
     The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed.
-
-    Raises:
-        UserError: the adapter does not fit the model, or merged weights are not finite.
     """
     from peft import PeftModel
 
@@ -241,25 +214,18 @@ def merge_into(record: Mapping, precision: str, folder: Path) -> None:
 
 
 def write_adapter(checkpoint: Path, folder: str | Path, source: str) -> dict[str, str]:
-    """Write the adapter of a checkpoint as files that are the same, bit for bit, wherever they were made.
+    """Write the adapter of a checkpoint as files that are the same, bit for bit, wherever they were made; their hashes.
 
-    The configuration names the base model's `source` in place of its folder on this machine.
-
-    Returns:
-        The SHA-256 of each file by its name.
-
-    Raises:
-        UserError: a weight is not finite, so the training has diverged.
+    The configuration names the base model's `source` in place of its folder on this machine. A weight that is not
+    finite is a UserError: the training has diverged.
     """
     weights, configuration = ADAPTER_FILES
     config = read_json(checkpoint / configuration) | {"base_model_name_or_path": source}
     if isinstance(config["target_modules"], list):
         # PEFT keeps them as a set, whose order changes from process to process.
         config["target_modules"].sort()
-    with safe_open(checkpoint / weights, "pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - no mapping, it cannot be iterated over
-            if not tensors.get_tensor(name).isfinite().all():
-                raise UserError(f"training: weight {name} is not finite: the training diverged. Lower learning_rate.")
+    if name := not_finite(checkpoint / weights):
+        raise UserError(f"training: weight {name} is not finite: the training diverged. Lower learning_rate.")
     copy_file(checkpoint / weights, Path(folder) / weights)
     write_json(Path(folder) / configuration, config)
     return file_hashes(folder)

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from common.job import Sigterm, versions
-from llm.adapters import file_hashes, load_adapter, prove
+from llm.adapters import file_hashes, load_adapter, merged, prove
 from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
 from llm.generate_engine import GenerateEngine
@@ -25,7 +25,6 @@ from llm.memory import CPU_ROWS
 from llm.partial import Partial, share_paths
 from llm.prefix_engine import PrefixEngine, fitting_rows, supports
 from llm.processes import run, serve
-from llm.reading import decode_new, option_tokens, read_answers
 
 # Prompts on which a ready-made adapter is held against its base.
 PROVEN_ON = 8
@@ -54,36 +53,29 @@ class Asked(NamedTuple):
 
 
 def read(job: Job) -> Asked:
-    """Read what a job asks.
-
-    Raises:
-        UserError: no prompts, or a prompt with the wrong number of BOS.
-    """
-    record = read_json(job.record)
-    chat = load_chat(record)
-    rows = read_jsonl(job.prompts)
-    prompts = [Encoded(row["id"], chat.encode(row["prompt"])[0]) for row in rows]
-    if not prompts:
+    """Read what a job asks; a UserError if there are no prompts, or one has the wrong number of BOS."""
+    record, rows = read_json(job.record), read_jsonl(job.prompts)
+    if not rows:
         raise UserError(f"{job.prompts}: found no prompts, expected at least 1. Let the task ask more questions.")
+    chat = load_chat(record)
+    prompts = [Encoded(row["id"], chat.encode(row["prompt"])[0]) for row in rows]
     for prompt in prompts:
         chat.check_bos(*prompt)
     options = dict.fromkeys(option for row in rows for option in row.get("options", ()))
-    return Asked(record, chat, prompts, option_tokens(chat, tuple(options)))
+    return Asked(record, chat, prompts, chat.option_tokens(tuple(options)))
 
 
-def load(
-    record: dict,
-    chat: Chat,
-    adapter: str | Path | None,
-    decoding: Decoding,
-    look: Callable[[PreTrainedModel], None] | None = None,
-) -> PreTrainedModel:
-    """Load what answers: the model of a record with its adapter, if any, set to greedy decoding."""
-    model = load_model(record, decoding.precision, decoding.quantization)
+def load(asked: Asked, adapter: str | Path | None, decoding: Decoding) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load what answers: the model with its adapter, if any, set to greedy decoding; the proof that that acts."""
+    model, proof = load_model(asked.record, decoding.precision, decoding.quantization), {}
     if adapter is not None:
-        model = load_adapter(model, adapter, decoding.merge_adapters, decoding.strength, look)
-    set_greedy(model, chat, decoding.max_new_tokens)
-    return model
+        model = load_adapter(model, adapter, strength=decoding.strength)
+        if decoding.prove:
+            prompts = [prompt.tokens for prompt in asked.prompts[:PROVEN_ON]]
+            proof = {"adapter_acts": prove(model, prompts, adapter)}
+        model = merged(model, adapter) if decoding.merge_adapters else model
+    set_greedy(model, asked.chat, decoding.max_new_tokens)
+    return model, proof
 
 
 def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding) -> Engine:
@@ -99,13 +91,28 @@ def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], dec
     return GenerateEngine(model, chat, prompts, decoding, reason)
 
 
-def rows_that_fit(model: PreTrainedModel, engine: Engine) -> int:
-    """How many prompts a batch may have: what the GPU's free memory takes, or `CPU_ROWS`."""
-    if model.device.type != "cuda":
-        return CPU_ROWS
-    torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info()
-    return fitting_rows(model, engine.longest, free)
+def read_answers(
+    chat: Chat, tokens: Mapping[str, list[int]], first: torch.Tensor, new: Sequence[list[int]]
+) -> list[dict[str, Any]]:
+    """Read the answers to a batch of prompts from what `Engine.answer` gives, and the `tokens` of each option.
+
+    Returns:
+        For each prompt: `answer`, `tokens` (the stop token counted) and `finished`; with options: `logprobs` (of the
+        first token over the whole vocabulary, before any generation setting, summed over an option's tokens),
+        `prediction` (the likeliest option) and `generated` (the text).
+    """
+    if not tokens:
+        return [dict(zip(("answer", "tokens", "finished"), chat.decode(ids), strict=True)) for ids in new]
+    first = first.log_softmax(dim=-1)
+    scores = torch.stack([first[:, ids].logsumexp(dim=-1) for ids in tokens.values()], dim=-1).tolist()
+    return [
+        {
+            "logprobs": dict(zip(tokens, row, strict=True)),
+            "prediction": max(zip(row, tokens, strict=True), key=lambda pair: pair[0])[1],
+            "generated": chat.decode(ids)[0],
+        }
+        for row, ids in zip(scores, new, strict=True)
+    ]
 
 
 def answer_all(
@@ -115,14 +122,13 @@ def answer_all(
     partial: Partial,
     batch_size: int,
 ) -> int:
-    """Answer all prompts that `partial` does not hold yet; the batch size at the end.
+    """Answer all prompts in `groups`, by their places and in this order, that `partial` does not hold yet.
 
-    If the GPU's memory is too small for a batch, the batch is halved and tried again, and stays so.
+    No batch mixes groups. `answer` is given a batch, its group, and the size of a full batch of that group. If the
+    GPU's memory is too small for a batch, the batch is halved and tried again, and stays so.
 
-    Args:
-        prompts, groups: of the run, and the places of those to answer, in this order; no batch mixes groups.
-        answer: is given a batch, its group, and the size of a full batch of that group.
-        partial, batch_size: where the answers go, and prompts a batch, at most.
+    Returns:
+        The size of a batch at the end.
 
     Raises:
         UserError: one prompt alone does not fit the GPU's memory, or SIGTERM came; the answers so far are kept.
@@ -130,21 +136,19 @@ def answer_all(
     if partial.batch_size is not None:
         batch_size = min(batch_size, partial.batch_size)
     every = [(number, prompts[i]) for number, group in enumerate(groups) for i in group]
-    left = [(number, prompt) for number, prompt in every if prompt.id not in partial.rows]
-    total = len(every)
+    left, total = [(number, prompt) for number, prompt in every if prompt.id not in partial.rows], len(every)
     with tqdm(total=total, initial=total - len(left), desc="answers", mininterval=2) as progress, Sigterm() as sigterm:
         while left:
             group = left[0][0]
-            batch = [prompt for number, prompt in left[:batch_size] if number == group]
-            answers = None
+            batch, answers = [prompt for number, prompt in left[:batch_size] if number == group], None
             with suppress(torch.cuda.OutOfMemoryError):
                 answers = answer(batch, group, min(batch_size, len(groups[group])))
-            if answers is None and batch_size == 1:
-                raise UserError(
-                    f"prompt of {batch[0].id}: its {len(batch[0].tokens)} tokens do not fit the GPU's memory. Set "
-                    "models.<name>.precision to nf4, or use a larger GPU."
-                )
             if answers is None:  # the error, which kept the tensors alive, is gone
+                if batch_size == 1:
+                    raise UserError(
+                        f"prompt of {batch[0].id}: its {len(batch[0].tokens)} tokens do not fit the GPU's memory. Set "
+                        "models.<name>.precision to nf4, or use a larger GPU."
+                    )
                 torch.cuda.empty_cache()
                 batch_size = max(1, min(batch_size, len(batch)) // 2)
                 print(f"Out of GPU memory: going on with batches of {batch_size}.", flush=True)
@@ -167,40 +171,36 @@ def answer_here(
 
     All prompts of the job are given: what they have in common, and the longest, decide how each is computed.
     """
-    record, chat, prompts, tokens = asked
-    decoding, wanted = job.decoding, set(names)
-    proof: dict[str, Any] = {}
-
-    def look(adapted: PreTrainedModel) -> None:
-        if decoding.prove:
-            proof["adapter_acts"] = prove(adapted, [prompt.tokens for prompt in prompts[:PROVEN_ON]], job.adapter)
-
-    model = load(record, chat, job.adapter, decoding, look)
-    engine = choose(model, chat, [prompt.tokens for prompt in prompts], decoding)
-    mine = [[i for i in group if prompts[i].id in wanted] for group in engine.groups]
+    wanted, tokens = set(names), [prompt.tokens for prompt in asked.prompts]
+    model, proof = load(asked, job.adapter, job.decoding)
+    engine = choose(model, asked.chat, tokens, job.decoding)
+    mine = [[i for i in group if asked.prompts[i].id in wanted] for group in engine.groups]
     if batch_size == "auto":
         # As many batches as must be, of one size: the last one takes as long as a full one.
-        batches = -(-len(wanted) // rows_that_fit(model, engine))
+        most = CPU_ROWS
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+            most = fitting_rows(model, engine.longest, torch.cuda.mem_get_info()[0])
+        batches = -(-len(wanted) // most)
         batch_size = -(-len(wanted) // batches)
         print(f"Batches of {batch_size} prompts.", flush=True)
 
     def answer(batch: list[Encoded], group: int, rows: int) -> list[dict[str, Any]]:
-        return read_answers(chat, tokens, *engine.answer(batch, group, rows))
+        return read_answers(asked.chat, asked.options, *engine.answer(batch, group, rows))
 
     done_before, start = len(partial.rows), time.perf_counter()
     with torch.inference_mode():
-        batch_size = answer_all(prompts, mine, answer, partial, min(batch_size, len(prompts)))
-    seconds = time.perf_counter() - start
+        batch_size = answer_all(asked.prompts, mine, answer, partial, min(batch_size, len(tokens)))
+    seconds = round(time.perf_counter() - start, 3)
     engine.close()
     answered = len(partial.rows) - done_before
-    gpu = {**machine(), "batch_size": batch_size, "questions": answered, "seconds": round(seconds, 3)}
+    gpu = {**machine(), "batch_size": batch_size, "questions": answered, "seconds": seconds}
     return {**engine.facts(), **proof, "gpus": [gpu]}
 
 
 def answer_share(job: dict, answers: str, bound_to: str, names: list[str], batch_size: int | str) -> None:
     """Answer one GPU's share of the questions into the file `answers`; the rest as `answer_here`."""
-    work = Job(**job | {"decoding": Decoding(**job["decoding"])})
-    partial = Partial(Path(answers), bound_to)
+    work, partial = Job(**job | {"decoding": Decoding(**job["decoding"])}), Partial(Path(answers), bound_to)
     try:
         partial.note(answer_here(work, read(work), partial, names, batch_size))
     finally:
@@ -211,12 +211,12 @@ def answer_on(
     gpus: Sequence[str], job: Job, prompts: Sequence[Encoded], partial: Partial, answers: str | Path
 ) -> dict[str, Any]:
     """Answer what `partial` does not hold yet on several GPUs, a process on each; how it was done."""
-    decoding, size = job.decoding, job.decoding.batch_size
+    size, tokens = job.decoding.batch_size, [prompt.tokens for prompt in prompts]
     if partial.batch_size is not None and size != "auto":
         size = partial.batch_size
-    tokens = [prompt.tokens for prompt in prompts]
-    whole = [longest_first(tokens, range(len(tokens)))]
-    groups = whole if decoding.do_sample else alike(tokens, decoding.max_new_tokens)
+    groups = [longest_first(tokens, range(len(tokens)))]
+    if not job.decoding.do_sample:
+        groups = alike(tokens, job.decoding.max_new_tokens)
     left = [[prompts[i].id for i in group if prompts[i].id not in partial.rows] for group in groups]
     shares, size = deal(left, len(gpus), size)
     paths = [Path(f"{answers}.partial.gpu{number}.jsonl") for number in range(len(shares))]
@@ -230,21 +230,16 @@ def answer_on(
 def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[str] = ()) -> None:
     """Answer a prompts file; write the answers, in the order of the prompts, and the report.
 
+    Answers are JSON lines as `read_answers` has them, with `id`. Several GPUs share the questions.
     `<answers>.partial.jsonl` holds the answers so far, and `<answers>.partial.gpu<N>.jsonl` those of each of several
     GPUs. The next run of the job collects them, on however many GPUs.
-
-    Answers are JSON lines as `llm.reading.read_answers` has them, with `id`. Several GPUs share the questions.
-
-    Raises:
-        UserError: no prompts, a prompt with the wrong number of BOS, a precision that this machine cannot do, the
-            process of a GPU that was killed.
     """
-    base, chat, prompts, tokens = asked = read(job)
-    names = [prompt.id for prompt in prompts]
+    asked = read(job)
+    names = [prompt.id for prompt in asked.prompts]
     identity = {
         "settings": job.decoding.effective(job.adapter is not None),
         "prompts_sha256": sha256_file(job.prompts),
-        "model": named(base),
+        "model": named(asked.record),
         "adapter_sha256": None if job.adapter is None else file_hashes(job.adapter),
         "versions": versions(),
     }
@@ -256,33 +251,29 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
             partial.collect(path)
         done_before, how = len(partial.rows), {"gpus": []}
         if done_before < len(names) and len(gpus) > 1:
-            how = answer_on(gpus, job, prompts, partial, answers)
+            how = answer_on(gpus, job, asked.prompts, partial, answers)
         elif done_before < len(names):
             how = answer_here(job, asked, partial, names, job.decoding.batch_size)
         answered = [partial.rows[name] for name in names]
         write_jsonl(answers, answered)
         here, used = machine(), how["gpus"]
         seconds = max((gpu["seconds"] for gpu in used), default=0.0)
-        letters = {option: chat.tokenizer.convert_ids_to_tokens(ids) for option, ids in tokens.items()}
-        write_json(
-            report,
-            {
-                **identity,
-                **({"letter_tokens": letters} if letters else {}),
-                **how,
-                "template": chat.facts(),
-                "answers_sha256": sha256_file(answers),
-                "questions": len(names),
-                # A model that never ends its turn shows here; answers by letter have no such count.
-                "finished": None if letters else sum(row["finished"] for row in answered),
-                "batch_size_used": partial.batch_size,
-                "device": here["device"],
-                "peak_memory_mib": max([gpu["peak_memory_mib"] for gpu in used] or [here["peak_memory_mib"]]),
-                "answered_before_resuming": done_before,
-                "seconds": seconds,
-                "questions_per_second": round((len(names) - done_before) / seconds, 3) if seconds else None,
-            },
-        )
+        letters = {option: asked.chat.tokenizer.convert_ids_to_tokens(ids) for option, ids in asked.options.items()}
+        facts = {
+            **({"letter_tokens": letters} if letters else {}),
+            "template": asked.chat.facts(),
+            "answers_sha256": sha256_file(answers),
+            "questions": len(names),
+            # A model that never ends its turn shows here; answers by letter have no such count.
+            "finished": None if letters else sum(row["finished"] for row in answered),
+            "batch_size_used": partial.batch_size,
+            "device": here["device"],
+            "peak_memory_mib": max([gpu["peak_memory_mib"] for gpu in used] or [here["peak_memory_mib"]]),
+            "answered_before_resuming": done_before,
+            "seconds": seconds,
+            "questions_per_second": round((len(names) - done_before) / seconds, 3) if seconds else None,
+        }
+        write_json(report, identity | how | facts)
         finished = True
     finally:
         partial.close(remove=finished)
@@ -295,7 +286,7 @@ def one_by_one(record: dict, adapter: str | Path | None, decoding: Decoding) -> 
     """
     disable_progress_bar()  # of loading weights
     chat = load_chat(record)
-    model = load(record, chat, adapter, decoding)
+    model, _ = load(Asked(record, chat, [], {}), adapter, replace(decoding, prove=False))
 
     def answer(prompt: str) -> tuple[str, bool]:
         tokens, _ = chat.encode(prompt)
@@ -305,7 +296,7 @@ def one_by_one(record: dict, adapter: str | Path | None, decoding: Decoding) -> 
                 _, (new,) = engine.answer([Encoded(prompt, tokens)], 0, 1)
         finally:
             engine.close()
-        text, _, finished = decode_new(chat, new)
+        text, _, finished = chat.decode(new)
         return text, finished
 
     return answer

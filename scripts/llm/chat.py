@@ -10,7 +10,9 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,18 +38,13 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer and what its chat template does.
-
-    bos: number of BOS tokens a prompt must hold, 1, or 0 for a model without one; None where the template begins every
-        turn with that token (SmolLM2).
-    bos_text: what to put before the rendered text: the BOS token where the template leaves it to the tokenizer.
-    """
+    """A tokenizer and what its chat template does."""
 
     tokenizer: PreTrainedTokenizerBase
     source: str  # the model's name, for messages
     system_role: str  # "own" if the template renders a system turn, "folded" if its text goes into the user turn
-    bos: int | None
-    bos_text: str
+    bos: int | None  # BOS tokens a prompt must hold, 1 or 0; None if the template begins every turn with it (SmolLM2)
+    bos_text: str  # what to put before the rendered text: the BOS token where the template leaves it to the tokenizer
     end_of_turn: str  # the token that ends the assistant's turn
     end_of_turn_id: int
     stop_ids: tuple[int, ...]  # at which generation stops: those of the generation config and the end of turn
@@ -60,8 +57,7 @@ class Chat:
     def completion(self, turns: Sequence[Turn], answer: str) -> str:
         """The text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
 
-        Raises:
-            UserError: the template renders the prompt or the answer differently in a conversation.
+        If the template renders the prompt or the answer differently in a conversation, that is a UserError.
         """
         prompt = self.prompt(turns)
         messages = [*_messages(turns, self.system_role), {"role": "assistant", "content": answer}]
@@ -72,29 +68,57 @@ class Chat:
                 f"in {prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
             )
         tail = whole[len(prompt) :]
-        start = tail.find(answer)
-        end = tail.find(self.end_of_turn, start + len(answer))
-        if start < 0 or end < 0 or tail[:start].strip() or tail[start + len(answer) : end].strip():
+        before, said, rest = tail.partition(answer)
+        after, ended, _ = rest.partition(self.end_of_turn)
+        if not (said and ended) or before.strip() or after.strip():
             raise UserError(
                 f"{self.source}: its chat template changes an answer. Found {tail!r}, expected {answer!r} and "
                 f"{self.end_of_turn!r}."
             )
         # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
-        return tail[: end + len(self.end_of_turn)]
+        return before + said + after + ended
 
     def encode(self, prompt: str, completion: str = "") -> tuple[list[int], list[int]]:
-        """The token ids of a prompt and of the completion that follows it.
+        """The token ids of a prompt, as inference sees them, and of the completion that follows it.
 
-        The prompt's ids are those that inference sees. Both texts are tokenised as one where that leaves the prompt's
-        ids as they are (SentencePiece would put a space before a text on its own), else each by itself.
+        Both texts are tokenised as one where that leaves the prompt's ids as they are (SentencePiece would put a space
+        before a text on its own), else each by itself.
         """
-        prompt_ids = self.tokenizer.encode(prompt, add_special_tokens=False)
+        encode = partial(self.tokenizer.encode, add_special_tokens=False)
+        prompt_ids = encode(prompt)
         if not completion:
             return prompt_ids, []
-        both = self.tokenizer.encode(prompt + completion, add_special_tokens=False)
+        both = encode(prompt + completion)
         if both[: len(prompt_ids)] == prompt_ids:
             return prompt_ids, both[len(prompt_ids) :]
-        return prompt_ids, self.tokenizer.encode(completion, add_special_tokens=False)
+        return prompt_ids, encode(completion)
+
+    def decode(self, new: list[int]) -> tuple[str, int, bool]:
+        """New tokens up to the first stop token: the text, how many tokens these are, and whether a stop came."""
+        stop = next((place for place, token_id in enumerate(new) if token_id in self.stop_ids), None)
+        new = new if stop is None else new[: stop + 1]
+        # Cleaning up would join "a , b" and " 's": what a model wrote in a string literal must stay.
+        text = self.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text, len(new), stop is not None
+
+    def option_tokens(self, options: Sequence[str]) -> dict[str, list[int]]:
+        """The ids that stand for each option: "A" alone and with the space before it, where each is one token.
+
+        Tokenisers differ: byte-level BPE has "A" and "ĠA", SentencePiece "A" and "▁A". Only the forms that all options
+        have are taken, so that none is favoured; if there is none, that is a UserError.
+        """
+        if not options:
+            return {}
+        tokenizer, vocabulary = self.tokenizer, self.tokenizer.get_vocab()
+        forms = [[vocabulary.get(before + option) for option in options] for before in ("", "Ġ", "▁")]
+        for before in ("", " "):
+            encoded = [tokenizer.encode(before + option, add_special_tokens=False) for option in options]
+            forms.append([ids[0] if len(ids) == 1 else None for ids in encoded])
+        forms = [form for form in forms if None not in form]
+        if not forms:
+            named = f"{', '.join(options[:-1])} and {options[-1]}"
+            raise UserError(f"{self.source}: its tokenizer has no single token for the letters {named}.")
+        return {option: sorted({form[i] for form in forms}) for i, option in enumerate(options)}
 
     def check_bos(self, row: str, ids: Sequence[int]) -> None:
         """Refuse a prompt, of the question `row`, that does not begin with as many BOS as it must."""
@@ -127,10 +151,8 @@ class Chat:
 def load_chat(record: dict) -> Chat:
     """Load the tokenizer of a model record and find out what its chat template does.
 
-    The tokenizer that comes back pads with a token that is no stop token, so that a model still learns to stop.
-
-    Raises:
-        UserError: no tokenizer, no chat template, a template that renders no end-of-turn token, no token to pad with.
+    It pads with a token that is no stop token, so that a model still learns to stop. A tokenizer or template that
+    cannot be used is a UserError.
     """
     path = Path(record["path"])
     if not path.is_dir():
@@ -146,12 +168,11 @@ def load_chat(record: dict) -> Chat:
             f"models.{record['name']}.source to one, or add a chat_template.jinja to the folder."
         )
     source = record["source"]
-    system_role, (bos, bos_text) = _system_role(tokenizer, source), _bos(tokenizer, source)
-    end_of_turn, end_of_turn_id = _end_of_turn(tokenizer, source)
-    stop_ids = tuple(sorted({*_configured_stop_ids(path, config), end_of_turn_id}))
+    system_role, bos, end = _system_role(tokenizer, source), _bos(tokenizer, source), _end_of_turn(tokenizer, source)
+    stop_ids = tuple(sorted({*_configured_stop_ids(path, config), end[1]}))
     _set_pad(tokenizer, source, stop_ids)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return Chat(tokenizer, source, system_role, bos, bos_text, end_of_turn, end_of_turn_id, stop_ids, context)
+    return Chat(tokenizer, source, system_role, *bos, *end, stop_ids, context)
 
 
 def check_context(chat: Chat, row: str, tokens: int, new_tokens: int, remedy: str) -> None:
@@ -167,13 +188,8 @@ def token_counts(counts: Sequence[int]) -> dict[str, float] | None:
     """Minimum, median, 95th percentile (nearest rank) and maximum of token counts; None if there are none."""
     if not counts:
         return None
-    ranked = sorted(counts)
-    return {
-        "min": ranked[0],
-        "median": statistics.median(ranked),
-        "p95": ranked[max(0, -(-95 * len(ranked) // 100) - 1)],
-        "max": ranked[-1],
-    }
+    p95 = sorted(counts)[-(-95 * len(counts) // 100) - 1]
+    return {"min": min(counts), "median": statistics.median(counts), "p95": p95, "max": max(counts)}
 
 
 def _messages(turns: Sequence[Turn], system_role: str) -> list[dict[str, str]]:
@@ -185,9 +201,8 @@ def _messages(turns: Sequence[Turn], system_role: str) -> list[dict[str, str]]:
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answer_follows: bool = True) -> str:
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=answer_follows, date_string=DATE
-    )
+    given = {"add_generation_prompt": answer_follows, "date_string": DATE}
+    return tokenizer.apply_chat_template(messages, tokenize=False, **given)
 
 
 def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
@@ -230,8 +245,8 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, 
     """Text and id of the first special token that the template puts after an answer."""
     answer = "SELECT 1"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
-    rendered = _render(tokenizer, messages, answer_follows=False)
-    after = rendered[rendered.rindex(answer) + len(answer) :] if answer in rendered else ""
+    _, said, after = _render(tokenizer, messages, answer_follows=False).rpartition(answer)
+    after = after if said else ""
     special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
     for token_id in tokenizer.encode(after, add_special_tokens=False):
         if token_id in special:
@@ -244,10 +259,9 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, 
 
 def _configured_stop_ids(path: Path, config: Any) -> set[int]:
     """The EOS ids of generation_config.json, or of config.json where there is none."""
-    try:
+    stop = None
+    with suppress(OSError):
         stop = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
-    except OSError:
-        stop = None
     if stop is None:
         stop = config.get_text_config().eos_token_id
     return set() if stop is None else {stop} if isinstance(stop, int) else set(stop)
@@ -258,8 +272,8 @@ def _set_pad(tokenizer: PreTrainedTokenizerBase, source: str, stop_ids: Sequence
     taken = {*stop_ids, tokenizer.bos_token_id}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in taken:
         return
-    special = {i: str(token) for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special}
-    free = [token for token_id, token in special.items() if token_id not in taken]
+    added = sorted(tokenizer.added_tokens_decoder.items())
+    free = [str(token) for i, token in added if token.special and i not in taken]
     named = [token for name in PAD_NAMES for token in free if name in token.lower()]
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in taken:  # whatever its name: SmolLM2
         named.append(tokenizer.unk_token)

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,25 +23,28 @@ def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
     The best checkpoint that it knows of is kept too. A job killed while it writes leaves a checkpoint whose files are
     missing or cut; the one before is then taken. Checkpoints of other settings, data or library versions are wiped.
     """
-    mark = folder / "settings.json"
-    try:
-        bound = json.loads(mark.read_text()) == {"sha256": bound_to}
-    except (OSError, ValueError):
-        bound = False
-    if not bound:
+    mark, ours = folder / "settings.json", None
+    with suppress(OSError, ValueError):
+        ours = json.loads(mark.read_text())
+    if ours != {"sha256": bound_to}:
         if list(folder.glob("checkpoint-*")):
             print(f"{folder}: found checkpoints of other settings; deleted.", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         write_json(mark, {"sha256": bound_to})
         return None
     found, best = None, None
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if found is None and _complete(checkpoint) and _complete(best_checkpoint(checkpoint) or checkpoint):
             found, best = checkpoint, best_checkpoint(checkpoint)
         elif checkpoint != best:
             print(f"{checkpoint}: {'older' if found else 'incomplete, deleted; the one before is used'}.", flush=True)
             shutil.rmtree(checkpoint)
     return found
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was saved."""
+    return int(checkpoint.name.partition("-")[2])
 
 
 def best_checkpoint(checkpoint: Path) -> Path | None:
@@ -68,9 +72,9 @@ class Checkpoints(TrainerCallback):
     """When a checkpoint is saved, and what is kept of it.
 
     Each evaluation gets a checkpoint, since the best one must have its own and training may stop at any. So does each
-    step whose adapter is to be kept. And so does the step in which SIGTERM came; the training then ends with a
-    UserError. (transformers' own `enable_jit_checkpoint` saves within a step, when random states have moved on but
-    weights have not, and marks the training as finished: a resumed run would end elsewhere, or at once.)
+    step whose adapter is to be kept, and the step in which SIGTERM came; the training then ends with a UserError.
+    (transformers' own `enable_jit_checkpoint` saves within a step, when random states have moved on but weights have
+    not, and marks the training as finished: a resumed run would end elsewhere, or at once.)
 
     Whenever a checkpoint is saved, there is a log entry. The trainer's running mean of the loss is not part of a
     checkpoint; emptied at each, it is the same in a run that was interrupted as in one that was not.
@@ -84,10 +88,9 @@ class Checkpoints(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Refuse steps that this training does not have."""
-        late = [step for step in sorted(self.steps) if step > state.max_steps]
-        if late:
+        if late := [step for step in self.steps if step > state.max_steps]:
             raise UserError(
-                f"training.kept_steps: found {late[0]}, but this training has {state.max_steps} optimizer steps. "
+                f"evaluation.checkpoints: found {min(late)}, but this training has {state.max_steps} optimizer steps. "
                 "Remove it, or lower it."
             )
 
@@ -114,7 +117,7 @@ class Checkpoints(TrainerCallback):
 
     def keep(self, checkpoint: Path) -> None:
         """Keep the adapter of a checkpoint, if it is one of a step that is to be kept."""
-        step = int(checkpoint.name.partition("-")[2])
+        step = step_of(checkpoint)
         if step in self.steps:
             write_adapter(checkpoint, self.folder / str(step), self.source)
 
@@ -124,14 +127,10 @@ class Checkpoints(TrainerCallback):
         return [s for s in sorted(self.steps) if s <= until and not (self.folder / f"{s}/adapter_config.json").exists()]
 
     def publish(self, folder: Path, steps_done: int) -> None:
-        """Copy what was kept to `folder`, each step's adapter in a folder of its number.
-
-        Raises:
-            UserError: the training stopped early, before one of these steps.
-        """
+        """Copy what was kept to `folder`, each step's adapter in a folder of its number."""
         if self.missing(max(self.steps, default=0)):
             raise UserError(
-                f"training.kept_steps: found {max(self.steps)}, but the training stopped early, after step "
+                f"evaluation.checkpoints: found {max(self.steps)}, but the training stopped early, after step "
                 f"{steps_done}. Remove it, or set early_stopping_patience to null."
             )
         for step in self.steps:

@@ -6,36 +6,25 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from transformers import (
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-    LogitsProcessor,
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-)
+import transformers
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from common.files import UserError
 
 # What changes the logits of the next token, by its key in GenerationConfig and in the order of transformers. Those that
 # depend on the tokens so far do so in greedy decoding too.
 OF_TOKENS = {
-    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
-    "no_repeat_ngram_size": NoRepeatNGramLogitsProcessor,
+    "repetition_penalty": transformers.RepetitionPenaltyLogitsProcessor,
+    "no_repeat_ngram_size": transformers.NoRepeatNGramLogitsProcessor,
 }
 OF_DRAWING = {
-    "temperature": TemperatureLogitsWarper,
-    "top_k": TopKLogitsWarper,
-    "top_p": TopPLogitsWarper,
-    "min_p": MinPLogitsWarper,
-    "typical_p": TypicalLogitsWarper,
-    "epsilon_cutoff": EpsilonLogitsWarper,
-    "eta_cutoff": EtaLogitsWarper,
+    "temperature": transformers.TemperatureLogitsWarper,
+    "top_k": transformers.TopKLogitsWarper,
+    "top_p": transformers.TopPLogitsWarper,
+    "min_p": transformers.MinPLogitsWarper,
+    "typical_p": transformers.TypicalLogitsWarper,
+    "epsilon_cutoff": transformers.EpsilonLogitsWarper,
+    "eta_cutoff": transformers.EtaLogitsWarper,
 }
 
 
@@ -74,11 +63,7 @@ class Decoding:
         return bool(self.generation.keys() & OF_TOKENS.keys())
 
     def processors(self, ids: Sequence[str]) -> LogitsProcessorList:
-        """What `generate`'s greedy decoding does to the logits of the questions `ids`, one a row.
-
-        Raises:
-            UserError: a value that transformers refuses.
-        """
+        """What `generate`'s greedy decoding does to the logits of the questions `ids`, one a row."""
         given = {"temperature": float(self.temperature), "top_p": self.top_p, **self.generation}
         made = {**OF_TOKENS, **(OF_DRAWING if self.do_sample else {})}
         try:
@@ -122,14 +107,10 @@ class Encoded(NamedTuple):
 
 
 class Engine(Protocol):
-    """Continues batches of prompts; made for all prompts of a run.
+    """Continues batches of prompts; made for all prompts of a run."""
 
-    groups: the places of the prompts in the order in which they are answered; no batch mixes groups.
-    longest: tokens that the cache keeps of the longest prompt and its answer.
-    """
-
-    groups: list[list[int]]
-    longest: int
+    groups: list[list[int]]  # the places of the prompts in the order in which they are answered; no batch mixes groups
+    longest: int  # tokens that the cache keeps of the longest prompt and its answer
 
     def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:
         """Continue a batch of a group, of which a full batch has so many `rows`.

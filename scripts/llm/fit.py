@@ -28,14 +28,12 @@ def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[st
     It is measured once and kept in `file`: a training that is resumed goes on as it began. With `mode: fast`, a step
     has as many rows as fit a micro-batch.
     """
-    arguments = trainer.args
+    arguments, ids = trainer.args, trainer.train_dataset["input_ids"]
     with arguments.main_process_first(local=False):
         if not file.is_file():
-            found = fit(trainer)
-            rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+            found, rows = fit(trainer), arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
             if training.get("mode") == "fast":
-                lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-                rows = max(rows, arguments.world_size * found["tokens_per_pass"] * len(lengths) // sum(lengths))
+                rows = max(rows, arguments.world_size * found["tokens_per_pass"] * len(ids) // sum(map(len, ids)))
             write_json(file, found | {"rows_per_step": rows})
     return read_json(file)
 
@@ -44,11 +42,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     """Measure how many tokens a micro-batch may have, and whether it must compute activations twice (checkpointing).
 
     On a GPU, two micro-batches of rows of the training set are measured: memory grows linearly with tokens. Only if
-    the longest row does not fit otherwise, activations are computed twice. On a CPU, a micro-batch has as many tokens
-    as per_device_train_batch_size of the longest rows.
-
-    Raises:
-        UserError: the longest row does not fit into the GPU's memory.
+    the longest row does not fit otherwise, activations are computed twice; if it does not then, that is a UserError.
+    On a CPU, a micro-batch has as many tokens as per_device_train_batch_size of the longest rows.
     """
     arguments, model = trainer.args, trainer.model
     longest = max(map(len, trainer.train_dataset["input_ids"]))

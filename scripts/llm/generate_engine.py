@@ -27,9 +27,8 @@ class GenerateEngine:
 
     def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:
         # Padded on the left, the last position is every prompt's own last token.
-        padded = self.chat.tokenizer.pad(
-            {"input_ids": [prompt.tokens for prompt in batch]}, padding_side="left", return_tensors="pt"
-        ).to(self.model.device)
+        ids = {"input_ids": [prompt.tokens for prompt in batch]}
+        padded = self.chat.tokenizer.pad(ids, padding_side="left", return_tensors="pt").to(self.model.device)
         first, processors = First(), self.decoding.processors([prompt.id for prompt in batch])
         processors.insert(0, first)
         sequences = self.model.generate(**padded, logits_processor=processors)

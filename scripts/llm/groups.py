@@ -55,14 +55,11 @@ def longest_first(prompts: Sequence[list[int]], places: Iterable[int]) -> list[i
 
 
 def deal(groups: Sequence[Sequence[str]], gpus: int, batch_size: int | str) -> tuple[list[list[str]], int | str]:
-    """Deal the questions, given group by group and longest first, to the GPUs.
+    """Deal the questions, by group and longest first, to the GPUs: the ids of each one's, and the size of a batch.
 
     With a fixed `batch_size`, the questions are cut into the batches that one GPU would make, and the batches are
     dealt out. If there are fewer batches than GPUs, the batches become smaller. With "auto" the questions are dealt out
     one by one, and each GPU makes batches that fit its memory. No batch mixes groups.
-
-    Returns:
-        The ids of each GPU's questions, and the size of a batch.
     """
     if batch_size != "auto":
         batch_size = min(batch_size, -(-sum(map(len, groups)) // gpus))

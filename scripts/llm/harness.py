@@ -15,9 +15,7 @@ from tasks.harness import load_tasks
 def harness(
     record: str | Path, adapter_dir: str | Path | None, output: str | Path, settings: Mapping[str, Any]
 ) -> None:
-    """Write the harness's figures and the scores behind them.
-
-    The model is loaded as for the other answers. Prompts are the harness's own, without a chat template.
+    """Write the harness's figures and the scores behind them. Prompts are its own, without a chat template.
 
     Responses so far lie in the harness's own cache, `<output>.partial.<hash>_rank0.db`, so that an attempt after a kill
     does not ask for them again. It batches what is left by itself: a figure may differ in the last digits then.
@@ -28,9 +26,6 @@ def harness(
             task, filter, doc_id, doc_hash and scores (by metric) of each question.
         settings: precision, batch_size, merge_adapters and strength, as in `llm.decoding.Decoding`; tasks, num_fewshot,
             limit and include_path, as lm_eval takes them: None is the task's own number of examples, and all questions.
-
-    Raises:
-        UserError: as `llm.load.load_model`, `llm.adapters.load_adapter` and `load_tasks`.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM

@@ -27,16 +27,11 @@ DEFECTS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be wrong with rows.
+    """What may be wrong with rows."""
 
-    max_length: tokens at which a trainer would cut a row off; None = it would not.
-    truncate: rows are meant to be cut there. Only then can `truncated` be accepted.
-    accept_defect: names of `DEFECTS` to go on with.
-    """
-
-    max_length: int | None
-    truncate: bool = False
-    accept_defect: Sequence[str] = ()
+    max_length: int | None  # tokens at which a trainer would cut a row off; None = it would not
+    truncate: bool = False  # rows are meant to be cut there; only then can `truncated` be accepted
+    accept_defect: Sequence[str] = ()  # names of `DEFECTS` to go on with
 
     @property
     def cut_at(self) -> int | None:
@@ -50,8 +45,7 @@ class Limits:
 
     def verdict(self, failed: Iterable[str]) -> dict[str, Any]:
         """`pass`, and the defects `failed` and `accepted` in the order of `DEFECTS`."""
-        every = set(failed)
-        found = [name for name in DEFECTS if name in every]
+        found = sorted(set(failed), key=[*DEFECTS].index)
         return {"pass": not found, "failed": found, "accepted": [name for name in found if name in self.accept_defect]}
 
 
@@ -70,25 +64,14 @@ def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -
     """Make the training set: `input_ids` and `labels`, the labels of the prompt being -100.
 
     A row without a completion is one whose prompt is to be learnt: its labels are its ids. Rows longer than `cut_at`
-    tokens lose their end; None = none does.
-
-    SFTTrainer takes tokenised rows with labels as they are: it appends no EOS and masks nothing itself.
+    tokens lose their end. SFTTrainer takes such rows as they are: it appends no EOS and masks nothing itself.
     """
     cut = [[one[:cut_at] for one in _tokens(chat, row)] for row in rows]
     return Dataset.from_dict({"input_ids": [ids for ids, _ in cut], "labels": [labels for _, labels in cut]})
 
 
-def with_labels(dataset: Dataset, rows: Sequence[dict]) -> list[dict]:
-    """The rows that have a label left where `build_dataset` cut them; SFTTrainer drops the others."""
-    return [row for row, labels in zip(rows, dataset["labels"], strict=True) if set(labels) != {IGNORED}]
-
-
 def rows_of(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """The ids and labels of each row of a batch, padded or packed (`llm.packing.pack`).
-
-    Raises:
-        UserError: padding has a label.
-    """
+    """The ids and labels of each row of a batch, padded or packed (`llm.packing.pack`); padding has no label."""
     if "cu_seq_lens_q" in batch:
         ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
         return [(ids[start:end], labels[start:end]) for start, end in pairwise(batch["cu_seq_lens_q"].tolist())]
@@ -100,22 +83,23 @@ def rows_of(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
     ]
 
 
+class Checked(NamedTuple):
+    """A row that is as it is meant to be: its accepted defects, its tokens and labels, and its labels decoded."""
+
+    defects: list[str]
+    tokens: int
+    labels: int
+    decoded: str
+
+
 def check_labels(
     chat: Chat, dataset: Dataset, collator: Callable[[list[dict]], dict[str, Any]], rows: Sequence[dict], limits: Limits
 ) -> dict[str, Any]:
-    """Check every row as the collator gives it to the model, and sum up.
-
-    The summary's `failed` lists the defects of `DEFECTS` that were found, `accepted` those among them that the study
-    accepts; without that, the first row that has one stops the check.
-
-    Args:
-        dataset: columns `input_ids` and `labels`, one row for each of `rows`, in their order.
-        collator: what makes a batch of dataset rows, for `rows_of`.
-        rows: prompts rows with `id`, `prompt`, `completion` (the gold SQL and the end of turn: see `check_gold`).
+    """Check every row of the data set, one for each of the rendered `rows`, as the collator gives it to the model.
 
     Raises:
         UserError: a row is missing, cut, begins without its one BOS, or its labels are not exactly the completion
-            up to the end-of-turn token. The message names the row and says what was found.
+            up to the end-of-turn token, and the study does not accept that defect. The message names the row.
     """
     if len(dataset) != len(rows):
         raise UserError(f"labels: found {len(dataset)} rows in the training set, expected {len(rows)}, one a prompt.")
@@ -143,8 +127,22 @@ def check_labels(
 
 
 def audit(chat: Chat, rows: Sequence[dict], targets: Mapping[str, str], limits: Limits) -> dict[str, Any]:
-    """Check rendered rows against the targets by id, and what TRL's own collator makes of them, as `check_labels`."""
-    check_gold(chat, rows, targets)
+    """Check that completions are the targets and the end of turn, in their order, and what TRL's own collator makes.
+
+    An empty completion is no target but a defect of its own. Summary and errors are those of `check_labels`.
+    """
+    if len(rows) != len(targets):
+        raise UserError(f"labels: found {len(rows)} prompts, expected {len(targets)}, one a row to train on.")
+    for row, (name, target) in zip(rows, targets.items(), strict=True):
+        if row["id"] != name:
+            raise UserError(f"labels of {row['id']}: expected row {name} at this place of the prompts.")
+        said = row["completion"]
+        text = said.strip().removesuffix(chat.end_of_turn).strip()  # Mistral: a space before the answer
+        if said and (text != target.strip() or not said.endswith(chat.end_of_turn)):
+            raise UserError(
+                f"labels of {name}: the completion is {said!r}, expected the target {target!r} and "
+                f"{chat.end_of_turn!r}."
+            )
     return check_labels(chat, build_dataset(chat, rows, limits.cut_at), padding(chat), rows, limits)
 
 
@@ -164,15 +162,6 @@ def write_audit(
     write_json(report, facts)
 
 
-class Checked(NamedTuple):
-    """A row that is as it is meant to be: its accepted defects, its tokens and labels, and its labels decoded."""
-
-    defects: list[str]
-    tokens: int
-    labels: int
-    decoded: str
-
-
 def check_target(rows: Sequence[dict], train_target: str) -> None:
     """Refuse a row that has a completion where there should be none, or the other way round."""
     for row in rows:
@@ -183,68 +172,42 @@ def check_target(rows: Sequence[dict], train_target: str) -> None:
             )
 
 
-def check_gold(chat: Chat, rows: Sequence[dict], targets: Mapping[str, str]) -> None:
-    """Check that the completions are the targets, row by row and in their order, and the end-of-turn token.
-
-    An empty completion is no target but a defect of its own, which `check_labels` finds.
-
-    Raises:
-        UserError: another row is at this place of the targets, or another text. The message names the row.
-    """
-    if len(rows) != len(targets):
-        raise UserError(f"labels: found {len(rows)} prompts, expected {len(targets)}, one a row to train on.")
-    for row, (name, target) in zip(rows, targets.items(), strict=True):
-        if row["id"] != name:
-            raise UserError(f"labels of {row['id']}: expected row {name} at this place of the prompts.")
-        if not row["completion"]:
-            continue
-        text = row["completion"].strip().removesuffix(chat.end_of_turn).strip()  # Mistral: a space before the answer
-        if text != target.strip() or not row["completion"].endswith(chat.end_of_turn):
-            raise UserError(
-                f"labels of {row['id']}: the completion is {row['completion']!r}, expected the target {target!r} and "
-                f"{chat.end_of_turn!r}."
-            )
-
-
 def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], limits: Limits) -> Checked:
     """Check one row without its padding."""
     name, (meant_ids, meant), prompt_ids = row["id"], _tokens(chat, row), chat.encode(row["prompt"])[0]
     full, max_length, defects = len(meant_ids), limits.max_length, []
+
+    def need(right: bool, found: str) -> None:
+        if not right:
+            raise UserError(f"labels of {name}: {found}")
+
     if max_length is not None and full > max_length:
         found = (
-            f"labels of {name}: found {full} tokens, expected at most training.max_length = {max_length}: the end of "
-            f"the SQL would be cut off. Set training.max_length to {full} or more, or shorten the prompt."
+            f"found {full} tokens, expected at most training.max_length = {max_length}: the end of the SQL would be "
+            f"cut off. Set training.max_length to {full} or more, or shorten the prompt."
         )
-        if not limits.truncate:
-            raise UserError(found)
-        limits.refuse("truncated", found)
+        need(limits.truncate, found)
+        limits.refuse("truncated", f"labels of {name}: {found}")
         defects.append("truncated")
         meant_ids, meant = meant_ids[:max_length], meant[:max_length]
     if not row["completion"]:
         limits.refuse("target_not_in_loss", f"labels of {name}: the completion is empty.")
         defects.append("target_not_in_loss")
-    if len(ids) != len(meant_ids):
-        raise UserError(
-            f"labels of {name}: found {len(ids)} tokens, expected {len(meant_ids)}. The row was cut or padded."
-        )
-    if ids[: len(prompt_ids)] != prompt_ids[: len(ids)]:
-        raise UserError(f"labels of {name}: the prompt's tokens differ from those that inference will see.")
+    need(len(ids) == len(meant_ids), f"found {len(ids)} tokens, expected {len(meant_ids)}. The row was cut or padded.")
+    seen = prompt_ids[: len(ids)]
+    need(ids[: len(prompt_ids)] == seen, "the prompt's tokens differ from those that inference will see.")
     chat.check_bos(name, ids[: len(prompt_ids)])
     kept = [i for i, label in enumerate(labels) if label != IGNORED]
     decoded = chat.tokenizer.decode([labels[i] for i in kept], clean_up_tokenization_spaces=False)
-    checked = Checked(defects, len(ids), len(kept), decoded)
     if defects:
         # The first token has nothing before it that could predict it: its label counts in no loss, and may be left out.
-        if ids != meant_ids or labels[1:] != meant[1:]:
-            raise UserError(f"labels of {name}: the labels differ from those of the row as it is meant to be trained.")
-        return checked
-    # Decoders of the SentencePiece kind drop a leading space.
-    if decoded.strip() != row["completion"].strip():
-        raise UserError(
-            f"labels of {name}: found {decoded!r} in the loss, expected {row['completion']!r}. Nothing was trained."
-        )
-    if labels[-1] != chat.end_of_turn_id:
-        raise UserError(f"labels of {name}: the last label is {labels[-1]}, expected the end of turn.")
-    if any(labels[i] != ids[i] for i in kept):
-        raise UserError(f"labels of {name}: a label differs from the token at its place.")
-    return checked
+        right = ids == meant_ids and labels[1:] == meant[1:]
+        need(right, "the labels differ from those of the row as it is meant to be trained.")
+    else:
+        wanted = row["completion"]
+        # Decoders of the SentencePiece kind drop a leading space.
+        right = decoded.strip() == wanted.strip()
+        need(right, f"found {decoded!r} in the loss, expected {wanted!r}. Nothing was trained.")
+        need(labels[-1] == chat.end_of_turn_id, f"the last label is {labels[-1]}, expected the end of turn.")
+        need(all(labels[i] == ids[i] for i in kept), "a label differs from the token at its place.")
+    return Checked(defects, len(ids), len(kept), decoded)

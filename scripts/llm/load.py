@@ -35,14 +35,9 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
 
     fp32 and bf16 load and compute in that type. nf4 quantises the linear layers to 4-bit NormalFloat with double
     quantisation and computes in bf16 (Dettmers et al. 2023, arXiv:2305.14314), unless `quantization`, further keys of
-    BitsAndBytesConfig, says otherwise.
-
-    Raises:
-        UserError: keys that BitsAndBytesConfig refuses, nf4 without a CUDA GPU, or a folder that holds no causal
-            language model.
+    BitsAndBytesConfig, says otherwise. What cannot be loaded here is a UserError.
     """
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
-    options: dict[str, Any] = {"dtype": dtypes[precision]}
+    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
     if precision == "nf4":
         if not torch.cuda.is_available():
             raise UserError(
@@ -51,13 +46,12 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
             )
         keys = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, **(quantization or {})}
         try:
-            options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **keys
-            )
+            config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **keys)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"models.{record['name']}.quantization: BitsAndBytesConfig refuses these values ({error})."
             ) from None
+        options["quantization_config"] = config
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}  # straight to the GPU: the weights never lie in memory twice
     try:
@@ -97,10 +91,7 @@ def set_greedy(model: PreTrainedModel, chat: Chat, max_new_tokens: int) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What this process computes on, and the most memory it has used so far, in MiB (GPU memory on a GPU).
-
-    Of several GPUs, the kinds are named, and the memory is that of the GPU on which it was most.
-    """
+    """What this process computes on, and the most memory it has used so far, in MiB: of a GPU, if it has any."""
     if torch.cuda.is_available():
         gpus = range(torch.cuda.device_count())
         return {

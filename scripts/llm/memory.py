@@ -1,4 +1,4 @@
-"""How much memory a job needs, from the shape of its model; the one place where that is estimated.
+"""How much memory a job needs, from the shape of its model, the one place where that is estimated; what a device has.
 
 Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP, k that of the keys, V the vocabulary:
 
@@ -21,15 +21,20 @@ Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP,
 
 A training on a GPU takes the memory that is there: it makes its micro-batches larger, and uses gradient checkpointing
 only where it must. What it *needs* is one micro-batch of its longest row with checkpointing, whatever a study's batch
-is. A model whose rows cannot be packed (`llm.packing.obstacle`) needs more than is said here.
-
-tests/llm/test_memory.py holds both parts to peaks in benchmarks/results.
+is. A model whose rows cannot be packed (`llm.packing.obstacle`) needs more than is said here. tests/llm/test_memory.py
+holds both parts to peaks in benchmarks/results.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from timeit import repeat
 from typing import Any
+
+from common.files import read_json, write_json
 
 OTHER = 1e9
 SPARE = 0.06
@@ -54,22 +59,17 @@ class Shape:
     queries: int  # heads x head size
     keys: int  # heads of keys (and of values) x head size
     vocabulary: int
-    tied: bool  # embeddings and head are the same
+    tied: bool = False  # embeddings and head are the same
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
         """Read a model's config.json."""
-        heads = config["num_attention_heads"]
-        size = config.get("head_dim") or config["hidden_size"] // heads
-        return cls(
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            queries=heads * size,
-            keys=(config.get("num_key_value_heads") or heads) * size,
-            vocabulary=config["vocab_size"],
-            tied=config.get("tie_word_embeddings", False),
-        )
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        size = config.get("head_dim") or hidden // heads
+        queries, keys = heads * size, (config.get("num_key_value_heads") or heads) * size
+        tied = config.get("tie_word_embeddings", False)
+        layers, intermediate = config["num_hidden_layers"], config["intermediate_size"]
+        return cls(hidden, intermediate, layers, queries, keys, config["vocab_size"], tied)
 
     @classmethod
     def like(cls, parameters: float, vocabulary: int | None = None) -> "Shape":
@@ -79,10 +79,8 @@ class Shape:
         leaves more for the blocks, and are deeper.
         """
         vocabulary = vocabulary or VOCABULARY
-        hidden = min(
-            range(128, 1 << 15, 128), key=lambda h: abs(13 * h**2 * (h / 128) + 2 * vocabulary * h - parameters)
-        )
-        return cls(hidden, 7 * hidden // 2, hidden // 128, hidden, hidden // 4, vocabulary, False)
+        h = min(range(128, 1 << 15, 128), key=lambda h: abs(13 * h**2 * (h / 128) + 2 * vocabulary * h - parameters))
+        return cls(h, 7 * h // 2, h // 128, h, h // 4, vocabulary)
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
@@ -138,7 +136,7 @@ def row(shape: Shape, tokens: int, bytes_each: int) -> int:
 
 
 def prompt_activations(shape: Shape, tokens: int, bytes_each: int) -> int:
-    """The most bytes of activations that exist at once while `tokens` tokens go through a block."""
+    """The most bytes of activations at once while `tokens` tokens go through a block."""
     return tokens * (3 * shape.intermediate + 8 * shape.hidden) * bytes_each
 
 
@@ -161,10 +159,7 @@ def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int
 def training_activations(
     shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
 ) -> float:
-    """The bytes of activations of one forward and backward pass of `tokens` tokens, computed twice if `checkpointing`.
-
-    Of `lora`, lora_dropout and target_modules count.
-    """
+    """The bytes of activations of `tokens` tokens, forward and backward, computed twice if `checkpointing`."""
     e, h, i = element(precision), shape.hidden, shape.intermediate
     block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
     if precision == "fp32":  # without Liger's kernels
@@ -174,29 +169,24 @@ def training_activations(
         block += sum(shape.linear[module][0] for module in adapted) * (e + 1)
     else:
         # o_proj's is the attention's output, which is kept anyway.
-        same = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
-        inputs = {same.get(module, module): shape.linear[module][0] for module in adapted if module != "o_proj"}
-        block += sum(inputs.values()) * e
+        same = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
+        block += sum(shape.linear[min(layers)][0] for layers in same if layers & set(adapted)) * e
     kept = shape.layers * h * e + block if checkpointing else shape.layers * block
     return tokens * (kept + (i + h) * e)
 
 
 def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool = True) -> dict[str, float]:
-    """The bytes that training needs at least, by what needs them.
+    """The bytes that training needs at least, by what needs them; the longest row has so many `tokens`.
 
-    Args:
-        settings: precision; lora: r, lora_dropout, target_modules; training: optim; if eval_strategy is not "no",
-            per_device_eval_batch_size; on a CPU also per_device_train_batch_size and gradient_checkpointing.
-        tokens, cuda: of the longest row; a micro-batch on a GPU may be that one row, with checkpointing if need be.
+    On a GPU a micro-batch may be that one row, with checkpointing if need be.
     """
     precision, lora, options = (settings[key] for key in ("precision", "lora", "training"))
     adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
     number = 2 if precision == "nf4" else 4
     state = 2 * (1 if "8bit" in options["optim"] else number)
     rows = 1 if cuda else options["per_device_train_batch_size"]
-    activations = training_activations(
-        shape, precision, lora, rows * tokens, checkpointing=cuda or options["gradient_checkpointing"]
-    )
+    twice = cuda or options["gradient_checkpointing"]
+    activations = training_activations(shape, precision, lora, rows * tokens, checkpointing=twice)
     if options["eval_strategy"] != "no":
         evaluated = options["per_device_eval_batch_size"] * tokens
         activations = max(activations, prompt_activations(shape, evaluated, element(precision)))
@@ -212,3 +202,44 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
 def gb(size: float) -> str:
     """Write bytes as GB of 10^9, rounded up to one digit after the point."""
     return f"{math.ceil(size / 1e8) / 10:.1f}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What jobs run on: its memory in bytes, and its rates (operations by precision, and bytes copied, a second)."""
+
+    name: str
+    memory: float
+    cuda: bool
+    flops: dict[str, float] = field(default_factory=dict)
+    bandwidth: float = math.nan
+
+
+def rate(function: Callable[[], Any], wait: Callable[[], None], work: float) -> float:
+    """`work` a second: the median of five calls, after one that is not counted."""
+    seconds = repeat(lambda: (function(), wait()), number=1, repeat=6)
+    return work / statistics.median(seconds[1:])
+
+
+def this_device(calibration: Path) -> Device:
+    """The first visible GPU, or this CPU with two threads, with the rates that the file `calibration` keeps."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        name, memory = torch.cuda.get_device_name(0), float(torch.cuda.mem_get_info(0)[1])
+    else:
+        torch.set_num_threads(2)  # as the rules have it
+        name, memory = "cpu, 2 threads", float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    known = read_json(calibration) if calibration.exists() else {}
+    if name not in known:
+        where, wait = ("cuda", torch.cuda.synchronize) if cuda else ("cpu", lambda: None)
+        side, copied = (8192, 2**30) if cuda else (1024, 2**27)
+        flops = {}
+        for precision, dtype in (("fp32", torch.float32), *([("bf16", torch.bfloat16)] if cuda else [])):
+            a, b = (torch.randn(side, side, device=where, dtype=dtype) for _ in range(2))
+            flops[precision] = rate(lambda a=a, b=b: a @ b, wait, 2 * side**3)
+        source, target = (torch.empty(copied, dtype=torch.uint8, device=where) for _ in range(2))
+        known[name] = {"flops": flops, "bandwidth": rate(lambda: target.copy_(source), wait, 2 * copied)}
+        write_json(calibration, known)
+    return Device(name, memory, cuda, **known[name])

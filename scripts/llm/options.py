@@ -19,12 +19,10 @@ OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")
 def training_arguments(training: Mapping[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:
     """Make TRL's arguments: the study's `training` keys as they are, and what this workflow fixes.
 
-    Raises:
-        UserError: a key that SFTConfig does not have or the workflow sets itself, a value it refuses, or an optimizer
-            that needs a GPU where there is none. What contradicts itself is refused earlier, by `study.check`.
+    A key that SFTConfig does not have or that is set here, a value that it refuses, and an optimizer that needs a GPU
+    where there is none are UserErrors.
     """
-    cuda = device().type == "cuda"
-    strategy = training.get("eval_strategy", "no")
+    cuda, strategy = device().type == "cuda", training.get("eval_strategy", "no")
     fixed = {
         "output_dir": str(checkpoints),
         # Weights in fp32 compute in fp32; else autocast to bf16 around fp32 adapter weights. fp16 overflows in models
@@ -53,10 +51,9 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
             f"training.optim: {optim} is an optimizer of bitsandbytes, which needs a CUDA GPU, and none is visible. "
             "Set it to adamw_torch."
         )
-    default = {"save_total_limit": 2, "disable_tqdm": False}
-    options = default | {key: value for key, value in training.items() if key not in OUR_KEYS}
-    if strategy != "steps":
-        options.pop("eval_steps", None)
+    unused = (*OUR_KEYS, *(["eval_steps"] if strategy != "steps" else []))
+    options = {"save_total_limit": 2, "disable_tqdm": False}
+    options |= {key: value for key, value in training.items() if key not in unused}
     try:
         # The study's report_to is served by a callback of ours, whose folder does not move with the checkpoints.
         return SFTConfig(**options, **fixed, report_to="none")
@@ -65,11 +62,7 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
 
 
 def lora_config(lora: Mapping[str, Any], model: torch.nn.Module) -> LoraConfig:
-    """Make PEFT's configuration of the adapter.
-
-    Raises:
-        UserError: a target module that the model does not have; the message lists those it has. Or PEFT's refusal.
-    """
+    """Make PEFT's configuration of the adapter; a UserError if the model has no such layers, or PEFT refuses it."""
     modules = lora["target_modules"]
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     if not isinstance(modules, str):

@@ -35,11 +35,10 @@ def attend(  # noqa: PLR0913 - transformers' signature
     max_length_q: int | None = None,
     **_,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row of a micro-batch; the signature is that of transformers' attention functions.
+    """Causal attention within each row of a micro-batch.
 
     Args:
-        query: (1, query heads, tokens, head size).
-        key, value: (1, key heads, tokens, head size).
+        query, key, value: (1, heads, tokens, head size); there may be fewer heads of keys and values.
         sliding_window: tokens that a token sees, itself included; None = all before it.
         cu_seq_lens_q: where each row begins, and the number of tokens; int32, (rows + 1).
         max_length_q: tokens of the longest row.
@@ -61,9 +60,8 @@ def attend(  # noqa: PLR0913 - transformers' signature
         mask = None
         if sliding_window and end - start > sliding_window:
             mask = torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).tril().triu(window[0] * -1)
-        row = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
-        )
+        how = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling}
+        row = F.scaled_dot_product_attention(q, k, v, **how, enable_gqa=True)
         rows.append(row[0].transpose(0, 1))
     return torch.cat(rows)[None], None
 
@@ -113,20 +111,16 @@ def keep_apart(model: PreTrainedModel) -> str:
 
 def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict:
     """Make one micro-batch as a model takes it: all tensors (1, tokens), with where each row begins."""
-    lengths = torch.tensor([len(ids) for ids, _ in rows])
-    ends = lengths.cumsum(0)
-    starts = torch.cat([torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)])
-    positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - lengths, lengths)
-    # Without the first label of each row, which nothing before it may predict.
-    labels = [label for _, row in rows for label in (IGNORED, *row[1:])]
+    lengths = [len(ids) for ids, _ in rows]
+    starts, longest = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32), max(lengths)
     found = {
         "input_ids": torch.tensor([[token for ids, _ in rows for token in ids]]),
-        "labels": torch.tensor([labels]),
-        "position_ids": positions[None],
+        # Without the first label of each row, which nothing before it may predict.
+        "labels": torch.tensor([[label for _, row in rows for label in (IGNORED, *row[1:])]]),
+        "position_ids": torch.tensor([[place for length in lengths for place in range(length)]]),
         "cu_seq_lens_q": starts,
         "cu_seq_lens_k": starts,
     }
-    longest = int(lengths.max())
     return {key: value.to(device) for key, value in found.items()} | {"max_length_q": longest, "max_length_k": longest}
 
 
@@ -142,22 +136,21 @@ def divide(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[li
     process gets the same number of them, since the processes meet in each; one without rows gets a row without labels.
     A row longer than `tokens` is a micro-batch of its own.
     """
+
+    def size(part: Sequence[Row]) -> int:
+        return sum(len(ids) for ids, _ in part)
+
+    def evenly(rows: Sequence[Row], count: int) -> list[list[Row]]:
+        parts: list[list[Row]] = [[] for _ in range(count)]
+        for row in rows:
+            min(parts, key=size).append(row)
+        return parts
+
     order = sorted(rows, key=lambda row: -len(row[0]))
-    shares = _evenly(order, processes)
+    shares = evenly(order, processes)
     for count in itertools.count(1):
-        divided = [_evenly(share, count) for share in shares]
-        if all(_tokens(part) <= tokens or len(part) == 1 for parts in divided for part in parts):
+        divided = [evenly(share, count) for share in shares]
+        if all(size(part) <= tokens or len(part) == 1 for parts in divided for part in parts):
             break
     ids = order[-1][0]
     return [[part or [(ids, [IGNORED] * len(ids))] for part in parts] for parts in divided]
-
-
-def _evenly(rows: Sequence[Row], count: int) -> list[list[Row]]:
-    parts: list[list[Row]] = [[] for _ in range(count)]
-    for row in rows:
-        min(parts, key=_tokens).append(row)
-    return parts
-
-
-def _tokens(rows: Sequence[Row]) -> int:
-    return sum(len(ids) for ids, _ in rows)

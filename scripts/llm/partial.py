@@ -7,11 +7,10 @@ from typing import Any
 
 
 class Partial:
-    """The answers so far, in a file beside the output.
+    """Answers by question, in a file whose first line says what they belong to; each other line is one batch.
 
-    The first line says what the answers belong to. Each other line is one batch, flushed to disk as it is finished. A
-    last line that a kill has cut is dropped, and its batch is answered again as the same batch. The last line of a
-    process that answered a share of the questions says how it did so: `facts`.
+    A line is flushed to disk. A last line that a kill has cut is dropped, and its batch is answered again as the same
+    batch. The last line of a process that answered a share of the questions says how it did so: `facts`.
     """
 
     def __init__(self, path: Path, bound_to: str):
@@ -19,18 +18,18 @@ class Partial:
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, dict] = {}
         self.batch_size: int | None = None
-        good = self._read() if path.exists() else 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.stream = path.open("r+b" if path.exists() else "w+b")
+        self.stream = path.open("a+b")
+        good = self._read()
         self.stream.truncate(good)
-        self.stream.seek(good)
         if good == 0:
             self._write({"bound_to": bound_to})
 
     def _read(self) -> int:
         """Take over the answers in the file; how many of its bytes are good."""
         good = 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
+        self.stream.seek(0)
+        for line in self.stream:
             try:
                 if not line.endswith(b"\n"):
                     raise ValueError

@@ -72,14 +72,13 @@ class _Cache(Cache):
 
 def _attention(module, query, key, value, attention_mask=None, scaling=None, **_):  # noqa: PLR0913
     """Attention as transformers calls it: query (rows, heads, tokens, size), fewer heads in key and value."""
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if _state.phase == "step":
         out = _step(query, key, value, _state.prefix[module.layer_idx], scaling)
     elif _state.phase == "prefix" or not _state.prefix:
-        out, _ = _causal(query, key, value, scaling)
+        out, _ = _part(query, key, value, scaling, causal=True)
     else:
-        own, own_lse = _causal(query, key, value, scaling)
+        own, own_lse = _part(query, key, value, scaling, causal=True)
         shared, shared_lse = _shared(query, *_state.prefix[module.layer_idx], scaling)
         weight = torch.sigmoid(own_lse - shared_lse)[..., None]
         out = (own * weight + shared * (1 - weight)).to(query.dtype)
@@ -88,12 +87,8 @@ def _attention(module, query, key, value, attention_mask=None, scaling=None, **_
 
 def _flash(query: torch.Tensor) -> bool:
     """Whether PyTorch's flash attention takes this: half precision, heads of up to 256, Ampere or later."""
-    return (
-        query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
-        and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
-    )
+    fits = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -101,31 +96,28 @@ def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     return tensor.repeat_interleave(heads // tensor.shape[1], dim=1) if tensor.shape[1] != heads else tensor
 
 
-def _causal(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Causal attention among the tokens of each row, and the log-sum-exp (rows, heads, tokens)."""
+def _part(query, key, value, scaling, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention to keys, each row its own or all rows the same ones, and the log-sum-exp (rows, heads, tokens)."""
     key, value = _grow(key, query.shape[1]), _grow(value, query.shape[1])
     if _flash(query):
-        out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True, False, scale=scaling)
+        out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scaling)
         return out[0], out[1]
     scores = (query @ key.transpose(-1, -2)).float() * scaling
-    future = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).triu(1)
-    return _weigh(scores.masked_fill(future, -torch.inf), value)
+    if causal:
+        future = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    return scores.softmax(dim=-1).to(value.dtype) @ value, scores.logsumexp(dim=-1)
 
 
 def _shared(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of all rows' tokens to the shared prefix; key and value are (few heads, prefix, size)."""
+    if not _flash(query):
+        return _part(query, key[None], value[None], scaling, causal=False)
     rows, heads, tokens, size = query.shape
-    key, value = _grow(key[None], heads), _grow(value[None], heads)
-    if _flash(query):
-        flat = query.transpose(1, 2).reshape(1, rows * tokens, heads, size).transpose(1, 2)
-        out = torch.ops.aten._scaled_dot_product_flash_attention(flat, key, value, 0.0, False, False, scale=scaling)
-        joint = out[0].transpose(1, 2).reshape(rows, tokens, heads, size).transpose(1, 2)
-        return joint, out[1].view(heads, rows, tokens).transpose(0, 1)
-    return _weigh((query @ key.transpose(-1, -2)).float() * scaling, value)
-
-
-def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return scores.softmax(dim=-1).to(value.dtype) @ value, scores.logsumexp(dim=-1)
+    flat = query.transpose(1, 2).reshape(1, rows * tokens, heads, size).transpose(1, 2)
+    out, sums = _part(flat, key[None], value[None], scaling, causal=False)
+    joint = out.transpose(1, 2).reshape(rows, tokens, heads, size).transpose(1, 2)
+    return joint, sums.view(heads, rows, tokens).transpose(0, 1)
 
 
 def _step(query, key, value, prefix, scaling) -> torch.Tensor:
@@ -175,8 +167,7 @@ def row_bytes(model: PreTrainedModel, tokens: int) -> int:
 def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
     """How many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
 
-    Counted are keys and values, logits, and the widest activations of `PREFILL_TOKENS` tokens (see
-    `llm.memory`); a tenth is left for what is not. At most 512: beyond that nothing gets faster.
+    A tenth is left for what `llm.memory` does not count. At most 512: beyond that nothing gets faster.
     """
     shape = Shape.of(core(model).config.to_dict())
     activations = _memory.prompt_activations(shape, PREFILL_TOKENS, core(model).dtype.itemsize)
@@ -197,20 +188,19 @@ class PrefixEngine:
         self.model, self.stop_ids, self.new = model, stop_ids, max_new_tokens
         self.groups = alike(prompts, max_new_tokens)
         self.prefixes = [common_prefix([prompts[i] for i in group]) for group in self.groups]
-        # Of each group, what the cache keeps of the longest prompt and its answer.
-        longest = [len(prompts[group[0]]) for group in self.groups]
-        self.lengths = [n - len(prefix) + self.new for n, prefix in zip(longest, self.prefixes, strict=True)]
+        # Of each group, what the cache keeps of the longest prompt, the first one, and its answer.
+        groups = zip(self.groups, self.prefixes, strict=True)
+        self.lengths = [len(prompts[group[0]]) - len(prefix) + self.new for group, prefix in groups]
         self.longest = max(self.lengths)
-        self.open: SharedPrefix | None = None
-        self.open_for: tuple[int, int] | None = None
+        self.open: dict[tuple[int, int], SharedPrefix] = {}  # by group and rows, one at most
 
     def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:
         try:
-            if self.open_for != (group, rows):
+            if (group, rows) not in self.open:
                 self.close()
-                self.open = SharedPrefix(self.model, self.prefixes[group], self.stop_ids, rows, self.lengths[group])
-                self.open_for = group, rows
-            return self.open.generate([prompt.tokens for prompt in batch], self.new)
+                made = SharedPrefix(self.model, self.prefixes[group], self.stop_ids, rows, self.lengths[group])
+                self.open[group, rows] = made
+            return self.open[group, rows].generate([prompt.tokens for prompt in batch], self.new)
         except torch.cuda.OutOfMemoryError:
             self.close()
             raise
@@ -224,18 +214,15 @@ class PrefixEngine:
         }
 
     def close(self) -> None:
-        if self.open is not None:
-            self.open.close()
-            self.open = self.open_for = None
+        while self.open:
+            self.open.popitem()[1].close()
 
 
 class SharedPrefix:
-    """Greedy decoding of prompts that share a prefix, on a model in evaluation mode, with or without a LoRA adapter.
+    """Greedy decoding of prompts that begin with `prefix`, one token at least, until one of `stop_ids`.
 
-    Args:
-        prefix: the tokens with which every prompt begins; at least one.
-        stop_ids: a row is finished after any of these.
-        rows, length: prompts a batch, at most, and tokens of the longest one and its answer, without the prefix.
+    The model is in evaluation mode, with or without a LoRA adapter. A batch has `rows` prompts at most, the longest one
+    and its answer `length` tokens without the prefix.
     """
 
     def __init__(self, model: PreTrainedModel, prefix: list[int], stop_ids: Sequence[int], rows: int, length: int):
@@ -247,8 +234,7 @@ class SharedPrefix:
         self.stop = torch.tensor(sorted(stop_ids), device=self.device)
         self.attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(NAME)
-        self.prefix_length = len(prefix)
-        self.length = -(-length // ROUND) * ROUND
+        self.prefix_length, self.length = len(prefix), -(-length // ROUND) * ROUND
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self.cache = _Cache()
@@ -264,10 +250,10 @@ class SharedPrefix:
         """Compute the shared prefix, and make the tensors that every batch uses."""
         ids = torch.tensor([prefix], device=self.device)
         self._forward(ids, torch.arange(len(prefix), device=self.device)[None])
-        for key, value in self.state.prefix:
-            shape = (self.rows, key.shape[0], self.length, key.shape[-1])
-            self.state.keys.append(torch.zeros(shape, dtype=key.dtype, device=self.device))
-            self.state.values.append(torch.zeros(shape, dtype=value.dtype, device=self.device))
+        for layer in self.state.prefix:
+            for held, one in zip((self.state.keys, self.state.values), layer, strict=True):
+                shape = (self.rows, one.shape[0], self.length, one.shape[-1])
+                held.append(torch.zeros(shape, dtype=one.dtype, device=self.device))
         zeros = partial(torch.zeros, dtype=torch.long, device=self.device)
         self.token, self.state.place = zeros(self.rows), zeros(self.rows)
         self.out, self.count = zeros(self.rows, self.length), zeros(1)
@@ -341,15 +327,14 @@ class SharedPrefix:
         graph = self.graphs.get(self.state.length)
         if graph is None:
             # Capturing runs nothing, but warming up does: what it changes is put back.
-            changed = (self.token, self.state.place, self.done, self.out, self.count)
-            kept = [tensor.clone() for tensor in changed]
+            kept = [(t, t.clone()) for t in (self.token, self.state.place, self.done, self.out, self.count)]
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._step()
                 self._step()
             torch.cuda.current_stream().wait_stream(stream)
-            for tensor, value in zip(changed, kept, strict=True):
+            for tensor, value in kept:
                 tensor.copy_(value)
             graph = self.graphs[self.state.length] = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self.pool):

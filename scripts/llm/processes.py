@@ -22,11 +22,8 @@ def run(
 ) -> None:
     """Start a process for each job, on the GPU of the same place, and wait for all.
 
-    The `command` is a program that calls `serve`. Each process gets its job as JSON on its standard input.
-
-    Raises:
-        UserError: a process ended otherwise than well; the others are then ended too. What they have done is in their
-            files.
+    The `command` is a program that calls `serve`. Each process gets its job as JSON on its standard input. If one ends
+    otherwise than well, the others are ended too: a UserError. What they have done is in their files.
     """
     processes = []
     try:
@@ -69,16 +66,11 @@ def ranks(count: int) -> list[dict[str, str]]:
     return [shared | {"RANK": str(rank)} for rank in range(count)]
 
 
-def _end_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(1)
-
-
 def serve(function: Callable[..., Any]) -> int:
     """Call `function` with the job on standard input, for as long as that stays open; the exit code."""
     job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Nothing more is written: this read ends when the parent does.
+    threading.Thread(target=lambda: (os.read(sys.stdin.fileno(), 1), os._exit(1)), daemon=True).start()
     try:
         function(**job)
     except UserError as error:

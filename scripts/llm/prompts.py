@@ -1,6 +1,7 @@
 """Prompts: turns by a Jinja template, text by a model's chat template, rows of a file. Nothing is ever cut."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,8 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
     """Read a prompt template; the function returned makes the turns of a prompt, of what the template may say.
 
     A turn is what stands in `{% call user() %}…{% endcall %}`, and likewise `system` and `assistant`; a turn without
-    text is left out. A call adds a turn, so no text of a question can open one.
-
-    Raises:
-        UserError: a template that Jinja cannot read. The function: a name that the template has and the task does not,
-            text outside of the turns, or a last turn that is not the user's.
+    text is left out. A call adds a turn, so no text of a question can open one. A template that cannot be read, or
+    makes no prompt, is a UserError.
     """
     path = Path(path)
     environment = ImmutableSandboxedEnvironment(
@@ -37,19 +35,15 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
     def turns(values: Mapping[str, Any]) -> list[Turn]:
         found: list[Turn] = []
 
-        def turn(role: str) -> Callable[..., str]:
-            def add(caller: Callable[[], str]) -> str:
-                if text := caller():
-                    found.append(Turn(role, text))
-                return ""
-
-            return add
+        def add(role: str, caller: Callable[[], str]) -> str:
+            if text := caller():
+                found.append(Turn(role, text))
+            return ""
 
         try:
-            outside = made.render({**values, **{role: turn(role) for role in ROLES}})
+            outside = made.render({**values, **{role: partial(add, role) for role in ROLES}})
         except TemplateError as error:
-            known = ", ".join(values)
-            raise UserError(f"{path}: {error}. What it may use: {known}. See docs/tasks.md.") from None
+            raise UserError(f"{path}: {error}. What it may use: {', '.join(values)}. See docs/tasks.md.") from None
         if outside.strip():
             raise UserError(
                 f"{path}: found {outside.strip()[:60]!r} outside of the turns. Put it between {{% call user() %}} and "
@@ -71,9 +65,6 @@ def prompt_row(chat: Chat, names: Mapping[str, Any], turns: Sequence[Turn], answ
         names: `id`, and what else is to stand before the prompt in its row.
         turns: of the conversation so far, the user's last.
         answer: the assistant's turn; "" for an empty completion, None for a prompt alone.
-
-    Raises:
-        UserError: the prompt has not the one BOS that it must have, or the template changes the answer.
     """
     prompt = chat.prompt(turns)
     completion = chat.completion(turns, answer) if answer else ""
@@ -88,10 +79,7 @@ def prompt_row(chat: Chat, names: Mapping[str, Any], turns: Sequence[Turn], answ
 def write_prompts(
     path: str | Path, rows: Sequence[dict], chat: Chat, facts: Mapping[str, Any], completed: bool = False
 ) -> None:
-    """Write rows of `prompt_row`, `completed` or not, and beside them (.json) their report.
-
-    It has counts, hash, template and the first row, and the `facts` given, such as settings.
-    """
+    """Write rows of `prompt_row`, `completed` or not, and beside them (.json) their report with the `facts` given."""
     write_jsonl(path, rows)
     report = {"count": len(rows), "sha256": sha256_file(path), "template": chat.facts(), **facts}
     for part in ("prompt", "completion") if completed else ("prompt",):

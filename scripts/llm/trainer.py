@@ -1,13 +1,12 @@
 """The trainer: TRL's, but for a few things.
 
-This is the only file that subclasses a trainer, and the only one that sets private attributes of TRL, transformers or
-accelerate. Those that it reads or sets are listed in `PRIVATE`; tests/llm/test_trainer.py fails if a new version of
-these libraries drops one.
+Only this file subclasses a trainer or sets private attributes of TRL, transformers or accelerate. `PRIVATE` lists those
+that it uses; tests/llm/test_trainer.py fails if a new version of these libraries drops one.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,17 +46,11 @@ class EpochLengths(LengthGroupedSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
-class Marking:
-    """Makes a batch by another collator, and says of each of its rows whether it is replayed, where examples do."""
-
-    def __init__(self, collator):
-        self.collator = collator
-
-    def __call__(self, examples: Sequence[dict]) -> dict:
-        """Make the batch, with `replay`, bool (rows), if the examples have it."""
-        batch = self.collator([{key: example[key] for key in ("input_ids", "labels")} for example in examples])
-        marks = [example["replay"] for example in examples if "replay" in example]
-        return batch | ({"replay": torch.tensor(marks)} if marks else {})
+def mark(collator: Callable[[list[dict]], dict], examples: Sequence[dict]) -> dict:
+    """Make a batch by a collator, with `replay`, bool (rows), where examples say whether they are replayed."""
+    batch = collator([{key: example[key] for key in ("input_ids", "labels")} for example in examples])
+    marks = [example["replay"] for example in examples if "replay" in example]
+    return batch | ({"replay": torch.tensor(marks)} if marks else {})
 
 
 class Trainer(SFTTrainer):
@@ -145,18 +138,16 @@ class Trainer(SFTTrainer):
             return divide(rows, self.micro_batch_tokens, self.args.world_size)[self.args.process_index]
 
         loss = self._diverge(model, mine(replayed) if replayed else [], labels)
-        parts = mine(rows)
-        for number, part in enumerate(parts, 1):
-            # The processes add up their gradients once.
-            waiting = self.accelerator.no_sync(model) if number < len(parts) else nullcontext()
-            with waiting:
+        *parts, last = mine(rows)
+        with self.accelerator.no_sync(model):  # the processes add up their gradients once, at the last
+            for part in parts:
                 loss += super().training_step(model, pack(part, self.args.device), labels)
-        return loss
+        return loss + super().training_step(model, pack(last, self.args.device), labels)
 
     def _diverge(self, model, parts, labels):
-        """Add the gradient of the KL term to the model's; the term.
+        """Add the gradient of the KL term, in micro-batches of replayed rows, to the model's; the term.
 
-        `parts` are this process's micro-batches of replayed rows; `labels` is how many the step has in all processes.
+        The `parts` are this process's; `labels` is how many the step has in all processes.
         """
         inner, device = self.accelerator.unwrap_model(model), self.args.device
         term = torch.zeros((), device=device)

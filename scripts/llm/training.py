@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from datasets import Dataset, concatenate_datasets
@@ -18,24 +19,22 @@ from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_j
 from common.job import Sigterm, versions
 from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
-from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint
+from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
 from llm.fit import settle
-from llm.labels import Limits, build_dataset, check_labels, check_target, padding, with_labels
+from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_target, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.options import lora_config, training_arguments
 from llm.packing import collate, keep_apart
 from llm.processes import serve
-from llm.trainer import Marking, Trainer
+from llm.trainer import Trainer, mark
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to train, and on what; plain values, so that processes on several GPUs can be told.
 
-    training: options of TRL's SFTConfig, by its names; and `truncate` (cut rows at max_length), `mode` (faithful, the
-        default: each optimizer step has the rows that the study says; fast: as many as one micro-batch takes, in fewer
-        steps), `early_stopping_patience` (stop after so many evaluations without a better one; None = never) and
-        `report_to` (none or tensorboard).
+    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `truncate`, `mode`,
+        `early_stopping_patience` and `report_to`.
     replay: `fraction`, rows to replay for each row of `prompts`, rounded up and added to them, drawn among them by the
         sampler; and `kl`, the weight of the KL term (see `llm.trainer.Trainer`). None: no replay.
     """
@@ -52,6 +51,7 @@ class Plan:
     accept_defect: Sequence[str] = ()  # defects (`llm.labels.DEFECTS`) of the rows with which to go on
     validation: str | None = None  # rendered prompts to evaluate on; needed unless eval_strategy is no
     tensorboard_dir: str | None = None
+    rows: int | None = None  # train on the first so many rows; None: all
     kept_steps: Sequence[int] = ()  # after which the adapter is kept, in steps/<step>/ beside the report
     replay: Mapping[str, float] | None = None
     quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig, with nf4
@@ -71,49 +71,34 @@ class Plan:
         return Path(self.report).parent / "checkpoints"
 
 
-class Rows(NamedTuple):
-    """Rendered rows; `replayed` and `held_out` are empty if there are none."""
-
-    train: list[dict]
-    replayed: list[dict]
-    held_out: list[dict]
-
-
-class Tokens(NamedTuple):
-    """Rows as the trainer takes them, and the rendered rows of those that have a label left."""
-
-    dataset: Dataset | None
-    meant: list[dict]
-
-
 def train(plan: Plan) -> dict[str, Any]:
-    """Train one adapter, or finish what a killed job began.
+    """Train one adapter, or finish what a killed job began; the report, which is written too.
 
     Checkpoints lie beside the report, in checkpoints/, until the adapter is written. A resumed training ends with the
-    same weights as an uninterrupted one: data order, optimizer, schedule and random states go on where they were.
-
-    Returns:
-        The report, which is written too; {} in all but the first of several processes.
-
-    Raises:
-        UserError: settings that TRL or PEFT refuse, a kept step that the training does not reach, labels that are not
-            the gold SQL, or a loss that is not finite.
+    same weights as an uninterrupted one: data order, optimizer, schedule and random states go on where they were. Of
+    several processes, all but the first return {}. Settings that the libraries refuse, labels that are not what was
+    audited, kept steps that are not reached, and losses that are not finite are UserErrors.
     """
-    rows, base = read_rows(plan), read_json(plan.record)
+    rows, replayed, held_out = read_rows(plan)
+    base, sigterm = read_json(plan.record), Sigterm()
     arguments = training_arguments(plan.training, plan.precision, plan.checkpoints)
-    chat, sigterm = load_chat(base), Sigterm()
+    chat = load_chat(base)
     limits = Limits(arguments.max_length, bool(plan.training.get("truncate")), plan.accept_defect)
-    tokens, held_out = tokenise(plan, rows, chat, limits.cut_at)
+    dataset, meant = tokenise(chat, rows, limits.cut_at)
+    if replayed:
+        dataset, meant = concatenate_datasets([dataset, build_dataset(chat, replayed)]), meant + replayed
+    if plan.replay and plan.replay["kl"]:
+        dataset = dataset.add_column("replay", [False] * len(rows) + [True] * len(replayed))
+    evaluated, meant_there = tokenise(chat, held_out, limits.cut_at) if held_out else (None, [])
     keep = Checkpoints(plan.checkpoints / "kept", plan.kept_steps, base["source"], sigterm)
-    trainer, how = make_trainer(plan, arguments, chat, (tokens.dataset, held_out.dataset), keep)
+    trainer, how = make_trainer(plan, arguments, chat, (dataset, evaluated), keep)
 
     # What really enters the loss: the trainer's own rows through the trainer's own collator.
-    checked = check_labels(chat, trainer.train_dataset, trainer.data_collator, tokens.meant, limits)
-    if held_out.meant:
-        check_labels(chat, trainer.eval_dataset, trainer.data_collator, held_out.meant, limits)
+    checked = check_labels(chat, trainer.train_dataset, trainer.data_collator, meant, limits)
+    if meant_there:
+        check_labels(chat, trainer.eval_dataset, trainer.data_collator, meant_there, limits)
 
     resumed = find_checkpoint(plan, arguments, keep)
-    first_step = read_json(resumed / "trainer_state.json")["global_step"] if resumed else 0
     if not how["padded"]:
         found = settle(trainer, plan.training, plan.checkpoints / "passes.json")
         trainer.use(found)
@@ -140,12 +125,12 @@ def train(plan: Plan) -> dict[str, Any]:
         **{key: read_json(plan.audit)[key] for key in ("failed", "accepted")},
         **machine(),
         **how,
-        "resumed_from_step": first_step or None,
+        "resumed_from_step": step_of(resumed) if resumed else None,
         **spent,
     }
-    if rows.replayed:
+    if replayed:
         sha256 = sha256_file(plan.replay_prompts)
-        report["replay"] = {"rows": len(rows.replayed), "prompts_sha256": sha256, "of": plan.replay}
+        report["replay"] = {"rows": len(replayed), "prompts_sha256": sha256, "of": plan.replay}
     write_json(plan.report, report)
     shutil.rmtree(plan.checkpoints)
     return report
@@ -163,39 +148,29 @@ def identity(plan: Plan) -> dict[str, Any]:
     }
 
 
-def read_rows(plan: Plan) -> Rows:
-    """Read the rows, and hold them against their audits.
-
-    Raises:
-        UserError: an audit of other prompts, no validation rows, a completion where there should be none, or the other
-            way round; as `rows_to_replay`.
-    """
-    rows, strategy = read_jsonl(plan.prompts), plan.training.get("eval_strategy", "no")
-    check_audited(plan.audit, "prompts", plan.prompts)
-    check_target(rows, plan.train_target)
+def read_rows(plan: Plan) -> tuple[list[dict], list[dict], list[dict]]:
+    """The rendered rows to train on, to replay and to evaluate on; without replay or evaluation, none of these."""
+    rows, strategy = audited(plan.prompts, plan.audit, "prompts"), plan.training.get("eval_strategy", "no")
+    if plan.rows is not None and plan.rows > len(rows):
+        raise UserError(f"train_questions: found {plan.rows}, expected at most {len(rows)}, or null for all.")
+    rows = rows[: plan.rows]
     held_out, replayed = [], []
     if strategy != "no":
-        held_out = read_jsonl(plan.validation) if plan.validation else []
+        held_out = audited(plan.validation, plan.audit, "validation_prompts") if plan.validation else []
         if not held_out:
             raise UserError(
                 f"training.eval_strategy: found {strategy}, but there are no validation rows. Set the target's "
                 'validation, or eval_strategy to "no".'
             )
-        check_audited(plan.audit, "validation_prompts", plan.validation)
-        check_target(held_out, plan.train_target)
+    check_target([*rows, *held_out], plan.train_target)
     if plan.replay:
         replayed = rows_to_replay(plan.replay_prompts, plan.replay_audit, plan.replay["fraction"], len(rows))
-    return Rows(rows, replayed, held_out)
+    return rows, replayed, held_out
 
 
 def rows_to_replay(prompts: str, audit: str, fraction: float, rows: int) -> list[dict]:
-    """The rendered rows that are replayed beside so many rows of the target: the first ones of the file.
-
-    Raises:
-        UserError: there are too few, or the audit is of other prompts.
-    """
-    check_audited(audit, "prompts", prompts)
-    found, needed = read_jsonl(prompts), math.ceil(fraction * rows)
+    """The rendered rows that are replayed beside so many rows of the target: the first ones of the file."""
+    found, needed = audited(prompts, audit, "prompts"), math.ceil(fraction * rows)
     if len(found) < needed:
         raise UserError(
             f"replay.fraction: {fraction} of {rows} rows are {needed}, but {prompts} has {len(found)}. Lower the "
@@ -204,22 +179,17 @@ def rows_to_replay(prompts: str, audit: str, fraction: float, rows: int) -> list
     return found[:needed]
 
 
-def check_audited(audit: str, name: str, prompts: str) -> None:
-    """Refuse an audit that was made for other prompts."""
+def audited(prompts: str, audit: str, name: str) -> list[dict]:
+    """Read rendered rows; a UserError if the audit was made for others."""
     if read_json(audit)["sha256"].get(name) != sha256_file(prompts):
         raise UserError(f"{audit}: made for other prompts than {prompts}. Run `snakemake -R audit_labels`.")
+    return read_jsonl(prompts)
 
 
-def tokenise(plan: Plan, rows: Rows, chat: Chat, cut_at: int | None) -> tuple[Tokens, Tokens]:
-    """Tokenise the rows to train on and those held out; those of text-to-SQL are cut at so many tokens."""
-    dataset = build_dataset(chat, rows.train, cut_at)
-    meant = with_labels(dataset, rows.train) + rows.replayed
-    if rows.replayed:
-        dataset = concatenate_datasets([dataset, build_dataset(chat, rows.replayed)])
-    if plan.replay and plan.replay["kl"]:
-        dataset = dataset.add_column("replay", [False] * len(rows.train) + [True] * len(rows.replayed))
-    held_out = build_dataset(chat, rows.held_out, cut_at) if rows.held_out else None
-    return Tokens(dataset, meant), Tokens(held_out, with_labels(held_out, rows.held_out) if held_out else [])
+def tokenise(chat: Chat, rows: list[dict], cut_at: int | None) -> tuple[Dataset, list[dict]]:
+    """Rows cut at so many tokens, and those that have a label left then; SFTTrainer drops the others."""
+    dataset = build_dataset(chat, rows, cut_at)
+    return dataset, [row for row, labels in zip(rows, dataset["labels"], strict=True) if set(labels) != {IGNORED}]
 
 
 def make_trainer(
@@ -239,10 +209,9 @@ def make_trainer(
         print(f"Rows are padded and not packed: {padded}.", flush=True)
     elif device().type == "cuda":
         arguments.gradient_checkpointing = False  # unless memory needs it: see `llm.fit`
-    collator = None if padded else collate
-    kl = plan.replay["kl"] if plan.replay else 0.0
+    collator, kl = None if padded else collate, plan.replay["kl"] if plan.replay else 0.0
     if kl:
-        collator = Marking(collator or padding(chat))
+        collator = partial(mark, collator or padding(chat))
     patience = plan.training.get("early_stopping_patience")
     trainer = Trainer(
         model=model,
@@ -263,14 +232,13 @@ def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path
     """The checkpoint from which to go on; those of other settings, data, models or machines are deleted."""
     replayed = sha256_file(plan.replay_prompts) if plan.replay else None
     settings = plan.settings if plan.identity is None else plan.identity
-    made_of = identity(plan) | {"settings": settings, "replay": replayed, "on": machine()["device"]}
-    bound_to = sha256_json(made_of)
+    bound_to = sha256_json(identity(plan) | {"settings": settings, "replay": replayed, "on": machine()["device"]})
     with arguments.main_process_first(local=False):
         resumed = last_checkpoint(plan.checkpoints, bound_to)
         if resumed:
             keep.keep(resumed)  # a job may have been killed before it did
         # Steps that were not yet to be kept when the training passed them.
-        if resumed and keep.missing(int(resumed.name.partition("-")[2])):
+        if resumed and keep.missing(step_of(resumed)):
             print(f"{plan.checkpoints}: lack a step that is to be kept; starting over.", flush=True)
             shutil.rmtree(plan.checkpoints)
             resumed = last_checkpoint(plan.checkpoints, bound_to)
@@ -278,19 +246,15 @@ def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path
 
 
 def optimise(plan: Plan, trainer: Trainer, resumed: Path | None, sigterm: Sigterm) -> tuple[Path, dict[str, Any]]:
-    """Train to the end: the last checkpoint, and the time that it took.
-
-    Raises:
-        UserError: out of GPU memory, or tensorboard is not installed.
-    """
-    state = read_json(resumed / "trainer_state.json") if resumed else {"global_step": 0}
-    # Asked to resume from its last step, the trainer could do one more.
-    if resumed and state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
-        return resumed, {"train_seconds": 0.0, "tokens_per_second": None}
+    """Train to the end: the last checkpoint, and the time that it took."""
     if resumed:
+        # Asked to resume from its last step, the trainer could do one more.
+        control = read_json(resumed / "trainer_state.json")["stateful_callbacks"]["TrainerControl"]
+        if control["args"]["should_training_stop"]:
+            return resumed, {"train_seconds": 0.0, "tokens_per_second": None}
         print(f"{resumed}: resuming.", flush=True)
     if plan.training.get("report_to") == "tensorboard":
-        trainer.add_callback(tensorboard(Path(plan.tensorboard_dir), state["global_step"]))
+        trainer.add_callback(tensorboard(Path(plan.tensorboard_dir), step_of(resumed) if resumed else 0))
     start = time.perf_counter()
     try:
         with sigterm:
@@ -310,11 +274,7 @@ def optimise(plan: Plan, trainer: Trainer, resumed: Path | None, sigterm: Sigter
 
 
 def tensorboard(folder: Path, first_step: int) -> TrainerCallback:
-    """The callback that logs to `folder`; what a killed run logged after `first_step` is dropped from view.
-
-    Raises:
-        UserError: the package tensorboard is not installed.
-    """
+    """The callback that logs to `folder`; what a killed run logged after `first_step` is dropped from view."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # imports as much as training itself does
     except ImportError:
@@ -329,12 +289,8 @@ def tensorboard(folder: Path, first_step: int) -> TrainerCallback:
 
 
 def results_of(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps, epochs and losses of a finished training.
-
-    Raises:
-        UserError: a loss is not finite.
-    """
-    history, evaluations = [], []
+    """Steps, epochs and losses of a finished training; a UserError if a loss is not finite."""
+    found: dict[str, list] = {"history": [], "eval_history": []}
     keys = ("step", "loss", "learning_rate", "grad_norm", "mean_token_accuracy")
     for entry in state["log_history"]:
         loss = entry.get("loss", entry.get("eval_loss", 0.0))
@@ -342,16 +298,12 @@ def results_of(state: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"training: the loss at step {entry['step']} is {loss}. Lower learning_rate.")
         if "loss" in entry:
             replayed = {key: entry[key] for key in ("replay_kl", "replay_loss") if key in entry}
-            history.append({key: entry.get(key) for key in keys} | replayed)
+            found["history"].append({key: entry.get(key) for key in keys} | replayed)
         if "eval_loss" in entry:
-            evaluations.append({key: entry.get(key) for key in ("step", "eval_loss", "eval_mean_token_accuracy")})
-    return {
-        "steps": state["global_step"],
-        "epochs": state["epoch"],
-        "history": history,
-        "eval_history": evaluations,
-        "stopped_early": state["global_step"] < state["max_steps"],
-    }
+            evaluated = {key: entry.get(key) for key in ("step", "eval_loss", "eval_mean_token_accuracy")}
+            found["eval_history"].append(evaluated)
+    stopped = state["global_step"] < state["max_steps"]
+    return {"steps": state["global_step"], "epochs": state["epoch"], **found, "stopped_early": stopped}
 
 
 if __name__ == "__main__":

@@ -41,13 +41,9 @@ def answers_page(
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    words = say.words["answers"]
-    data = {
-        "language": say.language,
-        "words": words | {"criteria": say.words["criteria"]},
-        "runs": runs,
-        "tasks": tasks,
-    }
+    words = say.words["answers"] | {key: say.words[key] for key in ("criteria", "levels", "nouns", "defects")}
+    words["classes"] = say.words["classes"] | {"ok": words["class_ok"]}
+    data = {"language": say.language, "words": words, "runs": runs, "tasks": tasks}
     # ASCII: a lone surrogate is no UTF-8.
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     template = html_environment(say).get_template("answers.html.j2")

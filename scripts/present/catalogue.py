@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from present.format import Say, missing
-from present.values import ALL, BASE, CLASSES, is_point, is_prompted, setting_name
+from present.values import ALL, BASE, CLASSES, is_point, is_prompted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+WORDS = ("text", "code", "axis", "measure", "job", "verdict", "choice", "change", "rate", "allowed", "held")
 # Nobody reads the counts of each class for more adapters than this.
 MOST_CONFUSIONS = 40
 
@@ -37,49 +38,54 @@ class Column:
     fill: Mapping[str, str] = field(default_factory=dict)
     bar: bool = False
 
+    @property
+    def words(self) -> bool:
+        """Whether it holds words, which stand to the left, or numbers, which stand to the right."""
+        return self.format in WORDS
+
+    def title(self, say: Say) -> str:
+        """Its heading."""
+        return say.word(f"columns.{self.heading or self.key}").format(**self.fill)
+
+    def values(self, row: Mapping[str, Any]) -> list[Any]:
+        """What its format takes of a row."""
+        return [row[name] for name in self.of or (self.key,)]
+
+    def text(self, row: Mapping[str, Any], say: Say) -> str:
+        """The cell of a row."""
+        return getattr(say, self.format)(*self.values(row))
+
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one line of headings: which columns, and which rows, made of the table's frame.
-
-    Over it stands `tables.<name>.above.<above>` of the words, with `fill` filled in; nothing if empty.
-    """
+    """Rows under one line of headings; over it `tables.<name>.above.<above>` of the words, filled in, or nothing."""
 
     columns: Sequence[Column]
-    rows: Callable[["DataFrame"], "DataFrame"] = lambda frame: frame
+    rows: "DataFrame"
     above: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: a CSV file, a Markdown page, and a chapter of the page of all tables.
-
-    Args:
-        key: its name; `tables.<key>` of the words. Of a table that is about one task this is the form of the task, and
-            the table is called after the task.
-        shown: the blocks that are shown of it; or a function that makes them of the frame, with facts for the notes.
-        notes: keys of its notes: `tables.<key>.notes`, or `notes` for those of several tables. One whose fact of the
-            same name is empty or False is left out. `questions`, and `criteria` with the criterion, are of each task.
-        empty: the note of a table without rows.
-        rule: which rule writes it.
-        when: what a study must have for it; see `rules/common.smk`.
-    """
-
-    key: str
-    shown: "Sequence[Block] | Callable[[DataFrame, Say], Shown]"
-    notes: str
-    empty: str = ""
-    rule: str = "tables"
-    when: str = ""
 
 
 Shown = tuple[Sequence[Block], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
+class Table:
+    """One table: a CSV file, a Markdown page, and a chapter of the page of all tables."""
+
+    key: str  # `tables.<key>` of the words; of a table about one task the form of the task, which gives the name
+    shown: "Callable[[DataFrame, Say], Shown]"  # its blocks, made of the frame, and facts for its notes
+    # Keys of `tables.<key>`, or of `notes` for those of several tables. One whose fact of the same name is empty is
+    # left out. `questions`, and `criteria` with the criterion, are of each task.
+    notes: str
+    empty: str = ""  # the note of a table without rows
+    rule: str = "tables"  # which writes it
+    when: str = ""  # what a study must have for it; see `HAS` in rules/common.smk
+
+
+@dataclass(frozen=True)
 class Figure:
-    """One figure: its name, `figure_list.<key>` of the words, and what a study must have for it."""
+    """One figure: its name, `figures.<key>` of the words, and what a study must have for it."""
 
     key: str
     when: str = ""
@@ -89,22 +95,27 @@ SHARE = ("accuracy_pct", "ci_low", "ci_high")
 CHANGE = ("difference_pp", "ci_low_pp", "ci_high_pp")
 # All columns by their format: `name`, or `name=a,b` where the format takes the columns a and b of the rows.
 FORMATS = {
-    "text": "model variant setting category why task_metric shown where=table of=what",
-    "code": "run=name factor=name",
+    "text": (
+        "model variant setting category why task_metric shown where=table of=what part by commit precision batch "
+        "device version what"
+    ),
+    "code": "run=name factor=name model_name=name of_what parameter value source sha256 library",
     "measure": "measure=task lost_on=task measure_category=task,category measure_value=task,value",
     "change": "levels=low,high",
+    "axis": "swept=axis",
     "choice": "choice",
     "job": "job=task",
     "verdict": "verdict=verdict,unit verdict_alone=verdict",
     "count": (
-        "n pairs seeds both_right gained lost both_wrong seed_share=seed_share_pct seconds token_rate=tokens_per_second"
+        "n pairs seeds both_right gained lost both_wrong seed_share=seed_share_pct seconds "
+        "token_rate=tokens_per_second rows databases steps"
     ),
-    "counts": "right=correct,n gained_lost=gained,lost",
+    "counts": "right=correct,n gained_lost=gained,lost trainable=trainable_parameters,all_parameters",
     "clusters": "n_clusters=n,clusters",
     "number": (
         "mean=mean_accuracy_pct sd=sd_pp seed_sd=seed_sd_pp question_sd=question_sd_pp macro_pct=macro_accuracy_pct "
         "generated_pct=accuracy_generated_pct invalid_pct detectable=minimum_detectable_pp "
-        "row_rate=rows_per_second"
+        "row_rate=rows_per_second last_loss=loss,digits gpu_time=gpu_hours,digits"
     ),
     "signed": "change=percent_change apart=difference_pp",
     "percents": (
@@ -135,7 +146,8 @@ FORMATS = {
 }
 # Columns under the heading of another, and those with a bar.
 HEADINGS = {"measure_category": "measure", "measure_value": "measure", "task_metric": "measure", "run": "variant"}
-HEADINGS |= {"factor": "setting", "shown": "variant", "verdict_alone": "verdict"}
+HEADINGS |= {"factor": "setting", "swept": "setting", "shown": "variant", "verdict_alone": "verdict"}
+HEADINGS |= {"model_name": "model", "of_what": "of", "by": "levels", "gpu_time": "gpu_hours"}
 BARS = ("accuracy", "difference", "difference_to_base")
 COLUMNS = {
     name: Column(name, form, of.split(",") if of else (), HEADINGS.get(name, ""), bar=name in BARS)
@@ -152,31 +164,18 @@ def columns(names: str) -> tuple[Column, ...]:
 RUN = columns("model variant")
 
 
-def part(column: str, *values: str, out: bool = False) -> Callable[["DataFrame"], "DataFrame"]:
-    """Rows whose column has one of these values; with `out`, all others."""
-    return lambda frame: frame[frame[column].isin(values) != out]
-
-
-NOT_ALL = part("category", ALL, out=True)
-
-
 def crossed(
     frame: "DataFrame", heads: Sequence[Column], across: str, values: Sequence[str], shown: Mapping[str, Column]
 ) -> Block:
-    """A row for each value of `heads`, a column for each name of `across`; a pair without a row was counted 0 times.
+    """A row for each value of `heads`, a column for each value of the column `across` that is in `shown`.
 
-    Args:
-        frame: one row for each pair.
-        heads: the columns to the left.
-        across: the column of the frame whose values become columns.
-        values: the columns of the frame that the format of a cell takes.
-        shown: those of the new columns that are shown, by the value of `across`.
+    The format of a cell takes the columns `values`, which are 0 for a pair that has no row.
     """
     wide = frame.pivot_table(list(values), [head.key for head in heads], across, "first", fill_value=0, sort=False)
     wide.columns = [f"{value} at {name}" for value, name in wide.columns]
     wide = wide.reset_index()
     cells = [replace(one, of=tuple(f"{value} at {name}" for value in values)) for name, one in shown.items()]
-    return Block([*heads, *cells], lambda _: wide)
+    return Block([*heads, *cells], wide)
 
 
 def share(name: str, n: str = "", form: str = "number") -> Column:
@@ -234,8 +233,8 @@ def recommendation(frame: "DataFrame", say: Say) -> Shown:
     facts = {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
     reported = columns("model variant measure n_clusters base_tuned difference verdict p gained_lost")
     return [
-        Block(reported, lambda frame: drawn(frame[frame["half"] == "report"]), "report"),
-        Block([*RUN, *shown, *columns("choice")], lambda _: wide.reset_index(), "validation"),
+        Block(reported, drawn(frame[frame["half"] == "report"]), "report"),
+        Block([*RUN, *shown, *columns("choice")], wide.reset_index(), "validation"),
     ], facts
 
 
@@ -255,13 +254,13 @@ def regression(frame: "DataFrame", say: Say) -> Shown:
         "explored": bool(point.any()),
         "chances": say.listed([f"{say.level(one.chance)} {say.measure(task)}" for task, one in say.measures.items()]),
     }
-    return [Block(shown, part("category", ALL)), Block(shown, NOT_ALL, "categories")], facts
+    return [Block(shown, frame[whole]), Block(shown, frame[~whole], "categories")], facts
 
 
 def sql(frame: "DataFrame", say: Say) -> Shown:
     """All questions under the headline's criterion and under each, then the parts of the questions."""
-    whole, known = part("questions", ALL), say.words["parts"]
-    names = {name: known.get(name, name) for name in dict.fromkeys(frame["questions"]) if name != ALL}
+    whole = frame[frame["questions"] == ALL]
+    names = {name: say.level_of(name, title=True) for name in dict.fromkeys(frame["questions"]) if name != ALL}
     parts = crossed(frame, RUN, "questions", SHARE[:1], shares(frame, "questions", names, say))
     return [
         Block([*RUN, *columns("right accuracy")], whole),
@@ -272,22 +271,18 @@ def sql(frame: "DataFrame", say: Say) -> Shown:
 
 
 def databases(frame: "DataFrame", say: Say) -> Shown:
-    """Runs down and databases across, or the other way, whichever makes the longer table; of each task apart."""
+    """Of each task, runs down and databases across, or the other way, whichever makes the longer table."""
     blocks = []
     for task, rows in frame.groupby("task", sort=False):
         rows = rows.sort_values("db_id", kind="stable")
         sizes = {row.db_id: say.count(row.n) for row in rows.drop_duplicates("db_id").itertuples()}
-        runs = rows[["model", "variant"]].drop_duplicates()
-        if len(runs) > len(sizes):
-            shown = {name: share(name, n) for name, n in sizes.items()}
-            block = crossed(rows, RUN, "db_id", SHARE[:1], shown)
+        if len(rows.drop_duplicates(["model", "variant"])) > len(sizes):
+            block = crossed(rows, RUN, "db_id", SHARE[:1], {name: share(name, n) for name, n in sizes.items()})
         else:
-            several = runs["model"].nunique() > 1
-            names = rows["model"] + " " + rows["variant"] if several else rows["variant"]
             labels = {name: say.word("columns.named_n", name=name, n=n) for name, n in sizes.items()}
+            names = rows["model"] + " " + rows["variant"] if rows["model"].nunique() > 1 else rows["variant"]
             rows = rows.assign(run=names, database=rows["db_id"].map(labels))
-            shown = {name: share(name) for name in names.unique()}
-            block = crossed(rows, [Column("database")], "run", SHARE[:1], shown)
+            block = crossed(rows, [Column("database")], "run", SHARE[:1], {name: share(name) for name in names})
         blocks.append(replace(block, above="task", fill={"measure": say.measure(task)}))
     return blocks, {}
 
@@ -304,10 +299,8 @@ def choice(frame: "DataFrame", say: Say) -> Shown:
     """
     further = "macro macro_difference " if uneven(frame) else ""
     shown = columns(f"right accuracy {further}" + ("generated invalid" if "invalid" in frame else ""))
-    blocks = [
-        Block([*RUN, *shown], part("category", ALL)),
-        Block([*RUN, COLUMNS["category"], *shown], NOT_ALL, "categories"),
-    ]
+    whole, category = frame["category"] == ALL, COLUMNS["category"]
+    blocks = [Block([*RUN, *shown], frame[whole]), Block([*RUN, category, *shown], frame[~whole], "categories")]
     facts = {"unasked": bool(is_prompted(frame).any()), "averages": bool(further)}
     return blocks, facts | {"subjects": int(frame["subjects"].max())}
 
@@ -326,7 +319,8 @@ def flips(frame: "DataFrame", say: Say) -> Shown:
     """All questions, then their parts; databases and subjects, which may be many, are in the CSV file alone."""
     shown = columns("model variant measure_value n both_right gained lost both_wrong")
     many = {"database", *(one.cluster for one in say.measures.values() if one.cluster not in one.reported)}
-    return [Block(shown, part("part", ALL)), Block(shown, part("part", ALL, *many, out=True), "parts")], {}
+    few = frame[~frame["part"].isin({ALL, *many})]
+    return [Block(shown, frame[frame["part"] == ALL]), Block(shown, few, "parts")], {}
 
 
 def confusion(frame: "DataFrame", say: Say) -> Shown:
@@ -354,7 +348,7 @@ def harness(frame: "DataFrame", say: Say) -> Shown:
     first, tasks = frame.iloc[0], frame.drop_duplicates("task").itertuples()
     shots = ", ".join(f"{row.task} {say.count(row.shots)}" for row in tasks)
     facts = {"version": str(first["lm_eval"]), "shots": shots, "level": say.level(first["confidence_level"])}
-    return [Block(shown, scored)], facts
+    return [Block(shown, scored(frame))], facts
 
 
 def cost(frame: "DataFrame", say: Say) -> Shown:
@@ -362,31 +356,25 @@ def cost(frame: "DataFrame", say: Say) -> Shown:
     shown = columns("model variant job seconds token_rate row_rate memory gpu_hours cpu_hours")
     facts = {name: say.number(frame[name].sum(skipna=False), 2) for name in ("gpu_hours", "cpu_hours")}
     facts |= {"devices": ", ".join(dict.fromkeys(frame["device"])), "resumed": int(frame["resumed"].sum())}
-    return [Block(shown)], facts | {"unknown": bool(frame["job_seconds"].isna().any())}
+    return [Block(shown, frame)], facts | {"unknown": bool(frame["job_seconds"].isna().any())}
 
 
 # -- all of them, in the order in which a reader wants them --------------------------------------------------------
 
-EXCHANGED = Block(columns("model variant gain lost_on loss rate"))
-CONTRASTS = Block(
-    columns("model setting levels measure pairs n_clusters first_second difference verdict p_holm p detectable"),
-    lambda frame: frame.assign(setting=frame["axis"].map(setting_name)),
-)
-SEEDS = Block(
-    columns(
-        "model setting measure seeds n_clusters mean sd min_max difference_to_base verdict p_holm seed_sd question_sd "
-        "seed_share"
-    )
-)
-PUBLISHED = Block(columns("where shown of published possible why ours right apart held"), above="report")
+
+def plain(names: str, above: str = "") -> "Callable[[DataFrame, Say], Shown]":
+    """All rows with these columns."""
+    return lambda frame, say: ([Block(columns(names), frame, above)], {})
+
+
+CONTRASTS = "model swept levels measure pairs n_clusters first_second difference verdict p_holm p detectable"
+SEEDS = "model setting measure seeds n_clusters mean sd min_max difference_to_base verdict p_holm seed_sd question_sd "
 TABLES = (
-    Table(
-        "recommendation", recommendation, "how statistics few both_halves criteria", rule="recommend", when="recommend"
-    ),
+    Table("recommendation", recommendation, "how statistics few both_halves criteria", "", "recommend", "recommend"),
     Table("regression", regression, "criteria difference clusters adjusted explored few", "no_adapters"),
-    Table("exchange", (EXCHANGED,), "rate criteria", "empty"),
-    Table("factors", (CONTRASTS,), "pairs criteria few", "empty"),
-    Table("seeds", (SEEDS,), "seeds criteria few", "empty"),
+    Table("exchange", plain("model variant gain lost_on loss rate"), "rate criteria", "empty"),
+    Table("factors", plain(CONTRASTS), "pairs criteria few", "empty"),
+    Table("seeds", plain(SEEDS + "seed_share"), "seeds criteria few", "empty"),
     Table("sql", sql, "criteria wilson meanings"),
     Table("databases", databases, "criteria csv", when="sql"),
     Table("choice", choice, "criteria unasked letters averages"),
@@ -396,7 +384,13 @@ TABLES = (
     Table("confusion", confusion, "questions classes many", "no_adapters", when="sql"),
     Table("harness", harness, "how", rule="harness_table", when="harness"),
     Table("cost", cost, "hours unknown resumed", rule="cost"),
-    Table("published", (PUBLISHED,), "how findings stated", rule="compare_published", when="published"),
+    Table(
+        "published",
+        plain("where shown of published possible why ours right apart held", "report"),
+        "how findings stated",
+        rule="compare_published",
+        when="published",
+    ),
 )
 # Tables that are about one task, by its form.
 FORMS = ("sql", "choice", "match")
@@ -404,20 +398,16 @@ FIGURES = (
     *map(Figure, ("tradeoff", "differences")),
     *(Figure(key, when="sql") for key in ("hardness", "databases", "error_flow")),
     Figure("loss"),
-    Figure("seeds", when="seeds"),
-    Figure("strength", when="strength"),
+    *(Figure(key, when=key) for key in ("seeds", "strength")),
     Figure("trajectory", when="step"),
     Figure("shots", when="shots"),
 )
 
 
 def names(entries: Sequence[Table | Figure], has: Mapping[str, Any], rule: str = "") -> list[str]:
-    """The names of the tables or figures that a study has, of one rule or of all.
+    """The names of those tables or figures that a study has, of one rule or of all.
 
-    Args:
-        entries: `TABLES` or `FIGURES`.
-        has: of each condition whether the study meets it, and as `tasks` the form of each task.
-        rule: the rule that writes them; all if empty.
+    `has` tells of each condition whether the study meets it, and as `tasks` the form of each task.
     """
     found = [one.key for one in entries if (not one.when or has[one.when]) and (not rule or one.rule == rule)]
     tasks = {form: [task for task, of in has["tasks"].items() if of == form] for form in FORMS}

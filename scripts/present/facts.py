@@ -6,22 +6,12 @@ about a result follows from a verdict or a number of the tables. None says why a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from present.catalogue import (
-    RUN,
-    SHARE,
-    Block,
-    class_columns,
-    criterion_columns,
-    crossed,
-    scored,
-    shares,
-    uneven,
-)
+from present.catalogue import RUN, SHARE, Column, class_columns, criterion_columns, crossed, scored, shares, uneven
 from present.failures import aligned, choose_failures
 from present.format import VERDICTS, Say, missing
 from present.values import ALL, BASE, GAINS_LESS, RECOMMENDED, setting_name
@@ -40,42 +30,30 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """What a report is made of, as read from a study's results.
+    """What a report is made of, as read from a study's results. Text is text, numbers are numbers, an empty cell NaN.
 
-    Attributes:
-        settings: `study` (its name with protocol and scale), `face`, `scale`, `known_defects`, `accept_defect`, and
-            `own_prompts`: the variants whose prompts of the target are not those of the adapters.
-        tasks: of each task what `tasks.base.Measure` says (`name`, `form`, `role`, `chance`, `cluster`, `strata`,
-            `criterion`) and its `kind`; the target first.
-        tables: those of `tables` and `cost` by name, about base models and trained adapters alone, that of each task
-            by the task's; `points` and `prompted`, the rows of the regression table on what `evaluation` adds;
-            `recommendation` and `harness` if the study has them. Text is text, numbers are numbers, an empty cell NaN.
-        shots: how many examples the base model's prompts have, where it is evaluated with other numbers too.
-        figures: the SVG of each figure by name, as seen from the report.
-        records: of the target the records of each run, in the order of the tables.
-        data: of each task its manifests: `source` and those of its parts; with replay also those of `replay`.
-        models: records of `fetch_model`.
-        audits: reports of `audit_labels` by model.
-        prompts: of each task the report of a model's prompts, with `model` and `file`.
-        train, answers: reports of `train` of each adapter, and of `predict` by model, variant and task.
+    `settings` has `study` (its name with protocol and scale), `protocol`, `scale`, `known_defects`, `accept_defect`,
+    `tasks` with the `kind` of each, and `own_prompts`: the variants with prompts of their own for the target. `tables`
+    has those of `tables` and `cost` by name, about base models and trained adapters alone, that of each task by the
+    task's; `points` and `prompted`, the rows of the regression table on what `evaluation` adds; `recommendation` and
+    `harness`, if the study has them.
     """
 
     settings: Mapping[str, Any]
-    tasks: Mapping[str, Mapping[str, Any]]
     tables: Mapping[str, pd.DataFrame]
-    shots: int | None
-    figures: Mapping[str, str]
-    records: Mapping[Run, pd.DataFrame]
-    data: Mapping[str, Mapping[str, Mapping]]
-    models: Sequence[Mapping]
-    audits: Mapping[str, Mapping]
-    prompts: Mapping[str, Mapping]
-    train: Mapping[Run, Mapping]
-    answers: Mapping[tuple[str, str, str], Mapping]
+    shots: int | None  # examples in the base model's prompts, where it is evaluated with other numbers too
+    figures: Mapping[str, str]  # the SVG of each figure by name, as seen from the report
+    records: Mapping[Run, pd.DataFrame]  # of the target, in the order of the tables
+    data: Mapping[str, Mapping[str, Mapping]]  # manifests of each task: `source`, and its parts; those of `replay`
+    models: Sequence[Mapping]  # records of `fetch_model`
+    audits: Mapping[str, Mapping]  # reports of `audit_labels` by model
+    prompts: Mapping[str, Mapping]  # of each task the report of a model's prompts, with `model` and `file`
+    train: Mapping[Run, Mapping]  # reports of `train` of each adapter
+    answers: Mapping[tuple[str, str, str], Mapping]  # reports of `predict` by model, variant and task
 
 
 def facts(results: Results, say: Say) -> dict[str, Any]:
-    """Compute what the report's template may say."""
+    """What the report's template may say; `say` has the measures of the tasks."""
     return _Facts(results, say).all()
 
 
@@ -84,33 +62,31 @@ class _Facts:
 
     def __init__(self, results: Results, say: Say):
         self.results, self.tables, self.say, self.words = results, results.tables, say, say.words["report"]
-        self.target, *self.yardsticks = results.tasks
+        self.target, *self.yardsticks = say.measures
         whole = self.whole(self.target)
         runs = list(zip(whole["model"], whole["variant"], strict=True))
         self.several = whole["model"].nunique() > 1
         self.adapters = [run for run in runs if run[1] != BASE]
         right = dict(zip(runs, whole["correct"], strict=True))
         self.rank = {run: rank for rank, run in enumerate(sorted(self.adapters, key=lambda run: -right[run]))}
-        accuracies = [self.rows(self.whole(task).assign(task=task)) for task in results.tasks]
+        accuracies = [self.rows(self.whole(task).assign(task=task)) for task in say.measures]
         self.accuracy = {run: rows for run, *rows in zip(runs, *accuracies, strict=True)}
-        regression = self.tables["regression"]
-        headline = regression["category"] == ALL
-        self.headline, self.parts = self.rows(regression[headline]), self.rows(regression[~headline])
+        headline = self.tables["regression"]["category"] == ALL
+        self.headline, self.parts = (self.rows(self.tables["regression"][of]) for of in (headline, ~headline))
         found = {(row["model"], row["variant"], row["task"]): row for row in self.headline}
-        self.compared = {run: [found[*run, task] for task in results.tasks] for run in self.rank}
+        self.compared = {run: [found[*run, task] for task in say.measures] for run in self.rank}
+
+    def part(self, task: str) -> str:
+        """The column of a task's table that divides its questions."""
+        return "questions" if "questions" in self.tables[task] else "category"
 
     def whole(self, task: str) -> pd.DataFrame:
         """The rows of a task's table about all its questions."""
-        frame = self.tables[task]
-        return frame[frame["questions" if "questions" in frame else "category"] == ALL]
+        return self.tables[task][self.tables[task][self.part(task)] == ALL]
 
     def name(self, run: Run) -> str:
         """A run's name, with its model where there are several."""
         return " ".join(run) if self.several else run[1]
-
-    def measured(self, task: str) -> str:
-        """What is measured on a task, as a sentence says it."""
-        return self.words["forms"][self.results.tasks[task]["form"]].format(name=self.results.tasks[task]["name"])
 
     def rows(self, frame: pd.DataFrame) -> list[Row]:
         """A table's rows with the names and ranks of their runs, what they measure, and the keys of their verdicts."""
@@ -118,24 +94,17 @@ class _Facts:
         for row in found:
             run = row["model"], row["variant"]
             row |= {"name": self.name(run), "rank": self.rank.get(run), "finding": VERDICTS.get(row.get("verdict"))}
-            if row.get("task") in self.results.tasks:
-                row["measured"] = self.measured(row["task"])
+            if row.get("task") in self.say.measures:
+                row["measured"] = self.say.measure(row["task"], words="forms.sentence")
         return found
 
     def numbered(self, frame: pd.DataFrame) -> list[Row]:
         """Rows ranked in the order of the table."""
         return [row | {"rank": rank} for rank, row in enumerate(self.rows(frame))]
 
-    def wide(self, block: Block, frame: pd.DataFrame) -> dict[str, Any]:
-        """The rows of a block that has a row for each run, and its columns beside model and run."""
-        return {"rows": self.rows(block.rows(frame)), "columns": block.columns[len(RUN) :]}
-
     def all(self) -> dict[str, Any]:
-        results, tasks = self.results, [self.task(key) for key in self.results.tasks]
+        results, tasks = self.results, [self.task(key) for key in self.say.measures]
         level = float(self.tables[self.target]["confidence_level"].iloc[0])
-        forms: dict[str, list[str]] = {}
-        for task in tasks:
-            forms.setdefault(task["form"], []).append(task["name"])
         return {
             "percent": self.say.level(level),
             "alpha": self.say.score(1 - level),
@@ -145,7 +114,7 @@ class _Facts:
             "tasks": tasks,
             "target": tasks[0],
             "yardsticks": tasks[1:],
-            "forms": forms,
+            "forms": {one["form"]: [task["name"] for task in tasks if task["form"] == one["form"]] for one in tasks},
             "knowledge": any(task["kind"] == "mmlu" for task in tasks),
             "by_chance": [task for task in tasks if task["chance"]],
             "splits": self.splits(),
@@ -163,9 +132,10 @@ class _Facts:
             "points": self.numbered(self.tables["points"]),
             "shots": self.shots(),
             "recommendation": self.recommendation() if "recommendation" in self.tables else None,
-            "cost": self.cost(),
+            "cost": self.rows(self.tables["cost"].assign(digits=2)),
             "failures": [self.failures(run) for run in self.rank or self.accuracy] if results.records else [],
             "worth": self.worth(),
+            "changing": self.changing(),
             "factors": self.factors(),
             "detectable": {
                 "headline": extremes(row["minimum_detectable_pp"] for row in self.headline if row["finding"] == "same"),
@@ -179,19 +149,23 @@ class _Facts:
     # -- methodology -----------------------------------------------------------------------------------------------
 
     def task(self, key: str) -> dict[str, Any]:
-        """A task: what it is, its data and prompts, and the accuracy of all runs on it."""
-        use, data, frame, words = self.results.tasks[key], self.results.data[key], self.tables[key], self.words
+        """A task: what it is, its data and prompts, and the accuracy of all runs on it, with that on its parts."""
+        use, data, frame, part = self.say.measures[key], self.results.data[key], self.tables[key], self.part(key)
         prompt = self.results.prompts.get(key, {})
-        settings = {key: value for one in (*data.values(), prompt) for key, value in one.get("settings", {}).items()}
+        settings = {name: value for one in (*data.values(), prompt) for name, value in one.get("settings", {}).items()}
         compared = [row for row in self.headline if row["task"] == key]
-        stratum, levels = self.levels(key)
-        first = frame.iloc[0]
+        (stratum, levels), first = self.levels(key), frame.iloc[0]
+        names = {name: self.say.level_of(name, title=True) if use.form == "sql" else name for name in levels}
+        names = names if 1 < len(names) <= MOST_PARTS else {}
+        wide = crossed(frame, RUN, part, SHARE, shares(frame, part, names, self.say, "interval"))
+        rows = [rows[list(self.say.measures).index(key)] for rows in self.accuracy.values()]
+        sizes = frame[frame[part] != ALL].drop_duplicates(part)
         found = {
-            **use,
+            **asdict(use),
             "key": key,
-            "measured": self.measured(key),
-            "heading": words["headings"][use["form"]].format(name=use["name"]),
-            "subject": words["subjects"][use["form"]].format(name=use["name"]),
+            "kind": self.results.settings["tasks"][key]["kind"],
+            "measured": self.say.measure(key, words="forms.sentence"),
+            "subject": "text-to-SQL" if use.form == "sql" else use.name,
             "n": int(first["n"]),
             "sha256": first["data_sha256"],
             "file": f"tables/{key}.csv",
@@ -205,59 +179,56 @@ class _Facts:
             "unit": compared[0]["unit"] if compared else None,
             "clusters": compared[0]["clusters"] if compared else None,
             "cluster": self.say.cluster(key),
-            "stratum": words["strata"].get(stratum, stratum),
+            "stratum": (stratum := self.say.words["answers"]["fields"].get(stratum, stratum).lower()),
             "levels": levels,
             "databases": None,
-            "groups": (),
-            "rows": [rows[list(self.results.tasks).index(key)] for rows in self.accuracy.values()],
+            "said": {"name": self.say.measure(key), "task": use.name, "stratum": stratum},
+            "groups": () if use.form == "sql" else list(zip(sizes[part], sizes["n"], strict=True)),
+            "rows": [row | parts for row, parts in zip(rows, wide.rows.to_dict("records"), strict=True)],
         }
-        return found | (self.sql(key, levels) if use["form"] == "sql" else self.letters(key, found["rows"]))
+        return found | (self.sql if use.form == "sql" else self.letters)(found, wide.columns[len(RUN) :])
 
     def levels(self, key: str) -> tuple[str, list[str]]:
         """The first column that divides a task's questions, and its values: those that are given, or in order."""
-        stratum, given = next(iter(self.results.tasks[key]["strata"].items()), ("", ()))
+        stratum, given = next(iter(self.say.measures[key].strata.items()), ("", ()))
         if isinstance(given, str) or given is None:
-            frame = self.tables[key]
-            column = frame["questions" if "questions" in frame else "category"]
+            column = self.tables[key][self.part(key)]
             given = [name for name in dict.fromkeys(column) if name != ALL and not name.startswith("gold_")]
         return stratum, list(given)
 
-    def sql(self, key: str, levels: Sequence[str]) -> dict[str, Any]:
-        """Of a task whose queries are executed: accuracy by criterion and by level, and what became of the queries."""
-        frame, parts = self.tables[key], self.say.words["parts"]
-        shown = shares(frame, "questions", {name: parts.get(name, name) for name in levels}, self.say, "interval")
-        strata = self.wide(crossed(frame, RUN, "questions", SHARE, shown), frame)
-        criterion = self.say.words["criteria"][self.results.tasks[key]["criterion"]]
-        databases = None
+    def sql(self, task: Row, parts: Sequence[Column]) -> Row:
+        """Of a task whose queries are executed: its criterion, its tables, and what became of the queries."""
+        key, rows, file, databases = task["key"], task["rows"], task["file"], None
         if key == self.target:
-            records = next(iter(self.results.records.values()))
-            databases = records[self.results.tasks[key]["cluster"]].nunique()
-        return {
-            "columns": criterion_columns(self.say),
-            "strata": strata,
-            "errors": self.errors(key),
-            "criterion": {**criterion, "lower": criterion["name"].lower()},
-            "databases": databases,
+            databases = next(iter(self.results.records.values()))[self.say.measures[key].cluster].nunique()
+        frame = self.tables["errors"]
+        frame = frame[frame["task"] == key]
+        occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
+        # Without underscores, so that headings can be broken into lines.
+        shown = {name: replace(one, fill={"name": name.replace("_", " ")}) for name, one in occur.items()}
+        wrong = frame[frame["error_class"].ne("ok") & frame["n"].gt(0)]
+        commonest = wrong.loc[wrong.groupby(["model", "variant"], sort=False)["n"].idxmax()]
+        errors = crossed(frame, RUN, "error_class", ["n"], shown)
+        criterion = self.say.words["criteria"][task["criterion"]]
+        criterion = {**criterion, "lower": criterion["name"].lower()}
+        grids = {
+            "accuracy": (rows, "run right accuracy", file, "accuracy", criterion_columns(self.say)),
+            "strata": (rows, "run", file, "accuracy", parts),
+            "errors": (self.rows(errors.rows), "run", "tables/errors.csv", "accuracy", errors.columns[len(RUN) :]),
         }
+        found = {"criterion": criterion, "databases": databases, "commonest": self.rows(commonest), "grids": grids}
+        return found | {"said": task["said"] | {"criterion": criterion["lower"]}}
 
-    def letters(self, key: str, rows: Sequence[Row]) -> dict[str, Any]:
-        """Of a task whose answers are compared: accuracy by category; by letter and by generation, if it has both."""
-        frame, whole = self.tables[key], self.whole(key)
-        sizes = frame[frame["category"] != ALL].drop_duplicates("category")
-        names = list(sizes["category"])
-        names = names if 1 < len(names) <= MOST_PARTS else []
-        categories = shares(frame, "category", {name: name for name in names}, self.say, "interval")
-        wide = self.wide(crossed(frame, RUN, "category", SHARE, categories), frame)
-        found: dict[str, Any] = {
-            "columns": wide["columns"],
-            "rows": [row | parts for row, parts in zip(rows, wide["rows"], strict=True)],
-            "groups": list(zip(sizes["category"], sizes["n"], strict=True)),
-            "uneven": "macro_accuracy_pct" in whole and uneven(whole),
-        }
-        if self.results.tasks[key]["form"] == "choice":
+    def letters(self, task: Row, parts: Sequence[Column]) -> Row:
+        """Of a task whose answers are compared: its table, and letters against texts."""
+        whole = self.whole(task["key"])
+        found: Row = {"uneven": "macro_accuracy_pct" in whole and uneven(whole)}
+        columns = "run accuracy" + " macro_pct" * found["uneven"]
+        if task["form"] == "choice":
+            columns += " generated_pct invalid_pct"
             found["gap"] = (whole["accuracy_pct"] - whole["accuracy_generated_pct"]).abs().max()
             found["invalid"] = whole["invalid_pct"].max()
-        return found
+        return found | {"grids": {"accuracy": (task["rows"], columns, task["file"], "accuracy", parts)}}
 
     def splits(self) -> list[Row]:
         """The parts of the target's data, by name."""
@@ -265,7 +236,7 @@ class _Facts:
         for name, part in sorted(self.results.data[self.target].items()):
             if name != "source":
                 by = part.get(f"by_{stratum}", {})
-                row = {"part": name, "rows": part["rows"], "databases": len(part.get("by_database", ()))}
+                row = {"part": name, "rows": part["rows"], "databases": len(part.get("by_database", ())) or None}
                 row |= {"by": " / ".join(str(by.get(level, 0)) for level in levels) if by else ""}
                 rows.append(row | {"sha256": part["sha256"][:DIGITS]})
         return rows
@@ -274,11 +245,11 @@ class _Facts:
         rows = []
         for model in self.results.models:
             reports = [report for (name, *_), report in self.results.answers.items() if name == model["name"]]
-            used = [(one["settings"]["precision"], str(one["batch_size_used"]), one["device"]) for one in reports]
-            precisions, batches, devices = (sorted(set(values)) for values in zip(*used, strict=True))
             commit = model["commit"][:DIGITS] if model["commit"] else self.words["local_folder"]
-            row = {**model, "commit": commit, "sha256": model["sha256"][:DIGITS], "precision": ", ".join(precisions)}
-            rows.append(row | {"batch": ", ".join(batches), "device": "; ".join(devices)})
+            row = {**model, "commit": commit, "sha256": model["sha256"][:DIGITS]}
+            row["precision"] = ", ".join(sorted({one["settings"]["precision"] for one in reports}))
+            row["batch"] = ", ".join(sorted({str(one["batch_size_used"]) for one in reports}))
+            rows.append(row | {"device": "; ".join(sorted({one["device"] for one in reports}))})
         return rows
 
     def training(self) -> dict[str, Any]:
@@ -288,32 +259,19 @@ class _Facts:
         for name in dict.fromkeys(name for one in settings for name in one):
             found = [one.get(name, "0.0" if name == "replay.fraction" else None) for one in settings]
             values[setting_name(name)] = "; ".join(dict.fromkeys(value for value in found if value is not None))
-        rows = [
-            {**report, "name": self.name(run), "rank": self.rank.get(run), "digits": 3}
-            | {"trainable": self.say.counts(report["trainable_parameters"], report["all_parameters"])}
-            | {"loss": report["history"][-1]["loss"] if report["history"] else None}
-            for run, report in train.items()
-        ]
+        last = {run: report["history"][-1]["loss"] if report["history"] else None for run, report in train.items()}
         return {
             "settings": [{"parameter": name, "value": value} for name, value in values.items()],
             "seed": values.get("seed"),
-            "rows": rows,
+            "rows": [
+                {**report, "name": self.name(run), "rank": self.rank.get(run), "loss": last[run], "digits": 3}
+                for run, report in train.items()
+            ],
             "audits": self.results.audits,
             "replaying": sum("replay" in report for report in train.values()),
         }
 
     # -- results ---------------------------------------------------------------------------------------------------
-
-    def errors(self, key: str) -> dict[str, Any]:
-        """How often each class occurs in each run, and the commonest class of its wrong answers."""
-        frame = self.tables["errors"]
-        frame = frame[frame["task"] == key]
-        occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
-        # Without underscores, so that headings can be broken into lines.
-        shown = {name: replace(one, fill={"name": name.replace("_", " ")}) for name, one in occur.items()}
-        wrong = frame[frame["error_class"].ne("ok") & frame["n"].gt(0)]
-        commonest = wrong.loc[wrong.groupby(["model", "variant"], sort=False)["n"].idxmax()]
-        return {"commonest": self.rows(commonest), **self.wide(crossed(frame, RUN, "error_class", ["n"], shown), frame)}
 
     def harness(self) -> dict[str, Any]:
         """The base on the tasks of lm-evaluation-harness, and the comparisons with it, the least p first."""
@@ -351,12 +309,12 @@ class _Facts:
                     "candidates": len(tried),
                     "passed": sum(choice in (RECOMMENDED, GAINS_LESS) for choice in tried),
                     "base": chosen["report", self.target]["variant"] == BASE,
-                    "rows": [chosen["report", task] for task in self.results.tasks],
+                    "rows": [chosen["report", task] for task in self.say.measures],
                     "unseen": [row for row in losses if not missing(row["minimum_detectable_pp"])],
                 }
             )
-        names = {key: task["name"] for key, task in self.results.tasks.items()}
-        n = {(row["half"], row["task"]): f"{self.say.count(row['n'])} {names[row['task']]}" for row in rows}
+        names = self.say.measures
+        n = {(row["half"], row["task"]): f"{self.say.count(row['n'])} {names[row['task']].name}" for row in rows}
         return {
             **{half: [n[half, task] for task in names] for half in ("validation", "report")},
             "cap": rows[0]["max_loss_pp"],
@@ -364,56 +322,55 @@ class _Facts:
             "few": any(row["half"] == "report" and row["unit"] == "question" for row in rows),
         }
 
-    def cost(self) -> list[Row]:
-        """What each job cost."""
-        names = {f"predict_{key}": task["name"] for key, task in self.results.tasks.items()}
-        rows = self.rows(self.tables["cost"])
-        return [row | {"job": names.get(row["task"], self.words["training"]), "digits": 2} for row in rows]
-
     # -- error analysis and discussion -----------------------------------------------------------------------------
 
     def failures(self, run: Run) -> dict[str, Any]:
         """How many answers of a run are wrong, how many of them its base has right, and those that are shown."""
-        use, frame = self.results.tasks[self.target], self.results.records[run]
-        criterion, (stratum, levels) = use["criterion"], self.levels(self.target)
+        use, frame = self.say.measures[self.target], self.results.records[run]
+        stratum, levels = self.levels(self.target)
         base = self.results.records[run[0], BASE] if run[1] != BASE else None
-        wrong = frame[frame[criterion] == 0]
+        wrong = frame[frame[use.criterion] == 0]
         cases = [
             {"rule": rule, "same_class": int((wrong["error_class"] == row["error_class"]).sum()), **row}
-            | {"place": [row[use["cluster"]], row[stratum]]}
-            for rule, row in choose_failures(frame, base, criterion, (stratum, levels))
+            | {"place": [row[use.cluster], row[stratum]]}
+            for rule, row in choose_failures(frame, base, use.criterion, (stratum, levels))
         ]
-        forgotten = None if base is None else int((aligned(base, frame)[criterion] == 1).loc[wrong.index].sum())
+        forgotten = None if base is None else int((aligned(base, frame)[use.criterion] == 1).loc[wrong.index].sum())
         return {"name": self.name(run), "cases": cases, "n": len(frame), "wrong": len(wrong), "forgotten": forgotten}
 
-    def worth(self) -> dict[str, Any]:
-        """Of each yardstick the adapters of each pair of verdicts that occurs; whose sign a criterion changes."""
+    def worth(self) -> list[dict[str, Any]]:
+        """Of each yardstick the adapters of each pair of verdicts that occurs, and their exchange rates."""
         known = self.tables["exchange"].dropna(subset="exchange_rate").to_dict("records")
         rates = {(row["model"], row["variant"], row["task"]): row for row in known}
         found = []
         for yardstick in self.yardsticks or [""]:
-            groups: dict[str, list[list[Row]]] = {}
-            for rows in self.compared.values():
-                pair = [row for row in rows if row["task"] in (self.target, yardstick)]
-                groups.setdefault("_".join(row["finding"] for row in pair), []).append(pair)
-            for findings, pairs in groups.items():
-                runs = [(gain["model"], gain["variant"]) for gain, *_ in pairs]
+            groups: dict[str, list[Run]] = {}
+            for run, rows in self.compared.items():
+                pair = [row["finding"] for row in rows if row["task"] in (self.target, yardstick)]
+                groups.setdefault("_".join(pair), []).append(run)
+            for pair, runs in groups.items():
+                rows = [row for run in runs for row in self.compared[run]]
                 found.append(
                     {
-                        "pair": findings,
-                        "yardstick": self.results.tasks[yardstick]["name"] if yardstick else "",
+                        "pair": pair,
+                        "yardstick": self.say.measures[yardstick].name if yardstick else "",
                         "names": [self.name(run) for run in runs],
-                        "gains": [gain for gain, *_ in pairs],
-                        "losses": [loss for _, *rest in pairs for loss in rest],
+                        "gains": [row for row in rows if row["task"] == self.target],
+                        "losses": [row for row in rows if row["task"] == yardstick],
                         "rates": [rates[*run, yardstick] for run in runs if (*run, yardstick) in rates],
                     }
                 )
-        changing = []
-        for run in self.adapters if self.results.tasks[self.target]["form"] == "sql" else ():
+        return found
+
+    def changing(self) -> list[str]:
+        """The adapters whose difference on the target is a gain by one criterion and a loss by another."""
+        criteria = self.say.words["criteria"] if self.say.measures[self.target].form == "sql" else ()
+        found = []
+        for run in self.adapters if criteria else ():
             base, tuned = self.accuracy[run[0], BASE][0], self.accuracy[run][0]
-            signs = [tuned[f"{name}_correct"] - base[f"{name}_correct"] for name in self.say.words["criteria"]]
-            changing += [self.name(run)] if min(signs) < 0 < max(signs) else []
-        return {"groups": found, "changing": changing}
+            signs = [tuned[f"{name}_correct"] - base[f"{name}_correct"] for name in criteria]
+            found += [self.name(run)] if min(signs) < 0 < max(signs) else []
+        return found
 
     def factors(self) -> dict[str, Any]:
         """The contrasts between adapters, the least p first; and what was meant to soften forgetting."""
@@ -436,7 +393,7 @@ class _Facts:
         versions = [(name, version) for report in reports for name, version in report.get("versions", {}).items()]
         libraries = {name: sorted({found for one, found in versions if one == name}) for name, _ in sorted(versions)}
         sampled = {str(r["settings"]["seed"]) for r in results.answers.values() if r["settings"].get("do_sample")}
-        chosen = {"face": ("corrected", results.settings["face"]), "scale": ("full", results.settings["scale"])}
+        chosen = {"protocol": ("corrected", results.settings["protocol"]), "scale": ("full", results.settings["scale"])}
         return {
             "config": [f"{key}={value}" for key, (usual, value) in chosen.items() if value != usual],
             "sampling_seeds": sorted(sampled),
@@ -446,26 +403,27 @@ class _Facts:
 
     def hashes(self) -> list[Row]:
         """The hash of every input and artefact that has one."""
-        results, words = self.results, self.words["artefacts"]
-        found: list[tuple] = []
-        for key, task in results.tasks.items():
-            for part, about in sorted(results.data[key].items()):
-                what, sha256 = ("archive", "archive_sha256") if part == "source" else ("split", "sha256")
-                of = "" if part == "source" else part
-                found.append((words[what].format(name=task["name"]), of, about.get(sha256)))
-        found += [(words["model"], model["name"], model["sha256"]) for model in results.models]
-        prompts = {}
+        results, words, rows = self.results, self.words["artefacts"], []
+
+        def add(what: str, of: str, sha256: str | None, task: str = "", run: Run | None = None) -> None:
+            what = words[what].format(name=self.say.measures[task].name if task else "")
+            row = {"what": what, "of_what": of, "sha256": (sha256 or "")[:DIGITS], "rank": self.rank.get(run)}
+            rows.extend([row] if sha256 and row not in rows else [])
+
+        for task in self.say.measures:
+            for part, about in sorted(results.data[task].items()):
+                if part == "source":
+                    add("archive", "", about.get("archive_sha256"), task)
+                else:
+                    add("split", part, about["sha256"], task)
+        for model in results.models:
+            add("model", model["name"], model["sha256"])
         for (model, variant, task), report in results.answers.items():
             own = task == self.target and variant in results.settings["own_prompts"]
-            what = words["prompts"].format(name=results.tasks[task]["name"])
-            prompts[what, f"{model} {variant}" if own else model] = report["prompts_sha256"]
-        found += [(*which, sha256) for which, sha256 in prompts.items()]
-        rows = [dict(zip(("what", "of_what", "sha256"), row, strict=True)) for row in found]
+            add("prompts", f"{model} {variant}" if own else model, report["prompts_sha256"], task)
         for run, report in results.train.items():
-            sha256 = report.get("adapter_sha256", {}).get(WEIGHTS)
-            row = {"what": words["adapter"], "of_what": self.name(run), "sha256": sha256}
-            rows.append(row | {"rank": self.rank.get(run)})
-        return [row | {"sha256": row["sha256"][:DIGITS]} for row in rows if row["sha256"]]
+            add("adapter", self.name(run), report.get("adapter_sha256", {}).get(WEIGHTS), run=run)
+        return rows
 
 
 def extremes(values: Iterable[float]) -> tuple[float, float] | None:

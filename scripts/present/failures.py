@@ -17,11 +17,8 @@ def choose_failures(
     forgotten: the first that the base has right; commonest: the first of the commonest error class, the one met first
     among equals; near_miss: the first of the hardest among `NEAR_MISSES`. A rule that finds none gives none.
 
-    Args:
-        frame: the run's records of the target, whose queries are executed, in the order of the questions.
-        base: those of its base model, None for the base itself.
-        criterion: the column that says which answers are right.
-        strata: the column that says how hard a question is, and its values from easy to hard.
+    `base` has the records of the base model, None for the base itself. The column `criterion` says which answers are
+    right; `strata` is the column that says how hard a question is, with its values from easy to hard.
     """
     wrong = frame[frame[criterion] == 0]
     chosen: list[tuple[str, dict[str, Any]]] = []

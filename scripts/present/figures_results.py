@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from present import plots
 from present.format import Say
-from present.plots import BLUE, COLOURS, GREY, INK, ORANGE, WIDTH, Results, Task, adapters_of, mark, named, runs_of
+from present.plots import BLUE, COLOURS, GREY, INK, ORANGE, WIDTH, Results, adapters_of, mark, named, runs_of
 from present.values import ALL, BASE, CLASSES, GOLD_EMPTY, GOLD_NOT_EMPTY, SAME, is_point
 
 # More adapters than this get a number at the point and a key below the figure; only the Pareto front keeps its crosses.
@@ -35,9 +36,9 @@ GUIDE = {"color": INK, "linestyle": plots.DOTTED, "linewidth": 1}
 RING = mark(INK, markersize=13, markerfacecolor="none")
 
 
-def plane_points(points: pd.DataFrame, target: Task, yardstick: Task) -> pd.DataFrame:
+def plane_points(points: pd.DataFrame, target: str, yardstick: str) -> pd.DataFrame:
     """A row a run: its accuracy on the target as x, on a yardstick as y."""
-    x, y = (points[points["task"] == task.key] for task in (target, yardstick))
+    x, y = (points[points["task"] == task] for task in (target, yardstick))
     run = ["model", "variant", *(["position"] if "position" in points else [])]
     names = {"x": "y", "x_low": "y_low", "x_high": "y_high"}
     return x.merge(y[[*run, *names]].rename(columns=names), on=run, validate="one_to_one")
@@ -45,7 +46,7 @@ def plane_points(points: pd.DataFrame, target: Task, yardstick: Task) -> pd.Data
 
 def tradeoff(results: Results, say: Say) -> Figure:
     """Draw a plane a yardstick: of each run a point with its interval cross and label, and the Pareto front."""
-    target, *yardsticks = results.tasks.values()
+    target, *yardsticks = results.tasks
     if not yardsticks:
         return plots.sentence(say, "tradeoff.title", "no_yardstick")
     best = [run in results.best for run in zip(results.points["model"], results.points["variant"], strict=True)]
@@ -70,14 +71,14 @@ def tradeoff(results: Results, say: Say) -> Figure:
         runs.loc[plain, ["x_low", "x_high", "y_low", "y_high"]] = np.nan
         # With many adapters of several models each model has a plane of its own.
         parts = [runs[runs["model"] == model] for model in models] if numbered and several else [runs]
-        planes |= {(task.key, number): part for number, part in enumerate(parts)}
+        planes |= {(task, number): part for number, part in enumerate(parts)}
     alone = len(planes) == 1
     figure = plots.new(4.3 if alone else 3.1 * -(-len(planes) // 2), 5.8 if alone and not numbered else WIDTH)
     drawn = plots.grid(figure, len(planes), 2)
     for axes, ((key, _), runs) in zip(drawn, planes.items(), strict=True):
         for model, own in runs.groupby("model", sort=False):
             plane(axes, own, looks[model], model if several else say.word("figures.adapter"), say)
-        plane_axes(axes, runs, (target, results.tasks[key]), say)
+        plane_axes(axes, runs, (results.tasks[target], results.tasks[key]), say)
         axes.set_title(runs["model"].iloc[0] if numbered and several else "")
     shown = ["tradeoff.title", "tradeoff.shown" if variants else "tradeoff.base_only", "questions"]
     shown.append("tradeoff.crosses_best" if numbered else "tradeoff.crosses")
@@ -108,7 +109,7 @@ def plane(axes: Axes, runs: pd.DataFrame, look: Mapping, name: str, say: Say) ->
     plots.marks(axes, runs.loc[runs["best"], ["x", "y"]], "x", "y", RING | {"label": say.word("figures.recommended")})
 
 
-def plane_axes(axes: Axes, points: pd.DataFrame, tasks: tuple[Task, Task], say: Say) -> None:
+def plane_axes(axes: Axes, points: pd.DataFrame, tasks: Sequence[Any], say: Say) -> None:
     """Set titles and limits of the plane of two accuracies, with guides through one base, and where guessing is."""
     for name, task in zip("xy", tasks, strict=True):
         plots.accuracy_axis(axes, name, task, say)
@@ -126,10 +127,13 @@ def differences(results: Results, say: Say) -> Figure:
     """Draw the forest plot: a row an adapter, a panel a measure, the difference from the base with its interval."""
     table = results.comparisons
     if table.empty:
-        return plots.sentence(say, "differences.title", "no_adapters")
+        return plots.sentence(say, "differences.title", "notes.no_adapters")
     rows, headlines, others = plots.rows_of(adapters_of(table)), [], []
     for (key, category), part in plots.placed(table, rows).groupby(["task", "category"], sort=False):
-        panel = (results.tasks[key].part(say, category), part["n"].iloc[0], part)
+        title = say.about("forms.cell", results.tasks[key]) + (
+            "" if category == ALL else f", {category.replace('_', ' ')}"
+        )
+        panel = (title, part["n"].iloc[0], part)
         (headlines if category == ALL else others).append(panel)
     # Few adapters leave room for wide panels of the headlines, above those of the categories.
     lines = [headlines, others] if len(rows) <= MOST_LABELS else [headlines + others]
@@ -140,8 +144,8 @@ def differences(results: Results, say: Say) -> Figure:
         for verdict, look in looks.items():
             plots.marks(axes, part[part["verdict"] == verdict], "x", "row", look | {"label": say.verdict(verdict)})
     units = table[table["category"] == ALL].drop_duplicates("task").itertuples()
-    names = say.words["figures"]["units"]  # a task of one's own may have other columns
-    units = [f"{names.get(row.unit, row.unit)} ({results.tasks[row.task].name})" for row in units]
+    nouns = say.words["nouns"]  # a task of one's own may have other columns
+    units = [f"{nouns.get(row.unit, [row.unit])[-1]} ({results.tasks[row.task].name})" for row in units]
     facts = results.facts(say) | {"units": ", ".join(units)}
     shown = ("differences.title", "differences.shown", "questions", "differences.verdicts")
     return plots.frame(figure, say, shown, facts)
@@ -156,11 +160,11 @@ def base_and_adapters(axes: Axes, table: pd.DataFrame, say: Say) -> None:
 
 def hardness(results: Results, say: Say) -> Figure:
     """Draw the accuracy of each run for all questions and for each level of hardness that has questions."""
-    table, words = results.accuracy, say.words["figures"]["hardness"]
+    table = results.accuracy
     rows, lines, without = plots.rows_of(runs_of(table)), {}, []
     table = plots.placed(table[~table["questions"].isin([GOLD_NOT_EMPTY, GOLD_EMPTY])], rows)
     for (key, level), part in table.groupby(["task", "questions"], sort=False):
-        name, n = words.get(level, level), part["n"].iloc[0]
+        name, n = say.level_of(level), part["n"].iloc[0]
         if n:
             several = table["task"].nunique() > 1
             title = f"{results.tasks[key].name}, {name}" if several else name
@@ -232,8 +236,8 @@ def error_flow(results: Results, say: Say) -> Figure:
     """Draw, for each adapter and task, how many answers of each class of the base model became which class."""
     table, adapters = results.confusion, adapters_of(results.confusion)
     if not adapters:
-        return plots.sentence(say, "errors.title", "no_adapters")
-    few, words = len(adapters) <= MOST_MATRICES, say.words["figures"]["errors"]["classes"]
+        return plots.sentence(say, "error_flow.title", "notes.no_adapters")
+    few, words = len(adapters) <= MOST_MATRICES, say.words["classes"] | say.words["figures"]["error_flow"]["groups"]
     if few:
         figure = matrices(results, words, say)
     else:
@@ -247,7 +251,7 @@ def error_flow(results: Results, say: Say) -> Figure:
         columns = product([task.name for task in results.tasks.values()], pairs)
         found = {*zip(table["task"], table["name"], strict=True)}
         figure = run_cells(table, [column for column in columns if column in found])
-    shown = ("errors.title", "questions", f"errors.{'cells' if few else 'pairs'}", "errors.right_means")
+    shown = ("error_flow.title", "questions", f"error_flow.{'cells' if few else 'pairs'}", "error_flow.right_means")
     return plots.frame(figure, say, shown, results.facts(say, results.confusion))
 
 

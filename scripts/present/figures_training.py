@@ -24,7 +24,7 @@ def loss(results: Results, say: Say) -> Figure:
     """Draw a panel an adapter with its loss on the training and the validation rows, and the range of its model's."""
     reports = [report for *_, report in results.reports]
     if not reports:
-        return plots.sentence(say, "loss.title", "loss.no_adapters")
+        return plots.sentence(say, "loss.title", "notes.no_adapters")
     runs = [(model, variant) for model, variant, _ in results.reports]
     entries = [
         {"loss": np.nan, "eval_loss": np.nan} | entry | {"model": model, "run": run, "best": report.get("best_step")}
@@ -72,7 +72,7 @@ def seeds(results: Results, say: Say) -> Figure:
     """Draw a row a seed below its setting: the difference from the base, and the settings' mean and deviation."""
     table = results.seeds
     if table.empty:
-        return plots.sentence(say, "seeds.title", "seeds.none")
+        return plots.sentence(say, "seeds.title", "tables.seeds.empty")
     shown = results.comparisons[results.comparisons["category"] == ALL]
     swept = [name for name in shown.columns if "." in name and name != SEED]
     prefix = table["model"] + " " if table["model"].nunique() > 1 else ""
@@ -84,7 +84,7 @@ def seeds(results: Results, say: Say) -> Figure:
     shown["seed"] = shown[SEED].map(lambda seed: say.word("figures.seeds.seed", n=seed))
     rows = plots.rows_of(zip(shown["group"], shown["seed"], strict=True), headed=True)
     parts = plots.placed(shown, rows, "group", "seed").groupby("task", sort=False)
-    panels = [(results.tasks[task].part(say, ALL), part["n"].iloc[0], part) for task, part in parts]
+    panels = [(say.about("forms.cell", results.tasks[task]), part["n"].iloc[0], part) for task, part in parts]
     figure, drawn = plots.strips(say, rows, [panels], say.word("figures.pp"))
     words = {name: say.word(f"figures.seeds.{name}") for name in ("adapter", "mean", "deviation")}
     for axes, part in drawn.items():
@@ -104,7 +104,7 @@ def seeds(results: Results, say: Say) -> Figure:
 
 def strength(results: Results, say: Say) -> Figure:
     """Draw the ways from base model to adapter by what the adapter's change of the weights is multiplied by."""
-    return way(results, "strength", {(model, variant): 1.0 for model, variant, _ in results.reports}, say)
+    return way(results, "strength", dict.fromkeys(plots.runs_of(results.points), 1.0), say)
 
 
 def trajectory(results: Results, say: Say) -> Figure:
@@ -117,11 +117,10 @@ def trajectory(results: Results, say: Say) -> Figure:
 def way(results: Results, axis: str, ends: Mapping[tuple[str, str], float], say: Say) -> Figure:
     """Draw the accuracies along the ways from base to adapter, and the ways in the plane of target and yardstick.
 
-    Args:
-        axis: strength or step.
-        ends: by model and variant, where on the axis each trained adapter is; its base model is at 0.
+    `ends` says by model and variant where on the axis, strength or step, each adapter is; its base model is at 0.
     """
-    tasks = list(results.tasks.values())
+    target, *yardsticks = tasks = list(results.tasks)
+    name = "strength" if axis == "strength" else "trajectory"
     points = results.points.assign(
         base=results.points["variant"] == BASE, ink=GREY, label=say.word("figures.base_label")
     )
@@ -131,8 +130,8 @@ def way(results: Results, axis: str, ends: Mapping[tuple[str, str], float], say:
     if few:
         looks = [mark(*look, linestyle="-") for look in zip(COLOURS, plots.SHAPES, strict=True)]
     paths = [
-        (path.assign(label=path["position"].map(say.short), ink=plots.darker(look["color"])), look, name)
-        for path, look, name in zip(paths.values(), looks, named(list(paths)), strict=False)
+        (path.assign(label=path["position"].map(say.short), ink=plots.darker(look["color"])), look, run)
+        for path, look, run in zip(paths.values(), looks, named(list(paths)), strict=False)
     ]
     every = pd.concat(path for path, *_ in paths)
     points = points[points["model"].isin(every["model"])]
@@ -140,31 +139,31 @@ def way(results: Results, axis: str, ends: Mapping[tuple[str, str], float], say:
     soups = soups.assign(label=plots.shortened(list(soups["variant"]), 36), ink=INK)
     heights = 2.5 * -(-len(tasks) // 2), 3.9 * (len(tasks) // 2)
     figure = plots.new(sum(heights))
-    upper, *lower = figure.subfigures(2, height_ratios=heights) if tasks[1:] else [figure]
+    upper, *lower = figure.subfigures(2, height_ratios=heights) if yardsticks else [figure]
     for axes, task in zip(plots.grid(upper, len(tasks), 2), tasks, strict=True):
-        for path, look, name in paths:
-            look = look | {"label": name if few else ""}
-            plots.marks(axes, path[path["task"] == task.key], "position", "x", look)
-        plots.accuracy_axis(axes, "y", task, say)
+        for path, look, run in paths:
+            look = look | {"label": run if few else ""}
+            plots.marks(axes, path[path["task"] == task], "position", "x", look)
+        plots.accuracy_axis(axes, "y", results.tasks[task], say)
         plots.numbers(axes.xaxis, say, 5)
-        axes.set_xlabel(say.word(f"figures.{axis}.axis"))
+        axes.set_xlabel(say.word(f"figures.{name}.axis"))
         if axis == "strength" and every["position"].nunique() <= 7:
             axes.set_xticks(sorted(set(every["position"])))
     labels = {}
-    for axes, task in zip(plots.grid(lower[0], len(tasks) - 1, 2) if lower else (), tasks[1:], strict=True):
+    for axes, task in zip(plots.grid(lower[0], len(yardsticks), 2) if lower else (), yardsticks, strict=True):
         # The base model is one point, of all ways.
-        others = [plane_points(part, tasks[0], task) for part in (points[points["base"]], soups)]
+        others = [plane_points(part, target, task) for part in (points[points["base"]], soups)]
         labels[axes] = others.copy()
         for path, look, _ in paths:
-            line = plane_points(path, tasks[0], task)
+            line = plane_points(path, target, task)
             plots.marks(axes, line[["x", "y"]], "x", "y", look)
             if few:
                 labels[axes].append(line[~line["base"]])
                 plots.marks(axes, labels[axes][-1], "x", "y", look | {"linestyle": ""})
-        for part, look, name in zip(others, (BASE_LOOK, SOUP_LOOK), ("base", "soup"), strict=True):
-            plots.marks(axes, part, "x", "y", look | {"label": say.word(f"figures.{name}")})
-        plane_axes(axes, others[0], (tasks[0], task), say)
-    shown = (f"{axis}.title", f"{axis}.shown", "questions", "bars_and_crosses")
+        for part, look, word in zip(others, (BASE_LOOK, SOUP_LOOK), ("base", "soup"), strict=True):
+            plots.marks(axes, part, "x", "y", look | {"label": say.word(f"figures.{word}")})
+        plane_axes(axes, others[0], (results.tasks[target], results.tasks[task]), say)
+    shown = (f"{name}.title", f"{name}.shown", "questions", "bars_and_crosses")
     done = plots.frame(figure, say, shown, results.facts(say))
     for axes, parts in labels.items():
         plots.label(axes, pd.concat(parts, ignore_index=True))
@@ -188,8 +187,8 @@ def way_points(
 
 def shots(results: Results, say: Say) -> Figure:
     """Draw the base model's accuracy on the target by the number of few-shot examples, beside its best adapters'."""
-    target = next(iter(results.tasks.values()))
-    points = results.points[results.points["task"] == target.key]
+    key, target = next(iter(results.tasks.items()))
+    points = results.points[results.points["task"] == key]
     shown = points[points["shots"].notna()].sort_values("shots")
     adapters = trained(points)
     adapters = adapters[adapters["variant"] != BASE].sort_values("x", ascending=False, kind="stable")

@@ -5,11 +5,16 @@ only what a person reads passes through here.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partialmethod, reduce
+from operator import getitem
+from pathlib import Path
 from typing import Any
 
-from present.values import ALL, BASE_ITSELF, SAME
-from present.words import read_words
+import yaml
 
+from present.values import ALL, BASE_ITSELF, SAME, setting_name
+
+LANGUAGES = ("en", "pt")
 MINUS = "\N{MINUS SIGN}"
 DAGGER = "\N{DAGGER}"
 # What the tables call a verdict, and its key in the words.
@@ -21,29 +26,30 @@ def missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
 
+@cache
+def read_words(language: str) -> dict[str, Any]:
+    """The words of a language, one of `LANGUAGES`: `words.<language>.yaml` as nested mappings of text."""
+    return yaml.safe_load(Path(__file__).with_name(f"words.{language}.yaml").read_text(encoding="utf-8"))
+
+
 class Say:
-    """Numbers and shared words of one language.
+    """Numbers and shared words of one of the `LANGUAGES`, with the measures of the tasks (`tasks.base.Measure`).
 
     The methods are the filters of the templates, the formats of the catalogue's columns, and the labels of axes.
-
-    Args:
-        language: one of `present.words.LANGUAGES`.
-        measures: of each task its measure (`tasks.base.Measure`), the target first; by its form and name it is called.
     """
 
     def __init__(self, language: str, measures: Mapping[str, Any] | None = None):
         self.language, self.words, self.measures = language, read_words(language), measures or {}
 
     def word(self, key: str, /, **values: Any) -> str:
-        """The words at a dotted key such as `verdicts.better`, with `values` filled in.
-
-        Raises:
-            KeyError: there is no such key.
-        """
-        found: Any = self.words
-        for part in key.split("."):
-            found = found[part]
+        """The words at a dotted key such as `verdicts.better`, with `values` filled in."""
+        found = reduce(getitem, key.split("."), self.words)
         return found.format(**values) if values else found
+
+    def heading(self, table: str, **values: Any) -> str:
+        """What a table is called where there is little room, by its key in the catalogue."""
+        words = self.words["tables"][table]
+        return words.get("short", words["title"]).format(**values)
 
     def number(self, value: float, digits: int = 1) -> str:
         """A number with so many decimals; a negative zero has no sign, a missing value is n/a."""
@@ -61,21 +67,14 @@ class Say:
         """A number of unknown size with so many significant digits."""
         return self.word("numbers.missing") if missing(value) else self.marked(f"{value:.{digits}g}")
 
-    def error(self, value: float) -> str:
-        """A standard error."""
-        return self.score(value, 2)
-
-    def hours(self, value: float) -> str:
-        """A number of hours."""
-        return self.number(value, 3)
+    # A standard error, a number of hours, and a whole number with its thousands apart.
+    error = partialmethod(score, digits=2)
+    hours = partialmethod(number, digits=3)
+    count = partialmethod(number, digits=0)
 
     def gib(self, mebibytes: float) -> str:
         """An amount of memory in GiB."""
         return self.number(mebibytes / 1024)
-
-    def count(self, value: float) -> str:
-        """A whole number with its thousands apart."""
-        return self.number(value, 0)
 
     def short(self, value: float) -> str:
         """A setting with no more digits than it needs: `0.75`, `12`."""
@@ -93,9 +92,8 @@ class Say:
             return write(value, digits)
         return f"{write(value, digits)} ({write(low, digits)} {self.word('numbers.to')} {write(high, digits)})"
 
-    def interval_pp(self, value: float, low: float, high: float) -> str:
-        """A difference with its interval, all with their signs."""
-        return self.interval(value, low, high, sign=True)
+    # A difference with its interval.
+    interval_pp = partialmethod(interval, sign=True)
 
     def rate(self, value: float, low: float, high: float, why: str) -> str:
         """A rate with its interval; where there is none, why."""
@@ -103,13 +101,13 @@ class Say:
             return f"{self.word('numbers.missing')}: {self.words['no_rate'][why]}"
         return self.interval(value, low, high, digits=2)
 
-    def percents(self, before: float, after: float) -> str:
-        """Two shares, one become the other."""
-        return self.change(self.number(before), self.number(after))
-
     def change(self, before: str, after: str) -> str:
         """What became of what."""
         return f"{before} → {after}"
+
+    def percents(self, before: float, after: float) -> str:
+        """Two shares, one become the other."""
+        return self.change(self.number(before), self.number(after))
 
     def span(self, low: float, high: float) -> str:
         """A range of numbers."""
@@ -141,29 +139,34 @@ class Say:
         return self.marked(f"{100 * value:g}%")
 
     def verdict(self, name: str, unit: str = "") -> str:
-        """The words of a verdict, with a dagger where it holds for these databases or subjects alone.
+        """The words of a verdict, a key of `VERDICTS`; nothing where nothing was compared.
 
-        Args:
-            name: as the tables have it, a key of `VERDICTS`; none where nothing was compared.
-            unit: what was taken as drawn at random; `question` brings the dagger.
-
-        Raises:
-            KeyError: no verdict has this name.
+        A dagger says that questions alone were taken as drawn at random: it holds for these databases or subjects.
         """
         if missing(name) or not name:
             return ""
-        words = self.word(f"verdicts.{VERDICTS[name]}")
-        return f"{words} {DAGGER}" if unit == "question" else words
+        return self.word(f"verdicts.{VERDICTS[name]}") + (f" {DAGGER}" if unit == "question" else "")
 
     def choice(self, name: str) -> str:
         """What is said of a candidate of the recommendation."""
         return self.words["choices"][name]
 
-    def measure(self, task: str, part: str = ALL) -> str:
+    def level_of(self, name: str, title: bool = False) -> str:
+        """A part of the questions, such as a level of hardness; one that no word is for by its name."""
+        words = self.words["levels"].get(name)
+        return (words.capitalize() if title else words) if words else name
+
+    def about(self, words: str, measure: Any, **values: str) -> str:
+        """Words on a task of text-to-SQL, which has a criterion of equality, or on another one."""
+        if measure.form != "sql":
+            return self.word(f"{words}.other", name=measure.name, **values)
+        criterion = self.word("criterion", name=self.words["criteria"][measure.criterion]["name"].lower())
+        return self.word(f"{words}.sql", name=measure.name, criterion=criterion, **values)
+
+    def measure(self, task: str, part: str = ALL, words: str = "forms.cell") -> str:
         """What a task measures, and the part of its questions."""
-        one = self.measures[task]
-        words = self.word(f"forms.{one.form}", name=one.name)
-        return words if part in ("", ALL) else f"{words}, {part}"
+        text = self.about(words, self.measures[task])
+        return text if part in ("", ALL) else f"{text}, {part}"
 
     def job(self, name: str) -> str:
         """What a job did: the training, or the answers to a task."""
@@ -172,8 +175,13 @@ class Say:
 
     def cluster(self, task: str) -> dict[str, str]:
         """What the questions of a task have in common, as `one` and `many`: database and databases."""
-        name = self.measures[task].cluster
-        return self.words["clusters"].get(name, {"one": name, "many": name})
+        name = {"db_id": "database", "id": "question"}.get(cluster := self.measures[task].cluster, cluster)
+        return dict(zip(("one", "many"), self.words["nouns"].get(name, (name, name)), strict=True))
+
+    def counted(self, n: int, noun: str) -> str:
+        """How many of something there are: `one adapter`, `12 adapters`."""
+        one, many = self.words["nouns"][noun]
+        return f"{self.word('numbers.one')} {one}" if n == 1 else f"{self.count(n)} {many}"
 
     def printed(self, value: float, kind: str, decimals: int) -> str:
         """A figure as a report printed it: a change has its sign."""
@@ -191,9 +199,9 @@ class Say:
         """Whether our interval holds a printed figure."""
         return self.word("numbers.missing" if missing(value) else f"held.{'yes' if value else 'no'}")
 
-    def text(self, value: str) -> str:
-        """A name as it is."""
-        return str(value)
+    # A name as it is; a setting without its section.
+    text = staticmethod(str)
+    axis = staticmethod(setting_name)
 
     def code(self, value: str) -> str:
         """A name as code."""

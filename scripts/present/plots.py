@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from present.format import Say
-from present.values import ALL, BASE
+from present.values import BASE
 
 matplotlib.style.use(Path(__file__).with_name("figures.mplstyle"))
 
@@ -42,55 +42,28 @@ Rows = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What figures say of a task: key in the tables, proper name, form, criterion, and the share that guessing gets."""
-
-    key: str
-    name: str
-    form: str
-    criterion: str = ""
-    chance: float = 0.0
-
-    def says(self, say: Say, words: str, **values: str) -> str:
-        """Words that differ by the form of the task."""
-        criterion = say.word("figures.criterion", name=self.criterion.replace("_", " "))
-        return say.word(f"{words}.{self.form}", name=self.name, criterion=criterion, **values)
-
-    def part(self, say: Say, part: str) -> str:
-        """The name of what is measured, on a part of the questions."""
-        return self.says(say, "forms") + ("" if part == ALL else f", {part.replace('_', ' ')}")
-
-
-@dataclass(frozen=True)
 class Results:
     """What the figures are drawn from. Accuracies and differences are in percent: x, with the interval x_low, x_high.
 
-    Attributes:
-        tasks: by key, the target first, then the yardsticks.
-        points: a row a run and task with its accuracy on all questions: model, variant, task, x, x_low, x_high, n
-            (questions), confidence_level, of, strength, step and shots.
-        accuracy, databases, confusion: of the tasks of form sql, the tables about base models and trained adapters.
-        comparisons, seeds: the tables of differences from the base, and of the settings with several seeds.
-        reports: of each adapter its model, its variant and its train.json.
-        best: model and variant of the recommended runs.
+    `accuracy`, `databases` and `confusion` are the tables of the tasks of form sql.
     """
 
-    tasks: Mapping[str, Task]
-    points: pd.DataFrame
+    tasks: Mapping[str, Any]  # by key what `tasks.base.Measure` says of each, the target first
+    points: pd.DataFrame  # a row a run and task, as in the task's table, with its accuracy on all questions
     accuracy: pd.DataFrame
-    comparisons: pd.DataFrame
+    comparisons: pd.DataFrame  # the differences from the base
     databases: pd.DataFrame
     confusion: pd.DataFrame
     seeds: pd.DataFrame
-    reports: Sequence[tuple[str, str, dict[str, Any]]]
-    best: frozenset[tuple[str, str]] = frozenset()
+    reports: Sequence[tuple[str, str, dict[str, Any]]]  # of each adapter its model, its variant and its train.json
+    best: frozenset[tuple[str, str]] = frozenset()  # model and variant of the recommended runs
 
     def facts(self, say: Say, table: pd.DataFrame | None = None) -> dict[str, str]:
         """What sentences say of the tasks of a table, or of all: the questions, and the level of intervals."""
         first = self.points.drop_duplicates("task").set_index("task")
         shown = {*(self.points if table is None else table)["task"]}
-        tasks = [task for key, task in self.tasks.items() if key in shown]
-        asked = [task.says(say, "figures.asked", n=say.count(first["n"][task.key])) for task in tasks]
+        tasks = [(key, task) for key, task in self.tasks.items() if key in shown]
+        asked = [say.about("figures.asked", task, n=say.count(first["n"][key])) for key, task in tasks]
         return {"asked": say.listed(asked, len(asked)), "level": say.level(first["confidence_level"].iloc[0])}
 
 
@@ -101,8 +74,7 @@ def new(height: float, width: float = WIDTH) -> SubFigure:
 
 def grid(figure: FigureBase, count: int, most: int) -> list[Axes]:
     """So many axes, at most so many beside each other."""
-    size = math.ceil(count / most), min(count, most)
-    return [figure.add_subplot(*size, number) for number in range(1, count + 1)]
+    return [figure.add_subplot(-(-count // most), min(count, most), number + 1) for number in range(count)]
 
 
 def save(figure: Figure, file: IO[bytes], kind: str) -> None:
@@ -114,11 +86,11 @@ def save(figure: Figure, file: IO[bytes], kind: str) -> None:
 def frame(body: SubFigure, say: Say, shown: Sequence[str], facts: Mapping[str, str], key: Sequence[str] = ()) -> Figure:
     """Put title, sentences and the legend of all labels above the axes, what numbers mean below; fix the layout.
 
-    Args:
-        shown: where in `figures` of the words title and sentences stand, which `facts` fill in.
-        key: what the numbers 1, 2, … in the figure mean.
+    `shown` says where in the words title and sentences stand, those of `figures` without it; `facts` fill them in.
+    `key` is what the numbers 1, 2, … in the figure mean.
     """
-    title, *sentences = [say.word(f"figures.{name}", **facts) for name in shown]
+    places = [name if name.startswith(("notes.", "tables.")) else f"figures.{name}" for name in shown]
+    title, *sentences = [say.word(place, **facts) for place in places]
     width, height = body.figure.get_size_inches()
     found = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in body.figure.axes]
     handles = {name: handle for pairs in found for handle, name in pairs}
@@ -204,9 +176,9 @@ def percent(every: Iterable[Axes], name: str = "x") -> None:
         axes.set(**{f"{name}lim": limits})
 
 
-def accuracy_axis(axes: Axes, name: str, task: Task, say: Say) -> None:
+def accuracy_axis(axes: Axes, name: str, task: Any, say: Say) -> None:
     """Name an axis, x or y, that is the accuracy on a task, and set its limits after all is drawn."""
-    title = task.says(say, "figures.accuracy")
+    title = say.about("figures.axis", task)
     axes.set(**{f"{name}label": title if name == "x" else textwrap.fill(title, 28)})
     numbers(axes.xaxis if name == "x" else axes.yaxis, say)
     percent([axes], name)
@@ -252,14 +224,9 @@ def write_rows(axes: Axes, rows: Rows) -> None:
 def strips(
     say: Say, rows: Rows, lines: Iterable[Sequence[tuple[str, int, Any]]], unit: str
 ) -> tuple[SubFigure, dict[Axes, Any]]:
-    """A figure with lines of panels, in which the rows of all panels are at the same height.
+    """A figure with lines of panels, in which the rows of all panels are at the same height; and what its axes show.
 
-    Args:
-        lines: of the panels beside each other title, questions (0: not said), and what each shows.
-        unit: of the horizontal axes.
-
-    Returns:
-        The figure, and of each panel the axes and what they show.
+    `lines` has of the panels beside each other title, questions (0: not said), and what each shows.
     """
     each = [(line, -(-len(line) // math.ceil(len(line) / MOST_BESIDE))) for line in lines if line]
     lines = [line[at : at + n] for line, n in each for at in range(0, len(line), n)]
@@ -299,11 +266,8 @@ def label(axes: Axes, points: pd.DataFrame) -> None:
     """Write a label beside each point where it covers no point, no other label, and few lines.
 
     Every label tries places ever farther from its point and takes the cheapest; a thin line leads to one that is far.
-    matplotlib has no placement of its own for this.
-
-    Args:
-        axes: of a figure whose layout is fixed, see `frame`.
-        points: columns x, y, label, ink, and the cross x_low, x_high, y_low, y_high (NaN without a cross).
+    matplotlib has no placement of its own for this. The layout of the figure must be fixed, see `frame`. `points` has
+    x, y, label, ink, and the cross x_low, x_high, y_low, y_high (NaN without a cross).
     """
     names = (["x", "y"], ["x_low", "y"], ["x_high", "y"], ["x", "y_low"], ["x", "y_high"])
     centres, left, right, bottom, top = (axes.transData.transform(points[name]) for name in names)

@@ -15,8 +15,6 @@ from present.catalogue import Block, Column, Table, table_of
 from present.format import Say, defects
 from present.values import ALL, SAME
 
-# Words stand to the left, numbers to the right.
-WORDS = ("text", "code", "measure", "job", "verdict", "choice", "change", "rate", "allowed", "held")
 # What a verdict means for the colour and the sign of its cell.
 TONES = {"better": "up", "higher": "up", "worse": "down", "lower": "down", SAME: "same"}
 
@@ -35,31 +33,23 @@ class Cell(NamedTuple):
 
     text: str
     format: str
-    tone: str = ""
-    bar: Bar | None = None
-
-
-class Heading(NamedTuple):
-    """The heading of a column, which key it has, and whether the column holds words."""
-
-    text: str
-    key: str
-    words: bool
+    tone: str
+    bar: Bar | None
 
 
 class Grid(NamedTuple):
-    """One block of a table."""
+    """One block of a table, with what stands above it."""
 
     above: str
-    headings: Sequence[Heading]
+    headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    columns: Sequence[Column]
 
 
 class Sheet(NamedTuple):
-    """A whole table: its blocks, its notes by their keys, and the facts that the notes say.
+    """A whole table: its blocks, its notes by their keys, and of each task that it is about the facts.
 
-    `tasks` are the facts of each task whose questions the table is about. The notes on these questions are `criteria
-    <task>`, or `questions <task>` where no criterion matters.
+    The notes on the questions of a task are `criteria <task>`, or `questions <task>` where no criterion matters.
     """
 
     key: str
@@ -67,18 +57,11 @@ class Sheet(NamedTuple):
     short: str
     grids: Sequence[Grid]
     notes: Mapping[str, str]
-    facts: Mapping[str, Any]
     tasks: Sequence[Mapping[str, Any]]
 
 
 def shared_facts(study: str, frames: Mapping[str, pd.DataFrame], say: Say) -> dict[str, Any]:
-    """What the notes of all tables say: of each task n, criterion and hash of the questions; level of the intervals.
-
-    Args:
-        study: the study's name.
-        frames: by task, its table; all questions in the first row.
-        say: the language.
-    """
+    """What the notes of all tables say; `frames` has of each task its table, all questions in the first row."""
     level = float(next(iter(frames.values())).iloc[0]["confidence_level"])
     target, *yardsticks = map(say.measure, say.measures)
     return {
@@ -102,12 +85,12 @@ def task_facts(task: str, frame: pd.DataFrame, say: Say) -> dict[str, Any]:
     return {
         "task": task,
         "name": measure.name,
-        "measure": say.measure(task),
+        **say.cluster(task),
         "n": int(first["n"]),
         "count": say.count(first["n"]),
         "parts": f" ({parts})" if parts else "",
         "criterion": criterion["name"],
-        "criterion_lower": criterion["name"].lower(),
+        "by": say.word("criterion", name=criterion["name"].lower()),
         "meaning": criterion["meaning"],
         "columns": ", ".join(measure.question),
         "sha256": first["data_sha256"],
@@ -116,13 +99,9 @@ def task_facts(task: str, frame: pd.DataFrame, say: Say) -> dict[str, Any]:
 
 
 def read(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) -> Sheet:
-    """A table of the catalogue, as it is read.
+    """A table of the catalogue, by its name (that of a task or its key), as it is read.
 
-    Args:
-        name: its name: that of a task, or its key in `catalogue.TABLES`.
-        frame: its CSV file.
-        shared: what `shared_facts` gives; the notes of some tables need nothing of it.
-        say: the language.
+    The notes of some tables need nothing of `shared`, which `shared_facts` gives.
 
     Raises:
         KeyError: the frame lacks a column, or a note says what no fact gives.
@@ -131,21 +110,20 @@ def read(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: Say) ->
     empty = frame.empty and bool(table.empty)
     few = "unit" in frame and "question" in set(frame["unit"])
     tasks = about(name, table, shared.get("tasks", {}), say)
-    blocks, facts = ((), {}) if empty else table.shown(frame, say) if callable(table.shown) else (table.shown, {})
-    facts = {**shared, "few": few, "comparisons": len(frame), **facts, **(tasks[0] if name in say.measures else {})}
-    if few:
-        facts["besides"] = say.word(f"tables.{table.key}.few")
-    facts = {key: say.count(value) if type(value) is int and value else value for key, value in facts.items()}
     own, notes = say.words["tables"][table.key], {}
+    blocks, facts = table.shown(frame, say) if not empty else ((), {})
+    facts = {**shared, "few": few, "besides": own.get("besides", ""), "comparisons": len(frame), **facts}
+    facts |= tasks[0] if name in say.measures else {}
+    facts = {key: say.count(value) if type(value) is int and value else value for key, value in facts.items()}
     for key in [table.empty] if empty else table.notes.split():
         if key in ("questions", "criteria"):
             for one in tasks:
                 means = say.word("notes.criteria", **one) if key == "criteria" and one["criterion"] else ""
                 notes[f"{key} {one['task']}"] = say.word("notes.questions", **one, means=means)
         elif facts.get(key, True):
-            notes[key] = own["notes"].get(key, say.words["notes"].get(key)).format(**facts).strip()
-    shown = [grid for block in blocks if (grid := _grid(table.key, block, frame, say, facts)).rows]
-    return Sheet(name, own["title"].format(**facts), own["short"].format(**facts), shown, notes, facts, tasks)
+            notes[key] = (own.get(key) or say.words["notes"][key]).format(**facts).strip()
+    shown = [grid for block in blocks if (grid := _grid(table.key, block, say, facts)).rows]
+    return Sheet(name, own["title"].format(**facts), say.heading(table.key, **facts), shown, notes, tasks)
 
 
 def about(name: str, table: Table, tasks: Mapping[str, Mapping], say: Say) -> list[Mapping[str, Any]]:
@@ -163,12 +141,13 @@ def to_markdown(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: 
     Arguments and errors are those of `read`; `shared` may hold `known_defects` and `accept_defect`.
     """
     sheet = read(name, frame, shared, say)
-    parts = [f"# {sheet.title}" + (f": {shared['study']}" if "study" in shared else "")]
-    blocks = [[*([grid.above] if grid.above else []), _pipes(grid)] for grid in sheet.grids]
-    parts += [text for block in blocks[:1] for text in block]
-    parts += sheet.notes.values()
-    parts += [text for block in blocks[1:] for text in block]
-    page = "\n\n".join(parts) + "\n"
+    title = f"# {sheet.title}" + (f": {shared['study']}" if "study" in shared else "")
+    blocks = []
+    for grid in sheet.grids:
+        cells = [[escape(cell.text) for cell in row] for row in grid.rows]
+        table = pipes([escape(heading) for heading in grid.headings], cells, grid.columns)
+        blocks.append(f"{grid.above}\n\n{table}" if grid.above else table)
+    page = "\n\n".join([title, *blocks[:1], *sheet.notes.values(), *blocks[1:]]) + "\n"
     return page + defects(shared.get("known_defects", ()), shared.get("accept_defect", ()), say)
 
 
@@ -177,27 +156,15 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
-def _grid(name: str, block: Block, frame: pd.DataFrame, say: Say, facts: Mapping[str, Any]) -> Grid:
-    rows = block.rows(frame)
-    headings = [
-        Heading(
-            say.word(f"columns.{column.heading or column.key}").format(**column.fill),
-            column.key,
-            column.format in WORDS,
-        )
-        for column in block.columns
-    ]
-    cells = [_cells(column, rows, say) for column in block.columns]
+def _grid(name: str, block: Block, say: Say, facts: Mapping[str, Any]) -> Grid:
+    rows, cells = block.rows.to_dict("records"), []
+    for one in block.columns:
+        texts = [one.text(row, say) for row in rows]
+        tones = [TONES.get(row[one.of[0]], "") if one.format == "verdict" else "" for row in rows]
+        bars = _bars([one.values(row)[:3] for row in rows]) if one.bar else [None] * len(rows)
+        cells.append([Cell(text, one.format, *more) for text, *more in zip(texts, tones, bars, strict=True)])
     above = say.word(f"tables.{name}.above.{block.above}", **{**facts, **block.fill}) if block.above else ""
-    return Grid(above, headings, list(zip(*cells, strict=True)))
-
-
-def _cells(column: Column, rows: pd.DataFrame, say: Say) -> list[Cell]:
-    write = getattr(say, column.format)
-    values = list(zip(*(rows[name].tolist() for name in column.of or (column.key,)), strict=True))
-    tones = [TONES.get(value[0], "") for value in values] if column.format == "verdict" else [""] * len(values)
-    bars = _bars([value[:3] for value in values]) if column.bar else [None] * len(values)
-    return [Cell(write(*value), column.format, tone, bar) for value, tone, bar in zip(values, tones, bars, strict=True)]
+    return Grid(above, [one.title(say) for one in block.columns], list(zip(*cells, strict=True)), block.columns)
 
 
 def _bars(intervals: Sequence[tuple[float, float, float]]) -> list[Bar | None]:
@@ -215,11 +182,7 @@ def _bars(intervals: Sequence[tuple[float, float, float]]) -> list[Bar | None]:
     return [None if math.isnan(sum(one)) else Bar(one[1], one[0], one[2], zero) for one in places]
 
 
-def _pipes(grid: Grid) -> str:
-    return tabulate(
-        [[escape(cell.text) for cell in row] for row in grid.rows],
-        [escape(heading.text) for heading in grid.headings],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left" if heading.words else "right" for heading in grid.headings],
-    )
+def pipes(headings: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[Column]) -> str:
+    """A table of Markdown; its texts are escaped already."""
+    align = ["left" if one.words else "right" for one in columns]
+    return tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=align)

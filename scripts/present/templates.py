@@ -8,6 +8,7 @@ Jinja2 never reads it.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,31 +17,12 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
-from tabulate import tabulate
 
-from present.catalogue import COLUMNS, Column
-from present.format import Say, missing
-from present.tables import WORDS
+from present.catalogue import Column, columns
+from present.format import Say, defects, missing
+from present.tables import pipes
 
 FOLDER = Path(__file__).parent / "templates"
-# Columns of the report's tables beside those of the catalogue; their headings are `report.columns` of the words.
-PLAIN = {
-    "code": "parameter value source sha256 library of_what",
-    "text": "part by commit precision batch device version what job trainable",
-    "count": "rows databases steps seconds",
-}
-OWN = {
-    column.key: column
-    for column in (
-        *(Column(name, form) for form, names in PLAIN.items() for name in names.split()),
-        Column("model_name", "code", ("name",)),
-        Column("last_loss", "number", ("loss", "digits")),
-        Column("gpu_time", "number", ("gpu_hours", "digits")),
-        Column("speed", "number", ("rows_per_second",)),
-        Column("tokens", "count", ("tokens_per_second",)),
-        Column("memory", "gib", ("peak_memory_mib",)),
-    )
-}
 # Control characters, surrogates, and what is not seen but changes what is: direction, joining, line separators.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 # Paragraphs, lists and code alone: a name in a note is no link and no emphasis.
@@ -65,11 +47,10 @@ class Part(NamedTuple):
 
 def fit(rows: Sequence[Mapping[str, Any]], most: int) -> Part:
     """Choose about `most` rows: those of the first ranks, and those without a `rank`."""
-    ranks = [row["rank"] for row in rows if row.get("rank") is not None]
-    each = max((ranks.count(rank) for rank in set(ranks)), default=1)
-    most = max(1, most // each)
+    ranks = Counter(row["rank"] for row in rows if row.get("rank") is not None)
+    most = max(1, most // max(ranks.values(), default=1))
     kept = [row for row in rows if row.get("rank") is None or row["rank"] < most]
-    return Part(kept, min(most, len(set(ranks))), len(set(ranks)))
+    return Part(kept, min(most, len(ranks)), len(ranks))
 
 
 def render(template: str, say: Say, values: Mapping[str, Any]) -> str:
@@ -80,9 +61,8 @@ def render(template: str, say: Say, values: Mapping[str, Any]) -> str:
     """
     page = environment(say).get_template(template).render(table=Numbers(), figure=Numbers(), **values)
     # Where a condition left lines empty, one of them stays; code blocks are as they are.
-    return (
-        re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|\n{3,}", lambda found: found[0] if found[1] else "\n\n", page).strip() + "\n"
-    )
+    page = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|\n{3,}", lambda found: found[0] if found[1] else "\n\n", page)
+    return page.strip() + "\n"
 
 
 def environment(say: Say) -> Environment:
@@ -94,6 +74,7 @@ def environment(say: Say) -> Environment:
     made.filters["found"] = lambda rows, *findings: [row for row in rows if row["finding"] in findings]
     made.tests["missing"] = missing
     made.globals["fit"] = fit
+    made.globals["defects"] = lambda *lists: Markup(defects(*(list(map(markdown, one)) for one in lists), say))
     return made
 
 
@@ -122,20 +103,16 @@ def listed(say: Say, names: Iterable[Any], most: int = 4, write: Callable[[Any],
 
 
 def table(say: Say, rows: Sequence[Mapping[str, Any]], names: str, more: Sequence[Column] = ()) -> Markup:
-    """Write rows as a table with the columns of the catalogue or of `OWN` that are named, and `more`."""
-    shown = [*(OWN.get(name) or COLUMNS[name] for name in names.split()), *more]
-    words = say.words["columns"] | say.words["report"]["columns"]
-    heads = [markdown(words[one.heading or one.key].format(**one.fill)) for one in shown]
-    align = ["left" if one.format in WORDS else "right" for one in shown]
-    cells = [[_cell(say, row, one) for one in shown] for row in rows]
-    return Markup(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True, colalign=align))
+    """Write rows as a table with those columns of the catalogue, and `more`, that have a value in any row."""
+    every = [*columns(names), *more]
+    shown = [one for one in every if any(value not in (None, "") for row in rows for value in one.values(row))] or every
 
+    def cell(row: Mapping[str, Any], one: Column) -> str:
+        # Code is escaped otherwise than text.
+        return code(*one.values(row)) if one.format == "code" else markdown(one.text(row, say))
 
-def _cell(say: Say, row: Mapping[str, Any], column: Column) -> str:
-    values = [row[key] for key in column.of or [column.key]]
-    if column.format == "code":
-        return code(values[0]) if values[0] else ""
-    return markdown(getattr(say, column.format)(*values))
+    cells = [[cell(row, one) for one in shown] for row in rows]
+    return Markup(pipes([markdown(one.title(say)) for one in shown], cells, shown))
 
 
 def shortened(body: str, most: int = 300) -> str:
@@ -152,21 +129,17 @@ def markdown(body: object) -> str:
     """Write text as Markdown that shows it as it is, on one line."""
     body = re.sub(r"([\\`*_\[\]<>#~&!|$])", r"\\\1", visible(str(body)).replace("\n", " "))
     # At the head of a line these would begin a list or underline a heading.
-    return re.sub(r"^(\s*)(?:([-+=])(?=\s|[-=])|(\d+)(?=[.)]\s))", lambda m: f"{m[1]}{_held(m[2], m[3])}", body)
-
-
-def _held(sign: str | None, digits: str | None) -> str:
-    return f"\\{sign}" if sign else f"{digits}\\"
+    return re.sub(r"^(\s*\d+)(?=[.)]\s)", r"\1\\", re.sub(r"^(\s*)([-+=])(?=[\s=-])", r"\1\\\2", body))
 
 
 def code(body: object) -> Markup:
     """Write text as inline code, whatever backticks it holds; with a bar, which would end a cell, as plain text."""
     body = visible(str(body)).replace("\n", " ")
-    if "|" in body:
+    if not body or "|" in body:
         return Markup(markdown(body))
     ticks = "`" * (1 + max(map(len, re.findall("`+", body)), default=0))
-    space = " " if body[:1] in ("", "`", " ") or body[-1:] in ("`", " ") else ""
-    return Markup(f"{ticks}{space}{body or ' '}{space}{ticks}")
+    space = " " if body[:1] in ("`", " ") or body[-1:] in ("`", " ") else ""
+    return Markup(f"{ticks}{space}{body}{space}{ticks}")
 
 
 def fenced(body: str, language: str = "text", most: int | None = None) -> Markup:

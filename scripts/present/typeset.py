@@ -8,9 +8,8 @@ the page sees, say what belongs together and how it is set: `abstract`, `pipelin
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typst
 from markdown_it import MarkdownIt
@@ -28,46 +27,33 @@ _DRAWN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class ReportSize:
-    """How much of a report is shown.
+class ReportSize(NamedTuple):
+    """How much of a report is shown."""
 
-    Attributes:
-        rows: rows of a table with one or more of each adapter.
-        failures: adapters in the error analysis.
-        prompt, answer: characters of a prompt, and of a query or an answer.
-        items: entries of a list with one of each adapter or contrast.
-        figure: millimetres that a figure may be high on paper; 0 is the page on the screen, with its links.
-    """
-
-    rows: int
-    failures: int
-    prompt: int
-    answer: int
-    items: int
-    figure: int
+    rows: int  # of a table with one or more of each adapter
+    failures: int  # adapters in the error analysis
+    prompt: int  # characters of a prompt
+    answer: int  # characters of a query or an answer
+    items: int  # of a list with one of each adapter or contrast
+    figure: int  # millimetres that a figure may be high on paper; 0 is the page on the screen, with its links
 
 
 SCREEN = ReportSize(rows=200, failures=10**9, prompt=6000, answer=1200, items=10**9, figure=0)
 # From roomy to narrow; a PDF has the first with which it has no more than `MOST_PAGES` pages.
 SIZES = (
-    ReportSize(rows=24, failures=5, prompt=3000, answer=700, items=12, figure=225),
-    ReportSize(rows=20, failures=3, prompt=2400, answer=500, items=12, figure=225),
-    ReportSize(rows=14, failures=2, prompt=1600, answer=400, items=8, figure=180),
-    ReportSize(rows=10, failures=1, prompt=1000, answer=300, items=6, figure=120),
-    ReportSize(rows=5, failures=1, prompt=400, answer=160, items=3, figure=80),
+    ReportSize(24, 5, 3000, 700, 12, 225),
+    ReportSize(20, 3, 2400, 500, 12, 225),
+    ReportSize(14, 2, 1600, 400, 8, 180),
+    ReportSize(10, 1, 1000, 300, 6, 120),
+    ReportSize(5, 1, 400, 160, 3, 80),
 )
 
 
 def fitted_pdf(page: Callable[[ReportSize], str], folder: Path, language: str) -> tuple[bytes, int]:
-    """Make the PDF with the first size that fits `MOST_PAGES` pages, or with the last.
+    """The PDF of a report, and its pages: with the first size that fits `MOST_PAGES` pages, or with the last.
 
-    Args:
-        page: writes the report in a size, as Markdown.
-        folder: where the paths of its figures begin; beside each SVG that it names lies a PDF.
-
-    Returns:
-        the file, equal bytes for equal reports, and the number of its pages.
+    `page` writes the report in a size, as Markdown. The paths of its figures begin in `folder`; beside each SVG lies a
+    PDF. Equal reports make equal bytes.
     """
     for size in SIZES:
         pdf, pages = to_pdf(page(size), folder, language, size.figure)
@@ -168,5 +154,4 @@ def _spans(node: SyntaxTreeNode, kind: str = "text") -> list[tuple[str, str]]:
 
 def drawable(body: str) -> str:
     """Write text with the characters that typst's own fonts have; any other as `\\uXXXX` or `\\UXXXXXXXX`."""
-    body = body.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
-    return "".join(c if _DRAWN.match(c) else escaped(c) for c in body)
+    return "".join(c if _DRAWN.match(c) else escaped(c) for c in body.replace("\t", "    "))

@@ -8,14 +8,14 @@ from typing import Any
 
 import _path  # noqa: F401
 from analysis.data import read_same
-from common.files import UserError, atomic_write, read_json, read_jsonl
+from common.files import UserError, read_json, read_jsonl, write_text
 from common.job import job
 from present.answers import answers_page
 from present.format import Say
 from tasks.base import Measure
 from tasks.records import by_id
 from tasks.registry import measured
-from tasks.sql_schema import Schemas
+from tasks.sql_schema import schema_texts
 
 # Characters of one text; the run's files have it whole.
 LONGEST_TEXT = 10_000
@@ -23,10 +23,7 @@ FILES = ("records", "questions", "rows", "schemas")
 
 
 def answers(
-    inputs: Mapping[str, Mapping[str, Any]],
-    measures: Mapping[str, Measure],
-    page: str | Path,
-    settings: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, Any]], measures: Mapping[str, Measure], page: str | Path, settings: Mapping
 ) -> None:
     """Write `page`, equal bytes for equal inputs.
 
@@ -35,8 +32,7 @@ def answers(
             `questions`: JSON lines. `schemas`: a file of the folder that may hold tables.json.
         measures: the tasks in order, the target first.
         page: the file to write.
-        settings: `study`, the name in the title; `runs`, each a `model` and a `variant`; `language`; `known_defects`
-            and `accept_defect`.
+        settings: the rule's.
 
     Raises:
         UserError: the files are not about the same questions, or tables.json lacks a database.
@@ -51,10 +47,9 @@ def answers(
                 f"{len(runs)} runs (rows of text-to-SQL alone)."
             )
         tasks.append(describe_task(name, measure, files, runs))
-    accepted = [say.word("answers.accepted", name=name) for name in settings["accept_defect"]]
-    defects = [*settings["known_defects"], *accepted]
-    with atomic_write(page) as stream:
-        stream.write(answers_page(say, settings["study"], defects, describe_runs(runs), tasks))
+    accepted = ", ".join(settings["accept_defect"])
+    defects = [*settings["known_defects"], *([say.word("defects.accepted", names=accepted)] if accepted else [])]
+    write_text(page, answers_page(say, settings["study"], defects, describe_runs(runs), tasks))
 
 
 def describe_runs(runs: Sequence[Mapping]) -> list[dict]:
@@ -78,12 +73,11 @@ def describe_task(name: str, measure: Measure, files: Mapping[str, Any], runs: S
     if missing := [number for number in first["id"] if number not in texts]:
         raise UserError(f"{files['questions']}: has no question {missing[0]}. Run `snakemake -R score_{name}`.")
     # SQL is judged twice: as it was taken out of an answer, and the answer as it is.
-    raw = [column for column in measure.columns if column.endswith("_raw")]
-    right = [column.removesuffix("_raw") for column in raw]
-    right = right or [column for column in measure.columns if column.startswith("correct")]
-    told = [column for column in measure.columns if column in (*measure.question, "gold_rows", "flags")]
-    known = {*told, *right, *raw}
-    other = [column for column in measure.columns if column not in known and not column.startswith("logprob")]
+    columns = [column for column in measure.columns if not column.startswith("logprob")]
+    raw = [column for column in columns if column.endswith("_raw")]
+    right = [column.removesuffix("_raw") for column in raw] or [one for one in columns if one.startswith("correct")]
+    told = [column for column in columns if column in (*measure.question, "gold_rows", "flags")]
+    other = [column for column in columns if column not in (*told, *right, *raw)]
     questions = []
     for records in zip(*(frame.to_dict("records") for frame in frames), strict=True):
         text = texts[records[0]["id"]]
@@ -100,8 +94,8 @@ def describe_task(name: str, measure: Measure, files: Mapping[str, Any], runs: S
         add_rows(questions, files["rows"])
     schemas = {}
     if files["schemas"] and (path := Path(files["schemas"]).with_name("tables.json")).is_file():
-        rendered = Schemas(read_json(path), "", "ddl", 0)
-        schemas = {db_id: rendered[db_id] for db_id in first[measure.cluster].unique()}
+        rendered = schema_texts(read_json(path), "ddl")
+        schemas = {db_id: rendered(db_id) for db_id in first[measure.cluster].unique()}
     return {
         **{"name": name, "title": measure.name, "form": measure.form, "questions": questions},
         **{"right": right, "headline": measure.criterion, "cluster": measure.cluster},
@@ -123,12 +117,13 @@ def add_rows(questions: Sequence[dict], paths: Sequence[str | Path]) -> None:
     Raises:
         UserError: a file is not about exactly these questions.
     """
+    names = {question["id"]: question for question in questions}
     for run, path in enumerate(paths):
-        found = by_id(read_jsonl(path), path, [question["id"] for question in questions])
-        if missing := [question["id"] for question in questions if question["id"] not in found]:
+        found = by_id(read_jsonl(path), path, names)
+        if missing := [name for name in names if name not in found]:
             raise UserError(f"{path}: lacks {len(missing)} questions, {missing[0]} among them. Run its rule again.")
-        for question in questions:
-            gold, predicted = (found[question["id"]][key] for key in ("gold", "predicted"))
+        for name, question in names.items():
+            gold, predicted = (found[name][key] for key in ("gold", "predicted"))
             question.setdefault("rows", {}).update(gold["rows"])
             question |= {"columns": gold["columns"], "width": gold["width"]}
             question["answers"][run] |= {"predicted": predicted, "lacking": gold["unmatched"]}

@@ -29,8 +29,7 @@ def check_disjoint(rows: Sequence[Mapping], others: Sequence[Mapping], cluster: 
 def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], report: str | Path) -> None:
     """Check 100% of the rows to train on, and of the validation rows if they are used, and write the report.
 
-    There is no report without a pass, unless the study names each defect that was found in accept_defect: the report
-    then says which failed.
+    There is none without a pass, unless the study's accept_defect names each defect found: it then says which failed.
 
     Args:
         files: prompts (rendered) and rows (of `prepare`) to train on; manifest, of `fetch_data`; record, of the model;
@@ -60,16 +59,14 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
             targets = {row: target for row, target in targets.items() if row in kept}
         return audit(chat, rendered, targets, limits)
 
-    rows, failed = read_jsonl(files["rows"]), []
-    found: dict[str, Any] = {}
+    rows, found = read_jsonl(files["rows"]), {}
     if is_target:
-        asked = task.held_out(Path(files["manifest"]).parent)
-        cluster = settings["cluster"]
+        asked, cluster = task.held_out(Path(files["manifest"]).parent), settings["cluster"]
         if "shots" in files:
             shots = read_jsonl(files["shots"])[: settings["shots"]]
             check_disjoint(rows, shots, cluster, "few-shot examples", f"Choose other {name}.shots.")
         check_disjoint(rows, asked, cluster, "questions to ask", "The files of the data do not belong together.")
-        found |= {"few_shot_rows_in_train": 0, "test_rows_in_train": 0, "validation": None}
+        found = {"few_shot_rows_in_train": 0, "test_rows_in_train": 0, "validation": None}
     summary = check("prompts", rows, f"See {name}.")
     failed = summary["failed"]
     if "validation" in files:

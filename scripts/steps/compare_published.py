@@ -9,7 +9,7 @@ import pandas as pd
 import _path  # noqa: F401
 from analysis.data import write_table
 from analysis.published import COLUMNS, WHOLE, Reasons, beside, findings
-from common.files import atomic_write
+from common.files import write_text
 from common.job import job
 from present.format import Say
 from present.tables import to_markdown
@@ -25,14 +25,9 @@ def compare_published(
     Args:
         records: by task, the records of each run, in the order of `runs`.
         outputs: the files `csv` and `md`.
-        settings: the rule's. `published` is the block of the study, `official` has by task the size of the official
-            evaluation split, `runs` has `model` and `variant` of each run; the others are as in `tables`.
-
-    Raises:
-        UserError: a file of records has other columns than its task.
+        settings: the rule's; `official` has by task the size of the official evaluation split.
     """
-    published = settings["published"]
-    measures = measured(settings["tasks"])
+    published, measures = settings["published"], measured(settings["tasks"])
     ours = {
         run["variant"]: {task: read_records(paths[i], measures[task].columns) for task, paths in records.items()}
         for i, run in enumerate(settings["runs"])
@@ -43,8 +38,7 @@ def compare_published(
     frame = pd.DataFrame([row | {"why": told(row["why"], Say("en"))} for row in rows])
     whole = dict.fromkeys(("published_n", "published_correct", "n", "correct"), "Int64")
     write_table(outputs["csv"], frame.reindex(columns=COLUMNS).astype(whole))
-    with atomic_write(outputs["md"]) as stream:
-        stream.write(page(rows, settings, Say(settings["language"], measures)))
+    write_text(outputs["md"], page(rows, settings, Say(settings["language"], measures)))
 
 
 def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], say: Say) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 import _path  # noqa: F401
 from analysis.data import BASE, heads_of, write_table
-from common.files import atomic_write, read_json, read_jsonl
+from common.files import read_json, read_jsonl, write_text
 from common.job import job
 from present.format import Say
 from present.tables import to_markdown
@@ -25,20 +25,18 @@ def cost(
 ) -> None:
     """Write a row for each run and job: `train` (adapters) and `predict_<task>`.
 
-    A job's whole time is in its benchmark file, results/<study>/benchmarks/<job>/<model>/<variant>.tsv. That is no
+    A job's whole time is in its benchmark file, results/<study>/benchmarks/<job>/<model>/<run>.tsv. That is no
     input of this rule, for a lost benchmark would train the adapter again; without it, `job_seconds` and the hours
     are empty.
 
     Args:
-        inputs: in the order of `runs`: `train`, train.json of each adapter; of each task `predict_<task>`,
-            predict_<task>.json in …/<study>/runs/<model>/<variant>/, and unless its form is choice, whose tokens nobody
-            counts, `<task>_answers`, the answers. Of yardsticks those of all runs but the ones with other few-shot
-            examples, which have the base's answers.
+        inputs: in the order of `runs`: `train`, the report of each training; of each task `predict_<task>`, the
+            reports of its answers, and `<task>_answers`, the answers of those whose tokens are counted. Of yardsticks
+            those of all runs but the ones with other few-shot examples, which have the base's answers.
         outputs: the files `csv` and `md`.
-        settings: the rule's: `study`, `tasks`, `runs`, `known_defects`, `accept_defect`, as in `tables`.
+        settings: the rule's.
     """
-    runs = settings["runs"]
-    measures = measured(settings["tasks"])
+    runs, measures = settings["runs"], measured(settings["tasks"])
     _, heads = heads_of(runs)
     files, rows = {name: iter(paths) for name, paths in inputs.items()}, []
     for run, head in zip(runs, heads, strict=True):
@@ -52,12 +50,11 @@ def cost(
                 found[f"predict_{task}"] = answered_row(path, answers)
         benchmarks = Path(path).parents[3] / "benchmarks"
         for name, row in found.items():
-            whole = benchmark(benchmarks / name / run["model"] / f"{run['variant']}.tsv", row["device"])
+            whole = benchmark(benchmarks / name / run["model"] / f"{Path(path).parent.name}.tsv", row["device"])
             rows.append(head | {"task": name} | row | whole)
     frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS])
     write_table(outputs["csv"], frame)
-    with atomic_write(outputs["md"]) as stream:
-        stream.write(to_markdown("cost", frame, settings, Say(settings["language"], measures)))
+    write_text(outputs["md"], to_markdown("cost", frame, settings, Say(settings["language"], measures)))
 
 
 def trained_row(path: str | Path) -> dict[str, Any]:

@@ -32,11 +32,9 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
     Args:
         inputs: `decision`: what `recommend` chose; of each model `records`, and `prompts` and `base_prompts`: the
             reports of the target's prompts for adapters and the base model; `source`: the manifest of its data.
-        settings: `study`: its name; `tasks`: as for the report; `folders`: of each variant the folder of its adapter,
-            below its model's; `precisions`: of each model fp32, bf16 or nf4; `merge`: write whole models, with the
-            adapter merged into the weights; `merge_adapters`: whether the study evaluated its adapters merged;
-            `known_defects` and `accept_defect`: what is said of the method, and which failures of the audit it ran
-            with.
+        settings: the rule's. `folders`: of each variant the folder of its adapter, below its model's; `precisions`: of
+            each model fp32, bf16 or nf4; `merge`: write whole models, with the adapter merged into the weights;
+            `merge_adapters`: whether the study evaluated its adapters merged.
 
     Raises:
         UserError: an adapter or a model cannot be read.
@@ -139,13 +137,9 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
         datasets=["xlangai/spider"] if official else None,
         tags=["text-to-sql"] * (measures[target].form == "sql") + ["lora"] * own,
     )
-    values = {
-        "front_matter": Markup(head.to_yaml()),
-        "official": official,
-        "source": manifest["source"],
-        "local": local,
-    }
-    values |= {"tasks": list(measures), "knowledge": any(use["kind"] == "mmlu" for use in settings["tasks"].values())}
+    values = {"front_matter": Markup(head.to_yaml()), "official": official, "source": manifest["source"]}
+    values |= {"local": local, "tasks": list(measures)}
+    values["knowledge"] = any(use["kind"] == "mmlu" for use in settings["tasks"].values())
     return render("card.md.j2", Say("en", measures), {**settings, **facts, **values})
 
 

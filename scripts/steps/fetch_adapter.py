@@ -48,7 +48,7 @@ def fetch_adapter(name: str, settings: Mapping[str, Any], record: str | Path, re
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         fetch_adapter(
-            snakemake.wildcards.variant,
+            snakemake.wildcards.run,
             snakemake.params.settings,
             record=snakemake.input.record,
             report=snakemake.output.report,

@@ -10,14 +10,7 @@ from tasks.registry import KINDS
 
 
 def fetch_data(settings: Mapping[str, Any], folder: Path) -> None:
-    """Write a task's raw data and their manifest.json into a folder.
-
-    Args:
-        settings: of the stage fetch, with `kind` and `name`.
-
-    Raises:
-        UserError: the data cannot be had, or are not as expected.
-    """
+    """Write a task's raw data and their manifest.json into a folder; `settings` are of the stage fetch."""
     KINDS[settings["kind"]].fetch(settings, folder)
 
 

@@ -23,8 +23,7 @@ def fetch_model(name: str, source: str, revision: str | None, record: str | Path
         source: local folder, or hub repository `owner/name`.
         revision: commit of the hub repository (40 hexadecimal digits); None for a local folder.
         files: hash of a local folder's files, by which Snakemake sees that they have changed.
-        record: name, source, revision, resolved commit (null for a folder), path to load from, size and SHA-256 of
-            each file, and one SHA-256 of all of them.
+        record: name, source, revision, resolved commit (null for a folder), path to load from, and the hashes.
 
     Raises:
         UserError: the model cannot be had (see `hub_snapshot`), or lacks weights, tokenizer or chat template.
@@ -52,7 +51,7 @@ def fetch_model(name: str, source: str, revision: str | None, record: str | Path
 
 
 def model_files(folder: Path) -> list[str]:
-    """Return the sorted names of the files in `folder` that loading the model may read."""
+    """List the files in `folder` that loading the model may read."""
     from huggingface_hub.utils import filter_repo_objects  # half a second
 
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -60,11 +59,7 @@ def model_files(folder: Path) -> list[str]:
 
 
 def check_model(source: str, folder: Path, files: list[str]) -> None:
-    """Check that the folder has all that training and inference need.
-
-    Raises:
-        UserError: the configuration, weights, tokenizer or chat template is missing.
-    """
+    """Refuse a folder without the configuration, weights, tokenizer or chat template."""
     if "config.json" not in files:
         raise UserError(f"{source}: no config.json. This is not the folder of a transformers model.")
     read_json(folder / "config.json")

@@ -1,6 +1,6 @@
 """Draw a study's tables as figures: learning against forgetting, differences, parts, errors, losses, seeds, ways."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,7 @@ from common.files import UserError, atomic_write, read_json
 from common.job import job
 from present import figures_results, figures_training
 from present.format import Say
-from present.plots import Results, Task, runs_of, save
+from present.plots import Results, runs_of, save
 from present.values import ALL, RECOMMENDED, read_table, trained
 from tasks.base import Measure
 
@@ -22,21 +22,19 @@ DIFFERENCE = {"difference_pp": "x", "ci_low_pp": "x_low", "ci_high_pp": "x_high"
 
 
 def figures(
-    train: Sequence[str | Path],
+    train: Mapping[tuple[str, str], str | Path],
     tables: Mapping[str, str | Path],
     outputs: Mapping[str, str | Path],
     measures: Mapping[str, Measure],
     language: str = "en",
 ) -> None:
-    """Draw figures, each as SVG and as PDF.
+    """Draw figures, each as SVG and as PDF: `outputs` are paths named <figure>_svg and <figure>_pdf.
 
     Args:
-        train: reports of `train`, in …/<model>/<variant>/.
+        train: reports of `train`, by model and run.
         tables: CSV files by name: one of each task, regression and seeds; databases and confusion, where a task is of
             form sql; and recommendation, of a study that has it.
-        outputs: paths named <figure>_svg and <figure>_pdf for each figure that is to be drawn.
         measures: what is measured with each task, the target first.
-        language: en or pt.
 
     Raises:
         UserError: the tables are not about the same runs.
@@ -50,14 +48,13 @@ def figures(
 
 
 def read_results(
-    train: Sequence[str | Path], tables: Mapping[str, str | Path], measures: Mapping[str, Measure]
+    train: Mapping[tuple[str, str], str | Path], tables: Mapping[str, str | Path], measures: Mapping[str, Measure]
 ) -> Results:
-    """Read what the figures are drawn from; arguments and errors are those of `figures`."""
+    """Read what the figures are drawn from; see `figures`."""
     read = {name: read_table(path) for name, path in tables.items() if path}
-    tasks = {key: Task(key, one.name, one.form, one.criterion, one.chance) for key, one in measures.items()}
-    target, *_ = tasks
+    target, *_ = measures
     points, accuracy = [], []
-    for key, task in tasks.items():
+    for key, task in measures.items():
         table = read[key].assign(task=key).rename(columns=ACCURACY)
         points.append(table[table["questions" if task.form == "sql" else "category"] == ALL])
         if task.form == "sql":
@@ -67,14 +64,14 @@ def read_results(
     nothing = pd.DataFrame(columns=["model", "variant", "task", "choice"])
     chosen = read.get("recommendation", nothing)
     return Results(
-        tasks=tasks,
+        tasks=measures,
         points=pd.concat(points, ignore_index=True),
         accuracy=pd.concat(accuracy, ignore_index=True) if accuracy else nothing,
         comparisons=trained(read["regression"]).rename(columns=DIFFERENCE),
         databases=trained(read.get("databases", nothing)).rename(columns=ACCURACY),
         confusion=trained(read.get("confusion", nothing)),
         seeds=read["seeds"],
-        reports=[(*Path(path).parts[-3:-1], read_json(path)) for path in train],
+        reports=[(*run, read_json(path)) for run, path in train.items()],
         best=frozenset(runs_of(chosen[chosen["choice"] == RECOMMENDED])),
     )
 
@@ -85,4 +82,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, settings = dict(snakemake.input.items()), snakemake.params.settings
         measures = measured(settings["tasks"])
-        figures(inputs.pop("train"), inputs, dict(snakemake.output.items()), measures, settings["language"])
+        adapters = [(run["model"], run["variant"]) for run in settings["adapters"]]
+        train = dict(zip(adapters, inputs.pop("train"), strict=True))
+        figures(train, inputs, dict(snakemake.output.items()), measures, settings["language"])

@@ -17,5 +17,5 @@ if __name__ == "__main__":
             record=snakemake.input.record,
             adapter_dir=Path(adapter[0]).parent if adapter else None,
             output=snakemake.output.scores,
-            settings=snakemake.params.settings,
+            settings=snakemake.params.unwatched,
         )

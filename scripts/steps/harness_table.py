@@ -11,7 +11,7 @@ import pandas as pd
 import _path  # noqa: F401
 from analysis.compare import judge, kind
 from analysis.data import base_of, heads_of, write_table
-from common.files import UserError, atomic_write, read_json
+from common.files import UserError, read_json, write_text
 from common.job import job
 from custom_metrics.stats import clustered_difference
 from present.format import Say
@@ -33,7 +33,7 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
     Args:
         scores: what `harness` wrote, in the order of `runs`.
         outputs: the files `csv` and `md`.
-        settings: the rule's: `runs`, `confidence_level`, `known_defects`, `accept_defect`, as in `tables`.
+        settings: the rule's.
 
     Raises:
         UserError: two runs were not asked the same questions, or a model has no base run.
@@ -66,8 +66,7 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
     frame = judge(pd.DataFrame(rows, columns=[*columns, "family"]), level, "difference")[columns]
     frame["confidence_level"] = level
     write_table(outputs["csv"], frame)
-    with atomic_write(outputs["md"]) as stream:
-        stream.write(to_markdown("harness", frame, settings, Say(settings["language"])))
+    write_text(outputs["md"], to_markdown("harness", frame, settings, Say(settings["language"])))
 
 
 def by_question(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[tuple, Mapping[str, Any]]]:

@@ -24,22 +24,13 @@ def prepare(folder: Path, part: str, settings: Mapping[str, Any], rows: Path, ya
     """
     given = {}
     if "yardsticks" in settings:
-        given["held_out"] = [
-            row
-            for kind, data in zip(settings["yardsticks"], yardsticks, strict=True)
-            for row in KINDS[kind].held_out(data)
-        ]
+        data = zip(settings["yardsticks"], yardsticks, strict=True)
+        given["held_out"] = [row for kind, place in data for row in KINDS[kind].held_out(place)]
     found, facts = KINDS[settings["kind"]].prepare(settings, folder, part, **given)
     write_jsonl(rows, found)
     ids = [row["id"] for row in found]
-    about = {
-        "settings": dict(settings),
-        "source_sha256": sha256_file(folder / "manifest.json"),
-        "rows": len(found),
-        "sha256": sha256_file(rows),
-        "ids": ids,
-        "ids_sha256": sha256_json(ids),
-    }
+    about = {"settings": dict(settings), "rows": len(found), "ids": ids, "ids_sha256": sha256_json(ids)}
+    about |= {"source_sha256": sha256_file(folder / "manifest.json"), "sha256": sha256_file(rows)}
     write_json(rows.with_suffix(".json"), about | facts)
 
 
@@ -48,7 +39,7 @@ if __name__ == "__main__":
         prepare(
             Path(snakemake.input.manifest).parent,
             snakemake.wildcards.part,
-            snakemake.params.settings,
+            snakemake.params.unwatched,
             Path(snakemake.output.rows),
             [Path(file).parent for file in snakemake.input.get("yardsticks", [])],
         )

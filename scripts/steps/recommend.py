@@ -8,7 +8,7 @@ import _path  # noqa: F401
 from analysis import describe
 from analysis.choose import recommendation
 from analysis.data import read_results, write_table
-from common.files import atomic_write, write_json
+from common.files import write_json, write_text
 from common.job import job
 from present.format import Say
 from present.tables import shared_facts, to_markdown
@@ -32,10 +32,9 @@ def recommend(
     results = read_results(records, settings["runs"], measures, settings["confidence_level"])
     frame, decided = recommendation(results, settings["max_loss_pp"], settings["seed"])
     write_table(outputs["csv"], frame)
-    with atomic_write(outputs["md"]) as stream:
-        say = Say(settings["language"], measures)
-        facts = settings | shared_facts(settings["study"], describe.questions(results), say)
-        stream.write(to_markdown("recommendation", frame, facts, say))
+    say = Say(settings["language"], measures)
+    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
+    write_text(outputs["md"], to_markdown("recommendation", frame, facts, say))
     write_json(outputs["decision"], decided)
 
 

@@ -12,6 +12,7 @@ from common.files import UserError, read_json, read_jsonl
 from common.job import job
 from llm.chat import check_context, load_chat
 from llm.prompts import prompt_row, template, write_prompts
+from tasks.base import filled, letters
 from tasks.registry import KINDS
 
 
@@ -41,24 +42,19 @@ def render(
             f"expected {settings['shots']}. Use fewer in evaluation.shots or {settings['name']}.base_shots."
         )
     asked, most = "max_new_tokens" in settings, settings.get("max_length")
-    name, rendered, too_long = settings["name"].removeprefix("tasks."), [], []
-
-    def about(row: Mapping) -> dict[str, Any]:
-        return {**told(row), "target": task.target(row)}
-
-    for row in tqdm(read_jsonl(inputs["rows"]), desc=f"prompts of {name}", mininterval=5):
-        values = {**told(row), "shots": [about(shot) for shot in task.shots(row, pool)], "options": settings}
-        target, options = None, task.choices(row) if asked else ()
-        if not asked:
-            target = task.target(row) if settings.get("train_target", "sql") == "sql" else ""
-        names = {"id": row["id"], **({"options": list(options)} if options else {})}
-        found = prompt_row(chat, names, turns(values), target)
+    learnt = settings.get("train_target", "sql") == "sql"
+    rendered, too_long = [], []
+    for row in tqdm(read_jsonl(inputs["rows"]), desc=f"prompts of {settings['name']}", mininterval=5):
+        said = turns(filled(task, told, row, pool) | {"options": settings})
+        names = {"id": row["id"]} | ({"options": list(letters(row))} if asked and letters(row) else {})
+        found = prompt_row(chat, names, said, None if asked else task.target(row) if learnt else "")
         new_tokens = settings["max_new_tokens"] if asked else found["completion_tokens"]
         if most is not None and found["prompt_tokens"] + new_tokens > most:
             too_long.append(row["id"])
             continue
         if most is None:
-            check_context(chat, row["id"], found["prompt_tokens"], new_tokens, task.remedy(settings, row))
+            remedy = task.REMEDY.format(**{**row, "name": settings["name"]})
+            check_context(chat, row["id"], found["prompt_tokens"], new_tokens, remedy)
         rendered.append(found)
     if too_long:
         print(f"{len(too_long)} of {len(too_long) + len(rendered)} rows have more than {most} tokens: left out.")

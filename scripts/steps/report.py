@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import _path  # noqa: F401
-from common.files import UserError, atomic_write, read_json
+from common.files import UserError, atomic_write, read_json, write_text
 from common.job import job
 from present.facts import Results, facts
 from present.format import VERDICTS, Say
@@ -21,11 +20,7 @@ from tasks.records import read_records
 from tasks.registry import measured
 
 
-def report(
-    outputs: Mapping[str, str | Path],
-    inputs: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> None:
+def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write the report.
 
     Args:
@@ -34,9 +29,9 @@ def report(
             each); `records` of each run, those of the target, empty if it executes no SQL; `data`, manifests of tasks
             (data/<task>/source/manifest.json) and of parts of them (data/<task>/<part>.json); `prompts`, reports
             (prompts/<model>/<task>_test.json); `models`; `audits`; `train`; `answers`, reports
-            (runs/<model>/<variant>/<task>_predict.json).
-        settings: `language`, what `Results.settings` names, and `tasks`: of each its kind, its role and what its
-            measure depends on, the target first.
+            (runs/<model>/<run>/<task>_predict.json).
+        settings: `language`, `labels` (of each run's folder), what `Results.settings` names, and `tasks`: of each its
+            kind, its role and what its measure depends on, the target first.
 
     Raises:
         UserError: two runs of a model were given different prompts and the study does not say so; a table holds a
@@ -45,15 +40,15 @@ def report(
     measures = measured(settings["tasks"])
     say = Say(settings["language"], measures)
     results = read_results(outputs, inputs, settings, measures)
-    check_prompts(results)
+    check_prompts(results, next(iter(measures)))
+    check_defects(results, next(iter(measures)))
     check_verdicts(results.tables)
     values = facts(results, say)
 
     def page(size: ReportSize) -> str:
         return render(f"report.{say.language}.md.j2", say, values | {"size": size})
 
-    with atomic_write(outputs["report"]) as stream:
-        stream.write(page(SCREEN))
+    write_text(outputs["report"], page(SCREEN))
     pdf, pages = fitted_pdf(page, Path(outputs["report"]).parent, say.language)
     print(f"{outputs['pdf']}: {pages} pages")
     if pages > MOST_PAGES:
@@ -62,14 +57,15 @@ def report(
         stream.write(pdf)
 
 
-def read_results(
-    outputs: Mapping[str, str | Path],
-    inputs: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    measures: Mapping[str, Measure],
-) -> Results:
+def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures: Mapping[str, Measure]) -> Results:
     """Read what the report is made of; see `report`."""
     here, target = Path(outputs["report"]).parent, next(iter(measures))
+    labels = settings["labels"]
+
+    def run_of(path: str | Path) -> tuple[str, str]:
+        """Model and label of the run in whose folder, …/<model>/<run>/, a file lies."""
+        return Path(path).parts[-3], labels[Path(path).parts[-2]]
+
     read = {Path(path).stem: read_table(path) for path in inputs["tables"]}
     tables = {name: frame if name == "recommendation" else trained(frame) for name, frame in read.items()}
     points = read["regression"][is_point(read["regression"])]
@@ -89,7 +85,6 @@ def read_results(
         prompts.setdefault(path.stem.removesuffix("_test"), read_json(path) | where)
     return Results(
         settings=settings,
-        tasks={name: asdict(one) | {"kind": settings["tasks"][name]["kind"]} for name, one in measures.items()},
         tables=tables,
         shots=int(own.iloc[0]) if len(own) else None,
         figures={Path(path).stem: os.path.relpath(Path(path).with_suffix(".svg"), here) for path in inputs["figures"]},
@@ -105,20 +100,9 @@ def read_results(
     )
 
 
-def run_of(path: str | Path) -> tuple[str, str]:
-    """Return (model, variant) of a file in …/<model>/<variant>/."""
-    return Path(path).parts[-3], Path(path).parts[-2]
-
-
-def check_prompts(results: Results) -> None:
-    """Check that all variants of a model answered the same prompts.
-
-    Raises:
-        UserError: a variant was given other prompts than the others; those of the target are not looked at for the
-            variants of `own_prompts`.
-    """
+def check_prompts(results: Results, target: str) -> None:
+    """Refuse answers of a variant to other prompts than the model's other ones, but for those of `own_prompts`."""
     found: dict[tuple[str, str], str] = {}
-    target = next(iter(results.tasks))
     for (model, variant, task), answers in results.answers.items():
         if variant in results.settings["own_prompts"] and task == target:
             continue
@@ -130,12 +114,22 @@ def check_prompts(results: Results) -> None:
             )
 
 
-def check_verdicts(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Check that the tables hold verdicts that the report has words for, or none where nothing is compared.
+def check_defects(results: Results, target: str) -> None:
+    """Check that the study still names each defect with which its rows passed their audit.
 
     Raises:
-        UserError: they hold another one.
+        UserError: it does not; the audit itself does not run again for that.
     """
+    for model, audit in results.audits.items():
+        for defect in set(audit.get("failed", ())) - set(results.settings["accept_defect"]):
+            raise UserError(
+                f"prompts/{model}/{target}_audit.json, failed: found {defect}, which accept_defect does not name. "
+                f"Write accept_defect: [{defect}], or mend what the audit found."
+            )
+
+
+def check_verdicts(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse a verdict that the report has no words for; there is none where nothing is compared."""
     for name, frame in tables.items():
         file = "regression" if name in ("points", "prompted") else name
         for verdict in set(frame.get("verdict", ())) - {*VERDICTS, ""}:

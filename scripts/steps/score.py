@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from common.files import atomic_write, read_jsonl
+from common.files import read_jsonl, write_text
 from common.job import job
 from tasks.records import by_id, write_records
 from tasks.registry import KINDS
@@ -34,10 +34,9 @@ def score(
     asked = [(row, given.get(name)) for name, row in questions.items()]
     scored = list(task.score(settings, Path(inputs["manifest"]).parent, asked, workers))
     if "rows" in outputs:
-        with atomic_write(outputs["rows"]) as stream:
-            for _, besides in scored:
-                # ASCII, as a value that is no UTF-8 has lone surrogates.
-                stream.write(json.dumps(besides, separators=(",", ":")) + "\n")
+        # ASCII, as a value that is no UTF-8 has lone surrogates.
+        rows = (json.dumps(besides, separators=(",", ":")) + "\n" for _, besides in scored)
+        write_text(outputs["rows"], "".join(rows))
     write_records(outputs["records"], task.measure(settings).columns, (record for record, _ in scored))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import _path  # noqa: F401
 from analysis import compare, describe
 from analysis.data import Results, read_results, write_table
-from common.files import atomic_write
+from common.files import write_text
 from common.job import job
 from present.format import Say
 from present.tables import shared_facts, to_markdown
@@ -26,8 +26,7 @@ def tables(
         outputs: a path for each table, and for each with `_md`.
         settings: the rule's. `tasks` has of each task its kind, its role and what its measure depends on, the target
             first. `runs` has of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the
-            base); of a point that `evaluation` adds also `point`. `known_defects` and `accept_defect` stand under every
-            table.
+            base); of a point that `evaluation` adds also `point`.
 
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
@@ -38,8 +37,7 @@ def tables(
     facts = settings | shared_facts(settings["study"], describe.questions(results), say)
     for name, frame in all_tables(results).items():
         write_table(outputs[name], frame)
-        with atomic_write(outputs[f"{name}_md"]) as stream:
-            stream.write(to_markdown(name, frame, facts, say))
+        write_text(outputs[f"{name}_md"], to_markdown(name, frame, facts, say))
 
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from common.files import atomic_write
+from common.files import write_text
 from common.job import job
 from present import tables
 from present.catalogue import TABLES, table_of
@@ -16,12 +16,9 @@ from tasks.registry import measured
 
 
 def tables_page(csv: Mapping[str, str | Path], page: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write `page` from the CSV files of the tables, by their names, in the order of the catalogue.
+    """Write `page` from the CSV files of those tables that a study has, in the order of the catalogue.
 
-    Args:
-        csv: the files; those of tables that a study lacks are missing.
-        page: the file to write.
-        settings: `study` (its name), `tasks`, `language`, `known_defects`, `accept_defect`, as in `tables`.
+    `settings` has `study` (its name), `tasks`, `language`, `known_defects`, `accept_defect`, as in `tables`.
     """
     measures = measured(settings["tasks"])
     say, order = Say(settings["language"], measures), [table.key for table in TABLES]
@@ -34,13 +31,12 @@ def tables_page(csv: Mapping[str, str | Path], page: str | Path, settings: Mappi
         say.word("page.adapters"): say.count((runs["variant"] != BASE).sum()),
     }
     for one in facts["tasks"].values():
-        means = [say.word("page.criterion", **one)] if one["criterion"] else []
+        means = [one["by"]] if one["criterion"] else []
         terms[say.word("page.questions", **one)] = " · ".join([one["count"], *means])
     terms[say.word("page.intervals")] = facts["percent"]
     template = html_environment(say).get_template("tables.html.j2")
     sheets = [tables.read(name, frame, facts, say) for name, frame in frames.items()]
-    with atomic_write(page) as stream:
-        stream.write(template.render(settings, sheets=sheets, facts=facts, terms=terms.items()))
+    write_text(page, template.render(settings, sheets=sheets, facts=facts, terms=terms.items()))
 
 
 if __name__ == "__main__":

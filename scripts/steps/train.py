@@ -27,7 +27,7 @@ def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<variant>
+    run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<run>
     with job(snakemake.log[0], lock=run_dir / ".train.lock"):
         gpus = take(snakemake.resources.gpu)
         set_threads(snakemake.threads)

@@ -2,9 +2,10 @@
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 
 from common.files import NOT_LINEAR
-from study.unfold import BASE, loading, points, target_of, variants
+from study.unfold import BASE, adapters, changed, loading, members, points, ready_made, settings, target_of
 
 
 def contradictions(config: dict) -> Iterator[str]:
@@ -12,8 +13,19 @@ def contradictions(config: dict) -> Iterator[str]:
     if wrong := list(_roles(config)):
         yield from wrong
         return
-    for check in (_validation, _precision, _replay, _adapters, _published, _points):
+    yield from _named(config)
+    yield from _replay(config)
+    # A sentence about what several settings have stands once.
+    found: dict[str, None] = {}
+    for chosen in settings(config).values() or [{}]:
+        for check in (_validation, _linear):
+            found |= dict.fromkeys(check(changed(config, chosen)))
+    yield from found
+    for check in (_models, _published):
         yield from check(config)
+    yield from (wrong := list(_points(config)))
+    if not wrong:
+        yield from _twins(config)
 
 
 def _roles(config: dict) -> Iterator[str]:
@@ -55,8 +67,13 @@ def _validation(config: dict) -> Iterator[str]:
         )
 
 
-def _precision(config: dict) -> Iterator[str]:
+def _models(config: dict) -> Iterator[str]:
     for name, model in config["models"].items():
+        if model["revision"] is not None and Path(model["source"]).is_dir():
+            yield (
+                f"models.{name}.revision: found {model['revision']}, expected null, since a local folder has no "
+                "revision."
+            )
         if model["precision"] != "nf4":
             # A smoke run has a small model of its own.
             if "quantization" in loading(model) and config["scale"] != "smoke":
@@ -70,30 +87,44 @@ def _precision(config: dict) -> Iterator[str]:
 
 
 def _replay(config: dict) -> Iterator[str]:
-    replay = config["replay"]
-    fractions, weights = (value if isinstance(value, list) else [value] for value in (replay["fraction"], replay["kl"]))
-    if any(fractions) and not any(task["role"] == "replay" for task in config["tasks"].values()):
+    fractions, weights = (config["sweep"].get(f"replay.{key}", [config["replay"][key]]) for key in ("fraction", "kl"))
+    own = {name: changed(config, chosen)["replay"] for name, chosen in settings(config).items()}
+    if any(one["fraction"] for one in own.values()) and not any(
+        task["role"] == "replay" for task in config["tasks"].values()
+    ):
         yield (
-            f"replay.fraction: found {replay['fraction']}, but no task has the role replay. Add one to tasks, such as "
-            "general: {kind: replay, source: hub:cais/mmlu, revision: ...}; see docs/tasks.md."
+            f"replay.fraction: found {', '.join(map(str, fractions))}, but no task has the role replay. Add one to "
+            "tasks, such as general: {kind: replay, source: hub:cais/mmlu, revision: ...}; see docs/tasks.md."
         )
+    for name, replay in own.items():
+        if name in config["adapters"] and replay["kl"] and not replay["fraction"]:
+            yield (
+                f"adapters.{name}: replay.kl is {replay['kl']}, but replay.fraction is 0: there are no rows to compute "
+                "it on. Set a fraction, or kl: 0.0."
+            )
     if any(weights) and not any(fractions):
         yield (
-            f"replay.kl: found {replay['kl']}, but replay.fraction is {replay['fraction']}: there are no rows to "
-            "compute it on. Set a fraction, or kl: 0.0."
+            f"replay.kl: found {', '.join(map(str, weights))}, but replay.fraction is "
+            f"{', '.join(map(str, fractions))}: there are no rows to compute it on. Set a fraction, or kl: 0.0."
         )
-    elif 0 in fractions and 0 not in weights and isinstance(replay["kl"], list):
+    elif 0 in fractions and 0 not in weights and "replay.kl" in config["sweep"]:
         yield (
-            f"replay.kl: found {replay['kl']}, but a replay.fraction is 0: that adapter has no such term. Add 0.0 to "
+            f"sweep.replay.kl: found {weights}, but a replay.fraction is 0: that adapter has no such term. Add 0.0 to "
             "the list, or take 0.0 out of fraction."
         )
 
 
-def _adapters(config: dict) -> Iterator[str]:
-    models, made = config["models"], {**variants(config), **points(config)}
+def _named(config: dict) -> Iterator[str]:
+    models = config["models"]
     for name, adapter in config["adapters"].items():
-        if name in made:
-            yield f"adapters.{name}: this study has another run of that name. Write another name."
+        given = [key for key in ("lora", "training", "replay") if adapter[key]]
+        if adapter["source"] is None:
+            for key in ("revision", "model"):
+                if adapter[key] is not None:
+                    yield f"adapters.{name}.{key}: found {adapter[key]}, but no source. Add it, or remove {key}."
+            continue
+        if given:
+            yield f"adapters.{name}.{given[0]}: not used, since an adapter with a source is not trained. Remove it."
         if adapter["model"] not in (models if len(models) > 1 else (None, *models)):
             yield (
                 f"adapters.{name}.model: found {adapter['model'] or 'null'}, expected the one of this study's models "
@@ -105,31 +136,44 @@ def _adapters(config: dict) -> Iterator[str]:
             yield f"adapters.{name}.revision: found {adapter['revision'] or 'null'}, expected {expected}."
 
 
-def _points(config: dict) -> Iterator[str]:
-    evaluation, kept = config["evaluation"], config["training"]["kept_steps"]
-    adapters = [name for name in variants(config) if name != BASE]
-    named = {f"soups.{name}": members for name, members in evaluation["soups"].items()}
-    for key, names in ({"adapters": evaluation["adapters"] or []} | named).items():
-        for name in names:
-            if name not in adapters:
-                near = difflib.get_close_matches(name, adapters, 1) or adapters
-                yield f"evaluation.{key}: found {name}, expected adapters of this study, such as {near[0]}."
-    for key, names in named.items():
-        if len(names) < 2:
-            yield f"evaluation.{key}: found {len(names)} adapters, expected at least 2 to average."
+def _twins(config: dict) -> Iterator[str]:
+    """Names that stand for two things, and adapters that are the same training."""
+    found: dict[str, str] = {}
+    for name, adapter in adapters(config).items():
+        if (twin := found.setdefault(adapter["folder"], name)) != name:
+            yield f"{name} and {twin} are the same training. Remove one from sweep or adapters."
+    swept = set(settings(config | {"adapters": {}})) if config["sweep"] else set()
+    for name in config["adapters"]:
+        if name in swept or name in points(config) or name == BASE:
+            yield f"adapters.{name}: this study has another run of that name. Write another name."
+
+
+def _linear(config: dict) -> Iterator[str]:
+    needed = [name for name in ("interpolate", "soups") if config["evaluation"][name]]
     for key in NOT_LINEAR:
-        needed = [name for name in ("strengths", "soups") if evaluation[name]]
         if config["lora"].get(key) and needed:
             yield (
                 f"lora.{key}: found {config['lora'][key]}, but evaluation.{needed[0]} needs adapters that only add a "
                 "product of two matrices to weights. Remove one of the two."
             )
-    for step in evaluation["steps"]:
-        if step not in kept:
-            yield (
-                f"evaluation.steps: found {step}, but training.kept_steps is {kept}: no adapter of that step is kept. "
-                "Add it there too; an adapter that is evaluated at it is then trained again."
-            )
+
+
+def _points(config: dict) -> Iterator[str]:
+    evaluation, trained = config["evaluation"], adapters(config)
+    every = [*dict.fromkeys(own["setting"] for own in trained.values()), *trained, *ready_made(config)]
+    named = {f"soups.{name}": of for name, of in evaluation["soups"].items()}
+    for key, names in ({"adapters": evaluation["adapters"] or []} | named).items():
+        for name in names:
+            if name not in every:
+                near = difflib.get_close_matches(name, every, 1) or every
+                yield f"evaluation.{key}: found {name}, expected adapters of this study, such as {near[0]}."
+    for key, names in named.items():
+        if len(names) < 2:
+            yield f"evaluation.{key}: found {len(names)} adapters, expected at least 2 to average."
+        counts = {name: len(members(config, trained, name)) for name in names}
+        if len({count for count in counts.values() if count}) > 1:
+            shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            yield f"evaluation.{key}: a mean is made once a seed, but {shown}. Name settings with the same seeds."
 
 
 def _published(config: dict) -> Iterator[str]:

@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from study.library import PROCESSORS
-from study.unfold import canonical
 
 # Raised by hand when a mended fault changes what a stage makes; its results are then made anew.
 RECIPES = {"fetch": 1, "prepare": 1, "render": 1, "audit": 1, "train": 1, "average": 1, "predict": 1}
@@ -59,9 +58,22 @@ DEFAULTS = {
 }
 
 
+def canonical(value: Any) -> Any:
+    """A copy of a plain value with the keys of all its mappings as text, sorted."""
+    if isinstance(value, dict):
+        return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
+    return [canonical(item) for item in value] if isinstance(value, list) else value
+
+
 def stage(name: str, values: Mapping[str, Any], inert: Iterable[str] = ()) -> dict[str, Any]:
     """The identity of a stage of `RECIPES`: its values without inert keys, given by patterns, and `DEFAULTS`."""
     return canonical({"recipe": RECIPES[name], **_without(values, inert)})
+
+
+def preparing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part of a task's data depends on; names of categories are put beside answers when these are scored."""
+    named = settings.get("categories")
+    return {**settings, "categories": list(named.values())} if isinstance(named, dict) else dict(settings)
 
 
 def rendering(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,9 +84,10 @@ def rendering(settings: Mapping[str, Any]) -> dict[str, Any]:
 def audit(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of the proof that rows may be trained on; without `truncate`, max_length only refuses rows.
 
-    A lower one refuses them when the training checks its rows again.
+    A lower one refuses them when the training checks its rows again. Which defects are accepted decides whether there
+    is a proof, not what is in it.
     """
-    return stage("audit", settings, () if settings.get("truncate") else ("max_length",))
+    return stage("audit", settings, ("accept_defect", *(() if settings.get("truncate") else ("max_length",))))
 
 
 def training(settings: Mapping[str, Any]) -> dict[str, Any]:

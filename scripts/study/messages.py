@@ -78,7 +78,16 @@ def _mistake(one: dict, place: list, where: Declared) -> str:
         case "finite_number":
             return f"found {found}, expected a number that is not infinite."
         case _:
-            return _wrong_value(found, kind_at(place, where))
+            return _wrong_value(found, kind_at(place, where)) + _sweep(found, place)
+
+
+def _sweep(found: Any, place: list) -> str:
+    """Where a list belongs that is to be swept; nothing for other values."""
+    if not isinstance(found, list) or len(place) < 2 or place[0] not in ("lora", "training", "replay"):
+        return ""
+    if isinstance(place[-1], int):
+        return f" To compare several, write them under sweep: {{{dotted(place[:2])}: [[...], [...]]}}."
+    return f" To compare several, write sweep: {{{dotted(place)}: {found}}}."
 
 
 def dotted(place: list) -> str:

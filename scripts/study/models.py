@@ -1,6 +1,6 @@
-"""The keys of a study about what it loads: models, their quantization, adapters that were made elsewhere."""
+"""The keys of a study about what it loads: models, their quantization, adapters by name."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from study.library import passes_on
 from tasks.sections import AtLeast1, Name, Positive, Section, Text
@@ -36,12 +36,23 @@ class Model(Section):
 
 
 class Adapter(Section):
-    """An adapter that was made elsewhere. It is asked like a trained one, and never trained."""
+    """A setting with a name of its own: what is written here holds over the study's lora, training and replay.
 
-    source: Text
+    With a source, an adapter that was made elsewhere: it is asked like a trained one, and never trained. Before it
+    answers, its first tokens are held against those of its base model, so that an adapter that does nothing is not
+    taken for one that changes nothing.
+    """
+
+    lora: dict[str, Any] = {}
+    """Keys of lora."""
+    training: dict[str, Any] = {}
+    """Keys of training."""
+    replay: dict[str, Any] = {}
+    """Keys of replay."""
+    source: Text | None = None
     """hub:<repository> such as hub:someone/llama3-spider-lora, or a local folder with adapter_model.safetensors and
-    adapter_config.json."""
+    adapter_config.json; null for an adapter that the study trains."""
     revision: str | None = None
     """The commit on the hub, 40 hexadecimal digits; null for a local folder."""
     model: Name | None = None
-    """Which of `models` it is made for; null if there is one alone."""
+    """Which of `models` an adapter from a source is made for; null if there is one alone."""

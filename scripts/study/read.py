@@ -1,4 +1,4 @@
-"""From a YAML file to a checked study: face, scale and command line, then types, defaults and contradictions.
+"""From a YAML file to a checked study: protocol, scale and command line, then types, defaults and contradictions.
 
 Snakemake parses the workflow again inside every cluster job, so nothing here imports a model library.
 """
@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from common.files import UserError
 from study.check import contradictions
+from study.identity import canonical
 from study.messages import sentences
-from study.schema import Study
-from study.unfold import AXES, FACES, canonical, nested
+from study.schema import Lora, Replay, Study, Training
+from study.unfold import PROTOCOLS
 from tasks.registry import KINDS
 from tasks.sections import Section
 
@@ -24,6 +25,10 @@ RESERVED = (
     "model", "adapter", "harness", "replay", "regression", "exchange", "factors", "seeds", "databases", "errors",
     "flips", "confusion", "recommendation", "cost", "published", "sql", "choice", "match",
 )  # fmt: skip
+# The sections that may differ between the adapters of a study.
+VARIED = {"lora": Lora, "training": Training, "replay": Replay}
+# Keys that concern the rows, which all adapters share.
+SHARED = ("training.max_length", "training.truncate")
 SMOKE = Path(__file__).parents[2] / "rules" / "smoke.yaml"
 
 
@@ -65,8 +70,8 @@ def retype(overrides: Any) -> Any:
 def resolve(raw: dict, overrides: dict | None = None, source: str = "config.yaml", smoke: dict | None = None) -> dict:
     """The study that is to be run, checked and complete.
 
-    `overrides`, the values of the command line, choose face and scale, and hold over whatever the two say. `source` is
-    the study's file in messages. `smoke` is what the scale smoke puts over the study, by default rules/smoke.yaml.
+    `overrides`, the values of the command line, choose protocol and scale, and hold over whatever the two say. `source`
+    is the study's file in messages. `smoke` is what the scale smoke puts over the study, by default rules/smoke.yaml.
 
     Raises:
         UserError: as `overlay` and `check`.
@@ -76,22 +81,23 @@ def resolve(raw: dict, overrides: dict | None = None, source: str = "config.yaml
 
 
 def overlay(config: dict, smoke: dict, source: str = "config.yaml") -> dict:
-    """A study's own values, those of its face over them, and those of the scale smoke over both.
+    """A study's own values, those of its protocol over them, and those of the scale smoke over both.
 
     Raises:
-        UserError: the study does not have this face.
+        UserError: the study does not have this protocol.
     """
-    face, faces = config.get("face", FACES[0]), config.get("faces") or {}
+    protocol, protocols = config.get("protocol", PROTOCOLS[0]), config.get("protocols") or {}
     # What is of a wrong type is left to `check`, which says so.
-    if face in FACES and isinstance(faces, dict):
-        if face != FACES[0] and face not in faces:
+    if protocol in PROTOCOLS and isinstance(protocols, dict):
+        if protocol != PROTOCOLS[0] and protocol not in protocols:
             raise UserError(
-                f"{source}, face: found {face}, but faces.{face} is not there: this study has one face. Remove the key."
+                f"{source}, protocol: found {protocol}, but protocols.{protocol} is not there: this study has one "
+                "protocol. Remove the key."
             )
-        above = faces.get(face)
+        above = protocols.get(protocol)
         config = _merge(config, above) if isinstance(above, dict) else config
     if config.get("scale") == "smoke":
-        config = _merge(_first_values(config), smoke)
+        config = _merge(_first_values(config, smoke), smoke)
         tasks = _part(config, "tasks")
         kinds = {name: KINDS.get(str(_part(tasks, name).get("kind", name))) for name in tasks}
         config = _merge(config, {"tasks": {name: kind.SMOKE for name, kind in kinds.items() if kind}})
@@ -111,16 +117,49 @@ def check(config: dict, source: str = "config.yaml") -> dict:
         found, more = _task(name, section)
         messages += more
         config["tasks"] = config["tasks"] | {name: found}
+    if not messages:
+        messages = _vary(config)
     messages = messages or list(contradictions(config))
     if messages:
         raise UserError("\n".join(f"{source}, {message}" for message in messages))
     return config
 
 
-def _validated(model: type[Section], values: dict, prefix: str = "") -> tuple[dict, list[str]]:
-    """The values of a section complete and in canonical form, or as they are with what is wrong with them."""
+def _vary(config: dict) -> list[str]:
+    """Check the values that adapters have for themselves, put them into canonical form, and say what is wrong."""
+    messages = []
+    for place, values in config["sweep"].items():
+        section, _, key = place.rpartition(".")
+        kind = config["tasks"].get(section.removeprefix("tasks."), {})
+        if section in VARIED and place not in (*SHARED, "training.seed"):
+            for number, value in enumerate(values):
+                found, wrong = _validated(VARIED[section], {key: value}, f"sweep.{section}.", partly=True)
+                messages += wrong
+                values[number] = found.get(key)
+            if any(value in values[:number] for number, value in enumerate(values)):
+                messages.append(f"sweep.{place}: a value stands twice in {values}. Remove one.")
+        elif key == "train_questions" and kind.get("role") == "target":
+            for value in values:
+                messages += _validated(KINDS[kind["kind"]].Options, {**kind, key: value}, f"sweep.{section}.")[1]
+            # Each training takes the first of all rows.
+            kind[key] = None
+        else:
+            because = "all adapters share the rows" if place in SHARED else "expected a key of lora, training or replay"
+            because = "seeds are no setting. Write training.seed: [1, 2, 3]" if place == "training.seed" else because
+            messages.append(f"sweep.{place}: {because}.")
+    for name, adapter in config["adapters"].items():
+        for section, model in VARIED.items():
+            values, prefix = adapter[section], f"adapters.{name}.{section}."
+            adapter[section], wrong = _validated(model, values, prefix, partly=True)
+            shared = [key for key in values if f"{section}.{key}" in SHARED]
+            messages += [*wrong, *(f"{prefix}{key}: all adapters share the rows. Remove it." for key in shared)]
+    return list(dict.fromkeys(messages))
+
+
+def _validated(model: type[Section], values: dict, prefix: str = "", partly: bool = False) -> tuple[dict, list[str]]:
+    """The values of a section complete (`partly`: those that are there) and in canonical form, and what is wrong."""
     try:
-        return canonical(model.model_validate(values).model_dump(by_alias=True)), []
+        return canonical(model.model_validate(values).model_dump(by_alias=True, exclude_unset=partly)), []
     except ValidationError as error:
         return values, list(sentences(error, model, prefix))
 
@@ -153,24 +192,31 @@ def _merge(below: dict, above: dict) -> dict:
     return merged
 
 
-def _first_values(config: dict) -> dict:
-    """A study with the first value alone of each swept axis, still as a list: the adapter keeps its name.
+def _first_values(config: dict, smoke: dict) -> dict:
+    """A study with the first value alone of what is swept, the first seed, and of `evaluation` the interpolations.
 
-    Of the points of `evaluation` it has the strengths.
+    So nothing names an adapter or a step that a smoke run does not have. What `smoke` sets, no adapter sets for itself.
     """
     config = copy.deepcopy(config)
-    for short, place in AXES.items():
-        section, key = place.split(".")
-        values = _part(config, section).get(key)
-        if isinstance(values, list) and values and (short != "modules" or nested(values)):
-            # The first fraction is mostly 0, with which nothing is replayed.
-            config[section][key] = values[-1:] if short == "replay" else values[:1]
-    # They are made for the study's own model, and a smoke run has another one.
-    config.pop("adapters", None)
-    # What is left names no adapter and no step that a smoke run may not have.
-    _part(config, "training").pop("kept_steps", None)
-    if isinstance(evaluation := config.get("evaluation", {}), dict):
-        config["evaluation"] = {"strengths": evaluation.get("strengths", [])}
+    sweep = {}
+    for place, values in _part(config, "sweep").items():
+        section, _, key = str(place).rpartition(".")
+        if section.startswith("tasks.") or key in _part(smoke, section):
+            continue
+        # The first fraction is mostly 0, with which nothing is replayed.
+        first = slice(-1, None) if place == "replay.fraction" else slice(1)
+        sweep[place] = values[first] if isinstance(values, list) else values
+    config["sweep"] = sweep
+    if isinstance(seeds := _part(config, "training").get("seed"), list):
+        config["training"]["seed"] = seeds[:1]
+    # Ready-made ones are for the study's own model, and a smoke run has another one.
+    named = _part(config, "adapters").items()
+    config["adapters"] = {name: own for name, own in named if isinstance(own, dict) and not own.get("source")}
+    for own in config["adapters"].values():
+        for key in _part(smoke, "training"):
+            _part(own, "training").pop(key, None)
+    evaluation = _part(config, "evaluation")
+    config["evaluation"] = {key: evaluation[key] for key in ("interpolate",) if key in evaluation}
     return config
 
 

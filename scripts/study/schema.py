@@ -24,7 +24,6 @@ from tasks.sections import (
     Set,
     Share,
     Some,
-    Swept,
     TaskName,
     Text,
     Unique,
@@ -37,35 +36,32 @@ from tasks.sections import (
 class Lora(Section):
     """The adapter. Any key of PEFT's LoraConfig may stand here, such as use_dora, use_rslora or rank_pattern.
 
-    Each value below may be a list, which is then swept: one adapter is trained for each combination of all swept
-    values. The adapters are named after the values (lr0.001-r8). A further value trains its own adapters only. Without
-    a value, only the tables change.
+    To compare several values, list them under `sweep`, or give them to named `adapters`.
     """
 
-    r: Swept[AtLeast1] = 8
+    r: AtLeast1 = 8
     """The rank."""
-    lora_alpha: Swept[AtLeast1] = 16
+    lora_alpha: AtLeast1 = 16
     """The scale: what the adapter adds is multiplied by lora_alpha / r."""
-    lora_dropout: Swept[Share] = 0.05
+    lora_dropout: Share = 0.05
     """Dropout before the adapter."""
     target_modules: Modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    """The linear layers that get an adapter: their names, all-linear, or a regular expression of whole names. Swept as
-    a list of lists."""
+    """The linear layers that get an adapter: their names, all-linear, or a regular expression of whole names."""
 
 
 @passes_on("SFTConfig")
 class Training(Section):
     """The training. Any key of TRL's SFTConfig may stand here that the workflow does not set itself.
 
-    A list is swept where the description says so. Write 1.0e-4 or 0.0001: YAML reads 1e-4 as text.
+    Write 1.0e-4 or 0.0001: YAML reads 1e-4 as text.
     """
 
-    learning_rate: Swept[Positive] = 1e-4
-    """Highest learning rate of the schedule. A list is swept."""
-    num_train_epochs: Swept[Positive] = 1.0
-    """Epochs: how often the training goes through the rows. A list is swept."""
-    max_steps: Swept[whole(ge=-1)] = -1
-    """Stop after N optimizer steps, whatever the epochs; -1 for no limit. A list is swept."""
+    learning_rate: Positive = 1e-4
+    """Highest learning rate of the schedule."""
+    num_train_epochs: Positive = 1.0
+    """Epochs: how often the training goes through the rows."""
+    max_steps: whole(ge=-1) = -1
+    """Stop after N optimizer steps, whatever the epochs; -1 for no limit."""
     mode: Literal["faithful", "fast"] = "faithful"
     """faithful: an optimizer step has per_device_train_batch_size x gradient_accumulation_steps rows, in whatever
     number of micro-batches. fast: a step has as many rows as one micro-batch holds in the GPU's memory, so that there
@@ -77,9 +73,9 @@ class Training(Section):
     """Multiplies the rows in one optimizer step; see per_device_train_batch_size."""
     optim: str = "adamw_torch"
     """The optimizer, by its name in transformers."""
-    weight_decay: Swept[NotNegative] = 0.0
+    weight_decay: NotNegative = 0.0
     """Decoupled weight decay. It draws the adapter's matrices A and B, and so what they add to the weights, towards
-    zero. A list is swept."""
+    zero."""
     max_grad_norm: NotNegative = 1.0
     """The norm of the gradient is clipped to this value."""
     warmup_steps: NotNegative = 0.03
@@ -95,10 +91,6 @@ class Training(Section):
     """Save memory by computing the activations twice."""
     save_steps: AtLeast1 = 50
     """Optimizer steps between two checkpoints. A killed training goes on from the last one."""
-    kept_steps: Unique[AtLeast1] = []
-    """Optimizer steps after which each adapter is kept for good, so that evaluation.steps can name them. A further step
-    trains an adapter again if the adapter is evaluated there. One step less changes nothing. Not an option of
-    SFTConfig."""
     save_total_limit: whole(ge=2) = 2
     """Checkpoints kept at a time. One is too few: a kill may cut the newest."""
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
@@ -119,20 +111,21 @@ class Training(Section):
     """Where losses go besides train.json. tensorboard writes to results/<study>/tensorboard/."""
     logging_steps: AtLeast1 = 5
     """Optimizer steps between two losses in train.json."""
-    seed: Swept[Count] = 42
-    """Draws the adapter's first weights, the order of the rows and the dropout. A list is swept."""
+    seed: either(Count, Some[Count], list) = 42
+    """Draws the adapter's first weights, the order of the rows and the dropout. A list such as [1, 2, 3] trains every
+    setting once with each seed."""
 
 
 class Replay(Section):
     """Rows of the task of role replay, mixed into the training against forgetting; see studies/demo-replay.yaml."""
 
-    fraction: Swept[Annotated[Number, Field(ge=0, le=1)]] = 0.0
+    fraction: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Replayed rows for each row of the target; 0 for none. They are added and replace nothing, so an epoch has more
-    optimizer steps. A list is swept."""
-    kl: Swept[NotNegative] = 0.0
+    optimizer steps."""
+    kl: NotNegative = 0.0
     """Weight of KL(base || tuned) at each label of a replayed row, added to the cross entropy there; 0 for cross
     entropy alone. As in learning without forgetting (Li and Hoiem 2016, arXiv:1606.09282), but the labels are kept
-    beside the distribution of the base model (DER++, Buzzega et al. 2020, arXiv:2004.15211). A list is swept."""
+    beside the distribution of the base model (DER++, Buzzega et al. 2020, arXiv:2004.15211)."""
 
 
 @passes_on("GenerationConfig")
@@ -175,23 +168,25 @@ class Harness(Section):
 class Evaluation(Section):
     """What to evaluate besides base and adapters, each a row of its own in the tables; studies/demo-full.yaml shows it.
 
-    Nothing is trained again, and one more value is one more evaluation.
+    But for checkpoints nothing is trained again, and one more value is one more evaluation.
     """
 
     adapters: Unique[str] | None = None
-    """The adapters whose strengths and steps are evaluated, by their names in the tables, such as [lr0.012]; null for
-    all."""
-    strengths: Unique[NotNegative] = []
+    """The settings whose interpolations and checkpoints are evaluated, by their names, such as [lr0.012]; null for all.
+    One adapter of several seeds is lr0.012-seed1."""
+    interpolate: Unique[NotNegative] = []
     """Interpolation between base and adapter: factors for what the adapter adds to the weights, such as [0.25, 0.5,
     0.75]. 0 is the base model and 1 the adapter; both are there anyway."""
-    steps: Unique[AtLeast1] = []
-    """Checkpoints to evaluate: optimizer steps out of training.kept_steps."""
+    checkpoints: Unique[AtLeast1] = []
+    """Checkpoints to evaluate: numbers of optimizer steps. Each adapter is kept there for good. A further step trains
+    an adapter again if the adapter is evaluated there. One step less changes nothing."""
     shots: Unique[Count] = []
     """Numbers of few-shot examples in the base model's prompts of the target, such as [0, 1, 3, 5]: what prompting
     alone gains. The first are those that its shots set aside; further ones are training rows, drawn with its seed. The
     number that the base has anyway is left out."""
     soups: dict[Name, Unique[str]] = {}
-    """Means of adapters, under names of your choice, such as {both: [lr0.003, lr0.012]}."""
+    """Means of adapters, under names of your choice, such as {both: [lr0.003, lr0.012]}: of settings with several seeds
+    once for each seed, of single adapters once."""
     harness: Harness = Harness()
 
 
@@ -228,12 +223,12 @@ class Report(Section):
     """Language of report.md, report.pdf, the tables and the figures: English or Portuguese."""
 
 
-class Faces(Section):
-    """What each face changes in the study. It is merged over the study before anything else is read; a list replaces a
-    list. studies/souza.yaml is an example."""
+class Protocols(Section):
+    """What each protocol changes in the study. It is merged over the study before anything else is read; a list
+    replaces a list. studies/souza.yaml is an example."""
 
     corrected: dict[str, Any] = {}
-    """What the corrected face changes: often nothing, since the study itself is written corrected."""
+    """What the corrected protocol changes: often nothing, since the study itself is written corrected."""
     as_reported: dict[str, Any] = {}
     """What a published report did otherwise, where that can be run."""
 
@@ -299,10 +294,10 @@ class Study(Section):
     scale: Literal["full", "smoke"] = "full"
     """smoke puts rules/smoke.yaml over the study: a run of a minute which shows that all steps work. Meant for the
     command line: --config scale=smoke. Its results go to results/<study>-smoke/."""
-    face: Literal["corrected", "as_reported"] = "corrected"
-    """A study that repeats a published one can have two faces: corrected, and as_reported with the report's defects.
-    --config face=as_reported runs the second one, in results/<study>-as_reported/."""
-    faces: Faces = Faces()
+    protocol: Literal["corrected", "as_reported"] = "corrected"
+    """A study that repeats a published one can have two protocols: corrected, and as_reported with the report's
+    defects. --config protocol=as_reported runs the second one, in results/<study>-as_reported/."""
+    protocols: Protocols = Protocols()
     known_defects: Unique[Text] = []
     """What is known to be wrong with the study's method, in sentences that stand in its tables."""
     accept_defect: Set[Literal["dev_used_to_choose", "target_not_in_loss", "truncated"]] = []
@@ -315,10 +310,15 @@ class Study(Section):
     One task has the role target. docs/tasks.md lists the kinds of task and the keys of each."""
     lora: Lora = Lora()
     training: Training = Training()
+    sweep: dict[str, Some[Any]] = {}
+    """Values to compare, by their places: {training.learning_rate: [1.0e-4, 5.0e-5], lora.r: [8, 32]} trains the four
+    combinations, which are named after the values (lr0.0001-r8). Keys of lora, training and replay may stand here, and
+    train_questions of the target. A further value trains its own adapters only. Without a value, only the tables
+    change. Seeds are no setting: write them as training.seed: [1, 2, 3]."""
     adapters: dict[Name, Adapter] = {}
-    """Ready-made adapters, such as {public: {source: hub:someone/llama3-spider-lora, revision: <commit>}}. Each is a
-    row of its own in the tables. Before it answers, its first tokens are held against those of its base model, so that
-    an adapter that does nothing is not taken for one that changes nothing."""
+    """Further settings under names of your choice, and adapters that were made elsewhere, such as {gentle: {training:
+    {learning_rate: 2.0e-5}}, public: {source: hub:someone/llama3-spider-lora, revision: <commit>}}. A study without
+    `sweep` trains those that stand here alone; with neither, one called `adapter`."""
     replay: Replay = Replay()
     inference: Inference = Inference()
     evaluation: Evaluation = Evaluation()

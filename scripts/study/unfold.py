@@ -1,6 +1,11 @@
-"""A checked study unfolded: adapters, what else it evaluates, their names and folders, and a rule's own settings."""
+"""A checked study unfolded: settings, their adapters, what else it evaluates, and a rule's own part of the study.
 
-from collections.abc import Collection
+A setting is what a study says of a training but for the seed. It has an adapter for each seed. A run is a row of the
+tables: the base model, an adapter, or what `evaluation` makes of them.
+"""
+
+import itertools
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,33 +13,36 @@ from typing import Any
 from jinja2 import Environment, TemplateError, meta
 
 from common.files import UserError, sha256_json
+from study import identity
+from study.identity import canonical
 from study.library import PROCESSORS, WARPERS
 from study.models import Quantization
 from tasks.registry import KINDS
 
 BASE = "base"
-FACES = ("corrected", "as_reported")
-# The axes a study may sweep, in the order in which they stand in an adapter's name. The name is the adapter's
-# identity on disk: changing this order, or a short name, would train every published study again.
-AXES = {
-    "lr": "training.learning_rate",
-    "r": "lora.r",
-    "alpha": "lora.lora_alpha",
-    "dropout": "lora.lora_dropout",
-    "modules": "lora.target_modules",
-    "epochs": "training.num_train_epochs",
-    "steps": "training.max_steps",
-    "seed": "training.seed",
-    "decay": "training.weight_decay",
-    "replay": "replay.fraction",
-    "kl": "replay.kl",
+PROTOCOLS = ("corrected", "as_reported")
+SEED = "training.seed"
+# The last part of a place in a label, if not the key itself; these come first, in this order.
+SHORT = {
+    "learning_rate": "lr",
+    "r": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "modules",
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "batch",
+    "train_questions": "rows",
+    "weight_decay": "decay",
+    "fraction": "replay",
+    "kl": "kl",
 }
 
 
 def label(config: dict) -> str:
-    """The name of what is run, which is its folder under results/: the study, its face, its scale."""
+    """The name of what is run, which is its folder under results/: the study, its protocol, its scale."""
     parts = [config["study"]]
-    parts += [config["face"]] if config["face"] != FACES[0] else []
+    parts += [config["protocol"]] if config["protocol"] != PROTOCOLS[0] else []
     parts += [config["scale"]] if config["scale"] != "full" else []
     return "-".join(parts)
 
@@ -95,99 +103,176 @@ def target_of(config: dict) -> str:
     return tasks_of(config, "target")[0]
 
 
-def canonical(value: Any) -> Any:
-    """A copy of a plain value with the keys of all its mappings as text, sorted."""
-    if isinstance(value, dict):
-        return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
-    return [canonical(item) for item in value] if isinstance(value, list) else value
+def settings(config: dict) -> dict[str, dict[str, Any]]:
+    """The settings of a checked study by their labels: of each the values, by place, that it has for itself.
 
-
-def variants(config: dict) -> dict[str, dict[str, Any]]:
-    """The swept values of every variant of a checked study, by its name: `base` first, then the adapters.
-
-    A list in the configuration is a swept axis, even with one element; a scalar is fixed. The adapters are all
-    combinations, the last axis varying fastest: `lr0.0001-r8-seed42`. Without any swept axis there is one adapter,
-    called `adapter`. The values are keyed by their place in the configuration, `training.learning_rate`.
+    They are all combinations of what `sweep` lists, the last axis varying fastest, such as lr0.0001-r8; then those that
+    `adapters` names. A study with neither has one setting, called `adapter`.
 
     A weight of the KL term says nothing where no row is replayed: of these combinations there is the one with 0 alone.
     """
-    found: dict[str, dict[str, Any]] = {"": {}}
-    for short, place in AXES.items():
-        value = value_of(config, place)
-        if not (nested(value) if short == "modules" else isinstance(value, list)):
+    sweep, found = config["sweep"], {}
+    short = list(SHORT)
+    key = {place: place.rpartition(".")[2] for place in sweep}
+    axes = sorted(sweep, key=lambda place: (short.index(key[place]) if key[place] in SHORT else len(short), place))
+    for values in itertools.product(*(sweep[place] for place in axes)):
+        chosen = dict(zip(axes, values, strict=True))
+        if chosen.get("replay.kl") and not changed(config, chosen)["replay"]["fraction"]:
             continue
-        found = {
-            f"{name}-{short}{_in_name(item)}".lstrip("-"): {**chosen, place: item}
-            for name, chosen in found.items()
-            for item in value
-            if not (short == "kl" and item and not replay_fraction(config, chosen))
-        }
-    return {BASE: {}} | ({"adapter": {}} if "" in found else found)
+        named = "-".join(f"{SHORT.get(key[place], key[place])}{_in_label(chosen[place])}" for place in axes)
+        found[named or "adapter"] = chosen
+    if not sweep and config["adapters"]:
+        found = {}
+    for name, own in config["adapters"].items():
+        if own["source"] is None:
+            sections = ("lora", "training", "replay")
+            found[name] = {f"{section}.{key}": value for section in sections for key, value in own[section].items()}
+    return found
 
 
-def replay_fraction(config: dict, chosen: dict[str, Any]) -> float:
-    """The fraction of replayed rows of the adapter with these swept values."""
-    return chosen.get("replay.fraction", config["replay"]["fraction"])
+def changed(config: dict, chosen: dict[str, Any]) -> dict:
+    """A study with these values in their places."""
+    for place, value in chosen.items():
+        key, _, rest = place.partition(".")
+        config = {**config, key: changed(config[key], {rest: value}) if rest else value}
+    return config
+
+
+def adapters(config: dict) -> dict[str, dict[str, Any]]:
+    """The adapters that a checked study trains, by their labels: of each its setting, its values, seed and folder.
+
+    The folder is named after what the adapter is, r8_lr0.0001_s42_3f9a12: rank, learning rate, seed, and a hash of all
+    that its training depends on, but for the seed and the model. So what else a study trains renames nothing.
+    """
+    found = {}
+    for setting, chosen in settings(config).items():
+        seeds = chosen.get(SEED, config["training"]["seed"])
+        for seed in seeds if isinstance(seeds, list) else [seeds]:
+            values = chosen | {SEED: seed}
+            found[f"{setting}-seed{seed}" if isinstance(seeds, list) else setting] = {
+                "setting": setting,
+                "values": values,
+                "seed": seed,
+                "folder": _folder(training(config, next(iter(config["models"])), values)),
+            }
+    return found
+
+
+def _folder(training: dict[str, Any]) -> str:
+    made_of = identity.training(training)
+    own = {key: value for key, value in made_of.items() if key not in ("recipe", "precision", "quantization")}
+    own["training"] = {key: value for key, value in made_of["training"].items() if key != "seed"}
+    rank, rate, seed = training["lora"]["r"], training["training"]["learning_rate"], training["training"]["seed"]
+    return f"r{rank}_lr{plain(rate)}_s{seed}_{sha256_json(own)[:6]}"
 
 
 def points(config: dict) -> dict[str, dict[str, Any]]:
-    """What a checked study evaluates besides base and adapters, by variant: points of trained adapters.
+    """What a checked study evaluates besides base and adapters, by label: points of adapters.
 
-    Each has `of`, the adapters that it is made of, and one of `strength` (lr0.003@0.5: what the adapter adds to each
-    weight is multiplied by that), `step` (lr0.003@step50: the adapter as it was after so many optimizer steps) and
-    `soup` (soup-mean: the mean of what several adapters add). The strengths 0 and 1 are the base model and the adapter
-    itself, which are there anyway; only a base with prompts of its own does not stand for strength 0.
+    Each has `of`, the runs that it is made of, `setting`, `folder`, and one of `strength` (lr0.003@0.5: what the
+    adapter adds to each weight is multiplied by that), `step` (lr0.003@step50: the adapter as it was after so many
+    optimizer steps) and `soup` (soup-both: the mean of what several adapters add), each of which there is once a seed.
+    The strengths 0 and 1 are the base model and the adapter itself, which are there anyway; only a base with prompts of
+    its own does not stand for strength 0.
 
     A point of the base has `shots` (base@shots3: with so many few-shot examples in its prompts of the target); the
     number that the base has in the study is there anyway.
     """
-    evaluation = config["evaluation"]
-    adapters = [name for name in variants(config) if name != BASE]
+    evaluation, trained = config["evaluation"], adapters(config)
     known = {1.0} | ({0.0} if own_shots(config) is None else set())
-    found = {
-        f"{BASE}@shots{shots}": {"of": [BASE], "shots": shots}
-        for shots in sorted(set(evaluation["shots"]) - {base_shots(config)})
-    }
-    for name in adapters if evaluation["adapters"] is None else evaluation["adapters"]:
-        for strength in sorted(set(evaluation["strengths"]) - known):
-            found[f"{name}@{plain(strength)}"] = {"of": [name], "strength": strength}
-        for step in sorted(evaluation["steps"]):
-            found[f"{name}@step{step}"] = {"of": [name], "step": step}
-    return found | {f"soup-{name}": {"of": members, "soup": name} for name, members in evaluation["soups"].items()}
+    found = {}
+    for shots in sorted(set(evaluation["shots"]) - {base_shots(config)}):
+        name = f"{BASE}@shots{shots}"
+        found[name] = {"of": [BASE], "shots": shots, "setting": name, "folder": name}
+    chosen = trained if evaluation["adapters"] is None else evaluation["adapters"]
+    for name in itertools.chain.from_iterable(members(config, trained, name) for name in chosen):
+        own = trained.get(name, {"setting": name, "folder": name})
+        named = {plain(strength): {"strength": strength} for strength in sorted(set(evaluation["interpolate"]) - known)}
+        if name in trained:
+            named |= {f"step{step}": {"step": step} for step in sorted(evaluation["checkpoints"])}
+        for end, point in named.items():
+            found[f"{name}@{end}"] = (
+                {"of": [name]} | {key: f"{own[key]}@{end}" for key in ("setting", "folder")} | point
+            )
+    for name, soup in evaluation["soups"].items():
+        for seed, of in soup_members(config, trained, soup):
+            full = f"soup-{name}" if seed is None else f"soup-{name}-seed{seed}"
+            found[full] = {"of": of, "soup": name, "setting": f"soup-{name}", "folder": full}
+    return found
+
+
+def members(config: dict, trained: dict[str, dict], name: str) -> list[str]:
+    """The adapters of a setting, or the one of this label; none if there is no such name."""
+    if name in trained or name in ready_made(config):
+        return [name]
+    return [one for one, own in trained.items() if own["setting"] == name]
+
+
+def soup_members(config: dict, trained: dict[str, dict], names: list[str]) -> Iterator[tuple[int | None, list[str]]]:
+    """The adapters that a soup averages: of settings with several seeds once for each, and the seed."""
+    found = [members(config, trained, name) for name in names]
+    if all(len(of) == 1 for of in found):
+        yield None, [of[0] for of in found]
+    else:
+        for of in zip(*found, strict=True):
+            yield trained[of[0]]["seed"], list(of)
 
 
 def ready_made(config: dict) -> dict[str, str]:
     """The adapters that a study evaluates without training them, each with the name of its model."""
     only = next(iter(config["models"]))
-    return {name: adapter["model"] or only for name, adapter in config["adapters"].items()}
+    return {name: own["model"] or only for name, own in config["adapters"].items() if own["source"] is not None}
 
 
 def runs(config: dict) -> list[dict[str, Any]]:
-    """One entry for each row of the tables: model, variant, swept values, and what it is a point of, or ready-made."""
-    trained, further = variants(config), points(config)
+    """One entry for each row of the tables: model, variant (its label), setting, seed, folder, and what it is.
+
+    `settings` are the values of what is swept, and the seed if there are several; a setting with a name of its own has
+    the seed alone. `point` is what `evaluation` adds, `ready_made` an adapter that was not trained.
+    """
+    trained, further = adapters(config), points(config)
     # The base's own number of examples matters only beside other numbers.
     shown = {"shots": base_shots(config)} if any("shots" in point for point in further.values()) else {}
+    several = any(name != own["setting"] for name, own in trained.items())
+    swept = {
+        # None is all training rows.
+        name: {key: "all" if value is None else value for key, value in own["values"].items() if key in config["sweep"]}
+        | ({SEED: own["seed"]} if several else {})
+        for name, own in trained.items()
+    }
     found = []
     for model in config["models"]:
-        for name, chosen in trained.items():
-            found.append({"model": model, "settings": chosen, "variant": name} | (shown if name == BASE else {}))
+        found.append({"model": model, "variant": BASE, "setting": BASE, "folder": BASE, "settings": {}} | shown)
+        for name, own in trained.items():
+            about = {key: own[key] for key in ("setting", "seed", "folder")}
+            found.append({"model": model, "variant": name, "settings": swept[name]} | about)
         mine = [name for name, of in ready_made(config).items() if of == model]
-        found += [{"model": model, "ready_made": True, "settings": {}, "variant": name} for name in mine]
+        found += [
+            {"model": model, "variant": name, "setting": name, "folder": name, "settings": {}, "ready_made": True}
+            for name in mine
+        ]
         for name, point in further.items():
-            # A soup has no one value of what its adapters differ in.
-            chosen = trained[point["of"][0]] if len(point["of"]) == 1 else {}
-            found.append({"model": model, "settings": chosen, "variant": name, "point": point})
+            of = point["of"]
+            if of[0] in (BASE, *trained, *mine):
+                # A soup has no one value of what its adapters differ in, but a seed they have in common.
+                about = {key: value for key, value in point.items() if key not in ("setting", "folder")}
+                values = {key: value for key, value in swept.get(of[0], {}).items() if len(of) == 1 or key == SEED}
+                where = {key: point[key] for key in ("setting", "folder")}
+                seeds = {trained[one]["seed"] for one in of if one in trained}
+                where |= {"seed": seeds.pop()} if len(seeds) == 1 else {}
+                found.append({"model": model, "variant": name, "settings": values, "point": about} | where)
     return canonical(found)
 
 
 def adapter_folders(config: dict) -> dict[str, str]:
-    """The folder, below the model's, of the adapter that each variant answers with; the base has none."""
-    folders = {name: f"{name}/adapter" for name in (*variants(config), *ready_made(config)) if name != BASE}
+    """The folder, below the model's, of the adapter that each run answers with, by its label; the base has none."""
+    made = {name: own["folder"] for name, own in adapters(config).items()} | {name: name for name in ready_made(config)}
+    folders = {name: f"{folder}/adapter" for name, folder in made.items()}
     for name, point in points(config).items():
         if "step" in point:
-            folders[name] = f"{point['of'][0]}/steps/{point['step']}"
+            folders[name] = f"{made[point['of'][0]]}/steps/{point['step']}"
         elif "shots" not in point:
-            folders[name] = f"{point['of'][0] if 'strength' in point else name}/adapter"
+            folders[name] = f"{made[point['of'][0]] if 'strength' in point else name}/adapter"
     return folders
 
 
@@ -197,19 +282,15 @@ def recommended_folder(folder: Path, models: Collection[str], model: str) -> Pat
 
 
 def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The settings of one adapter's training: the study's, with its own value for each swept axis."""
-    loaded, replay = loading(config["models"][model]), pick(config, "replay.fraction", "replay.kl")
-    learnt = {"train_target": config["tasks"][target_of(config)].get("train_target", "sql")}
-    values = pick(config, "lora", "training", "accept_defect", replay=replay, **learnt, **loaded)
-    for place, value in chosen.items():
-        section, key = place.split(".")
-        values[section][key] = value
-    # The job sees the kept steps as its outputs: a step that is no longer kept must not train the adapter again.
-    del values["training"]["kept_steps"]
+    """The settings of one adapter's training: the study's, with its own values in their places."""
+    config = changed(config, chosen)
+    task = config["tasks"][target_of(config)]
+    learnt = {"train_target": task.get("train_target", "sql")}
+    if (place := f"tasks.{target_of(config)}.train_questions") in config["sweep"]:
+        learnt["rows"] = value_of(config, place)
     # The settings of a training without replay are those of a study without it.
-    if not values["replay"]["fraction"]:
-        del values["replay"]
-    return values
+    learnt |= {"replay": config["replay"]} if config["replay"]["fraction"] else {}
+    return pick(config, "lora", "training", "accept_defect", **learnt, **loading(config["models"][model]))
 
 
 def loading(model: dict) -> dict[str, Any]:
@@ -243,7 +324,7 @@ def base_shots(config: dict) -> int:
 
 
 def own_prompts(config: dict) -> dict[str, str]:
-    """The part of the target's prompts that a run answers, by variant; of all others it is test.
+    """The part of the target's prompts that a run answers, by its label; of all others it is test.
 
     The part test_shots3 is test with three few-shot examples before each question.
     """
@@ -259,10 +340,11 @@ def plain(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _in_name(value: Any) -> str:
-    return "+".join(value) if isinstance(value, list) else plain(value)
-
-
-def nested(modules: list) -> bool:
-    """Say whether lists of modules are swept."""
-    return any(isinstance(item, list) for item in modules)
+def _in_label(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(_in_label, value))
+    if isinstance(value, dict):
+        return sha256_json(value)[:6]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return plain(value)
+    return "all" if value is None else str(value).lower()

@@ -6,13 +6,20 @@ A task is a module of this folder that has the names of `Task`. The registry lis
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal, Protocol
 
 from tasks.sections import AtLeast1, Section, Text
 
 PARTS = ("train", "validation", "shots", "test")
-Options = Mapping[str, Any]
-Row = Mapping[str, Any]
+# The rows of a part, each with `id`, and facts for its manifest.
+Part = tuple[list[dict], dict[str, Any]]
+# What the prompt template may say of a row: its question, its schema …
+Context = Callable[[Mapping], Mapping[str, Any]]
+# Questions with their answers, None if there is none.
+Asked = Sequence[tuple[Mapping, Mapping | None]]
+# One record for each of them, and what the page of answers shows besides.
+Scored = Iterator[tuple[Mapping, Mapping | None]]
 
 
 class TaskOptions(Section):
@@ -49,7 +56,8 @@ class Task(Protocol):
     """A module of this folder.
 
     `options` holds the keys of the stage that a function belongs to (`STAGES`), and `name`, the section in messages:
-    tasks.<name>. `folder` is where `fetch` wrote the raw data.
+    tasks.<name>. `folder` is where `fetch` wrote the raw data. All raise UserError where a user's data or keys are at
+    fault.
     """
 
     Options: type[TaskOptions]
@@ -57,45 +65,49 @@ class Task(Protocol):
     PROMPT: str
     """The template that it comes with, in resources/prompts/."""
     PARTS: Sequence[str]
-    """The parts of its data that `prepare` makes, out of train, validation, shots and test."""
+    """The parts of its data that `prepare` makes, out of train, validation, shots and test. Without the part shots, a
+    row may bring its few-shot examples itself, as its `shots`."""
     STAGES: Mapping[str, Sequence[str]]
     """Which keys each stage depends on: fetch, each part, prompt, score, measure. Whatever a stage does not name cannot
     make its outputs stale."""
-
     SMOKE: Mapping[str, Any]
     """What the scale smoke puts over its section."""
+    REMEDY: str
+    """How a prompt that does not fit the model's context becomes shorter; {name} is the section, and so for each key
+    of a row."""
 
-    def measure(self, options: Options) -> Measure:
-        """What the analysis must know of the records."""
+    def measure(self, options: Mapping) -> Measure:
+        """What the analysis must know of the records; the registry adds the role."""
 
-    def fetch(self, options: Options, folder: Path) -> None:
+    def fetch(self, options: Mapping, folder: Path) -> None:
         """Write the raw data and manifest.json into a folder; the report names its `source`."""
 
-    def prepare(self, options: Options, folder: Path, part: str) -> tuple[list[Row], dict[str, Any]]:
-        """The rows of a part, each with `id`, and facts for its manifest. Drawn with seeds: the same on every run.
+    def prepare(self, options: Mapping, folder: Path, part: str) -> Part:
+        """Make a part. It is drawn with seeds: the same on every run and every machine.
 
-        A task of role replay is also given `held_out`, the rows of all yardsticks that it must not hold.
+        A row with `choices` is answered by the letter with the highest log-probability, any other one by free text. A
+        task of role replay is also given `held_out`, the rows of all yardsticks that it must not hold.
         """
 
-    def held_out(self, folder: Path) -> list[Row]:
+    def held_out(self, folder: Path) -> list[dict]:
         """All rows of the raw data that no training may see, each with id and question, asked or not."""
 
-    def context(self, options: Options, folder: Path) -> Callable[[Row], Mapping[str, Any]]:
-        """A function that gives what the prompt template may say of a row: its question, its schema …"""
+    def context(self, options: Mapping, folder: Path) -> Context:
+        """Make the function that says what the prompt template may say of a row."""
 
-    def shots(self, row: Row, pool: Sequence[Row]) -> Sequence[Row]:
-        """The few-shot examples of a row, out of those of the part `shots`."""
-
-    def target(self, row: Row) -> str:
+    def target(self, row: Mapping) -> str:
         """The assistant's turn: what is learnt, and what a few-shot example shows."""
 
-    def choices(self, row: Row) -> Sequence[str]:
-        """The options among which log-probabilities choose; () for free text."""
+    def score(self, options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
+        """Score all answers, with `workers` processes; without an answer a record is wrong, not missing."""
 
-    def remedy(self, options: Options, row: Row) -> str:
-        """How a prompt that does not fit the model's context becomes shorter."""
 
-    def score(
-        self, options: Options, folder: Path, asked: Sequence[tuple[Row, Mapping[str, Any] | None]], workers: int
-    ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any] | None]]:
-        """One record for each question and its answer, None if there is none; and what the page of answers shows."""
+def letters(row: Mapping) -> str:
+    """A letter for each of the choices of a row; "" for free text."""
+    return ascii_uppercase[: len(row.get("choices", ()))]
+
+
+def filled(task: Task, told: Context, row: Mapping, pool: Sequence[Mapping]) -> dict[str, Any]:
+    """What a prompt template is filled in with for a row, given the few-shot examples of the part `shots`."""
+    shots = pool if "shots" in task.PARTS else row.get("shots", ())
+    return {**told(row), "shots": [{**told(shot), "target": task.target(shot)} for shot in shots]}

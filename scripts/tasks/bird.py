@@ -4,27 +4,23 @@ The release's archives dev.zip and train.zip hold <part>.json, <part>_tables.jso
 databases are. Its execution accuracy compares the rows of two results as sets: the criterion `set`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from common.download import find_root, opened
 from common.files import UserError
 from tasks import spider_format, text_to_sql
-from tasks.base import Measure
+from tasks.base import PARTS, Context, Measure
 from tasks.sections import Text
-from tasks.spider import context as spider_context
-from tasks.spider import held_out, read_tables, store
-from tasks.spider_format import STAGES as SPIDER_STAGES
-from tasks.spider_format import find_databases, no_train, prepare, read_questions
-from tasks.text_to_sql import PARTS, SMOKE, choices, remedy, shots, target
+from tasks.spider_format import find_databases, no_train, prepare, read_questions, read_tables, store
+from tasks.text_to_sql import REMEDY, SMOKE, held_out, score, target
 
-__all__ = ["PARTS", "SMOKE", "choices", "held_out", "prepare", "remedy", "shots", "target"]
+__all__ = ["PARTS", "REMEDY", "SMOKE", "held_out", "prepare", "score", "target"]
 
 PROMPT = "bird.jinja"
-STAGES = SPIDER_STAGES | {"prompt": (*SPIDER_STAGES["prompt"], "evidence")}
+STAGES = spider_format.STAGES | {"prompt": (*spider_format.STAGES["prompt"], "evidence")}
 DIFFICULTY = ("simple", "moderate", "challenging")
 FIELDS = {"db_id": "db_id", "question": "question", "query": "SQL"}
 # Further ones of ours; training rows have no difficulty.
@@ -43,26 +39,21 @@ class Options(spider_format.Options):
     """As of other text-to-SQL tasks. set is BIRD's own execution accuracy."""
 
 
-def measure(options: Mapping[str, Any]) -> Measure:
-    known = text_to_sql.measure(options, "BIRD", ("difficulty", DIFFICULTY))
-    columns, question = ([*names] for names in (known.columns, known.question))
-    for names in (columns, question):
-        names.insert(names.index("question") + 1, "evidence")
-    return replace(known, columns=tuple(columns), question=tuple(question))
+def measure(options: Mapping) -> Measure:
+    return text_to_sql.measure(options, "BIRD", "difficulty", DIFFICULTY, ("evidence",))
 
 
-def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
-    """Write dev.json, train.json if there is one, tables.json, database/ and manifest.json into `folder`.
+def fetch(options: Mapping, folder: Path) -> None:
+    """Write dev.json, train.json if there is one, tables.json, database/ and manifest.json.
 
-    Args and errors are those of `tasks.spider_format.fetch`; gold queries are not run, as some take long.
+    As `tasks.spider_format.fetch`, but gold queries are not run, as some take long.
     """
-    source, out = options["source"], Path(folder)
-    keep = (".json", ".sqlite", "_databases.zip")
+    source, keep = options["source"], (".json", ".sqlite", "_databases.zip")
     questions, tables, databases = {}, {}, {}
     with ExitStack() as stack:
 
         def enter(place: str, sha256: str | None, name: str) -> tuple[Path, str | None]:
-            return stack.enter_context(opened(place, sha256, out / name, lambda entry: entry.endswith(keep)))
+            return stack.enter_context(opened(place, sha256, folder / name, keep))
 
         found, archive = enter(source, options["sha256"], "unpacked")
         parts = ["dev", *(["train"] if any(found.rglob("train.json")) else [])]
@@ -85,19 +76,10 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
         if missing := sorted(set(databases) - set(tables)):
             raise UserError(f"dev_tables.json or train_tables.json: has no entry for {missing[0]}. Get the data again.")
         used = {name: tables[name] for name in databases}
-        store(out, questions, used, databases, {"source": source, "archive_sha256": archive})
+        store(folder, questions, used, databases, {"source": source, "archive_sha256": archive})
 
 
-def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, str]]:
-    """As of `tasks.spider.context`; evidence is "" where there is none, or none is to be shown."""
-    told = spider_context(options, folder)
+def context(options: Mapping, folder: Path) -> Context:
+    """As of other text-to-SQL tasks; evidence is "" where there is none, or none is to be shown."""
+    told = text_to_sql.context(options, folder)
     return lambda row: told(row) | ({} if options["evidence"] else {"evidence": ""})
-
-
-def score(
-    options: Mapping[str, Any], folder: Path, asked: Sequence[tuple[Mapping, Mapping | None]], workers: int
-) -> Iterator[tuple[dict, dict]]:
-    """As of `tasks.text_to_sql.score`, with each question's difficulty and evidence."""
-    scored = text_to_sql.score(options, folder, asked, workers)
-    for (row, _), (record, previews) in zip(asked, scored, strict=True):
-        yield record | {key: row[key] for key in OPTIONAL}, previews

@@ -7,7 +7,7 @@ few-shot example shows, if that is not the answer), and further keys, for the pr
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated, Any, Literal
@@ -15,16 +15,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from common.files import UserError, described, read_jsonl, sha256_json, write_json, write_jsonl
-from tasks.base import Measure, TaskOptions
-from tasks.choice import as_generated, fault, not_text
+from common.files import UserError, described, json_lines, read_jsonl, sha256_json, write_json, write_jsonl
+from tasks.base import PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, letters
+from tasks.choice import fault, judged, normal, not_text
 from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction
-from tasks.text_to_sql import PARTS, SMOKE, Validation, first, shots, split_validation
+from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide, first
 
-__all__ = ["PARTS", "SMOKE", "shots"]
+__all__ = ["PARTS", "SMOKE"]
 
 PROMPT = "jsonl.jinja"
-_TRAIN = ("shots", "seed", "cluster", "validation.by", "validation.fraction", "train_questions")
+REMEDY = "Shorten the row, use fewer {name}.shots, or take a model with a longer context."
+_TRAIN = ("cluster", *TRAIN)
 STAGES = {
     "fetch": ("source", "train", "score", "chance"),
     "train": _TRAIN,
@@ -58,7 +59,7 @@ class Options(TaskOptions):
     kind: Literal["jsonl"] = "jsonl"
     role: Literal["target", "yardstick"] = "yardstick"
     source: Text
-    """A file with a JSON object a line, each with question and answer; see docs/tasks.md."""
+    """A file with a JSON object a line, each with question and answer; see docs/jsonl.md."""
     train: Text | None = None
     """Such a file, to train on and to draw few-shot examples from; null for none."""
     score: Literal["choice", "exact", "regex"] = "choice"
@@ -89,7 +90,7 @@ class Options(TaskOptions):
         return self
 
 
-def measure(options: Mapping[str, Any]) -> Measure:
+def measure(options: Mapping) -> Measure:
     is_choice, cluster, keys = options["score"] == "choice", options["cluster"] or "id", _keys(options)
     return Measure(
         name=options["name"].removeprefix("tasks."),
@@ -101,24 +102,15 @@ def measure(options: Mapping[str, Any]) -> Measure:
         strata=dict.fromkeys(keys),
         reported=options["strata"],
         chance=options.get("chance", 0.0) if is_choice else 0.0,  # scoring asks for the columns alone
-        role=options.get("role", "yardstick"),
     )
 
 
-def _keys(options: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys([*options["strata"], *([options["cluster"]] if options["cluster"] else [])]))
+def _keys(options: Mapping) -> list[str]:
+    return list(dict.fromkeys(filter(None, [*options["strata"], options["cluster"]])))
 
 
-def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
-    """Write questions.jsonl, train.jsonl if there are rows to train on, and manifest.json into `folder`.
-
-    Args:
-        options: of the stage, and `name`, the section in messages.
-
-    Raises:
-        UserError: a file is missing, a row is not as it must be or stands twice, by file and line; another `chance`.
-    """
-    name, folder = options["name"], Path(folder)
+def fetch(options: Mapping, folder: Path) -> None:
+    """Write questions.jsonl, train.jsonl if there are rows to train on, and manifest.json."""
     known: dict[str, str] = {}
     rows = {"questions": _read(Path(options["source"]), "test", options, known)}
     if options["train"]:
@@ -127,8 +119,8 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
         guessed = round(sum(1 / len(row["choices"]) for row in rows["questions"]) / len(rows["questions"]), 3)
         if round(options["chance"], 3) != guessed:
             raise UserError(
-                f"{name}.chance: found {options['chance']}, expected {guessed}, the mean of 1 / number of choices of "
-                "the questions. Write that."
+                f"{options['name']}.chance: found {options['chance']}, expected {guessed}, the mean of 1 / number of "
+                "choices of the questions. Write that."
             )
     (folder / "train.jsonl").unlink(missing_ok=True)
     for part, found in rows.items():
@@ -137,16 +129,16 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
     write_json(folder / "manifest.json", facts | {"files": described(folder, [f"{part}.jsonl" for part in rows])})
 
 
-def _read(path: Path, part: str, options: Mapping[str, Any], known: dict[str, str]) -> list[dict]:
+def _read(path: Path, part: str, options: Mapping, known: dict[str, str]) -> list[dict]:
     """Read a file; `known` are the places of the ids and contents of all rows so far, of both files."""
     try:
-        found = read_jsonl(path)
+        found = list(json_lines(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{options['name']}: {path} cannot be read ({error}). Name a JSONL file in UTF-8.") from None
     if not found:
         raise UserError(f"{path}: found no rows, expected at least 1.")
     rows = []
-    for number, row in enumerate(found, 1):
+    for number, row in found:
         place = f"{path}, line {number}"
         if wrong := _fault(row, options["score"], part):
             raise UserError(f"{place}: {wrong}. Mend the line, or remove it.")
@@ -181,16 +173,11 @@ def _fault(row: Any, form: str, part: str) -> str | None:
 
 
 def held_out(folder: Path) -> list[dict]:
-    """All questions, which no training may see."""
     return read_jsonl(folder / "questions.jsonl")
 
 
-def prepare(options: Mapping[str, Any], folder: Path, part: str) -> tuple[list[dict], dict[str, Any]]:
-    """One part of the data; validation by database keeps the rows of one `cluster` together.
-
-    Raises:
-        UserError: fewer rows than are asked for.
-    """
+def prepare(options: Mapping, folder: Path, part: str) -> Part:
+    """One part of the data; validation by database keeps the rows of one `cluster` together."""
     name, path = options["name"], folder / "train.jsonl"
     if part == "test":
         return first(held_out(folder), options["questions"], f"{name}.questions"), {}
@@ -200,62 +187,36 @@ def prepare(options: Mapping[str, Any], folder: Path, part: str) -> tuple[list[d
     if number >= len(drawn):
         raise UserError(f"{name}.shots: found {number}, expected fewer than the {len(drawn)} rows of {name}.train.")
     random.Random(options["seed"]).shuffle(drawn)
-    examples, kept, validation = drawn[:number], drawn[number:], options["validation"]
-    if validation["by"] == "dev":
-        held = held_out(folder)
-    else:
-        for row in kept if options["cluster"] else ():
-            _check_keys(name, [options["cluster"]], row)
-        kept, held = split_validation(kept, options, set(), options["cluster"] or "id")
-    if part == "validation":
-        return first(held, validation["questions"], f"{name}.validation.questions"), {}
-    kept = first(kept, options["train_questions"], f"{name}.train_questions")
-    if part == "train":
-        return kept, {}
-    return [*examples, *kept][:MOST_SHOTS], {"set_aside": [row["id"] for row in examples]}
+    examples, cluster = drawn[:number], options["cluster"] or "id"
+    for row in drawn:
+        _check_keys(name, [cluster], row)
+    kept, validation = divide(options, drawn[number:], held_out(folder), cluster)
+    if part == "shots":
+        return [*examples, *kept][:MOST_SHOTS], {"set_aside": [row["id"] for row in examples]}
+    return kept if part == "train" else validation, {}
 
 
-def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, Any]]:
+def context(options: Mapping, folder: Path) -> Context:
     """A prompt may say every key of a row; choices are (letter, text), and none where the row has none."""
-    return lambda row: {**row, "choices": list(zip(ascii_uppercase, row.get("choices", ()), strict=False))}
+    return lambda row: {**row, "choices": list(zip(letters(row), row.get("choices", ()), strict=True))}
 
 
 def target(row: Mapping) -> str:
     return row.get("target", row["answer"])
 
 
-def choices(row: Mapping) -> Sequence[str]:
-    """The letters, if there are choices."""
-    return ascii_uppercase[: len(row.get("choices", ()))]
-
-
-def remedy(options: Mapping[str, Any], row: Mapping) -> str:
-    """Say how a prompt becomes shorter."""
-    return f"Shorten the row, use fewer {options['name']}.shots, or take a model with a longer context."
-
-
-def score(
-    options: Mapping[str, Any], folder: Path, asked: Sequence[tuple[Mapping, Mapping | None]], workers: int
-) -> Iterator[tuple[dict, None]]:
-    """Yield one record for each question; without an answer it is wrong, with an empty prediction.
-
-    Of multiple choice, `correct` is about the choice with the highest log-probability, `correct_generated` about the
-    letter read from generated text.
-
-    Raises:
-        UserError: a row lacks a key of `cluster` or `strata`.
-    """
+def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
+    """Compare letters or texts; of multiple choice the letter with the highest log-probability counts."""
     keys, form = _keys(options), options["score"]
     for row, answer in asked:
         _check_keys(options["name"], keys, row)
         record = {key: str(row[key]) for key in ("id", *keys, "question", "answer")}
         if form == "choice":
-            letters = choices(row)
+            own = letters(row)
             # Another question may have more choices, whose letters have log-probabilities here too.
-            logprobs = {letter: answer["logprobs"][letter] for letter in letters} if answer else {}
-            best = max(letters, key=logprobs.__getitem__) if answer else ""
-            record |= {"prediction": best, "correct": int(best == row["answer"]), "logprobs": json.dumps(logprobs)}
-            record |= as_generated(row, answer, letters)
+            logprobs = {letter: answer["logprobs"][letter] for letter in own} if answer else {}
+            best = max(own, key=logprobs.__getitem__) if answer else ""
+            record |= judged(row, answer, best, own) | {"logprobs": json.dumps(logprobs)}
         else:
             text = answer["answer"].strip() if answer else ""
             equal = normal(text) == normal(row["answer"]) if form == "exact" else re.fullmatch(row["answer"], text)
@@ -264,13 +225,7 @@ def score(
 
 
 def _check_keys(name: str, keys: Sequence[str], row: Mapping) -> None:
-    for key in keys:
-        if key not in row:
-            raise UserError(
-                f"{name}, cluster and strata: row {row['id']} has no key {key!r}, expected one of {', '.join(row)}."
-            )
-
-
-def normal(text: str) -> str:
-    """Strip a text of case, and of spaces but for one between words."""
-    return " ".join(text.casefold().split())
+    if missing := [key for key in keys if key not in row]:
+        raise UserError(
+            f"{name}, cluster and strata: row {row['id']} has no key {missing[0]!r}, expected one of {', '.join(row)}."
+        )

@@ -1,23 +1,24 @@
 """MMLU: the questions of all subjects, from the official CSV files or the hub's parquet files, in one table."""
 
 import csv
-import io
+import difflib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from common.download import find_root, hub_snapshot, opened
 from common.files import UserError, atomic_write, described, sha256_json, write_json
-from tasks.base import Measure, TaskOptions
-from tasks.choice import LETTERS, choices, draw, fault, score, shots, target, told
+from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions
+from tasks.choice import LETTERS, fault, judged, told
 from tasks.records import MMLU_COLUMNS
 from tasks.sections import ABSENT, AtLeast1, Count, Name, Section, Sha256, Some, Text, contradiction, either
-
-__all__ = ["choices", "score", "shots", "target"]
 
 PROMPT = "choice.jinja"
 PARTS = ("test",)
@@ -25,10 +26,11 @@ STAGES = {
     "fetch": ("source", "revision", "sha256", "subjects"),
     "test": ("categories", "questions_per_category", "shots", "shots_from", "fixed_shots", "seed"),
     "prompt": ("system",),
-    "score": (),
+    "score": ("categories",),
     "measure": (),
 }
 SMOKE = {"questions_per_category": 1}
+REMEDY = "Use fewer {name}.shots or a smaller {name}.max_new_tokens, or a model with a longer context."
 SPLITS = ("dev", "test")
 COLUMNS = ("subject", "index", "question", *LETTERS, "answer")
 AUXILIARY = "auxiliary_train"
@@ -61,6 +63,8 @@ OFFICIAL = {
     ),
 }
 CATEGORY = {subject: category for category, subjects in OFFICIAL.items() for subject in subjects.split()}
+# Rows of each subject: index, question, choices (4 texts) and answer.
+Table = Mapping[str, Sequence[dict]]
 
 
 class FixedShot(Section):
@@ -131,7 +135,7 @@ class Options(TaskOptions):
         return self
 
 
-def measure(options: Mapping[str, Any]) -> Measure:
+def measure(options: Mapping) -> Measure:
     return Measure(
         name="MMLU",
         form="choice",
@@ -142,25 +146,18 @@ def measure(options: Mapping[str, Any]) -> Measure:
         strata={"category": None, "subject": None},
         reported=("category",),
         chance=0.25,
-        role=options.get("role", "yardstick"),
     )
 
 
-def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
+def fetch(options: Mapping, folder: Path) -> None:
     """Write dev.csv, test.csv (columns `COLUMNS`; index counts the subject's rows from 0) and manifest.json.
 
-    Args:
-        options: `source`, `revision`, `sha256` and `subjects`; and `name`, the section in messages. The files are
-            CSV as the authors release them (`{dev,test}/<subject>_{dev,test}.csv`), or parquet as the hub has them
-            (`<subject>/{dev,test}-*.parquet`).
-        folder: nothing in it is replaced before all of the new data has been checked.
-
-    Raises:
-        UserError: the source cannot be had, or a file or row of it is not as expected.
+    The source's files are CSV as the authors release them (`{dev,test}/<subject>_{dev,test}.csv`), or parquet as the
+    hub has them (`<subject>/{dev,test}-*.parquet`). Nothing in the folder is replaced before all have been checked.
     """
-    source, out = options["source"], Path(folder)
+    source = options["source"]
     patterns = [f"*/{split}-*.parquet" for split in SPLITS], [f"{name}/*" for name in NO_SUBJECT]
-    with _data(options, patterns, out / "unpacked") as (found, archive_sha256):
+    with _data(options, patterns, folder / "unpacked") as (found, archive_sha256):
         tables = _read_folder(found, source)
     names = sorted(tables["test"])
     if len(names) != options["subjects"]:
@@ -169,7 +166,7 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
             "Use the whole data, or correct the number if this is other data."
         )
     for split in SPLITS:
-        with atomic_write(out / f"{split}.csv") as stream:
+        with atomic_write(folder / f"{split}.csv") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
             for subject in names:
@@ -181,15 +178,13 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
         "archive_sha256": archive_sha256,
         "subjects": {name: {split: len(tables[split][name]) for split in SPLITS} for name in names},
         "counts": {split: sum(map(len, tables[split].values())) for split in SPLITS},
-        "files": described(out, [f"{split}.csv" for split in SPLITS]),
+        "files": described(folder, [f"{split}.csv" for split in SPLITS]),
     }
-    write_json(out / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest)
 
 
 @contextmanager
-def _data(
-    options: Mapping[str, Any], patterns: tuple[list[str], list[str]], scratch: Path
-) -> Iterator[tuple[Path, str | None]]:
+def _data(options: Mapping, patterns: tuple[list[str], list[str]], scratch: Path) -> Iterator[tuple[Path, str | None]]:
     """Yield the folder of a source, and the SHA-256 of its archive; `patterns` name the hub's files to get, and not."""
     name, source, revision, sha256 = (options[key] for key in ("name", "source", "revision", "sha256"))
     if source.startswith(HUB):
@@ -199,16 +194,38 @@ def _data(
         return
     if revision:
         raise UserError(f"{name}.revision: {source} is not on the hub (hub:<owner>/<name>). Set revision to null.")
-    with opened(source, sha256, scratch, lambda name: name.endswith((".csv", ".parquet"))) as found:
+    with opened(source, sha256, scratch, (".csv", ".parquet")) as found:
         yield found
 
 
-def prepare(options: Mapping[str, Any], folder: Path, part: str) -> tuple[list[dict], dict[str, Any]]:
-    """Draw a study's questions from a folder that `fetch` wrote; options and errors as of `tasks.choice.draw`."""
-    categories = grouped(options["categories"])
-    rows = draw({**options, "categories": categories}, *(read_table(folder / f"{split}.csv") for split in SPLITS))
-    parts = {"category": categories, "subject": itertools.chain(*categories.values()), "answer": LETTERS}
-    facts = {f"by_{part}": {name: sum(row[part] == name for row in rows) for name in of} for part, of in parts.items()}
+def prepare(options: Mapping, folder: Path, part: str) -> Part:
+    """Draw the questions of a study: id, subject, question, choices, answer and shots, its examples.
+
+    A category's questions are shared equally by its subjects, the first ones taking what is left over. Each subject
+    gives the first of its test questions after a shuffle with the seed, made anew for each.
+    """
+    categories, per_category = grouped(options["categories"]), options["questions_per_category"]
+    tables = {split: read_table(folder / f"{split}.csv") for split in SPLITS}
+    shown = _shots(options, [subject for subjects in categories.values() for subject in subjects], tables)
+    rows = []
+    for category, subjects in categories.items():
+        for position, subject in enumerate(subjects):
+            order = list(tables["test"][subject])
+            number = len(order)
+            if per_category is not None:
+                number = per_category // len(subjects) + (position < per_category % len(subjects))
+            if len(order) < number:
+                raise UserError(
+                    f"{options['name']}.questions_per_category: {subject} has {len(order)} test questions, expected "
+                    f"{number} ({per_category} in {category}). Use fewer questions, or more subjects."
+                )
+            random.Random(options["seed"]).shuffle(order)
+            for row in order[:number]:
+                _check_not_shown(options, subject, row, shown[subject])
+                about = {"id": f"{subject}-{row['index']:05d}", "subject": subject}
+                rows.append(about | _plain(row) | {"shots": shown[subject]})
+    parts = {"subject": itertools.chain(*categories.values()), "answer": LETTERS}
+    facts = {f"by_{part}": {**dict.fromkeys(of, 0), **Counter(row[part] for row in rows)} for part, of in parts.items()}
     # MMLU itself has a few questions twice under one subject.
     different = {sha256_json([row["subject"], row["question"], row["choices"]]) for row in rows}
     return rows, facts | {"repeated_questions": len(rows) - len(different)}
@@ -221,8 +238,84 @@ def grouped(categories: Mapping[str, Sequence[str]] | str) -> Mapping[str, Seque
     return {name: subjects.split() for name, subjects in sorted(OFFICIAL.items())}
 
 
+def _plain(row: dict) -> dict:
+    return {key: row[key] for key in ("question", "choices", "answer")}
+
+
+def _check_not_shown(options: Mapping, subject: str, row: dict, shots: Sequence[dict]) -> None:
+    if any(row["question"] == shot["question"] and row["choices"] == shot["choices"] for shot in shots):
+        remedy = "The test and dev data overlap; fetch them again, or leave out the subject."
+        if options["shots_from"] == "fixed":
+            remedy = f"Choose other {options['name']}.fixed_shots, or fewer questions."
+        raise UserError(
+            f"{subject}, test row {row['index']}: is one of the {options['shots']} examples of its own prompt. {remedy}"
+        )
+
+
+def _shots(options: Mapping, named: Sequence[str], tables: Mapping[str, Table]) -> dict[str, list[dict]]:
+    """Choose the few-shot examples of each subject that is named."""
+    name, number, known = options["name"], options["shots"], tables["test"]
+    unknown = [subject for subject in named if subject not in known]
+    if len(unknown) == 1:
+        raise UserError(_unknown(unknown[0], known, f"{name}.categories"))
+    if unknown:
+        raise UserError(
+            f"{name}.categories: the data lack {len(unknown)} of the {len(named)} subjects named: "
+            f"{', '.join(unknown)}. They have {len(known)}: {', '.join(known)}. Name some of these, or "
+            f"get other data ({name}.source)."
+        )
+    if twice := [subject for subject, count in Counter(named).items() if count > 1]:
+        raise UserError(f"{name}.categories: {twice[0]} is named twice. Name each subject once.")
+    if options["shots_from"] == "fixed":
+        return dict.fromkeys(named, _fixed(options, tables))
+    shown = {}
+    for subject in named:
+        own = min(named) if options["shots_from"] == "first_subject" else subject
+        examples = tables["dev"].get(own, [])
+        if len(examples) < number:
+            raise UserError(f"{name}.shots: {own} has {len(examples)} dev rows, expected {number}. Use fewer.")
+        shown[subject] = [_plain(row) for row in examples[:number]]
+    return shown
+
+
+def _fixed(options: Mapping, tables: Mapping[str, Table]) -> list[dict]:
+    """Find the rows of `fixed_shots`, in their order."""
+    found: list[dict] = []
+    for position, shot in enumerate(options["fixed_shots"]):
+        key = f"{options['name']}.fixed_shots[{position}]"
+        subject, split, index = (shot[name] for name in ("subject", "split", "index"))
+        if subject not in tables[split]:
+            raise UserError(_unknown(subject, tables[split], f"{key}.subject"))
+        rows = tables[split][subject]
+        if index >= len(rows):
+            raise UserError(
+                f"{key}.index: found {index}, expected 0 to {len(rows) - 1}, the rows of {subject} in {split}."
+            )
+        row = rows[index]
+        if row in found:
+            raise UserError(f"{key}: {subject}, {split} row {index} is named twice. Name each example once.")
+        if shot.get("answer") not in (None, row["answer"]):
+            raise UserError(
+                f"{key}.answer: found {shot['answer']}, but {subject}, {split} row {index} has answer {row['answer']}. "
+                "Choose another row, or correct the letter."
+            )
+        found.append(row)
+    return [_plain(row) for row in found]
+
+
+def _unknown(subject: str, known: Table, key: str) -> str:
+    close = difflib.get_close_matches(subject, known, n=3, cutoff=0.5)
+    near = list(dict.fromkeys([*(name for name in known if subject in name), *close]))
+    message = f"{key}: there is no subject {subject!r} in the data."
+    if near:
+        message += f" Near names: {', '.join(near)}."
+    if subject in ("computer_science", "economics"):
+        message += f" The benchmark divides {subject} into several subjects; choose among them."
+    return message
+
+
 def held_out(folder: Path) -> list[dict]:
-    """All rows of test and dev, of whatever subject, which no training may see."""
+    """All rows of test and dev, of whatever subject."""
     return [
         {"id": f"{split} {subject}-{row['index']:05d}", **row}
         for split in ("test", "dev")
@@ -231,37 +324,41 @@ def held_out(folder: Path) -> list[dict]:
     ]
 
 
-def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, Any]]:
-    """See `tasks.choice.told`."""
+def context(options: Mapping, folder: Path) -> Context:
     return told
 
 
-def remedy(options: Mapping[str, Any], row: Mapping) -> str:
-    """Say how a prompt becomes shorter."""
-    name = options["name"]
-    return f"Use fewer {name}.shots or a smaller {name}.max_new_tokens, or a model with a longer context."
+def target(row: Mapping) -> str:
+    return row["answer"]
 
 
-def read_table(path: str | Path) -> dict[str, list[dict]]:
-    """Read dev.csv or test.csv: for each subject, rows of index, question, choices (4 texts) and answer.
+def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
+    """Compare letters: `correct` is about the one with the highest log-probability, the `prediction` of an answer."""
+    category = {one: name for name, subjects in grouped(options["categories"]).items() for one in subjects}
+    for row, given in asked:
+        prediction = given["prediction"] if given else ""
+        if given and prediction not in set(LETTERS):
+            raise UserError(
+                f"{row['id']}: found prediction {prediction!r}, expected a letter A to D. Run "
+                f"`snakemake -R predict_{options['name'].rpartition('.')[2]}`."
+            )
+        logprobs = {f"logprob_{letter}": given["logprobs"][letter] if given else None for letter in LETTERS}
+        yield {**row, "category": category[row["subject"]], **judged(row, given, prediction), **logprobs}, None
 
-    Cells are text as they are: "None" and "NA" are answers in MMLU, not missing values.
-    """
+
+def read_table(path: Path) -> Table:
+    """Read dev.csv or test.csv. Cells are text as they are: "None" and "NA" are answers, not missing values."""
     table: dict[str, list[dict]] = {}
-    with Path(path).open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8", newline="") as stream:
         for subject, index, *cells in itertools.islice(csv.reader(stream), 1, None):
             table.setdefault(subject, []).append({"index": int(index), **_question(cells)})
     return table
 
 
-def fetch_auxiliary(options: Mapping[str, Any], scratch: Path) -> list[dict]:
+def fetch_auxiliary(options: Mapping, scratch: Path) -> list[dict]:
     """Get MMLU's own training rows: id (file and number), question, choices (4 texts) and answer.
 
-    `options` are `source`, `revision` and `sha256`, as of `fetch`. The folder `scratch` holds an unpacked archive while
-    it is read.
-
-    Raises:
-        UserError: the source cannot be had or has no such rows, or a row is not as expected.
+    The folder `scratch` holds an unpacked archive while it is read.
     """
     source = options["source"]
     with _data(options, ([AUXILIARY_FILES[1]], []), scratch) as (folder, _):
@@ -308,23 +405,19 @@ def _rows(path: Path) -> Iterator[dict]:
 
 
 def _csv_rows(path: Path) -> Iterator[dict]:
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8") + "?"
-        number = len(list(csv.reader(io.StringIO(before, newline=""))))
-        found = f"not UTF-8 (byte {raw[error.start]:#04x})"
-        raise _wrong(path, number, found, "Save the file as UTF-8, or get it again.") from None
     number = 0
-    try:
-        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1):
-            if len(cells) != 6:
-                found = f"found {len(cells)} fields, expected 6 (question, four choices, answer letter)"
-                raise _wrong(path, number, found)
-            yield _question(cells)
-    except csv.Error as error:
-        raise _wrong(path, number + 1, f"not CSV ({error})") from None
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        try:
+            for number, cells in enumerate(csv.reader(stream, strict=True), 1):
+                if odd := re.search("[\udc80-\udcff]", "".join(cells)):
+                    found = f"not UTF-8 (byte {ord(odd[0]) - 0xDC00:#04x})"
+                    raise _wrong(path, number, found, "Save the file as UTF-8, or get it again.")
+                if len(cells) != 6:
+                    found = f"found {len(cells)} fields, expected 6 (question, four choices, answer letter)"
+                    raise _wrong(path, number, found)
+                yield _question(cells)
+        except csv.Error as error:
+            raise _wrong(path, number + 1, f"not CSV ({error})") from None
 
 
 def _question(cells: Sequence[str]) -> dict:

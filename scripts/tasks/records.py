@@ -7,7 +7,7 @@ a newline `\\n`, a carriage return `\\r`, a tab `\\t`, and other control charact
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 CRITERIA = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS))
 SPIDER_COLUMNS = (
-    "id", "db_id", "hardness", "question", "gold", "answer", "sql",
-    *CRITERIA, "error_class", "gold_rows", "predicted_rows", "flags", "message",
+    "id", "db_id", "hardness", "question", "gold",
+    "answer", "sql", *CRITERIA, "error_class", "gold_rows", "predicted_rows", "flags", "message",
 )  # fmt: skip
 MMLU_COLUMNS = (
     "id", "subject", "category", "answer", "prediction", "correct",
@@ -82,13 +82,12 @@ def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
     return frame
 
 
-def by_id(rows: Iterable[Mapping], path: str | Path, known: Iterable[str] | None = None) -> dict[str, Mapping]:
+def by_id(rows: Iterable[Mapping], path: str | Path, known: Container[str] | None = None) -> dict[str, Mapping]:
     """Index rows by their id.
 
     Raises:
         UserError: an id comes twice, or is not among `known`.
     """
-    known = None if known is None else set(known)
     found = {}
     for number, row in enumerate(rows, 1):
         wrong = "comes twice, expected once" if row["id"] in found else None

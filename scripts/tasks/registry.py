@@ -1,6 +1,7 @@
 """The kinds of task, by their names in a study. The only list of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tasks import bird, jsonl, mmlu, replay, spider, spider_format
@@ -18,4 +19,4 @@ KINDS: Mapping[str, Task] = {
 
 def measured(uses: Mapping[str, Mapping[str, Any]]) -> dict[str, Measure]:
     """What the analysis must know of each task, in the order of `uses`: its kind, role and options of stage measure."""
-    return {task: KINDS[use["kind"]].measure(use) for task, use in uses.items()}
+    return {task: replace(KINDS[use["kind"]].measure(use), role=use["role"]) for task, use in uses.items()}

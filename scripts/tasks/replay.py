@@ -5,32 +5,28 @@ A row has id (file and number), kind and either subject ("" if none is known), q
 """
 
 import csv
-import json
 import random
 import tarfile
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from common.files import UserError, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
-from tasks import choice, mmlu
-from tasks.base import TaskOptions
-from tasks.choice import LETTERS, fault, not_text
+from common.files import UserError, json_lines, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from tasks import mmlu
+from tasks.base import Context, Part, TaskOptions
+from tasks.choice import LETTERS, fault, normal, not_text, told
 from tasks.sections import AtLeast1, Count, Sha256, Text
 
 CHOICE, INSTRUCTION = "multiple_choice", "instruction"
 KEYS = {"question", "choices", "answer"}
 PROMPT = "replay.jinja"
 PARTS = ("train",)
-STAGES = {
-    "fetch": ("source", "revision", "sha256"),
-    "train": ("questions", "seed"),
-    "prompt": ("system",),
-}
+STAGES = {"fetch": ("source", "revision", "sha256"), "train": ("questions", "seed"), "prompt": ("system",)}
 SMOKE: Mapping[str, Any] = {}
+REMEDY = ""  # a row that is too long is left out
 # MMLU's prompt names a subject; rows of auxiliary_train have none.
 NO_SUBJECT = "general knowledge"
 
@@ -60,12 +56,8 @@ class Options(TaskOptions):
     """System text of a multiple-choice row; an instruction has none."""
 
 
-def fetch(options: Mapping[str, Any], folder: Path) -> None:
-    """Write all rows of a source (rows.jsonl) and manifest.json.
-
-    Raises:
-        UserError: the source cannot be had or has no such rows; a bad row, by its file and line.
-    """
+def fetch(options: Mapping, folder: Path) -> None:
+    """Write all rows of a source (rows.jsonl) and manifest.json."""
     path, own = Path(options["source"]), None
     if path.suffix in READERS:
         rows, own = _read_file(options["name"], path), sha256_file(path)
@@ -82,30 +74,17 @@ def fetch(options: Mapping[str, Any], folder: Path) -> None:
     write_json(folder / "manifest.json", facts)
 
 
-def context(options: Mapping[str, Any], folder: Path) -> Callable[[Mapping], dict[str, Any]]:
-    """Say what a prompt may say of a row: as `tasks.choice.told`, or `prompt` and no choices."""
-
-    def of(row: Mapping) -> dict[str, Any]:
-        if "choices" in row:
-            return choice.told(row | {"subject": row["subject"] or NO_SUBJECT})
-        return {"prompt": row["prompt"], "choices": []}
-
-    return of
-
-
-def shots(row: Mapping, pool: Sequence[Mapping]) -> Sequence[Mapping]:
-    """None: the rows are many, and short."""
-    return ()
+def context(options: Mapping, folder: Path) -> Context:
+    """A prompt may say of a row what `tasks.choice.told` says, or `prompt` and no choices."""
+    return lambda row: (
+        told({**row, "subject": row["subject"] or NO_SUBJECT})
+        if "choices" in row
+        else {"prompt": row["prompt"], "choices": []}
+    )
 
 
 def target(row: Mapping) -> str:
-    """The letter, or the completion."""
     return row["answer"] if "answer" in row else row["completion"]
-
-
-def choices(row: Mapping) -> Sequence[str]:
-    """Free text: the rows are learnt, not asked."""
-    return ()
 
 
 def _read_file(name: str, path: Path) -> list[dict]:
@@ -146,29 +125,20 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict]]:
             raise UserError(f"{path}, line {reader.line_num + 1}: not CSV ({error}). Mend the line.") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                if line.strip():
-                    yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not valid JSON ({error}). Mend the line.") from None
-
-
-READERS = {".csv": _csv_lines, ".jsonl": _json_lines}
+READERS = {".csv": _csv_lines, ".jsonl": json_lines}
 
 
 def _checked(path: Path, number: int, row: Any) -> dict:
     """Bring a row of a local file into the form of this module."""
-    name = {"id": f"{path.stem}-{number:05d}"}
-    keys = set(row) if isinstance(row, dict) else set()
+    keys, made = set(row) if isinstance(row, dict) else set(), {"id": f"{path.stem}-{number:05d}"}
     if keys == {"prompt", "completion"}:
         wrong = not_text({key: row[key] for key in ("prompt", "completion")})
+        made |= {"kind": INSTRUCTION, "prompt": row["prompt"], "completion": str(row["completion"]).strip()}
     elif KEYS <= keys <= KEYS | {"subject"}:
-        wrong = fault(row)
-        if not isinstance(row.get("subject") or "", str):
-            wrong = f"subject is {row['subject']!r}, expected a text, or none"
+        subject = row.get("subject") or ""
+        wrong = None if isinstance(subject, str) else f"subject is {subject!r}, expected a text, or none"
+        wrong = wrong or fault(row)
+        made |= {"kind": CHOICE, "subject": subject, **{key: row[key] for key in ("question", "choices", "answer")}}
     else:
         wrong = (
             f"found keys {', '.join(sorted(keys)) or '(none)'}, expected prompt and completion, or question, choices, "
@@ -176,50 +146,37 @@ def _checked(path: Path, number: int, row: Any) -> dict:
         )
     if wrong:
         raise UserError(f"{path}, line {number}: {wrong}. Mend or remove the line.")
-    if "prompt" in row:
-        return {**name, "kind": INSTRUCTION, "prompt": row["prompt"], "completion": row["completion"].strip()}
-    question = {key: row[key] for key in ("question", "choices", "answer")}
-    return {**name, "kind": CHOICE, "subject": row.get("subject") or "", **question}
+    return made
 
 
-def prepare(
-    options: Mapping[str, Any], folder: Path, part: str, held_out: Sequence[Mapping] = ()
-) -> tuple[list[dict], dict[str, Any]]:
-    """Draw the rows to replay, the same on every run, without any that a yardstick evaluates on or shows as an example.
+def prepare(options: Mapping, folder: Path, part: str, held_out: Sequence[Mapping] = ()) -> Part:
+    """Draw the rows to replay, without any that a yardstick evaluates on or shows as an example.
 
     All rows are shuffled with the seed, and the first ones taken that are neither equal to one before them nor a row of
     a yardstick: one with the question and the choices of such a row, in any order (`fingerprint`), or an instruction
     whose prompt contains such a question and all of its choices. What a study evaluates on may change without a change
     of what was trained on: every row of the yardsticks' data counts.
 
-    Args:
-        options: `questions`, how many rows are drawn at most, and `seed`.
-        held_out: those rows of the yardsticks.
-
     Returns:
         The rows, in the order in which trainings take them; and what was left out before the last of them: dropped (of
         each row the name that it has in its yardstick), repeated_dropped (how many rows were equal to one before them)
         and checked_against (how many rows the yardsticks have).
-
-    Raises:
-        UserError: no row is left.
     """
     pool = read_jsonl(folder / "rows.jsonl")
     known = [(row["id"], row["question"], row.get("choices", [])) for row in held_out]
     marks = {fingerprint(question, choices): name for name, question, choices in known}
-    texts = [(name, [normal(text) for text in (question, *choices)]) for name, question, choices in known]
-    shuffled = list(pool)
-    random.Random(options["seed"]).shuffle(shuffled)
+    texts = [(name, [_normal(text) for text in (question, *choices)]) for name, question, choices in known]
+    random.Random(options["seed"]).shuffle(pool)
     chosen, dropped, repeated, seen = [], {}, 0, set()
-    for row in shuffled:
+    for row in pool:
         if len(chosen) == options["questions"]:
             break
         if "choices" in row:
             mark = fingerprint(row["question"], row["choices"])
             twin = marks.get(mark)
         else:
-            prompt = normal(row["prompt"])
-            mark = sha256_json([prompt, normal(row["completion"])])
+            prompt = _normal(row["prompt"])
+            mark = sha256_json([prompt, _normal(row["completion"])])
             twin = next((name for name, parts in texts if all(part in prompt for part in parts)), None)
         if twin:
             print(f"{row['id']}: is {twin} of a yardstick; dropped.", flush=True)
@@ -241,11 +198,11 @@ def prepare(
     return chosen, facts | {"dropped": dropped, "repeated_dropped": repeated, "checked_against": len(known)}
 
 
-def normal(text: str) -> str:
+def _normal(text: str) -> str:
     """Strip a text of what does not change what it asks: compatibility forms, case, spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return normal(unicodedata.normalize("NFKC", text))
 
 
 def fingerprint(question: str, choices: Sequence[str]) -> str:
     """SHA-256 of a normalised question and its normalised choices, whatever their order."""
-    return sha256_json([normal(question), sorted(map(normal, choices))])
+    return sha256_json([_normal(question), sorted(map(_normal, choices))])

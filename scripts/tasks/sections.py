@@ -26,12 +26,6 @@ def _unique(values: list) -> list:
     return values
 
 
-def _modules(values: list) -> list:
-    if len({type(value) for value in values}) > 1:
-        raise _expected("one list of the linear layers that get an adapter, or, to sweep them, a list of such lists")
-    return sorted(values) if isinstance(values[0], str) else values
-
-
 def _expected(words: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "expected {words}", {"words": words})
 
@@ -80,13 +74,9 @@ Unique = Annotated[list[T], AfterValidator(_unique)]
 Set = Annotated[list[T], AfterValidator(sorted), AfterValidator(_unique)]
 SomeSet = Annotated[list[T], Field(min_length=1), AfterValidator(sorted), AfterValidator(_unique)]
 Some = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
-# One value, or a list of values to sweep.
-Swept = either(T, Some[T], list)
 # Layers by their names, by a word of PEFT's, or by a regular expression.
 Modules = either(
-    Annotated[
-        list[either(str, SomeSet[str], list)], Field(min_length=1), AfterValidator(_modules), AfterValidator(_unique)
-    ],
+    SomeSet[str],
     _text(
         r"all-linear|.*[.*+?|(\[\\].*",
         "a list of names, all-linear, or a regular expression of whole names as .*[qv]_proj",

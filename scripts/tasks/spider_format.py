@@ -4,27 +4,30 @@ The source has dev.json and, to train on it, train.json or train_spider.json: li
 databases are files <db_id>.sqlite, wherever they lie. tables.json, the schemas, is made from them where it is missing.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tqdm import tqdm
+
 from common.download import find_root, opened
-from common.files import UserError, read_json
-from custom_metrics.hardness import LEVELS
+from common.files import UserError, described, read_json, write_json
 from custom_metrics.judge import GoldError, Judge
 from tasks import text_to_sql
-from tasks.base import Measure
+from tasks.base import PARTS, Measure, Part
 from tasks.choice import not_text
 from tasks.sections import Count, Sha256, Text, Unique, either
-from tasks.spider import context, held_out, read_list, read_tables, store
-from tasks.sql_schema import read_schema
-from tasks.text_to_sql import PARTS, PROMPT, SMOKE, choices, remedy, score, shots, target
+from tasks.sql_schema import HEADER, read_schema
+from tasks.text_to_sql import PROMPT, REMEDY, SMOKE, context, held_out, score, target
 
-__all__ = ["PARTS", "PROMPT", "SMOKE", "choices", "context", "held_out", "remedy", "score", "shots", "target"]
+__all__ = ["PARTS", "PROMPT", "REMEDY", "SMOKE", "context", "held_out", "score", "target"]
 
 STAGES = text_to_sql.STAGES | {"fetch": ("source", "sha256", "role")}
 TRAIN_FILES = ("train.json", "train_spider.json")
-FIELDS = {"db_id": "db_id", "question": "question", "query": "query"}
+# Our keys of a row, each with its name in the file.
+FIELDS = {key: key for key in ("db_id", "question", "query")}
+SCHEMA = {"db_id", "table_names_original", "column_names_original", "column_types", "primary_keys", "foreign_keys"}
 Questions = Mapping[str, Sequence[Mapping[str, str]]]  # of dev and train
 
 
@@ -34,7 +37,8 @@ class Options(text_to_sql.Options):
     kind: Literal["spider_format"] = "spider_format"
     role: Literal["target", "yardstick"] = "yardstick"
     source: Text
-    """A folder or an archive with dev.json, SQLite databases and, to train on it, train.json; see docs/tasks.md."""
+    """A folder or an archive with dev.json, SQLite databases and, to train on it, train.json
+    (docs/spider_format.md)."""
     sha256: Sha256 | None = None
     """SHA-256 of the archive, or null."""
     shots: either(Count, Unique[str], list) = 0
@@ -42,27 +46,21 @@ class Options(text_to_sql.Options):
     ids of questions."""
 
 
-def measure(options: Mapping[str, Any]) -> Measure:
-    return text_to_sql.measure(options, options["name"].removeprefix("tasks."), ("hardness", LEVELS))
+def measure(options: Mapping) -> Measure:
+    return text_to_sql.measure(options, options["name"].removeprefix("tasks."))
 
 
-def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
-    """Write dev.json, train.json if there is one, tables.json, database/ and manifest.json into `folder`.
+def fetch(options: Mapping, folder: Path) -> None:
+    """Write dev.json, train.json if there is one, tables.json, database/ and manifest.json.
 
-    Args:
-        options: `source`, `sha256` and `role`; and `name`, the section in messages.
-        folder: nothing in it is replaced before all of the new data has been checked.
-
-    Raises:
-        UserError: the source cannot be had, a file or database is missing or malformed, or a gold query does not run.
+    Nothing in the folder is replaced before all of the new data has been checked.
     """
-    source, out = options["source"], Path(folder)
-    keep = (".json", ".sqlite")
-    with opened(source, options["sha256"], out / "unpacked", lambda name: name.endswith(keep)) as (found, archive):
+    source = options["source"]
+    with opened(source, options["sha256"], folder / "unpacked", (".json", ".sqlite")) as (found, archive):
         root = find_root(found, "dev.json", source)
-        questions = {"dev": read_questions(root / "dev.json", FIELDS)}
+        questions = {"dev": read_questions(root / "dev.json")}
         if train := next((root / name for name in TRAIN_FILES if (root / name).is_file()), None):
-            questions["train"] = read_questions(train, FIELDS)
+            questions["train"] = read_questions(train)
         elif options["role"] == "target":
             raise no_train(options, "role: target")
         databases = find_databases(root, questions, source)
@@ -70,10 +68,10 @@ def fetch(options: Mapping[str, Any], folder: str | Path) -> None:
         tables = {name: given.get(name) or read_schema(path) | {"db_id": name} for name, path in databases.items()}
         _check_apart(questions)
         _run_gold(questions, databases)
-        store(out, questions, tables, databases, {"source": source, "archive_sha256": archive})
+        store(folder, questions, tables, databases, {"source": source, "archive_sha256": archive})
 
 
-def no_train(options: Mapping[str, Any], needing: str) -> UserError:
+def no_train(options: Mapping, needing: str) -> UserError:
     """What to say where `needing` asks for rows to train on, and there are none."""
     name = options["name"]
     return UserError(
@@ -82,38 +80,52 @@ def no_train(options: Mapping[str, Any], needing: str) -> UserError:
     )
 
 
-def read_questions(path: Path, fields: Mapping[str, str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read rows: their `fields`, each by our name of theirs, and the `optional` ones, "" where a row has none.
+def _read_list(path: Path) -> list[dict]:
+    value = read_json(path)
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise UserError(f"{path}: expected a JSON list of objects. It is not a file of Spider.")
+    return value
 
-    Raises:
-        UserError: there is no such file, no row, or a field that is no text.
-    """
+
+def read_tables(path: Path) -> dict[str, dict]:
+    """Read tables.json: the schema of each database by its db_id, in the order of the file."""
+    tables = {}
+    for number, schema in enumerate(_read_list(path)):
+        if missing := SCHEMA - set(schema):
+            raise UserError(f"{path}, entry {number}: lacks {', '.join(sorted(missing))}, which Spider's schemas have.")
+        db_id = schema["db_id"]
+        if not isinstance(db_id, str) or db_id in ("", ".", "..") or "/" in db_id or "\\" in db_id or db_id in tables:
+            raise UserError(f"{path}, entry {number}: db_id {db_id!r} is no folder's name, or comes twice.")
+        tables[db_id] = schema
+    return tables
+
+
+def read_questions(
+    path: Path, fields: Mapping[str, str] = FIELDS, optional: Sequence[str] = (), least: int = 1
+) -> list[dict[str, str]]:
+    """Read rows: their `fields`, each by our name of theirs, and the `optional` ones, "" where a row has none."""
     rows = []
-    for number, row in enumerate(read_list(path)):
+    for number, row in enumerate(_read_list(path)):
         if wrong := not_text({theirs: row.get(theirs) for theirs in fields.values()}):
             raise UserError(f"{path.name}, row {number}: {wrong}. Mend the row, counted from 0, or leave it out.")
         kept = {ours: row[theirs] for ours, theirs in fields.items()}
         rows.append(kept | {name: (row.get(name) or "").strip() for name in optional})
-    if not rows:
+    if not rows and least:
         raise UserError(f"{path.name}: found no rows, expected at least 1 of {', '.join(fields.values())}.")
     return rows
 
 
-def placed(questions: Questions) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _placed(questions: Questions) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Yield all rows with their places, for messages."""
     return ((f"{part}.json, row {number}", row) for part, rows in questions.items() for number, row in enumerate(rows))
 
 
 def find_databases(root: Path, questions: Questions, source: str) -> dict[str, Path]:
-    """Find the file <db_id>.sqlite of each database that is asked about, anywhere below a folder.
-
-    Raises:
-        UserError: there is no such file, or more than one.
-    """
+    """Find the file <db_id>.sqlite of each database that is asked about, anywhere below a folder."""
     files: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.sqlite")):
         files.setdefault(path.stem, []).append(path)
-    for place, row in placed(questions):
+    for place, row in _placed(questions):
         name, found = row["db_id"], files.get(row["db_id"], [])
         if len(found) != 1:
             places = " and ".join(str(path.relative_to(root)) for path in found) or "none"
@@ -121,7 +133,12 @@ def find_databases(root: Path, questions: Questions, source: str) -> dict[str, P
                 f"{place}: db_id is {name!r}, expected one file {name}.sqlite in {source}, found {places}. Add the "
                 "database, remove the copy, or correct db_id."
             )
-    return {name: files[name][0] for name in sorted({row["db_id"] for _, row in placed(questions)})}
+    databases = {name: files[name][0] for name in sorted({row["db_id"] for _, row in _placed(questions)})}
+    for path in databases.values():
+        with path.open("rb") as stream:
+            if stream.read(len(HEADER)) != HEADER:
+                raise UserError(f"{path.relative_to(root)}: not a SQLite database. Get the data again.")
+    return databases
 
 
 def _check_apart(questions: Questions) -> None:
@@ -134,7 +151,7 @@ def _check_apart(questions: Questions) -> None:
 
 def _run_gold(questions: Questions, databases: Mapping[str, Path]) -> None:
     """Refuse a gold query that does not run, which would else be found out once a model has answered."""
-    rows = list(placed(questions))
+    rows = list(_placed(questions))
     try:
         with Judge() as judge:
             judge.judge_all([(databases[row["db_id"]], row["query"], "") for _, row in rows], progress=True)
@@ -142,14 +159,37 @@ def _run_gold(questions: Questions, databases: Mapping[str, Path]) -> None:
         raise UserError(f"{rows[error.index][0]}: {error}. Mend the query, or leave the row out.") from None
 
 
-def prepare(options: Mapping[str, Any], folder: Path, part: str) -> tuple[list[dict], dict[str, Any]]:
-    """One part of the data of a folder that `fetch` wrote; see `tasks.text_to_sql.prepare`."""
-    schemas = {schema["db_id"]: schema for schema in read_json(folder / "tables.json")}
-    path, train = folder / "train.json", []
+def store(
+    folder: Path,
+    questions: Questions,
+    tables: Mapping[str, Mapping],
+    databases: Mapping[str, Path],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write checked data: the questions of each file, schemas, the databases by db_id, and manifest.json with `facts`.
+
+    What was there before, of these or of other files, is no longer there after it.
+    """
+    shutil.rmtree(folder / "database", ignore_errors=True)
+    for old in folder.glob("*.json"):
+        old.unlink()
+    for name, rows in questions.items():
+        write_json(folder / f"{name}.json", rows)
+    write_json(folder / "tables.json", list(tables.values()))
+    files = [*(f"{name}.json" for name in questions), "tables.json"]
+    for db_id, path in tqdm(databases.items(), desc="databases", mininterval=1):
+        files.append(f"database/{db_id}/{db_id}.sqlite")
+        (folder / files[-1]).parent.mkdir(parents=True)
+        shutil.copyfile(path, folder / files[-1])
+    counts = {"counts": {name: len(rows) for name, rows in questions.items()}, "databases": len(databases)}
+    write_json(folder / "manifest.json", {**facts, **counts, "files": described(folder, files)})
+
+
+def prepare(options: Mapping, folder: Path, part: str) -> Part:
+    """One part of the data; see `tasks.text_to_sql.prepare`."""
+    path = folder / "train.json"
     if part != "test" and not path.is_file():
         if options["shots"]:
             raise no_train(options, "shots")
         return [], {}
-    if part != "test":
-        train = text_to_sql.read_rows(path, schemas)
-    return text_to_sql.prepare(options, part, train, held_out(folder), schemas)
+    return text_to_sql.prepare(options, folder, part, [] if part == "test" else text_to_sql.read_rows(path))

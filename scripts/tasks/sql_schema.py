@@ -1,8 +1,9 @@
 """The schema of a database as text of a prompt: from an entry of Spider's tables.json, or from any SQLite file."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from common.files import UserError
@@ -17,44 +18,39 @@ KINDS = {
 HEADER = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html#magic_header_string
 
 
-class Schemas(dict[str, str]):
-    """The schema text of each database by its db_id, rendered when it is first asked for.
+def schema_texts(
+    tables: Sequence[dict], style: str, databases: Path = Path(), sample_rows: int = 0
+) -> Callable[[str], str]:
+    """Make a function that renders the schema of a database by its db_id, once.
 
     Args:
         tables: entries of Spider's tables.json.
-        databases: the folder that holds <db_id>/<db_id>.sqlite; read for sample rows only.
-        style: compact, pipe, ddl, ddl_rows, or none for no text at all.
-        sample_rows: rows a table, for ddl_rows.
+        databases: the folder that holds <db_id>/<db_id>.sqlite; the others as of `schema_text`.
     """
+    entries = {entry["db_id"]: entry for entry in tables}
 
-    def __init__(self, tables: Sequence[dict], databases: str | Path, style: str, sample_rows: int):
-        super().__init__()
-        self.tables = {entry["db_id"]: entry for entry in tables}
-        self.databases, self.style, self.sample_rows = Path(databases), style, sample_rows
-
-    def __missing__(self, db_id: str) -> str:
-        if db_id not in self.tables:
+    @cache
+    def text(db_id: str) -> str:
+        if db_id not in entries:
             raise UserError(f"tables.json: no entry for database {db_id}. The Spider files do not belong together.")
-        self.add(db_id, self.tables[db_id], self.databases / db_id / f"{db_id}.sqlite")
-        return self[db_id]
+        return schema_text(entries[db_id], style, databases / db_id / f"{db_id}.sqlite", sample_rows)
 
-    def attach(self, row: dict) -> dict:
-        """Return the row with its database's schema as `schema`."""
-        return row | {"schema": self[row["db_id"]]}
+    return text
 
-    def add(self, name: str, entry: dict, database: str | Path) -> None:
-        """Render a schema that is to be known as `name`; the file `database` is read for ddl_rows only."""
-        match self.style:
-            case "none":
-                self[name] = ""
-            case "compact":
-                self[name] = compact_schema(entry)
-            case "pipe":
-                self[name] = pipe_schema(entry)
-            case "ddl":
-                self[name] = _ddl_schema(entry)
-            case _:
-                self[name] = _ddl_schema(entry, Path(database), self.sample_rows)
+
+def schema_text(schema: dict, style: str, database: Path, sample_rows: int) -> str:
+    """Render an entry of tables.json as compact, pipe, ddl, ddl_rows, or none for no text at all.
+
+    ddl_rows alone reads the file `database`: `sample_rows` of each table.
+    """
+    match style:
+        case "none":
+            return ""
+        case "compact":
+            return compact_schema(schema)
+        case "pipe":
+            return pipe_schema(schema)
+    return _ddl_schema(schema, database if style == "ddl_rows" else None, sample_rows)
 
 
 def _quote(name: str) -> str:
@@ -106,11 +102,11 @@ def pipe_schema(schema: dict) -> str:
     return "\n".join([*lines, "Relationships:", " , ".join(keys)] if keys else lines)
 
 
-def _ddl_schema(schema: dict, database: Path | None = None, sample_rows: int = 0) -> str:
+def _ddl_schema(schema: dict, database: Path | None, sample_rows: int) -> str:
     """Render a `tables.json` entry as CREATE TABLE statements, keys included.
 
-    The first `sample_rows` of each table of the SQLite file `database` follow in a comment, which shows a model how
-    values are written (Rajkumar et al. 2022, arXiv:2204.00498).
+    The first rows of each table follow in a comment if there is a `database`, to show a model how values are written
+    (Rajkumar et al. 2022, arXiv:2204.00498).
     """
     types = {"text": "TEXT", "number": "NUMERIC", "time": "DATETIME", "boolean": "BOOLEAN"}
     primary = {n for key in schema["primary_keys"] for n in (key if isinstance(key, list) else [key])}
@@ -178,46 +174,54 @@ def read_schema(path: str | Path) -> dict:
         raise UserError(f"{path}: cannot be read as a SQLite database ({error}).") from None
 
 
+# Without the tables of SQLite itself and those that it keeps behind virtual ones.
+TABLES = """
+    SELECT name, rowid AS place FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+    AND name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow')
+"""
+# table_xinfo, not table_info, which leaves generated columns out; 1 are those of a virtual table that SELECT * has not.
+COLUMNS = f"""
+    SELECT tables.name, columns.name, columns.type, columns.pk
+    FROM ({TABLES}) AS tables JOIN pragma_table_xinfo(tables.name) AS columns
+    WHERE columns.hidden <> 1 ORDER BY tables.place, columns.cid
+"""
+FOREIGN_KEYS = f"""
+    SELECT tables.name, keys."from", keys."table", keys."to", keys.seq
+    FROM ({TABLES}) AS tables JOIN pragma_foreign_key_list(tables.name) AS keys
+    ORDER BY tables.place, keys.id, keys.seq
+"""
+
+
 def _read(connection: sqlite3.Connection, path: Path) -> dict:
-    hidden = {row[0] for row in connection.execute("SELECT name FROM pragma_table_list WHERE type = 'shadow'")}
-    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    tables = [name for (name,) in connection.execute(query) if name not in hidden]
-    if not tables:
+    primary: dict[str, dict[int, int]] = {}  # of each table the places of the key's columns, by their rank in it
+    columns, types = [[-1, "*"]], ["text"]
+    for table, name, declared, rank in connection.execute(COLUMNS):
+        key = primary.setdefault(table, {})
+        if rank:
+            key[rank] = len(columns)
+        columns.append([len(primary) - 1, name])
+        types.append(_type(declared))
+    if not primary:
         raise UserError(f"{path}: has no tables. Name a database with some.")
-    columns, types, keys = [[-1, "*"]], ["text"], []
-    for number, table in enumerate(tables):
-        key = {}
-        # table_xinfo, not table_info, which leaves generated columns out.
-        rows = connection.execute("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?)", (table,))
-        for name, declared, rank, kind in rows:
-            if kind == 1:  # of a virtual table; SELECT * has it not
-                continue
-            if rank:
-                key[rank] = len(columns)
-            columns.append([number, name])
-            types.append(_type(declared))
-        keys.append([key[rank] for rank in sorted(key)])
+    keys = list(primary.values())
     # SQLite takes names in any case.
+    numbers = {name.lower(): number for number, name in enumerate(primary)}
     places = {(number, name.lower()): place for place, (number, name) in enumerate(columns)}
-    numbers = {name.lower(): number for number, name in enumerate(tables)}
     foreign = []
-    for number, table in enumerate(tables):
-        query = 'SELECT "from", "table", "to", seq FROM pragma_foreign_key_list(?) ORDER BY id, seq'
-        for source, other, target, position in connection.execute(query, (table,)):
-            there = numbers.get(other.lower())
-            if there is None:  # SQLite lets a key refer to what does not exist
-                continue
-            # REFERENCES without columns: the primary key.
-            whole = dict(enumerate(keys[there]))
-            to = whole.get(position) if target is None else places.get((there, target.lower()))
-            if to is not None:
-                foreign.append([places[number, source.lower()], to])
+    for table, source, other, target, position in connection.execute(FOREIGN_KEYS):
+        there = numbers.get(other.lower())
+        if there is None:  # SQLite lets a key refer to what does not exist
+            continue
+        # REFERENCES without columns: the primary key. Its ranks begin with 1.
+        to = keys[there].get(position + 1) if target is None else places.get((there, target.lower()))
+        if to is not None:
+            foreign.append([places[numbers[table.lower()], source.lower()], to])
     return {
         "db_id": path.stem,
-        "table_names_original": tables,
+        "table_names_original": list(primary),
         "column_names_original": columns,
         "column_types": types,
-        "primary_keys": [key[0] for key in keys if key],
+        "primary_keys": [key[1] for key in keys if key],
         "foreign_keys": foreign,
     }
 

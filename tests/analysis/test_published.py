@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -140,6 +141,76 @@ def test_a_true_percentage_is_never_called_impossible(pair, decimals):
     assert correct in counts(percent, decimals, n)
     assert check_percentage(percent, decimals, n).possible is not False
     assert check_percentage(percent, decimals, n, correct).possible is True
+
+
+def cut(value: float, decimals: int) -> float:
+    """Leave out the digits beyond these, as a report does that does not round."""
+    return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_DOWN))
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
+def test_a_truncated_percentage_is_never_called_impossible(pair, decimals):
+    correct, n = pair
+    percent = cut(100 * correct / n, decimals)
+    assert correct in counts(percent, decimals, n)
+    assert check_percentage(percent, decimals, n).possible is not False
+    found = check_percentage(percent, decimals, n, correct)
+    assert found.possible is True
+    rounded = abs(percent - 100 * correct / n) <= 0.5 * 10**-decimals + 1e-9
+    assert (("truncated", {}) in found.why) == (not rounded)
+
+
+@given(st.integers(10, 2000), st.data(), st.booleans())
+def test_a_truncated_change_is_never_called_impossible(n, data, columns_too):
+    base, tuned = (data.draw(st.integers(low, n)) for low in (1, 0))
+    figures = [(cut if columns_too else round)(100 * k / n, 2) for k in (base, tuned)]
+    assert check_change(cut(100 * (tuned - base) / base, 2), 2, *figures, {}).possible is not False
+
+
+def table(values: dict, n: dict, correct: dict | None = None, decimals: int = 1) -> dict:
+    """A block with one table of MMLU: the base's figures."""
+    about = {"table": "I", "task": "mmlu", "decimals": decimals, "subset": "so many", "n": n, "change": {}}
+    about |= {"accuracy": {"base": values}, "correct": {"base": correct} if correct else {}}
+    return {"tables": [about], "subjects": {}, "stated": []}
+
+
+UNEQUAL = {"stem": 100, "humanities": 300, "social_sciences": 50, "all": 450}
+RIGHT = {"stem": 31, "humanities": 190, "social_sciences": 44}
+
+
+@pytest.mark.parametrize("known", [{}, RIGHT, RIGHT | {"all": 265}])
+def test_a_mean_of_unequal_categories_is_possible_and_said_to_be_one(known):
+    """Their shares are 31.0, 63.3 and 88.0: 60.8 in the mean, and 58.9 of all 450 questions."""
+    shares = {name: round(100 * right / UNEQUAL[name], 1) for name, right in RIGHT.items()}
+    # As columns are printed, their mean may be truncated to 60.7, too.
+    for value, possible in ((60.8, True), (60.7, True), (60.9, False), (60.6, False)):
+        found = checked(table(shares | {"all": value}, UNEQUAL, known))["I", "accuracy", "base", "all"]
+        assert found["possible"] is possible, (value, found)
+        assert (found["why"] == "is the mean of 3 categories' percentages") is possible
+    whole = checked(table(shares | {"all": 58.9}, UNEQUAL, known))["I", "accuracy", "base", "all"]
+    assert (whole["possible"], "mean of 3" in whole["why"]) == (True, False)
+
+
+def test_a_mean_of_equal_categories_is_the_share_and_must_be_a_number_of_answers():
+    values = {"stem": 34.0, "humanities": 34.0, "social_sciences": 64.0}
+    for value, possible in ((44.0, True), (44.1, False)):
+        found = checked(table(values | {"all": value}, dict.fromkeys(values, 50) | {"all": 150}))
+        assert found["I", "accuracy", "base", "all"]["possible"] is possible
+
+
+def test_a_truncated_figure_says_so():
+    values, n = {"stem": 66.6, "humanities": 33.3, "all": 49.9}, {"stem": 3, "humanities": 3, "all": 6}
+    rows = checked(table(values, n))
+    assert rows["I", "accuracy", "base", "stem"]["why"] == "2 of 3; truncated, not rounded"
+    assert rows["I", "accuracy", "base", "humanities"]["why"] == "1 of 3"
+    assert rows["I", "accuracy", "base", "all"]["possible"] is False  # 3 of 6 are 50.0, rounded or truncated
+    assert told(check_percentage(66.6, 1, 3, 2).why, Say("pt")) == "2 de 3; truncado, não arredondado"
+    # From 66.66… and 33.33… percent: a fall by half. From 33.3 and 66.6 as they are printed: a gain of 100%.
+    assert (
+        told(check_change(-66.6, 1, 50.0, 16.6, {}).why, Say("en"))
+        == "follows from its columns; truncated, not rounded"
+    )
+    assert check_change(-66.4, 1, 50.0, 16.6, {}).possible is False
 
 
 @given(st.integers(10, 2000), st.data())

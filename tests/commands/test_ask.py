@@ -29,6 +29,9 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 
 SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 32}
 HALF = "lr0.1@0.5"
+# A run's folder is named after what it is, not after its label.
+ADAPTER = "r2_lr0.1_s42_0a1b2c"
+FOLDERS = {"base": "base", "base@shots3": "base@shots3", HALF: f"{ADAPTER}@0.5"}
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +61,18 @@ def study(tmp_path_factory, repo) -> Path:
             render(inputs, words, asked | {"shots": shots}, prompts / f"spider_{part}.jsonl")
     torch.manual_seed(1)
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(load_model(read_json(record), "fp32"), config).save_pretrained(run / "lr0.1/adapter")
+    get_peft_model(load_model(read_json(record), "fp32"), config).save_pretrained(run / ADAPTER / "adapter")
     for variant, part, adapter, more in (
         ("base", "test", None, {}),
         ("base@shots3", "test_shots3", None, {}),
-        (HALF, "test", run / "lr0.1/adapter", {"strength": 0.5}),
+        (HALF, "test", run / ADAPTER / "adapter", {"strength": 0.5}),
     ):
-        outputs = (run / variant / "spider_answers.jsonl", run / variant / "spider_predict.json")
+        place = run / FOLDERS[variant]
+        outputs = (place / "spider_answers.jsonl", place / "spider_predict.json")
         predict(Job(prompts / f"spider_{part}.jsonl", record, adapter, Decoding(**SETTINGS, **more)), *outputs)
+    with (folder / "index.csv").open("w", encoding="utf-8") as stream:
+        stream.write("model,run,folder\n")
+        stream.writelines(f"demo,{run},runs/demo/{name}\n" for run, name in FOLDERS.items())
     return folder
 
 
@@ -104,7 +111,7 @@ def test_prompts_and_answers_are_those_of_the_study(variant, study, here):
     part = "test_shots3" if variant == "base@shots3" else "test"
     prompts = read_jsonl(study / f"prompts/demo/spider_{part}.jsonl")
     questions = {row["id"]: row for row in read_jsonl(study / "data/spider/test.jsonl")}
-    recorded = {row["id"]: row for row in read_jsonl(study / f"runs/demo/{variant}/spider_answers.jsonl")}
+    recorded = {row["id"]: row for row in read_jsonl(study / f"runs/demo/{FOLDERS[variant]}/spider_answers.jsonl")}
     answer = ask.answers_of(source)
     for db_id in {row["db_id"] for row in questions.values()}:
         # Under another name, the schema can only come from the file itself.
@@ -118,7 +125,7 @@ def test_prompts_and_answers_are_those_of_the_study(variant, study, here):
 
 
 def test_base_and_adapter_of_the_study_differ(study):
-    base, half = (read_jsonl(study / f"runs/demo/{name}/spider_answers.jsonl") for name in ("base", HALF))
+    base, half = (read_jsonl(study / f"runs/demo/{FOLDERS[name]}/spider_answers.jsonl") for name in ("base", HALF))
     assert [row["answer"] for row in base] != [row["answer"] for row in half]
 
 
@@ -192,11 +199,11 @@ def test_the_recommended_adapter_answers_at_full_strength(study, here):
         with pytest.raises(UserError, match=r"recommended: does not hold the adapter of lr0.1@0.5"):
             ask.find(Path("results/mine"), "recommended")
         for name in ("adapter_model.safetensors", "adapter_config.json"):
-            shutil.copy(study / f"runs/demo/lr0.1/adapter/{name}", place / name)
+            shutil.copy(study / f"runs/demo/{ADAPTER}/adapter/{name}", place / name)
         source = ask.find(Path("results/mine"), "recommended")
         assert source.adapter == Path("results/mine/recommended")
         # Its strength is in its weights already.
-        assert source.settings == read_json(study / f"runs/demo/{HALF}/spider_predict.json")["settings"] | {
+        assert source.settings == read_json(study / f"runs/demo/{FOLDERS[HALF]}/spider_predict.json")["settings"] | {
             "strength": 1
         }
         assert source.prompts["settings"]["shots"] == 2
@@ -244,9 +251,9 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(changed, message, here, shop
 
 def test_prompts_or_adapter_changed_since(study, here, tmp_path):
     shutil.copytree(study, tmp_path / "results/other")
-    adapter = tmp_path / "results/other/runs/demo/lr0.1/adapter/adapter_model.safetensors"
+    adapter = tmp_path / f"results/other/runs/demo/{ADAPTER}/adapter/adapter_model.safetensors"
     adapter.write_bytes(adapter.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(UserError, match=r"adapter_model.safetensors: has changed since lr0.1@0.5 answered"):
+    with pytest.raises(UserError, match=rf"adapter_model.safetensors: has changed since {ADAPTER}@0.5 answered"):
         ask.find(Path("results/other"), HALF)
     report = tmp_path / "results/other/prompts/demo/spider_test.json"
     write_json(report, read_json(report) | {"sha256": "0"})
@@ -296,6 +303,8 @@ def test_the_same_variant_of_two_models_is_asked_by_both_names(study, here, tmp_
     for place in ("models/{}.json", "runs/{}", "prompts/{}"):
         source, target = (tmp_path / "results/two" / place.format(name) for name in ("demo", "other"))
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    with (tmp_path / "results/two/index.csv").open("a", encoding="utf-8") as stream:
+        stream.writelines(f"other,{run},runs/other/{name}\n" for run, name in FOLDERS.items())
     with pytest.raises(UserError, match=r"several models have it. Name one of: demo/base, .*other/base"):
         ask.find(Path("results/two"), "base")
     assert ask.find(Path("results/two"), "other/base").record["name"] == "demo"

@@ -12,7 +12,6 @@ import plan
 from common.files import write_jsonl
 from llm import answering as _predict
 from llm import groups as _groups
-from llm import needs
 from llm import prefix_engine as _engine
 from llm.chat import Turn
 from llm.memory import Shape
@@ -40,15 +39,15 @@ def here(tmp_path, monkeypatch):
 
 
 def test_constants_are_those_of_the_engine():
-    assert (needs.PREFILL_TOKENS, needs.ROUND) == (_engine.PREFILL_TOKENS, _engine.ROUND)
-    assert needs.CPU_ROWS == _predict.CPU_ROWS
+    assert (plan.PREFILL_TOKENS, plan.ROUND) == (_engine.PREFILL_TOKENS, _engine.ROUND)
+    assert plan.CPU_ROWS == _predict.CPU_ROWS
 
 
 def test_answering_needs_so_many_times_the_limit():
     files = (REPO / "benchmarks/results").glob("*inference*.json")
     rows = [row for path in files for row in json.loads(path.read_text())["rows"]]
     found = [row["times_limit"] for row in rows if row["way"] == "shared prefix, graph"]
-    assert statistics.median(found) == pytest.approx(needs.ANSWERING, rel=0.15)
+    assert statistics.median(found) == pytest.approx(plan.ANSWERING, rel=0.15)
 
 
 def test_training_needs_so_many_times_the_limit():
@@ -59,15 +58,15 @@ def test_training_needs_so_many_times_the_limit():
     for row in rows:
         if row["way"] in ("faithful", "fast"):
             (large if row["rows_per_step"] >= 16 else small).append(1 / row["of_limit"])
-    assert statistics.median(large) == pytest.approx(needs.TRAINING, rel=0.15)
-    assert statistics.median(small) == pytest.approx(needs.TRAINING_SMALL, rel=0.15)
+    assert statistics.median(large) == pytest.approx(plan.TRAINING, rel=0.15)
+    assert statistics.median(small) == pytest.approx(plan.TRAINING_SMALL, rel=0.15)
 
 
 def test_a_small_gpu_computes_passes_twice(monkeypatch, capsys):
     """And is slower by half at the same rates."""
     hours = []
     for memory in (8e10, 1.2e10):
-        device = needs.Device("a GPU", memory, True, GPU["flops"], GPU["bandwidth"])
+        device = plan.Device("a GPU", memory, True, GPU["flops"], GPU["bandwidth"])
         monkeypatch.setattr(plan, "this_device", lambda _, device=device: device)
         assert plan.main(["--configfile", "studies/souza.yaml"]) == 0
         words = rows(capsys.readouterr().out)["train"][6].split()
@@ -180,7 +179,7 @@ def other_kind(monkeypatch) -> dict:
 
 
 def planned(config) -> plan.Plan:
-    return plan.plan(config, needs.Device("a GPU", 8e10, True, GPU["flops"], GPU["bandwidth"]), Path("results/demo"))
+    return plan.plan(config, plan.Device("a GPU", 8e10, True, GPU["flops"], GPU["bandwidth"]), Path("results/demo"))
 
 
 def test_a_task_of_another_kind_is_estimated_from_its_rows(monkeypatch):
@@ -243,8 +242,8 @@ def test_replayed_rows_are_counted(capsys, tmp_path):
 
 
 def test_command_line_values_hold_as_they_do_for_snakemake(capsys):
-    arguments = ["--configfile", "studies/souza.yaml", "--config", "face=as_reported", "scale=smoke"]
-    assert plan.main([*arguments, "lora={r: [4, 8]}"]) == 0
+    arguments = ["--configfile", "studies/souza.yaml", "--config", "protocol=as_reported", "scale=smoke"]
+    assert plan.main([*arguments, "sweep={lora.r: [4, 8]}"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("souza-as_reported-smoke on ")
     assert rows(out)["train"][2] == "2"
@@ -303,26 +302,26 @@ def test_the_device_is_measured_once(tmp_path):
 
 def test_times_follow_from_the_rates():
     shape = Shape.like(8.03e9, 128256)
-    device = needs.Device("x", 8e10, True, GPU["flops"], GPU["bandwidth"])
-    slow = needs.Device("x", 8e10, True, {key: value / 2 for key, value in GPU["flops"].items()}, GPU["bandwidth"])
-    target, slower = (needs.Target("m", shape, "bf16", d) for d in (device, slow))
-    fast, twice = (needs.training_seconds(one, 1e6, 16000, False) for one in (target, slower))
+    device = plan.Device("x", 8e10, True, GPU["flops"], GPU["bandwidth"])
+    slow = plan.Device("x", 8e10, True, {key: value / 2 for key, value in GPU["flops"].items()}, GPU["bandwidth"])
+    target, slower = (plan.Target("m", shape, "bf16", d) for d in (device, slow))
+    fast, twice = (plan.training_seconds(one, 1e6, 16000, False) for one in (target, slower))
     assert twice == pytest.approx(2 * fast)
     # 4 operations a weight and token, of the 7.0 billion weights of the blocks, at 7e14 a second.
-    assert fast == pytest.approx(needs.TRAINING * 4 * 7.0e9 * 1e6 / 7e14, rel=0.01)
-    assert needs.training_seconds(target, 1e6, 16000, True) == pytest.approx(1.5 * fast)
-    assert needs.training_seconds(target, 1e6, 2000, False) > 2 * fast
-    prompts = needs.Prompts(1000, 890, 1400, True, [(1000, 512)])
-    one, many = (needs.answering_seconds(target, prompts, rows, 64) for rows in (1, 500))
+    assert fast == pytest.approx(plan.TRAINING * 4 * 7.0e9 * 1e6 / 7e14, rel=0.01)
+    assert plan.training_seconds(target, 1e6, 16000, True) == pytest.approx(1.5 * fast)
+    assert plan.training_seconds(target, 1e6, 2000, False) > 2 * fast
+    prompts = plan.Prompts(1000, 890, 1400, True, [(1000, 512)])
+    one, many = (plan.answering_seconds(target, prompts, rows, 64) for rows in (1, 500))
     assert one > 10 * many
     # The benchmark's measured seconds a prompt at these shapes.
     assert many / 1000 == pytest.approx(0.02, rel=0.25)
     # The same prompts, ten kinds of them that begin alike: none are computed twice, but batches are smaller.
-    tens = needs.Prompts(1000, 890, 1400, True, [(100, 512)] * 10)
-    none = needs.Prompts(1000, 890, 1400, True, [(1000, 0)])
-    alike, unlike = (needs.answering_seconds(target, prompts, 500, 1) for prompts in (tens, none))
+    tens = plan.Prompts(1000, 890, 1400, True, [(100, 512)] * 10)
+    none = plan.Prompts(1000, 890, 1400, True, [(1000, 0)])
+    alike, unlike = (plan.answering_seconds(target, prompts, 500, 1) for prompts in (tens, none))
     assert alike < 0.5 * unlike
-    assert needs.answering_seconds(target, tens, 500, 64) > many
+    assert plan.answering_seconds(target, tens, 500, 64) > many
 
 
 def test_list_of_studies_has_the_memory_of_each(capsys, tmp_path):

@@ -223,7 +223,7 @@ GOOD = {"top/a.json": b"[1]", "top/b/c.sqlite": BODY[:5000], "top/readme": b"", 
 def test_only_what_is_wanted_is_unpacked(tmp_path, make):
     make(tmp_path / "archive", GOOD | {"top/._b.json": b"x"})
     (tmp_path / "out" / "stale").mkdir(parents=True)
-    extract(tmp_path / "archive", tmp_path / "out", lambda name: name.endswith((".json", ".sqlite")))
+    extract(tmp_path / "archive", tmp_path / "out", (".json", ".sqlite"))
     files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert files == {"top/a.json", "top/b/c.sqlite"}
     assert (tmp_path / "out/top/b/c.sqlite").read_bytes() == BODY[:5000]
@@ -341,7 +341,7 @@ def test_damaged_archive(tmp_path, damage):
 def test_source_that_is_not_there(tmp_path):
     with (
         pytest.raises(UserError, match=r"nowhere: no such file or folder"),
-        opened("nowhere", None, tmp_path / "s", bool),
+        opened("nowhere", None, tmp_path / "s", ("",)),
     ):
         pass
 
@@ -349,22 +349,22 @@ def test_source_that_is_not_there(tmp_path):
 def test_local_archive_is_checked_and_never_deleted(tmp_path):
     archive = make_zip(tmp_path / "archive.zip", GOOD)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    with opened(str(archive), found, tmp_path / "scratch", bool) as (folder, sha256):
+    with opened(str(archive), found, tmp_path / "scratch", ("",)) as (folder, sha256):
         assert sha256 == found
         assert (folder / "top/a.json").is_file()
     assert not (tmp_path / "scratch").exists()
     with (
         pytest.raises(UserError, match=f"sha256 is {found}, expected {'1' * 64}"),
-        opened(str(archive), "1" * 64, tmp_path / "scratch", bool),
+        opened(str(archive), "1" * 64, tmp_path / "scratch", ("",)),
     ):
         pass
     assert archive.exists()
 
 
 def test_folder_has_no_checksum(tmp_path):
-    with opened(str(tmp_path), None, tmp_path / "scratch", bool) as (folder, sha256):
+    with opened(str(tmp_path), None, tmp_path / "scratch", ("",)) as (folder, sha256):
         assert (folder, sha256) == (tmp_path, None)
-    with pytest.raises(UserError, match="Set sha256 to null"), opened(str(tmp_path), SHA256, tmp_path / "s", bool):
+    with pytest.raises(UserError, match="Set sha256 to null"), opened(str(tmp_path), SHA256, tmp_path / "s", ("",)):
         pass
 
 
@@ -373,7 +373,7 @@ def test_downloaded_archive_is_kept_for_other_studies(tmp_path):
     server = Server(body=archive.read_bytes())
     with serve(server) as url:
         for study in ("one", "two"):
-            with opened(f"{url}/a.zip", None, tmp_path / study, bool, tmp_path / "cache") as (folder, _):
+            with opened(f"{url}/a.zip", None, tmp_path / study, ("",), tmp_path / "cache") as (folder, _):
                 assert (folder / "top/a.json").is_file()
     assert len(server.seen) == 1
 

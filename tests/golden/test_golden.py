@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from _folders import labels
 from common.files import read_json, write_json
+from study.read import read_yaml
 from tests.golden.make_expected import collect
 
 HERE = Path(__file__).parent
@@ -93,11 +95,14 @@ PLACES = [
 
 def unpack(folder: Path) -> None:
     """Lay the records of `demo-full.tar.xz` into a study's folder as the rules of today do."""
+    study = read_yaml(HERE.parents[1] / "studies/demo-full.yaml")
+    named = {label: own for own, label in labels(study).items()}
     with tarfile.open(HERE / "demo-full.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         old = path.relative_to(folder).as_posix()
         new = next((re.sub(*one, old) for one in PLACES if re.match(one[0], old)), old)
+        new = re.sub(r"(?<=/)(lr[\d.]+)(?=[@/]|\.(tsv|log)$)", lambda match: named[match[1]], new)
         (folder / new).parent.mkdir(parents=True, exist_ok=True)
         path.rename(folder / new)
     splits = read_json(folder / "data/spider/manifest.json")

@@ -18,6 +18,7 @@ from common.files import read_json, read_jsonl, sha256_file, write_json, write_j
 from prepare import prepare
 from render import render
 from tasks import mmlu, replay, spider
+from tasks.mmlu import grouped
 
 CASES = json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8"))
 
@@ -96,6 +97,11 @@ def test_multiple_choice(case, data, repo, tmp_path):
     render(inputs, words(repo, "choice"), about | case["render"], prompts)
     rows = read_jsonl(prompts)
     assert {"".join(row.pop("options")) for row in rows} == {"ABCD"}
+    # The name of a row's category stood in it; now it is put beside the answer when that is scored.
+    categories = {one: name for name, of in grouped(case["prepare"]["categories"]).items() for one in of}
+    drawn = [{"id": row["id"], "subject": row["subject"], "category": categories[row["subject"]]} | row
+             for row in read_jsonl(questions)]  # fmt: skip
+    write_jsonl(questions, drawn)
     found = {"rows": sha256_file(questions), "prompts": hash_of(rows, tmp_path / "old.jsonl")}
     assert found == case["sha256"]
 

@@ -20,7 +20,6 @@ from llm.chat import Turn, load_chat
 from llm.decoding import Decoding, Draw, Encoded
 from llm.load import load_model, set_greedy
 from llm.partial import Partial
-from llm.reading import decode_new, option_tokens
 from tiny_model import KINDS, make_model, render, write_splits
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -96,7 +95,7 @@ def test_answers_are_plain_greedy(study, tmp_path):
         while len(ids) < start + 12 and (len(ids) == start or ids[-1] not in chat.stop_ids):
             with torch.no_grad():
                 ids = [*ids, model(torch.tensor([ids])).logits[0, -1].argmax().item()]
-        text, tokens, finished = decode_new(chat, ids[start:])
+        text, tokens, finished = chat.decode(ids[start:])
         assert row == {"id": prompt["id"], "answer": text, "tokens": tokens, "finished": finished}
 
 
@@ -252,7 +251,7 @@ def test_further_keys_act_as_in_generate(llama, tmp_path, generation, reason):
     for row, prompt in zip(rows, read_jsonl(llama / "prompts/test.jsonl"), strict=True):
         ids = torch.tensor([chat.encode(prompt["prompt"])[0]])
         new = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)[0, ids.shape[1] :]
-        assert row["answer"] == decode_new(chat, new.tolist())[0]
+        assert row["answer"] == chat.decode(new.tolist())[0]
 
 
 def test_further_keys_narrow_what_is_drawn(llama, tmp_path):
@@ -302,9 +301,9 @@ def test_decode_new(llama):
     sql = chat.tokenizer.encode("SELECT a , b FROM t WHERE x = ' !'", add_special_tokens=False)
     end, pad = chat.end_of_turn_id, chat.tokenizer.pad_token_id
     text = "SELECT a , b FROM t WHERE x = ' !'"
-    assert decode_new(chat, [*sql, end, pad, pad]) == (text, len(sql) + 1, True)
-    assert decode_new(chat, sql) == (text, len(sql), False)
-    assert decode_new(chat, [end]) == ("", 1, True)
+    assert chat.decode([*sql, end, pad, pad]) == (text, len(sql) + 1, True)
+    assert chat.decode(sql) == (text, len(sql), False)
+    assert chat.decode([end]) == ("", 1, True)
 
 
 KILLED = """
@@ -538,13 +537,13 @@ def test_mmlu_letters_are_those_of_greedy_decoding(llama, tmp_path):
 def test_letters_in_both_forms(llama, monkeypatch):
     """Where "A" and " A" are both tokens, both count; a form that only some letters have favours none of them."""
     chat = load_chat(read_json(llama / "model.json"))
-    names = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in option_tokens(chat, LETTERS).items()}
+    names = {letter: chat.tokenizer.convert_ids_to_tokens(ids) for letter, ids in chat.option_tokens(LETTERS).items()}
     assert {letter: set(found) for letter, found in names.items()} == {c: {c, f"Ġ{c}"} for c in "ABCD"}
     vocabulary = {token: i for token, i in chat.tokenizer.get_vocab().items() if token != "ĠC"}
     encode = chat.tokenizer.encode
     monkeypatch.setattr(chat.tokenizer, "get_vocab", lambda: vocabulary)
     monkeypatch.setattr(chat.tokenizer, "encode", lambda text, **_: [1, 2] if text == " C" else encode(text, **_))
-    assert option_tokens(chat, LETTERS) == {letter: [vocabulary[letter]] for letter in "ABCD"}
+    assert chat.option_tokens(LETTERS) == {letter: [vocabulary[letter]] for letter in "ABCD"}
 
 
 def test_letters_that_are_no_tokens(tmp_path, monkeypatch):
@@ -553,4 +552,4 @@ def test_letters_that_are_no_tokens(tmp_path, monkeypatch):
     monkeypatch.setattr(chat.tokenizer, "get_vocab", lambda: vocabulary)
     monkeypatch.setattr(chat.tokenizer, "encode", lambda text, **_: [1, 2])
     with pytest.raises(UserError, match="no single token for the letters"):
-        option_tokens(chat, LETTERS)
+        chat.option_tokens(LETTERS)

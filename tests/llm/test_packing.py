@@ -12,7 +12,7 @@ from llm.fit import peak
 from llm.labels import IGNORED, rows_of
 from llm.packing import collate, divide, keep_apart, obstacle, pack
 from tests.llm.test_training import TRAINING, arguments, train
-from tiny_model import audit, make_model, render, write_splits
+from tiny_model import audited_study
 from train import train_on
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -33,10 +33,7 @@ NO_DROPOUT = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    write_splits(folder)
-    record = make_model(folder / "model")
-    render(folder, record, "train")
-    audit(folder, record)
+    audited_study(folder)
     return folder
 
 

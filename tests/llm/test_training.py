@@ -293,12 +293,14 @@ def test_a_step_that_a_killed_training_has_passed_starts_it_over(study, with_ste
 
 
 def test_a_step_that_is_never_reached_is_refused(study):
-    with pytest.raises(UserError, match=r"kept_steps: found 8, but this training has 7 optimizer steps"):
+    with pytest.raises(UserError, match=r"evaluation.checkpoints: found 8, but this training has 7 optimizer steps"):
         train(**arguments(study, "late"), kept_steps=[8])
 
 
 def test_a_step_after_an_early_stop_is_refused(evaluated):
-    with pytest.raises(UserError, match=r"kept_steps: found 12, but the training stopped early, after step"):
+    with pytest.raises(
+        UserError, match=r"evaluation.checkpoints: found 12, but the training stopped early, after step"
+    ):
         train(**arguments(evaluated, "early_kept", training=EVALUATED), kept_steps=[2, 12])
 
 

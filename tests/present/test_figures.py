@@ -17,9 +17,8 @@ from _study import as_inputs, draw, mmlu_records, spider_records, study, table_p
 from common.files import UserError
 from figures import DRAW, figures, read_results
 from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow, pareto_front
-from present.format import Say
-from present.plots import COLOURS, WIDTH, Results, Task, covers, frame, label, new, percent, shortened
-from present.words import read_words
+from present.format import Say, read_words
+from present.plots import COLOURS, WIDTH, Results, covers, frame, label, new, percent, shortened
 from tasks.base import Measure
 from tasks.registry import measured
 
@@ -51,9 +50,11 @@ def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
     write_tables(outputs=paths, **arguments)
     inputs = {"tables": {name: paths[name] for name in TABLES}}
     inputs["measures"] = measured(as_inputs(arguments)[1]["tasks"])
-    inputs["train"] = [
-        report(folder, run, **loss) for run in arguments["runs"] if run["variant"] != "base" and "point" not in run
-    ]
+    inputs["train"] = {
+        (run["model"], run["variant"]): report(folder, run, **loss)
+        for run in arguments["runs"]
+        if run["variant"] != "base" and "point" not in run
+    }
     inputs["outputs"] = {f"{name}_{end}": folder / f"{name}.{end}" for name in pictures for end in ("svg", "pdf")}
     figures(**inputs, language=language)
     for name in pictures:
@@ -252,7 +253,7 @@ def test_rare_classes_are_drawn_as_one():
     rows = rows.assign(model="m", variant="a", questions=1000)
     nothing = pd.DataFrame()
     points = pd.DataFrame({"task": ["spider"], "n": [1000], "confidence_level": [0.95]})
-    tasks = {"spider": Task("spider", "Spider", "sql", "bag")}
+    tasks = {"spider": measure("Spider", "sql", criterion="bag")}
     results = Results(tasks, points, nothing, nothing, nothing, rows.assign(task="spider"), nothing, [])
     (axes,) = error_flow(results, Say("en")).axes
     words = [tick.get_text() for tick in axes.get_yticklabels()]

@@ -10,15 +10,14 @@ import typst
 from _study import HAS, TASKS, mmlu_records, spider_records, study, with_shots, write_tables
 from _study import TABLES as WRITTEN
 from analysis.data import heads_of
-from common.files import UserError, write_json
+from common.files import UserError, read_json, write_json
 from custom_metrics.judge import ERROR_CLASSES
 from harness_table import harness_table
 from present import catalogue
-from present.format import VERDICTS, Say
+from present.format import LANGUAGES, VERDICTS, Say, read_words
 from present.templates import FOLDER
 from present.typeset import MOST_PAGES
 from present.values import SAME, read_table
-from present.words import LANGUAGES, read_words
 from report import report
 from tasks.base import Measure
 from tasks.records import SPIDER_COLUMNS, read_records, write_records
@@ -118,8 +117,9 @@ def results(folder, adapters, models=("demo",), made=None):
         "train": trained,
         "answers": answered,
     }
-    settings = {"study": "test", "tasks": tasks, "language": "en", "face": "corrected", "scale": "full"}
+    settings = {"study": "test", "tasks": tasks, "language": "en", "protocol": "corrected", "scale": "full"}
     settings |= {"known_defects": [], "accept_defect": [], "own_prompts": []}
+    settings["labels"] = {variant: variant for _, variant in runs}
     outputs = {"report": folder / "report.md", "pdf": folder / "report.pdf"}
     return {"outputs": outputs, "inputs": inputs, "settings": settings}
 
@@ -179,7 +179,7 @@ def test_the_macro_average_stands_where_it_is_another(tmp_path, language):
 )
 def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
     arguments = results(tmp_path, adapters, models)
-    arguments["settings"] |= {"language": language, "face": "as_reported", "scale": "smoke"}
+    arguments["settings"] |= {"language": language, "protocol": "as_reported", "scale": "smoke"}
     page, pdf = written(arguments)
     assert pages(capsys) <= MOST_PAGES
     assert (page, pdf) == written(arguments)
@@ -188,7 +188,7 @@ def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
     assert "](figures/tradeoff.svg)" in page
     assert "](answers.html#task=spider&q=dev-0" in page
     assert "c0ffee" in page
-    assert "--config face=as_reported scale=smoke\n" in page
+    assert "--config protocol=as_reported scale=smoke\n" in page
     assert "nan" not in re.sub(r"\w*(finan|nant)\w*", "", page.lower())
     none = NO_ADAPTERS[LANGUAGES.index(language)]
     if adapters:
@@ -312,6 +312,15 @@ def test_prompts_of_its_own_for_the_base_are_said(tmp_path):
     page, _ = written(arguments, own_prompts=["base"])
     assert "the base was given other prompts than its adapters" in page
     assert re.search(r"\| Spider prompts +\| `demo base` ", page)
+
+
+def test_a_defect_that_is_no_longer_accepted_is_refused(tmp_path):
+    arguments = results(tmp_path, 1)
+    (audit,) = arguments["inputs"]["audits"]
+    write_json(audit, read_json(audit) | {"failed": ["truncated"]})
+    with pytest.raises(UserError, match=r"failed: found truncated, which accept_defect does not name. Write accept_de"):
+        report(**arguments)
+    report(**arguments | {"settings": arguments["settings"] | {"accept_defect": ["truncated"]}})
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -8,10 +8,9 @@ import pytest
 
 from _study import MEASURES, TABLES, TASKS, draw, mmlu_records, study, table_paths, write_tables
 from present.catalogue import MOST_CONFUSIONS
-from present.format import Say
+from present.format import LANGUAGES, Say
 from present.tables import read, shared_facts, to_markdown
 from present.values import read_table
-from present.words import LANGUAGES
 from tables_page import tables_page
 from tests.analysis.test_tables import costs, run, settings_of, sweep, two
 
@@ -154,7 +153,7 @@ def test_an_interval_is_drawn_where_it_lies(tmp_path):
     say = Say("en", MEASURES)
     facts = shared_facts("test", {task: read_table(tmp_path / f"{task}.csv") for task in MEASURES}, say)
     sheet = read("regression", frame, facts, say)
-    column = [heading.key for heading in sheet.grids[0].headings].index("difference")
+    column = [column.key for column in sheet.grids[0].columns].index("difference")
     gain, none = (row[column].bar for row in sheet.grids[0].rows)
     assert (gain.zero, none.zero) == (50, 50)
     assert 50 < gain.low < gain.middle < gain.high == 98

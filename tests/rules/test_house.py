@@ -20,6 +20,8 @@ OLD_WORDS = {
     r"solved examples?": "few-shot examples",
     r"shared beginnings?": "shared prefix",
     r"detectable differences?": "minimum detectable effect",
+    r"(?<!hugging )\bfaces?\b": "protocol",
+    r"\bevaluation\.(strengths|steps)\b|\btraining\.kept_steps\b": "evaluation.interpolate, evaluation.checkpoints",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from _config import EVALUATION, GENERAL, REPLAY, SWEPT, study
+from _config import EVALUATION, GENERAL, REPLAY, SWEEP, study
 from _moved import moved
 from _rules import settings
 from common.files import UserError
@@ -40,6 +40,7 @@ def before(run: str) -> dict:
     if config["tasks"]["general"]["source"] is None:
         assert config["tasks"].pop("general") == {"source": None, "questions": 2000, "seed": 42}
     config["tasks"] = {name: section | NEW[name] for name, section in config["tasks"].items()}
+    config.setdefault("sweep", {})
     return unfold.canonical(config)
 
 
@@ -58,22 +59,28 @@ NOW = {
 # examples that each prompt shows, and by what rows are compared.
 BESIDES = {"kind", "name", "role", "files", "words", "shots", "cluster", "yardsticks", "revision", "sha256"}
 # Of the rules that write for a reader, which see of each task what its `measure` says.
-OF_MEASURES = {"language", "semantics", "dev_questions", "official", "criterion", "tasks"}
+OF_RUNS = {"folder", "setting", "seed"}
+OF_MEASURES = {"adapters", "labels", "language", "semantics", "dev_questions", "official", "criterion", "tasks"}
 TO_COMPUTE = {"train", "predict_spider", "predict_mmlu", "harness", "fetch_harness", "soup"}
 
 
 @pytest.mark.parametrize("run", GOLDEN)
 def test_studies_and_what_their_jobs_see_are_as_before(run):
-    """Of every study, face and scale. What changes here makes results stale that took hours."""
-    file, face, scale = run.split()
+    """Of every study, protocol and scale. What changes here makes results stale that took hours."""
+    file, protocol, scale = run.split()
     raw = yaml.safe_load((REPO / file).read_text(encoding="utf-8"))
-    config = read.resolve(raw, {"face": face, "scale": scale}, file)
+    config = read.resolve(raw, {"protocol": protocol, "scale": scale}, file)
     # Keys of later at their default, which move nothing.
     assert {model.pop("quantization")["bnb_4bit_quant_type"] for model in config["models"].values()} == {"nf4"}
     assert config.pop("adapters") == {}
-    assert config == before(run)
+    was = before(run)
+    for place in config["sweep"]:
+        # Beside the values to sweep the section has one that nothing uses.
+        section, key = place.split(".")
+        was[section][key] = config[section][key]
+    assert config == was
     assert repr(config) == repr(unfold.canonical(config))
-    after = settings(raw | {"face": face, "scale": scale})
+    after = settings(raw | {"protocol": protocol, "scale": scale})
     replays = "fetch_general" in after
     for rule, was in GOLDEN[run]["settings"].items():
         place = NOW.get(rule, (rule,))
@@ -91,11 +98,18 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
         elif rule == "fetch_model":
             assert {name: {k: v for k, v in one.items() if k != "files"} for name, one in found.items()} == was
         elif place != (rule,) or rule.startswith(("fetch", "score")):
-            assert found.keys() - was.keys() <= (BESIDES | {"criterion"} if rule.startswith("score") else BESIDES)
+            assert found.keys() - was.keys() <= (
+                BESIDES | {"criterion", "categories"} if rule.startswith("score") else BESIDES
+            )
             assert {key: found[key] for key in was} == was
         else:
+            was = {{"face": "protocol"}.get(key, key): value for key, value in was.items()}
             assert found.keys() ^ was.keys() <= OF_MEASURES, rule
-            kept = was.keys() - OF_MEASURES
+            kept = was.keys() - OF_MEASURES - {"folders"}
+            if "runs" in found:
+                found["runs"] = [{k: v for k, v in run.items() if k not in OF_RUNS} for run in found["runs"]]
+            # Folders are named after what an adapter is.
+            assert found.get("folders", {}).keys() == was.get("folders", {}).keys()
             for one in was.get("published", {}).get("tables", []):
                 one["task"] = {"execution_accuracy": "spider", "mmlu": "mmlu"}[one.pop("measure")]
             assert {key: found[key] for key in kept} == {key: was[key] for key in kept}, rule
@@ -117,14 +131,16 @@ def rendered(was: dict, found: dict, test: dict) -> None:
 
 NOT_PICKED = {
     "study": "is in the name of the results' folder, which rules see",
-    "faces": "is merged over the study before anything is read",
+    "protocols": "is merged over the study before anything is read",
     "models.gated": "for the check before the first job, and for `make studies`",
     "models.parameters": "for `make studies` and `make plan`",
     "models.vocabulary": "for `make studies` and `make plan`",
-    "adapters": "is fetched, one by one",
+    "sweep": "decides which adapters there are",
+    "adapters": "decides which adapters there are, and is fetched, one by one",
     "evaluation.adapters": "decides which runs there are",
-    "evaluation.strengths": "decides which runs there are",
-    "evaluation.steps": "decides which runs there are",
+    "evaluation.interpolate": "decides which runs there are",
+    "evaluation.checkpoints": "decides which runs there are, and what a training keeps",
+    "replay": "is in the settings of a training that replays",
     "evaluation.shots": "decides which runs there are",
     "evaluation.soups": "decides which runs there are",
     "tasks": "are seen by stage, which the tests below hold",
@@ -263,7 +279,7 @@ def test_every_key_is_picked_by_a_rule_or_said_not_to_be(monkeypatch):
 
     monkeypatch.setattr("study.unfold.pick", record)
     given = EVALUATION | {"shots": [0], "harness": {"tasks": ["arc_easy"]}}
-    settings(study(training=SWEPT, evaluation=given, recommend={}, replay={"fraction": 0.5}, tasks=GENERAL))
+    settings(study(sweep=SWEEP, evaluation=given, recommend={}, replay={"fraction": 0.5}, tasks=GENERAL))
     keys = {key for key, field in leaves()} | {f"models.{key}" for key in ("source", "revision", "precision")}
     keys |= NOT_PICKED.keys()
 
@@ -281,7 +297,7 @@ def test_every_key_is_picked_by_a_rule_or_said_not_to_be(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("face", "scale", "name"),
+    ("protocol", "scale", "name"),
     [
         ("corrected", "full", "s"),
         ("as_reported", "full", "s-as_reported"),
@@ -289,8 +305,8 @@ def test_every_key_is_picked_by_a_rule_or_said_not_to_be(monkeypatch):
         ("as_reported", "smoke", "s-as_reported-smoke"),
     ],
 )
-def test_each_face_and_scale_has_its_own_results(face, scale, name):
-    config = study(face=face, scale=scale)
+def test_each_protocol_and_scale_has_its_own_results(protocol, scale, name):
+    config = study(protocol=protocol, scale=scale)
     assert unfold.label(config) == name
     found = settings(config)
     assert found["tables"]["study"] == found["report"]["study"] == found["compare_published"]["study"] == name
@@ -308,18 +324,18 @@ def test_the_base_model_has_prompts_of_its_own_only_where_a_study_says_so():
 
 def test_a_training_without_replay_has_the_settings_of_a_study_without_it():
     plain = settings(study())["train"]["m"]["adapter"]
-    found = settings(study(tasks=GENERAL, replay=REPLAY))["train"]["m"]
+    found = settings(study(tasks=GENERAL, sweep=REPLAY))["train"]["m"]
     assert found["replay0-kl0"] == plain
     assert found["replay0.2-kl1"] == plain | {"replay": {"fraction": 0.2, "kl": 1.0}}
     # Another source or number of rows is seen by its files.
     for changed in ({"source": "other.csv"}, {"questions": 7, "seed": 1}):
         tasks = {"general": GENERAL["general"] | changed}
-        assert settings(study(tasks=tasks, replay=REPLAY))["train"]["m"] == found
+        assert settings(study(tasks=tasks, sweep=REPLAY))["train"]["m"] == found
 
 
 def test_of_yardsticks_only_their_data_lead_to_replayed_rows():
     before, after = (
-        settings(study(tasks=GENERAL | {"mmlu": {"source": "folder"} | mmlu}, replay=REPLAY))
+        settings(study(tasks=GENERAL | {"mmlu": {"source": "folder"} | mmlu}, sweep=REPLAY))
         for mmlu in ({}, {"shots": 1, "seed": 2})
     )
     for name in ("fetch_general", "prepare_general", "render_general", "audit_labels", "train"):
@@ -331,26 +347,37 @@ def test_of_yardsticks_only_their_data_lead_to_replayed_rows():
 
 
 def test_each_adapter_is_trained_with_its_own_values():
-    found = settings(study(training={"learning_rate": [0.1, 0.2]}, lora={"r": [4]}))
+    found = settings(study(sweep={"lora.r": [4], "training.learning_rate": [0.1, 0.2]}))
     assert list(found["train"]["m"]) == ["lr0.1-r4", "lr0.2-r4"]
     one = found["train"]["m"]["lr0.2-r4"]
     assert (one["training"]["learning_rate"], one["lora"]["r"], one["precision"]) == (0.2, 4, "bf16")
-    assert found["tables"]["runs"] == [
-        {"model": "m", "settings": {}, "variant": "base"},
-        {"model": "m", "settings": {"lora.r": 4, "training.learning_rate": 0.1}, "variant": "lr0.1-r4"},
-        {"model": "m", "settings": {"lora.r": 4, "training.learning_rate": 0.2}, "variant": "lr0.2-r4"},
+    runs = found["tables"]["runs"]
+    assert found["index"]["runs"][0]["folder"] == "base"
+    assert len({run["folder"] for run in found["index"]["runs"]}) == 3
+    assert runs == [
+        {"model": "m", "setting": "base", "settings": {}, "variant": "base"},
+        *(
+            {
+                "model": "m",
+                "seed": 42,
+                "setting": f"lr{rate}-r4",
+                "settings": {"lora.r": 4, "training.learning_rate": rate},
+                "variant": f"lr{rate}-r4",
+            }
+            for rate in (0.1, 0.2)
+        ),
     ]
 
 
 def test_other_numbers_of_examples_are_points_of_the_base():
     evaluation = EVALUATION | {"shots": [5, 0, 2]}
-    config = study(training=SWEPT, evaluation=evaluation, tasks={"spider": {"shots": 2}})
-    assert dict(list(unfold.points(config).items())[:2]) == {
-        "base@shots0": {"of": ["base"], "shots": 0},
-        "base@shots5": {"of": ["base"], "shots": 5},
-    }
+    config = study(sweep=SWEEP, evaluation=evaluation, tasks={"spider": {"shots": 2}})
+    assert [(name, one["of"], one["shots"]) for name, one in list(unfold.points(config).items())[:2]] == [
+        ("base@shots0", ["base"], 0),
+        ("base@shots5", ["base"], 5),
+    ]
     assert unfold.own_prompts(config) == {"base@shots0": "test_shots0", "base@shots5": "test_shots5"}
-    before = settings(study(training=SWEPT, evaluation=EVALUATION, tasks={"spider": {"shots": 2}}))
+    before = settings(study(sweep=SWEEP, evaluation=EVALUATION, tasks={"spider": {"shots": 2}}))
     after = settings(config)
     # Nothing else is answered again, and nobody is asked the same multiple-choice questions twice.
     assert after["predict_mmlu"] == before["predict_mmlu"]
@@ -359,7 +386,9 @@ def test_other_numbers_of_examples_are_points_of_the_base():
     assert after["render_spider"].items() >= before["render_spider"].items()
     changed = {name for name in before if before[name] != after[name]}
     # `harness_table`: only where there is one, seconds.
-    assert changed == {"render_spider", "predict_spider", "tables", "cost", "answers", "report", "harness_table"}
+    assert changed == {
+        "render_spider", "predict_spider", "tables", "cost", "answers", "report", "harness_table", "index"
+    }  # fmt: skip
     # Only then the tables say what the base itself has.
     assert [run.get("shots") for run in after["tables"]["runs"][:4]] == [2, None, None, None]
     assert "shots" not in before["tables"]["runs"][0]
@@ -368,8 +397,8 @@ def test_other_numbers_of_examples_are_points_of_the_base():
 
 
 def test_a_point_more_changes_no_other_answer_and_no_training():
-    before = settings(study(training=SWEPT))
-    after = settings(study(training=SWEPT, evaluation=EVALUATION))
+    before = settings(study(sweep=SWEEP))
+    after = settings(study(sweep=SWEEP, evaluation=EVALUATION))
     for task in ("predict_spider", "predict_mmlu"):
         assert before[task]["m"].items() <= after[task]["m"].items()
         assert after[task]["m"]["lr0.1@0.5"] == before[task]["m"]["lr0.1"] | {"strength": 0.5}
@@ -383,7 +412,7 @@ def test_a_point_more_changes_no_other_answer_and_no_training():
 
 def test_a_ready_made_adapter_is_asked_and_not_trained():
     made = {"public": {"source": "hub:owner/name", "revision": "0" * 40}}
-    before, after = (settings(study(training=SWEPT, adapters=adapters)) for adapters in ({}, made))
+    before, after = (settings(study(sweep=SWEEP, adapters=adapters)) for adapters in ({}, made))
     assert after["fetch_adapter"] == {"public": {"source": "hub:owner/name", "revision": "0" * 40}}
     assert after["train"] == before["train"]
     for task in ("predict_spider", "predict_mmlu"):
@@ -391,13 +420,17 @@ def test_a_ready_made_adapter_is_asked_and_not_trained():
         assert asked == before[task]["m"]["lr0.1"] | {"prove": True}
         assert after[task] == before[task]
     (run,) = (run for run in after["tables"]["runs"] if run["variant"] == "public")
-    assert run == {"model": "m", "ready_made": True, "settings": {}, "variant": "public"}
+    about = {"setting": "public", "settings": {}, "variant": "public"}
+    assert run == {"model": "m", "ready_made": True} | about
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"harness", "tables", "cost", "answers", "harness_table", "compare_published"}
+    assert changed == {
+        "harness", "tables", "cost", "answers", "harness_table", "compare_published", "index", "report"
+    }  # fmt: skip
 
 
-def test_steps_that_are_no_longer_kept_train_nothing_again():
-    assert settings(study(training=SWEPT)) == settings(study(training=SWEPT | {"kept_steps": []}))
+def test_other_checkpoints_change_nothing_that_a_training_sees():
+    few, many = (settings(study(sweep=SWEEP, evaluation={"checkpoints": steps})) for steps in ([5], [5, 9]))
+    assert few["train"] == many["train"]
 
 
 def test_settings_are_plain_sorted_values():
@@ -440,9 +473,9 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "audit_labels", "train")
         {"tasks": {"mmlu": {"source": "folder", "categories": "official"}}},
         {"tasks": {"more": {"kind": "mmlu", "source": "folder"}}},
         {"known_defects": ["x"], "published": {"report": "x"}},
-        {"evaluation": {"strengths": [0.5]}},
+        {"evaluation": {"interpolate": [0.5]}},
         {"evaluation": {"harness": {"tasks": ["arc_easy"]}}},
-        {"evaluation": {"steps": [5]}, "training": {"kept_steps": [5]}},
+        {"evaluation": {"checkpoints": [5]}},
         {"recommend": {"max_loss_pp": 2}},
         {"evaluation": {"shots": [0, 9]}},
     ],

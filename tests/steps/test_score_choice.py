@@ -12,16 +12,13 @@ def paths(tmp_path):
     rows = [("s-00000", "A"), ("s-00001", "B"), ("t-00000", "C")]
     write_jsonl(
         paths["questions"],
-        [
-            {"id": i, "subject": i[0], "category": "stem", "question": "?", "choices": list("wxyz"), "answer": a}
-            for i, a in rows
-        ],
+        [{"id": i, "subject": i[0], "question": "?", "choices": list("wxyz"), "answer": a} for i, a in rows],
     )
     return paths
 
 
 def score_mmlu(paths):
-    settings = {"kind": "mmlu", "name": "tasks.mmlu", "role": "yardstick"}
+    settings = {"kind": "mmlu", "name": "tasks.mmlu", "role": "yardstick", "categories": {"stem": ["s"], "arts": ["t"]}}
     score(paths | {"manifest": "no data are needed"}, {"records": paths["records"]}, settings)
 
 
@@ -35,6 +32,7 @@ def test_one_record_a_question_and_a_missing_answer_is_wrong(paths):
     score_mmlu(paths)
     frame = read_records(paths["records"], MMLU_COLUMNS)
     assert frame["id"].tolist() == ["s-00000", "s-00001", "t-00000"]
+    assert frame["category"].tolist() == ["stem", "stem", "arts"]
     assert frame["prediction"].tolist() == ["B", "", "C"]
     assert frame["correct"].tolist() == [0, 0, 1]
     assert frame["generated"].tolist() == ["A good question\0", "", " C\n"]

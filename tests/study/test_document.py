@@ -32,7 +32,6 @@ REQUIRED = {
     "study",
     "models",
     "models[].source",
-    "adapters[].source",
     "tasks",
     "tasks.mmlu.source",
     *(f"tasks.{kind}.source" for kind in ("replay", "bird", "spider_format", "jsonl")),

@@ -15,8 +15,7 @@ SECTION = section_of(declared()["properties"]["training"])
 
 def trainings(config: dict) -> list[dict]:
     """The identities of a study's adapters."""
-    chosen = [values for name, values in unfold.variants(config).items() if name != unfold.BASE]
-    return [identity.training(unfold.training(config, "m", values)) for values in chosen]
+    return [identity.training(unfold.training(config, "m", one["values"])) for one in unfold.adapters(config).values()]
 
 
 def answers(config: dict, adapted: bool = True) -> dict:
@@ -41,7 +40,6 @@ BEST = {"eval_strategy": "steps", "eval_steps": 10, "save_steps": 10, "load_best
         ({}, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, True),
         ({}, {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 2}, True),
         ({}, {"dataloader_drop_last": True}, False),
-        ({}, {"kept_steps": [5]}, True),
         # Without effect beside the others.
         ({}, {"eval_steps": 3, "per_device_eval_batch_size": 1, "eval_delay": 2}, True),
         ({}, {"eval_strategy": "epoch"}, True),
@@ -79,7 +77,7 @@ def test_a_further_value_leaves_the_others_as_they_are():
     few, many = (trainings(study(training={"seed": seeds})) for seeds in ([42], [42, 43]))
     assert few == many[:1]
     assert many[0] != many[1]
-    one, other = (trainings(study(training={"learning_rate": rates})) for rates in ([0.1, 0.2], [0.2, 0.1]))
+    one, other = (trainings(study(sweep={"training.learning_rate": rates})) for rates in ([0.1, 0.2], [0.2, 0.1]))
     assert one == other[::-1]
 
 
@@ -91,7 +89,7 @@ def test_a_further_value_leaves_the_others_as_they_are():
         ({"tasks": {"mmlu": {"source": "other", "shots": 0}}}, True),
         ({"tasks": {"spider": {"questions": 5, "criterion": "set"}}}, True),
         ({"tables": {"confidence_level": 0.9}}, True),
-        ({"evaluation": {"strengths": [0.5]}}, True),
+        ({"evaluation": {"interpolate": [0.5], "checkpoints": [5]}}, True),
         ({"tasks": GENERAL, "replay": {"kl": 0.0}}, True),
         ({"models": {"m": {"source": "folder", "gated": True, "parameters": 7}}}, True),
         ({"tasks": GENERAL, "replay": {"fraction": 0.1}}, False),
@@ -113,7 +111,7 @@ def test_a_study_in_other_words_is_the_same():
 
 
 def test_of_replay_the_weight_counts_where_there_is_one():
-    without, some, more = trainings(study(tasks=GENERAL, replay=REPLAY))
+    without, some, more = trainings(study(tasks=GENERAL, sweep=REPLAY))
     assert "replay" not in without
     assert without == trainings(study())[0]
     assert some["replay"] == {"fraction": 0.2}

@@ -165,8 +165,8 @@ def test_what_the_engines_take_is_what_a_study_may_say():
             "lora.target_modules: found 'all-liner', expected a list of names, all-linear, or a regular expression",
         ),
         (
-            {"lora": {"use_dora": True}, "evaluation": {"strengths": [0.5]}},
-            "lora.use_dora: found True, but evaluation.strengths needs adapters that only add a product of two",
+            {"lora": {"use_dora": True}, "evaluation": {"interpolate": [0.5]}},
+            "lora.use_dora: found True, but evaluation.interpolate needs adapters that only add a product of two",
         ),
         (
             {"models": {"m": {"source": "x", "quantization": {"bnb_4bit_quant_type": "fp4"}}}},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from _config import GENERAL, MINIMAL, minimal, refusal, study
+from _config import GENERAL, MINIMAL, SWEEP, minimal, refusal, study
 from _moved import moved
 from _moved import said as said_now
 from _rules import parse
@@ -38,8 +38,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "training.learning_rate: '1e-4' is text in YAML 1.1; write 1.0e-4 or 0.0001.",
         ),
         (
-            {"training": {"learning_rate": [0.1, "5E-5"]}},
-            "training.learning_rate[1]: '5E-5' is text in YAML 1.1; write 5.0e-5 or 0.00005.",
+            {"sweep": {"training.learning_rate": [0.1, "5E-5"]}},
+            "sweep.training.learning_rate: '5E-5' is text in YAML 1.1; write 5.0e-5 or 0.00005.",
         ),
         (
             {"training": {"warmup_steps": "2.5e3"}},
@@ -48,11 +48,11 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         ({"training": {"max_steps": "100"}}, "training.max_steps: '100' is text; write 100 without quotes."),
         (
             {"training": {"max_steps": "many"}},
-            "training.max_steps: found 'many' (text), expected a whole number or a list.",
+            "training.max_steps: found 'many' (text), expected a whole number.",
         ),
         (
             {"training": {"max_steps": 1.5}},
-            "training.max_steps: found 1.5 (a number), expected a whole number or a list.",
+            "training.max_steps: found 1.5 (a number), expected a whole number.",
         ),
         (
             {"training": {"gradient_checkpointing": 1}},
@@ -67,20 +67,33 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "training.optim: found null, expected text. Write a value, or leave the key out for its default.",
         ),
         ({"training": None}, "training: found null, expected a mapping."),
-        ({"training": {"learning_rate": []}}, "training.learning_rate: found nothing in it, expected at least 1."),
+        ({"training": {"seed": []}}, "training.seed: found nothing in it, expected at least 1."),
+        (
+            {"sweep": {"training.learning_rate": []}},
+            "sweep.training.learning_rate: found nothing in it, expected at least 1.",
+        ),
+        (
+            {"training": {"learning_rate": [0.1, 0.2]}},
+            "training.learning_rate: found [0.1, 0.2] (a list), expected a number. To compare several, write sweep: "
+            "{training.learning_rate: [0.1, 0.2]}.",
+        ),
         ({"models": {}}, "models: found nothing in it, expected at least 1."),
         (
-            {"training": {"learning_rate": [0.0002, 2.0e-4]}},
-            "training.learning_rate: a value stands twice in [0.0002, 0.0002]. Remove one.",
+            {"sweep": {"training.learning_rate": [0.0002, 2.0e-4]}},
+            "sweep.training.learning_rate: a value stands twice in [0.0002, 0.0002]. Remove one.",
         ),
-        ({"lora": {"r": [8, 8.0]}}, "lora.r: a value stands twice in [8, 8]. Remove one."),
+        ({"training": {"seed": [8, 8.0]}}, "training.seed: a value stands twice in [8, 8]. Remove one."),
         (
-            {"lora": {"target_modules": [["a", "b"], ["b", "a"]]}},
-            "lora.target_modules: a value stands twice in [['a', 'b'], ['a', 'b']]. Remove one.",
+            {"sweep": {"lora.target_modules": [["a", "b"], ["b", "a"]]}},
+            "sweep.lora.target_modules: a value stands twice in [['a', 'b'], ['a', 'b']]. Remove one.",
         ),
-        ({"lora": {"target_modules": ["a", ["b"]]}}, "lora.target_modules: found ['a', ['b']], expected one list of"),
+        (
+            {"lora": {"target_modules": ["a", ["b"]]}},
+            "lora.target_modules[1]: found ['b'] (a list), expected text. To compare several, write them under sweep: "
+            "{lora.target_modules: [[...], [...]]}.",
+        ),
         ({"lora": {"r": 0}}, "lora.r: found 0, expected at least 1."),
-        ({"lora": {"lora_dropout": [0.1, 1.0]}}, "lora.lora_dropout[1]: found 1.0, expected less than 1."),
+        ({"sweep": {"lora.lora_dropout": [0.1, 1.0]}}, "sweep.lora.lora_dropout: found 1.0, expected less than 1."),
         (
             {"tasks": {"spider": {"schema": "dll"}}},
             "tasks.spider.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
@@ -147,8 +160,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         ),
         ({"models": {"a/b": {"source": "x"}}}, "models.a/b: found 'a/b', expected a name of lower-case letters"),
         ({"models": {"m": {}}}, "models.m.source: missing."),
-        ({"evaluation": {"strengths": [-0.5]}}, "evaluation.strengths[0]: found -0.5, expected at least 0."),
-        ({"evaluation": {"steps": [0]}}, "evaluation.steps[0]: found 0, expected at least 1."),
+        ({"evaluation": {"interpolate": [-0.5]}}, "evaluation.interpolate[0]: found -0.5, expected at least 0."),
+        ({"evaluation": {"checkpoints": [0]}}, "evaluation.checkpoints[0]: found 0, expected at least 1."),
         (
             {"evaluation": {"soups": {"a/b": []}}},
             "evaluation.soups.a/b: found 'a/b', expected a name of lower-case letters",
@@ -204,23 +217,57 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             "replay.kl: found 1.0, but replay.fraction is 0.0: there are no",
         ),
         (
-            {"tasks": GENERAL, "replay": {"fraction": [0.0, 0.1], "kl": [1.0, 2.0]}},
-            "replay.kl: found [1.0, 2.0], but a replay.fraction is 0: that adapter has no such term. Add 0.0",
+            {"tasks": GENERAL, "sweep": {"replay.fraction": [0.0, 0.1], "replay.kl": [1.0, 2.0]}},
+            "sweep.replay.kl: found [1.0, 2.0], but a replay.fraction is 0: that adapter has no such term. Add 0.0",
         ),
         (
-            {"evaluation": {"steps": [5]}, "training": {"kept_steps": [4]}},
-            "evaluation.steps: found 5, but training.kept_steps is [4]: no adapter of that step is kept.",
+            {"adapters": {"x": {"replay": {"kl": 1.0}}}},
+            "adapters.x: replay.kl is 1.0, but replay.fraction is 0: there are no rows to compute it on.",
+        ),
+        ({"sweep": {"lora.rr": [4]}}, "sweep.lora.rr: no such key. Did you mean sweep.lora.r?"),
+        ({"sweep": {"tables.confidence_level": [0.9]}}, "sweep.tables.confidence_level: expected a key of lora, train"),
+        ({"sweep": {"tasks.mmlu.train_questions": [9]}}, "sweep.tasks.mmlu.train_questions: expected a key of lora"),
+        ({"sweep": {"tasks.spider.train_questions": [0]}}, "sweep.tasks.spider.train_questions: found 0, expected at"),
+        ({"sweep": {"training.seed": [1, 2]}}, "sweep.training.seed: seeds are no setting. Write training.seed: [1, 2"),
+        ({"sweep": {"training.max_length": [64, 128]}}, "sweep.training.max_length: all adapters share the rows."),
+        ({"sweep": {"training.bf16": [True]}}, "sweep.training.bf16: SFTConfig has this key, but no study may set it"),
+        (
+            {"sweep": {"training.logging_steps": [1, 2]}},
+            "logging_steps2 and logging_steps1 are the same training. Remove one from sweep or adapters.",
         ),
         (
-            {"evaluation": {"adapters": ["lr0.01"]}, "training": {"learning_rate": [0.1, 0.2]}},
+            {"sweep": {"lora.r": [8]}, "adapters": {"same": {"lora": {"r": 8}}}},
+            "same and r8 are the same training. Remove one from sweep or adapters.",
+        ),
+        ({"adapters": {"x": {"lora": {"rr": 4}}}}, "adapters.x.lora.rr: no such key. Did you mean adapters.x.lora.r?"),
+        ({"adapters": {"x": {"training": {"learning_rate": "1e-4"}}}}, "adapters.x.training.learning_rate: '1e-4' is"),
+        ({"adapters": {"x": {"training": {"truncate": True}}}}, "adapters.x.training.truncate: all adapters share the"),
+        (
+            {"adapters": {"x": {"revision": "main"}}},
+            "adapters.x.revision: found main, but no source. Add it, or remove",
+        ),
+        (
+            {"adapters": {"x": {"source": "folder", "lora": {"r": 4}}}},
+            "adapters.x.lora: not used, since an adapter with a source is not trained. Remove it.",
+        ),
+        (
+            {
+                "sweep": SWEEP,
+                "adapters": {"x": {"training": {"seed": [1, 2]}}},
+                "evaluation": {"soups": {"both": ["x", "lr0.1"]}},
+            },
+            "evaluation.soups.both: a mean is made once a seed, but x has 2, lr0.1 has 1. Name settings with the same",
+        ),
+        (
+            {"evaluation": {"adapters": ["lr0.01"]}, "sweep": SWEEP},
             "evaluation.adapters: found lr0.01, expected adapters of this study, such as lr0.1.",
         ),
         (
-            {"evaluation": {"soups": {"both": ["lr0.1", "base"]}}, "training": {"learning_rate": [0.1, 0.2]}},
+            {"evaluation": {"soups": {"both": ["lr0.1", "base"]}}, "sweep": SWEEP},
             "evaluation.soups.both: found base, expected adapters of this study, such as lr0.1.",
         ),
         (
-            {"evaluation": {"soups": {"one": ["lr0.1"]}}, "training": {"learning_rate": [0.1, 0.2]}},
+            {"evaluation": {"soups": {"one": ["lr0.1"]}}, "sweep": SWEEP},
             "evaluation.soups.one: found 1 adapters, expected at least 2 to average.",
         ),
         (
@@ -228,8 +275,12 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             "recommend.merge: found true, but models.m.precision is nf4, and 4-bit weights cannot hold",
         ),
         (
-            {"adapters": {"adapter": {"source": "folder"}}},
-            "adapters.adapter: this study has another run of that name. Write another name.",
+            {"adapters": {"lr0.1": {"source": "folder"}}, "sweep": SWEEP},
+            "adapters.lr0.1: this study has another run of that name. Write another name.",
+        ),
+        (
+            {"models": {"m": {"source": "resources/demo/model", "revision": "0" * 40}}},
+            f"models.m.revision: found {'0' * 40}, expected null, since a local folder has no revision.",
         ),
         (
             {"adapters": {"public": {"source": "hub:a/b"}}},
@@ -414,7 +465,7 @@ def test_every_key_is_refused_in_the_same_words_as_before():
 ODD = (None, True, -1, float("nan"), "x", "1e", [], [[None]], [{}], {}, {"a": {}}, {None: 3}, datetime.date(2020, 1, 1))
 
 
-@pytest.mark.parametrize("chosen", [{}, {"scale": "smoke"}, {"face": "as_reported"}])
+@pytest.mark.parametrize("chosen", [{}, {"scale": "smoke"}, {"protocol": "as_reported"}])
 def test_whatever_stands_there_ends_in_a_study_or_in_sentences(chosen):
     inner = [f"tasks.{name}.{key}" for name in KINDS for key, _ in leaves(declared(KINDS[name].Options))]
     for place in [*(place for place, _ in leaves()), "models.m", "models.m.precision", "tasks.replay", *inner]:

@@ -1,11 +1,11 @@
-"""From YAML to a checked study: faces, scales, the command line, defaults and canonical form."""
+"""From YAML to a checked study: protocols, scales, the command line, defaults and canonical form."""
 
 import copy
 from pathlib import Path
 
 import pytest
 
-from _config import EVALUATION, GENERAL, MINIMAL, REPLAY, SWEPT, minimal, refusal, study
+from _config import EVALUATION, GENERAL, MINIMAL, SWEEP, minimal, refusal, study
 from _rules import settings
 from common.files import UserError
 from study import read, unfold
@@ -23,7 +23,7 @@ def overlay(smoke: dict | None = None, **values) -> dict:
 )
 def test_the_studies_of_the_repository_are_valid(path):
     config = read.check(read.read_yaml(path), path.name)
-    assert len(unfold.variants(config)) > 1
+    assert unfold.adapters(config)
     if path.name != "config.yaml":
         assert config["study"] == path.stem
 
@@ -31,13 +31,15 @@ def test_the_studies_of_the_repository_are_valid(path):
 def test_the_full_demo_differs_from_the_demo_in_its_points_alone():
     def parts(path):
         config = read.check(read.read_yaml(REPO / path))
-        kept = config["training"].pop("kept_steps"), config.pop("evaluation"), config.pop("study")
+        # What stands beside the values to sweep is used by nothing.
+        del config["training"]["learning_rate"]
+        kept = config.pop("evaluation"), config.pop("study")
         return config, kept
 
     demo, full = parts("config.yaml"), parts("studies/demo-full.yaml")
     assert demo[0] == full[0]
-    assert len(full[1][0]) == 3
-    assert demo[1][0] == []
+    assert len(full[1][0]["checkpoints"]) == 3
+    assert demo[1][0]["checkpoints"] == []
 
 
 def test_defaults_are_the_official_data():
@@ -57,14 +59,16 @@ def test_defaults_are_the_official_data():
 
 def test_equal_studies_are_equal_values():
     one = study(
-        training={"learning_rate": [0.0002, 1], "num_train_epochs": 2},
+        training={"num_train_epochs": 2},
+        sweep={"training.learning_rate": [0.0002, 1], "lora.r": [4.0]},
         lora={"r": 8.0, "target_modules": ["v_proj", "q_proj"]},
         tasks={"spider": {"validation": {"fraction": 0.1, "by": "rows"}, "shots": 3.0}},
     )
     other = study(
         tasks={"mmlu": {"source": "folder"}, "spider": {"shots": 3, "validation": {"by": "rows", "fraction": 0.1}}},
         lora={"target_modules": ["q_proj", "v_proj"], "r": 8},
-        training={"num_train_epochs": 2.0, "learning_rate": [2.0e-4, 1.0]},
+        training={"num_train_epochs": 2.0},
+        sweep={"lora.r": [4], "training.learning_rate": [2.0e-4, 1.0]},
     )
     # Snakemake compares representations, which show the order of keys and the types of numbers.
     assert repr(one) == repr(other)
@@ -80,34 +84,40 @@ def test_check_does_not_change_its_argument():
 
 
 def test_a_face_is_merged_over_the_study_lists_in_place_of_lists():
-    training = {"seed": 1, "learning_rate": [0.1, 0.2]}
-    faces = {"as_reported": {"training": {"learning_rate": [0.3]}, "known_defects": ["a"]}}
-    assert overlay(training=training, faces=faces)["training"] == training
-    merged = overlay(training=training, faces=faces, face="as_reported")
-    assert merged["training"] == {"seed": 1, "learning_rate": [0.3]}
+    given = {"training": {"seed": 1}, "sweep": {"training.learning_rate": [0.1, 0.2], "lora.r": [4]}}
+    above = {"sweep": {"training.learning_rate": [0.3]}, "training": {"max_steps": 5}, "known_defects": ["a"]}
+    protocols = {"as_reported": above}
+    assert overlay(**given, protocols=protocols)["sweep"] == given["sweep"]
+    merged = overlay(**given, protocols=protocols, protocol="as_reported")
+    assert merged["training"] == {"seed": 1, "max_steps": 5}
+    assert merged["sweep"] == {"training.learning_rate": [0.3], "lora.r": [4]}
     assert merged["known_defects"] == ["a"]
-    # What a face says is checked like what the study says.
-    faces["as_reported"]["training"]["sed"] = 1
+    # What a protocol says is checked like what the study says.
+    protocols["as_reported"]["training"]["sed"] = 1
     with pytest.raises(UserError, match=r"training.sed: no such key. Did you mean training.seed\?"):
-        read.check(overlay(faces=faces, face="as_reported"))
+        read.check(overlay(protocols=protocols, protocol="as_reported"))
 
 
 def test_a_study_without_the_face_says_so():
-    with pytest.raises(UserError, match=r"my.yaml, face: found as_reported, but faces.as_reported is not there"):
-        overlay(face="as_reported")
+    with pytest.raises(
+        UserError, match=r"my.yaml, protocol: found as_reported, but protocols.as_reported is not there"
+    ):
+        overlay(protocol="as_reported")
 
 
 def test_smoke_keeps_the_first_value_of_each_axis_and_the_names_of_adapters():
     smoke = {"models": {"*": {"source": "small"}}, "training": {"logging_steps": 1}}
     given = {
         "models": {"a": {"source": "x", "precision": "nf4"}, "b": {"source": "y"}},
-        "training": {"learning_rate": [0.1, 0.2], "seed": 3},
-        "lora": {"r": [4, 8], "target_modules": ["q_proj", "v_proj"]},
+        "training": {"seed": [3, 4]},
+        "lora": {"target_modules": ["q_proj", "v_proj"]},
+        "sweep": {"training.learning_rate": [0.1, 0.2], "lora.r": [4, 8], "tasks.spider.train_questions": [10, 20]},
+        "adapters": {"mine": {"lora": {"r": 2}}, "public": {"source": "folder"}},
     }
     before = copy.deepcopy(given)
     config = read.check(overlay(smoke, scale="smoke", **given))
     assert given == before
-    assert list(unfold.variants(config)) == ["base", "lr0.1-r4"]
+    assert list(unfold.adapters(config)) == ["lr0.1-r4-seed3", "mine-seed3"]
     assert config["lora"]["target_modules"] == ["q_proj", "v_proj"]
     assert {name: model["source"] for name, model in config["models"].items()} == {"a": "small", "b": "small"}
     assert config["models"]["a"]["precision"] == "nf4"
@@ -135,10 +145,10 @@ def test_overrides_get_their_yaml_types():
     assert read.retype({"training": {"learning_rate": "1e-4"}}) == {"training": {"learning_rate": "1e-4"}}
 
 
-def test_overrides_choose_face_and_scale_and_hold_over_them():
+def test_overrides_choose_protocol_and_scale_and_hold_over_them():
     raw = copy.deepcopy(MINIMAL) | {
         "training": {"max_steps": 9},
-        "faces": {"as_reported": {"training": {"max_steps": 5}, "lora": {"r": 2}}},
+        "protocols": {"as_reported": {"training": {"max_steps": 5}, "lora": {"r": 2}}},
     }
     smoke = {"training": {"max_steps": 2, "save_steps": 1}}
 
@@ -147,14 +157,14 @@ def test_overrides_choose_face_and_scale_and_hold_over_them():
         return config["lora"]["r"], config["training"]["max_steps"], config["training"]["save_steps"]
 
     assert resolve({}) == (8, 9, 50)
-    assert resolve({"face": "as_reported"}) == (2, 5, 50)
-    assert resolve({"face": "as_reported", "scale": "smoke"}) == (2, 2, 1)
+    assert resolve({"protocol": "as_reported"}) == (2, 5, 50)
+    assert resolve({"protocol": "as_reported", "scale": "smoke"}) == (2, 2, 1)
     assert resolve({"scale": "smoke", "training": {"max_steps": 7}}) == (8, 7, 1)
 
 
 def test_a_smoke_run_replays():
-    given = minimal(replay=REPLAY | {"kl": 1.0}, tasks=GENERAL)
-    assert list(unfold.variants(read.check(overlay(scale="smoke", **given)))) == ["base", "replay0.2"]
+    given = minimal(sweep={"replay.fraction": [0.0, 0.2]}, replay={"kl": 1.0}, tasks=GENERAL)
+    assert list(unfold.adapters(read.check(overlay(scale="smoke", **given)))) == ["replay0.2"]
 
 
 def test_a_smoke_run_is_smaller_by_what_each_kind_of_task_says():
@@ -172,10 +182,9 @@ def test_a_smoke_run_is_smaller_by_what_each_kind_of_task_says():
     assert (own["questions"], own["train_questions"]) == (5, 2)
 
 
-def test_a_smoke_run_has_the_strengths_alone():
-    config = overlay(training=SWEPT, evaluation=EVALUATION | {"adapters": ["lr0.2"]}, scale="smoke")
-    assert config["evaluation"] == {"strengths": EVALUATION["strengths"]}
-    assert "kept_steps" not in config["training"]
+def test_a_smoke_run_has_the_interpolations_alone():
+    config = overlay(sweep=SWEEP, evaluation=EVALUATION | {"adapters": ["lr0.2"]}, scale="smoke")
+    assert config["evaluation"] == {"interpolate": EVALUATION["interpolate"]}
 
 
 def test_the_official_categories_have_a_name():

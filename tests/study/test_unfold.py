@@ -1,54 +1,114 @@
 """Adapters and what else is evaluated: names, order, folders."""
 
-from _config import EVALUATION, GENERAL, MINIMAL, REPLAY, SWEPT, study
+import re
+
+from _config import EVALUATION, GENERAL, MINIMAL, REPLAY, SWEEP, study
 from study import read, unfold
 
 
-def test_adapters_are_named_by_their_swept_axes_in_a_fixed_order():
+def labels(config):
+    return list(unfold.adapters(config))
+
+
+def test_settings_are_named_by_their_swept_axes_in_a_fixed_order():
     config = study(
-        training={"seed": [42], "learning_rate": [1.0e-4, 5.0e-5], "max_steps": 50, "num_train_epochs": [1, 0.5]},
-        lora={"r": [8], "target_modules": [["v_proj", "q_proj"]], "lora_dropout": [0], "lora_alpha": [16]},
+        training={"seed": [42]},
+        sweep={
+            "training.optim": ["adafactor"],
+            "training.num_train_epochs": [1, 0.5],
+            "training.learning_rate": [1.0e-4, 5.0e-5],
+            "lora.r": [8],
+            "lora.target_modules": [["v_proj", "q_proj"]],
+            "lora.lora_dropout": [0],
+            "lora.lora_alpha": [16],
+            "lora.use_dora": [True],
+        },
     )
-    assert list(unfold.variants(config)) == [
-        "base",
-        *(
-            f"lr{rate}-r8-alpha16-dropout0-modulesq_proj+v_proj-epochs{epochs}-seed42"
-            for rate in ("0.0001", "0.00005")
-            for epochs in ("1", "0.5")
-        ),
+    assert labels(config) == [
+        f"lr{rate}-r8-alpha16-dropout0-modulesq_proj+v_proj-epochs{epochs}-use_doratrue-optimadafactor-seed42"
+        for rate in ("0.0001", "0.00005")
+        for epochs in ("1", "0.5")
     ]
 
 
-def test_steps_are_an_axis():
-    assert list(unfold.variants(study(training={"max_steps": [50, 200]}))) == ["base", "steps50", "steps200"]
+def test_steps_batches_and_rows_are_axes():
+    assert labels(study(sweep={"training.max_steps": [50, 200]})) == ["steps50", "steps200"]
+    rows = study(sweep={"tasks.spider.train_questions": [500, None], "training.per_device_train_batch_size": [4]})
+    assert labels(rows) == ["batch4-rows500", "batch4-rowsall"]
+    # Data, prompts and their proof are those of all rows; each training takes its own.
+    assert rows["tasks"]["spider"]["train_questions"] is None
+    values = [one["values"] for one in unfold.adapters(rows).values()]
+    found = [unfold.training(rows, "m", one) for one in values]
+    assert [one["rows"] for one in found] == [500, None]
+    shown = [run["settings"] for run in unfold.runs(rows)[1:]]
+    assert [one["tasks.spider.train_questions"] for one in shown] == [500, "all"]
+    assert "rows" not in unfold.training(study(), "m", {"training.seed": 42})
 
 
 def test_replay_and_decay_are_axes_and_a_term_without_rows_is_none():
-    names = list(
-        unfold.variants(study(training={"seed": [1], "weight_decay": [0.0, 0.5]}, replay=REPLAY, tasks=GENERAL))
-    )
-    assert names == ["base"] + [
-        f"seed1-decay{decay}-{rest}"
-        for decay in ("0", "0.5")
-        for rest in ("replay0-kl0", "replay0.2-kl0", "replay0.2-kl1")
+    found = labels(study(sweep=REPLAY | {"training.weight_decay": [0.0, 0.5]}, tasks=GENERAL))
+    assert found == [
+        f"decay{decay}-{rest}" for decay in ("0", "0.5") for rest in ("replay0-kl0", "replay0.2-kl0", "replay0.2-kl1")
     ]
-    assert list(unfold.variants(study(replay=REPLAY | {"kl": 1.0}, tasks=GENERAL))) == ["base", "replay0", "replay0.2"]
+    fractions = {"replay.fraction": REPLAY["replay.fraction"]}
+    assert labels(study(sweep=fractions, replay={"kl": 1.0}, tasks=GENERAL)) == ["replay0", "replay0.2"]
 
 
-def test_without_a_swept_axis_there_is_one_adapter():
-    assert unfold.variants(study()) == {"base": {}, "adapter": {}}
+def test_without_sweep_and_names_there_is_one_adapter():
+    assert labels(study()) == ["adapter"]
+    assert labels(study(training={"seed": [1, 2]})) == ["adapter-seed1", "adapter-seed2"]
+
+
+def test_named_settings_stand_beside_the_sweep_each_once_a_seed():
+    adapters = {"gentle": {"training": {"learning_rate": 2.0e-5}}, "wide": {"lora": {"r": 64, "use_rslora": True}}}
+    config = study(sweep=SWEEP, adapters=adapters, training={"seed": [1, 2]})
+    assert labels(config) == [f"{name}-seed{seed}" for name in ("lr0.1", "lr0.2", "gentle", "wide") for seed in (1, 2)]
+    wide = unfold.training(config, "m", unfold.adapters(config)["wide-seed2"]["values"])
+    assert (wide["lora"]["r"], wide["lora"]["use_rslora"], wide["lora"]["lora_alpha"]) == (64, True, 16)
+    assert (wide["training"]["seed"], wide["training"]["learning_rate"]) == (2, 1e-4)
+    # Without a sweep, what has a name is all there is.
+    assert labels(study(adapters=adapters)) == ["gentle", "wide"]
+    own = study(adapters={"once": {"training": {"seed": 9}}, "twice": {"training": {"seed": [1, 2]}}})
+    assert labels(own) == ["once", "twice-seed1", "twice-seed2"]
+    shown = {run["variant"]: run["settings"] for run in unfold.runs(config)}
+    assert shown["lr0.2-seed1"] == {"training.learning_rate": 0.2, "training.seed": 1}
+    assert shown["wide-seed2"] == {"training.seed": 2}
+
+
+def test_a_folder_is_named_after_what_the_adapter_is():
+    def folders(**sections):
+        return {name: one["folder"] for name, one in unfold.adapters(study(**sections)).items()}
+
+    alone = folders()["adapter"]
+    assert re.fullmatch(r"r8_lr0\.0001_s42_[0-9a-f]{6}", alone)
+    # One more seed, one more axis, another name: the adapter is where it was.
+    assert folders(training={"seed": [42, 43]})["adapter-seed42"] == alone
+    assert folders(sweep={"lora.r": [8, 4]})["r8"] == alone
+    assert folders(adapters={"mine": {}})["mine"] == alone
+    assert folders(training={"logging_steps": 1, "save_steps": 7})["adapter"] == alone
+    assert folders(models={"m": {"source": "other", "precision": "nf4"}})["adapter"] == alone
+    others = (
+        {"training": {"weight_decay": 0.1}},
+        {"lora": {"use_dora": True}},
+        {"tasks": {"spider": {"train_target": "prompt"}}, "accept_defect": ["target_not_in_loss"]},
+    )
+    assert len({alone, *(folders(**other)["adapter"] for other in others)}) == 4
+    seeds = folders(training={"seed": [42, 43]})
+    assert seeds["adapter-seed43"] == alone.replace("s42", "s43")
 
 
 def test_ready_made_adapters_are_runs_of_their_own_model_alone():
     models = {"m": {"source": "x"}, "n": {"source": "y"}}
-    adapters = {"public": {"source": "folder", "model": "n"}}
+    adapters = {"public": {"source": "folder", "model": "n"}, "mine": {}}
     config = study(models=models, adapters=adapters)
     assert unfold.ready_made(config) == {"public": "n"}
-    assert unfold.variants(config) == {"base": {}, "adapter": {}}
     found = [(run["model"], run["variant"]) for run in unfold.runs(config)]
-    assert found == [("m", "base"), ("m", "adapter"), ("n", "base"), ("n", "adapter"), ("n", "public")]
+    assert found == [("m", "base"), ("m", "mine"), ("n", "base"), ("n", "mine"), ("n", "public")]
     assert unfold.adapter_folders(config)["public"] == "public/adapter"
-    assert unfold.ready_made(study(adapters={"public": {"source": "folder"}})) == {"public": "m"}
+    alone = study(adapters={"public": {"source": "folder"}}, evaluation={"adapters": ["public"], "interpolate": [0.5]})
+    assert unfold.ready_made(alone) == {"public": "m"}
+    assert [run["variant"] for run in unfold.runs(alone)] == ["base", "public", "public@0.5"]
+    assert unfold.adapter_folders(alone)["public@0.5"] == "public/adapter"
 
 
 def test_a_smoke_run_has_no_ready_made_adapters():
@@ -57,31 +117,49 @@ def test_a_smoke_run_has_no_ready_made_adapters():
     assert read.resolve(raw, {"scale": "smoke"})["adapters"] == {}
 
 
-def test_points_of_adapters_have_variants_of_their_own():
-    config = study(training=SWEPT, evaluation=EVALUATION | {"adapters": ["lr0.2"]})
+def test_points_of_adapters_have_labels_and_folders_of_their_own():
+    config = study(sweep=SWEEP, evaluation=EVALUATION | {"adapters": ["lr0.2"]})
     # The strengths 0 and 1 are the base model and the adapter.
-    assert unfold.points(config) == {
+    kinds = ("of", "strength", "step", "soup")
+    points = unfold.points(config)
+    assert {name: {key: point[key] for key in kinds if key in point} for name, point in points.items()} == {
         "lr0.2@0.25": {"of": ["lr0.2"], "strength": 0.25},
         "lr0.2@0.5": {"of": ["lr0.2"], "strength": 0.5},
         "lr0.2@step5": {"of": ["lr0.2"], "step": 5},
         "lr0.2@step9": {"of": ["lr0.2"], "step": 9},
         "soup-both": {"of": ["lr0.2", "lr0.1"], "soup": "both"},
     }
+    low, high = (unfold.adapters(config)[name]["folder"] for name in ("lr0.1", "lr0.2"))
+    assert points["lr0.2@step5"]["folder"] == f"{high}@step5"
     assert unfold.adapter_folders(config) == {
-        "lr0.1": "lr0.1/adapter",
-        "lr0.2": "lr0.2/adapter",
-        "lr0.2@0.25": "lr0.2/adapter",
-        "lr0.2@0.5": "lr0.2/adapter",
-        "lr0.2@step5": "lr0.2/steps/5",
-        "lr0.2@step9": "lr0.2/steps/9",
+        "lr0.1": f"{low}/adapter",
+        "lr0.2": f"{high}/adapter",
+        "lr0.2@0.25": f"{high}/adapter",
+        "lr0.2@0.5": f"{high}/adapter",
+        "lr0.2@step5": f"{high}/steps/5",
+        "lr0.2@step9": f"{high}/steps/9",
         "soup-both": "soup-both/adapter",
     }
-    assert len(unfold.points(study(training=SWEPT, evaluation=EVALUATION))) == 9
-    assert unfold.points(study(training=SWEPT)) == {}
+    assert len(unfold.points(study(sweep=SWEEP, evaluation=EVALUATION))) == 9
+    assert unfold.points(study(sweep=SWEEP)) == {}
+
+
+def test_points_of_a_setting_are_made_once_a_seed():
+    evaluation = {"adapters": ["lr0.2"], "interpolate": [0.5], "soups": {"both": ["lr0.2", "lr0.1"]}}
+    config = study(sweep=SWEEP, training={"seed": [1, 2]}, evaluation=evaluation)
+    assert {name: (point["of"], point["setting"]) for name, point in unfold.points(config).items()} == {
+        **{f"lr0.2-seed{seed}@0.5": ([f"lr0.2-seed{seed}"], "lr0.2@0.5") for seed in (1, 2)},
+        **{f"soup-both-seed{seed}": ([f"lr0.2-seed{seed}", f"lr0.1-seed{seed}"], "soup-both") for seed in (1, 2)},
+    }
+    assert [run["seed"] for run in unfold.runs(config)[-4:]] == [1, 2, 1, 2]
+    # Named by its seed, one adapter is one; of seeds of one setting there is a mean as well.
+    evaluation = {"adapters": ["lr0.2-seed1"], "interpolate": [0.5], "soups": {"s": ["lr0.2-seed1", "lr0.2-seed2"]}}
+    config = study(sweep=SWEEP, training={"seed": [1, 2]}, evaluation=evaluation)
+    assert list(unfold.points(config)) == ["lr0.2-seed1@0.5", "soup-s"]
 
 
 def test_a_base_with_prompts_of_its_own_does_not_stand_for_strength_0():
-    config = study(evaluation={"strengths": [0, 1]}, tasks={"spider": {"base_shots": 0}})
+    config = study(evaluation={"interpolate": [0, 1]}, tasks={"spider": {"base_shots": 0}})
     assert list(unfold.points(config)) == ["adapter@0"]
 
 

@@ -9,11 +9,11 @@ from common.files import UserError
 from study import read
 
 MINIMAL = {"study": "s", "models": {"m": {"source": "folder"}}, "tasks": {"spider": {}, "mmlu": {"source": "folder"}}}
-# Values of `tasks`, `replay`, `training` and `evaluation`.
+# Values of `tasks`, `sweep` and `evaluation`.
 GENERAL = {"general": {"kind": "replay", "source": "rows.csv"}}
-REPLAY = {"fraction": [0.0, 0.2], "kl": [0.0, 1.0]}
-SWEPT = {"learning_rate": [0.1, 0.2], "kept_steps": [5, 9, 20]}
-EVALUATION = {"strengths": [1, 0.5, 0, 0.25], "steps": [9, 5], "soups": {"both": ["lr0.2", "lr0.1"]}}
+REPLAY = {"replay.fraction": [0.0, 0.2], "replay.kl": [0.0, 1.0]}
+SWEEP = {"training.learning_rate": [0.1, 0.2]}
+EVALUATION = {"interpolate": [1, 0.5, 0, 0.25], "checkpoints": [9, 5], "soups": {"both": ["lr0.2", "lr0.1"]}}
 
 
 def minimal(**sections: Any) -> dict:

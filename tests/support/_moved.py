@@ -22,8 +22,12 @@ MOVED = {
     "replay.source": "tasks.general.source",
     "replay.questions": "tasks.general.questions",
     "replay.seed": "tasks.general.seed",
+    "face": "protocol",
+    "faces": "protocols",
 }
 SECTIONS = {key.partition(".")[0] for key in MOVED}
+# Keys that have another name in their section.
+RENAMED = {"strengths": "interpolate", "steps": "checkpoints"}
 # Values that have another name, by the old place.
 VALUES = {"prompt.style": {"default": None, "ribeiro": "resources/prompts/ribeiro.jinja"}}
 MEASURES = {"execution_accuracy": "spider", "mmlu": "mmlu"}
@@ -49,13 +53,34 @@ def moved(study: dict[str, Any]) -> dict[str, Any]:
             for key in outer:
                 below = below.setdefault(key, {})
             below[last] = VALUES.get(old, {}).get(value, value) if isinstance(value, str) else value
+    _sweep(found)
+    if isinstance(evaluation := found.get("evaluation"), dict):
+        found["evaluation"] = {RENAMED.get(key, key): value for key, value in evaluation.items()}
     for table in _list(found.get("published"), "tables"):
         if isinstance(table, dict) and "measure" in table:
             table["task"] = MEASURES.get(measure := table.pop("measure"), measure)
-    faces = found.get("faces")
-    if isinstance(faces, dict):
-        found["faces"] = {face: moved(above) if isinstance(above, dict) else above for face, above in faces.items()}
+    protocols = found.get("protocols")
+    if isinstance(protocols, dict):
+        found["protocols"] = {
+            protocol: moved(above) if isinstance(above, dict) else above for protocol, above in protocols.items()
+        }
     return found
+
+
+def _sweep(study: dict[str, Any]) -> None:
+    """Put lists to sweep where they stand now, and leave out the list of the steps to keep."""
+    sweep = {}
+    for section in ("lora", "training", "replay"):
+        if not isinstance(values := study.get(section), dict):
+            continue
+        for key, value in list(values.items()):
+            # Layers are a list, several lists of them are swept; several seeds stay seeds.
+            swept = isinstance(value, list) and key not in ("seed", "kept_steps")
+            if swept and not (key == "target_modules" and value and isinstance(value[0], str)):
+                sweep[f"{section}.{key}"] = values.pop(key)
+        values.pop("kept_steps", None)
+    if sweep:
+        study["sweep"] = sweep
 
 
 def said(sentence: str) -> str:

@@ -65,7 +65,7 @@ def _settings(workflow: Workflow) -> dict[str, Any]:
 
         if rule.name == "fetch_adapter":
             adapters = sorted(names["READY_MADE"])
-            found |= {rule.name: {name: of(variant=name) for name in adapters}} if adapters else {}
+            found |= {rule.name: {name: of(run=name) for name in adapters}} if adapters else {}
         elif rule.name == "fetch_model":
             found[rule.name] = {model: of(model=model) for model in models}
         elif rule.name == "audit_labels":
@@ -80,7 +80,7 @@ def _settings(workflow: Workflow) -> dict[str, Any]:
             runs = {"train": "ADAPTERS", f"predict_{names['TARGET']}": "RUNS"}.get(rule.name, "ASKED_ONCE")
             found[rule.name] = {model: {} for model in models}
             for run in sorted(names[runs], key=lambda run: run["variant"]):
-                given_to = {"model": run["model"], "variant": run["variant"]} | ({"task": task} if one_task else {})
+                given_to = {"model": run["model"], "run": run["folder"]} | ({"task": task} if one_task else {})
                 found[rule.name][run["model"]][run["variant"]] = of(**given_to)
         else:
             found[rule.name] = of()

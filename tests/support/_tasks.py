@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from tasks.base import filled
+
 PROMPTS = Path(__file__).parents[2] / "resources" / "prompts"
 THINGS = ("ship", "horse", "clock", "garden", "bridge", "violin")
 COLOURS = ("red", "green", "blue", "black")
@@ -129,6 +131,13 @@ def jsonl_file(path: Path, form: str = "choice", first: int = 0, number: int = 4
     return path
 
 
+def edit(path: Path, row: int, **changes) -> None:
+    """Change a row of a file of JSON."""
+    rows = json.loads(path.read_text())
+    rows[row] |= changes
+    path.write_text(json.dumps(rows))
+
+
 def options(task, **keys) -> dict:
     """All keys of a task's section as a step gets them, whatever the stage; the task is called mine."""
     return task.Options(**keys).model_dump(by_alias=True) | {"name": "tasks.mine"}
@@ -138,6 +147,5 @@ def shown(task, chosen: dict, folder: Path, row: dict, pool: list[dict] = ()) ->
     """The turns of a row's prompt, of the task's own template."""
     from llm.prompts import template
 
-    told = task.context(chosen, folder)
-    shots = [{**told(shot), "target": task.target(shot)} for shot in task.shots(row, pool)]
-    return template(PROMPTS / task.PROMPT)({**told(row), "shots": shots, "options": chosen})
+    values = filled(task, task.context(chosen, folder), row, pool)
+    return template(PROMPTS / task.PROMPT)(values | {"options": chosen})

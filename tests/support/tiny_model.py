@@ -253,6 +253,15 @@ def render(folder: Path, record: Path, part: str, template: str = "text_to_sql",
     return prompts
 
 
+def audited_study(folder: Path) -> Path:
+    """A study up to the audit of its rows to train on, below `folder`; returns the model's record."""
+    write_splits(folder)
+    record = make_model(folder / "model")
+    render(folder, record, "train")
+    audit(folder, record)
+    return record
+
+
 def audit(folder: Path, record: Path, max_length: int | None = 1024, **settings) -> Path:
     """Audit the rendered training prompts, and the validation prompts if there are any; return the report."""
     from audit_labels import audit_labels

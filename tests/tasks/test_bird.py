@@ -1,6 +1,5 @@
 """BIRD: its official layout with archives in the archive, its evidence and levels, and its execution accuracy."""
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from _tasks import DIFFICULTY, bird_release, database, options, shown
+from _tasks import DIFFICULTY, bird_release, database, edit, options, shown
 from common.files import UserError, read_json
 from tasks import bird
 from tasks.records import read_records, write_records
@@ -67,8 +66,11 @@ def test_folders_in_which_the_archives_are_unpacked_give_the_same(data, tmp_path
         (lambda dev: (dev / "dev.json").unlink(), "holds no dev.json"),
         (lambda dev: (dev / "dev_tables.json").write_text("[]"), "dev_tables.json.*no entry for horses"),
         (lambda dev: (dev / "dev_databases.zip").unlink(), "dev.json, row 0: db_id is 'ships', expected one file"),
-        (lambda dev: edit(dev, SQL=None), "dev.json, row 1: SQL is None, expected a text"),
-        (lambda dev: edit(dev, difficulty="hard"), "row 1: difficulty is 'hard', expected simple, moderate, challeng"),
+        (lambda dev: edit(dev / "dev.json", 1, SQL=None), "dev.json, row 1: SQL is None, expected a text"),
+        (
+            lambda dev: edit(dev / "dev.json", 1, difficulty="hard"),
+            "row 1: difficulty is 'hard', expected simple, moderate, challeng",
+        ),
         (lambda dev: shutil.rmtree(dev.parent / "train"), "tasks.mine, role: target: found no train.json"),
     ],
 )
@@ -77,12 +79,6 @@ def test_mistakes_are_told(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         fetched(tmp_path / "source", tmp_path / "out", role="target")
     assert not list((tmp_path / "out").rglob("*.json"))
-
-
-def edit(dev: Path, **changes) -> None:
-    rows = json.loads((dev / "dev.json").read_text())
-    rows[1] |= changes
-    (dev / "dev.json").write_text(json.dumps(rows))
 
 
 def test_evidence_is_shown_unless_it_is_not_wanted(data):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from _tasks import jsonl_file, jsonl_rows, options, shown
 from common.files import UserError, read_json
 from tasks import jsonl
+from tasks.base import letters
 from tasks.records import read_records, write_records
 
 
@@ -156,18 +157,18 @@ def test_a_yardstick_without_a_file_to_train_on_has_no_examples(tmp_path):
 def test_prompts(tmp_path):
     chosen = fetched(tmp_path, train=True, shots=1)
     row, pool = jsonl.held_out(tmp_path / "out")[1], jsonl.prepare(chosen, tmp_path / "out", "shots")[0][:1]
-    letters = "".join(f"{letter}. {text}\n" for letter, text in zip("ABCD", pool[0]["choices"], strict=True))
+    choices = "".join(f"{letter}. {text}\n" for letter, text in zip("ABCD", pool[0]["choices"], strict=True))
     system, user = shown(jsonl, chosen, tmp_path / "out", row, pool)
     assert system.text == chosen["system"]
     assert user.text == (
-        f"{pool[0]['question']}\n{letters}Answer: {pool[0]['answer']}\n\n"
+        f"{pool[0]['question']}\n{choices}Answer: {pool[0]['answer']}\n\n"
         "What is 1 + 0?\nA. 0\nB. 1\nC. 2\nD. 3\nAnswer:"
     )
-    assert jsonl.choices(row) == "ABCD"
+    assert letters(row) == "ABCD"
     plain = {"id": "1", "question": "How many?", "answer": "5", "topic": "numbers"}
     assert shown(jsonl, chosen, tmp_path / "out", plain)[-1].text == "How many?\nAnswer:"
     assert jsonl.context(chosen, tmp_path / "out")(plain)["topic"] == "numbers"
-    assert (jsonl.choices(plain), jsonl.target(plain | {"target": "five"})) == ("", "five")
+    assert (letters(plain), jsonl.target(plain | {"target": "five"})) == ("", "five")
 
 
 def test_choice_takes_the_likeliest_of_the_rows_own_letters(tmp_path):

@@ -22,7 +22,7 @@ from prepare import prepare
 from render import render as render_step
 from tasks.replay import fingerprint
 from tests.llm.test_training import LORA, TRAINING, adapter, arguments, killed, train
-from tiny_model import audit, make_model, render, words, write_splits
+from tiny_model import audited_study, words
 from train import train_on
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -241,10 +241,7 @@ def audit_replay(study, prompts, report):
 def study(tmp_path_factory):
     """A study up to its audits, with six rows to replay: four questions and two instructions."""
     folder = tmp_path_factory.mktemp("study")
-    write_splits(folder)
-    record = make_model(folder / "model")
-    render(folder, record, "train")
-    audit(folder, record)
+    record = audited_study(folder)
     rows = [choice(i) | {"id": f"c{i}", "kind": "multiple_choice", "subject": ""} for i in range(4)]
     rows[1:1] = [{"id": "i", "kind": "instruction", "prompt": "Say two words.", "completion": "order by"}]
     rows += [{"id": "long", "kind": "instruction", "prompt": "singer " * 2000, "completion": "x"}]

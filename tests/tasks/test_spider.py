@@ -123,15 +123,15 @@ def edit(path: Path, change) -> None:
 BAD = {
     "no such database": (
         lambda root: (root / "database/c/c.sqlite").unlink(),
-        r"database/c/c\.sqlite: missing, and there are questions on it",
+        r"train_others\.json, row 0: db_id is 'c', expected one file c\.sqlite in .*, found none",
     ),
     "no database": (
         lambda root: (root / "database/b/b.sqlite").write_text("version https://git-lfs.github.com/spec/v1"),
-        r"database/b/b\.sqlite: not an SQLite database",
+        r"b/b\.sqlite: not a SQLite database",
     ),
     "empty database": (
         lambda root: (root / "database/b/b.sqlite").write_bytes(b""),
-        r"database/b/b\.sqlite: not an SQLite database",
+        r"b/b\.sqlite: not a SQLite database",
     ),
     "too few questions": (
         lambda root: edit(root / "train_spider.json", lambda rows: rows.pop()),

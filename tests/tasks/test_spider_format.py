@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from _tasks import options, shown, spider_folder
+from _tasks import edit, options, shown, spider_folder
 from common.files import UserError, read_json
 from tasks import spider_format
 
@@ -67,12 +67,6 @@ def test_fetching_again_forgets_what_is_no_longer_there(source, tmp_path):
     assert not (tmp_path / "out/train.json").exists()
     assert not (tmp_path / "out/database/clocks").exists()
     assert spider_format.prepare(chosen, tmp_path / "out", "shots") == ([], {})
-
-
-def edit(path: Path, row: int, **changes) -> None:
-    rows = json.loads(path.read_text())
-    rows[row] |= changes
-    path.write_text(json.dumps(rows))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from _folders import folder as folder_of
+from _folders import tiny
+
 pytestmark = pytest.mark.faults
 
 STUDY = ("--configfile", "tiny.yaml")
-RUN = Path("results/tiny/runs/demo/lr0.001")
+FOLDER = folder_of(tiny(), "lr0.001")
+RUN = Path("results/tiny/runs/demo") / FOLDER
 WEIGHTS, CONFIG = RUN / "adapter/adapter_model.safetensors", RUN / "adapter/adapter_config.json"
 ANSWERS, RECORDS = RUN / "spider_answers.jsonl", RUN / "spider.csv"
-TRAIN_LOG = Path("results/tiny/logs/train/demo/lr0.001.log")
+TRAIN_LOG = Path(f"results/tiny/logs/train/demo/{FOLDER}.log")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 
 

@@ -17,6 +17,7 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 
+from _folders import folders
 from _rules import settings as rule_settings
 from common.files import read_json, read_jsonl, write_jsonl
 from fetch_data import fetch_data
@@ -210,7 +211,7 @@ def test_tasks_of_the_harness_are_a_yardstick_of_every_run(copy_repo, snakemake,
     (folder / "off.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     run = snakemake(folder, "--configfile", "off.yaml")
     assert run.returncode == 0, run.stdout[-8000:]
-    study["evaluation"] = {"strengths": [0.5], "harness": {"tasks": ["even"], "limit": 30, "include_path": "tasks"}}
+    study["evaluation"] = {"interpolate": [0.5], "harness": {"tasks": ["even"], "limit": 30, "include_path": "tasks"}}
     (folder / "on.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     run = snakemake(folder, "--configfile", "on.yaml")
     assert run.returncode == 0, run.stdout[-8000:]
@@ -219,7 +220,7 @@ def test_tasks_of_the_harness_are_a_yardstick_of_every_run(copy_repo, snakemake,
     adapter = next(name for name in rows if name != "base" and "@" not in name)
     assert list(rows) == ["base", adapter, f"{adapter}@0.5"]
     for row in rows.values():
-        found = read_json(results / f"runs/demo/{row['variant']}/harness.json")
+        found = read_json(folders(results)[row["variant"]] / "harness.json")
         assert (row["n"], row["lm_eval"]) == (30, found["lm_eval"])
         assert row["score"] == pytest.approx(sum(sample["acc"] for sample in found["samples"]) / 30)
     assert rows[adapter]["difference"] == pytest.approx(rows[adapter]["score"] - rows["base"]["score"])

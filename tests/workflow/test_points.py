@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _folders import folders
 from common.files import read_json, read_jsonl
 from present.values import read_table
 from tests.workflow.test_staleness import ANSWERED, EVERY_RULE, TABLES, chain, jobs
@@ -25,11 +26,11 @@ def study(tiny_study) -> dict:
     """The tiny study with two adapters, a strength and a step of the first, a soup, and a base without examples."""
     study = copy.deepcopy(tiny_study)
     study["study"] = "points"
-    study["training"] |= {"learning_rate": [0.001, 0.004], "kept_steps": [4, 8]}
+    study["sweep"] = {"training.learning_rate": [0.001, 0.004]}
     study["evaluation"] = {
         "adapters": ["lr0.001"],
-        "strengths": [0, 0.5, 1],
-        "steps": [4],
+        "interpolate": [0, 0.5, 1],
+        "checkpoints": [4],
         "soups": {"both": ["lr0.001", "lr0.004"]},
         "shots": [0, 3],
     }
@@ -59,10 +60,8 @@ def test_points_are_rows_of_the_tables_and_have_their_figures(points_run):
     for name in ("strength", "trajectory", "shots"):
         assert (results / f"figures/{name}.svg").stat().st_size > 0
         assert f"figures/{name}.svg" in (results / "report.md").read_text(encoding="utf-8")
-    assert read_json(results / f"runs/demo/{MADE[0]}/mmlu_predict.json")["settings"]["strength"] == 0.5
-    answers = [
-        [row["logprobs"] for row in read_jsonl(results / f"runs/demo/{name}/mmlu_answers.jsonl")] for name in asked
-    ]
+    assert read_json(folders(results)[MADE[0]] / "mmlu_predict.json")["settings"]["strength"] == 0.5
+    answers = [[row["logprobs"] for row in read_jsonl(folders(results)[name] / "mmlu_answers.jsonl")] for name in asked]
     assert all(one != other for i, one in enumerate(answers) for other in answers[:i])
 
 
@@ -71,58 +70,52 @@ def _nothing(study: dict) -> set[str]:
 
 
 def _strength(study: dict) -> set[str]:
-    study["evaluation"]["strengths"].append(0.75)
-    return chain(["lr0.001@0.75"], *ANSWERS) | ANSWERED
+    study["evaluation"]["interpolate"].append(0.75)
+    return chain(["lr0.001@0.75"], *ANSWERS) | ANSWERED | {"index"}
 
 
 def _strength_dropped(study: dict) -> set[str]:
-    study["evaluation"]["strengths"] = []
-    return ANSWERED
+    study["evaluation"]["interpolate"] = []
+    return ANSWERED | {"index"}
 
 
 def _step(study: dict) -> set[str]:
-    study["evaluation"]["steps"].append(8)
-    return chain(["lr0.001@step8"], *ANSWERS) | ANSWERED
-
-
-def _step_not_kept(study: dict) -> set[str]:
     # The adapter is trained again, and evaluated again for it; the other one is not.
-    study["training"]["kept_steps"].append(6)
-    study["evaluation"]["steps"].append(6)
+    study["evaluation"]["checkpoints"].append(6)
     again = ["lr0.001", *MADE, "lr0.001@step6"]
-    return {"train demo/lr0.001", "soup demo/soup-both"} | chain(again, *ANSWERS) | ANSWERED
+    return {"train demo/lr0.001", "soup demo/soup-both", "index"} | chain(again, *ANSWERS) | ANSWERED
 
 
-def _kept_and_not_evaluated(study: dict) -> set[str]:
-    study["training"]["kept_steps"] = [6, 4]
-    return set()
+def _step_dropped(study: dict) -> set[str]:
+    study["evaluation"]["checkpoints"] = []
+    return ANSWERED | {"index"}
 
 
 def _another_adapter(study: dict) -> set[str]:
     study["evaluation"]["adapters"].append("lr0.004")
-    return chain(["lr0.004@0.5", "lr0.004@step4"], *ANSWERS) | ANSWERED
+    return chain(["lr0.004@0.5", "lr0.004@step4"], *ANSWERS) | ANSWERED | {"index"}
 
 
 def _shots(study: dict) -> set[str]:
     # One that is set aside, and more than are.
     study["evaluation"]["shots"] += [1, 5]
     new = {f"render_spider demo/test_shots{shots}" for shots in (1, 5)}
-    return new | chain(["base@shots1", "base@shots5"], *PROMPTED) | ANSWERED
+    return new | chain(["base@shots1", "base@shots5"], *PROMPTED) | ANSWERED | {"index"}
 
 
 def _shots_dropped(study: dict) -> set[str]:
     del study["evaluation"]["shots"]
-    return ANSWERED
+    return ANSWERED | {"index"}
 
 
 def _soup(study: dict) -> set[str]:
     study["evaluation"]["soups"]["again"] = ["lr0.004", "lr0.001"]
-    return {"soup demo/soup-again"} | chain(["soup-again"], *ANSWERS) | ANSWERED
+    return {"soup demo/soup-again"} | chain(["soup-again"], *ANSWERS) | ANSWERED | {"index"}
 
 
 def _without_points(study: dict) -> set[str]:
-    del study["evaluation"], study["training"]["kept_steps"]
-    return ANSWERED
+    del study["evaluation"]
+    return ANSWERED | {"index"}
 
 
 def _table(study: dict) -> set[str]:
@@ -137,8 +130,7 @@ def _table(study: dict) -> set[str]:
         _strength,
         _strength_dropped,
         _step,
-        _step_not_kept,
-        _kept_and_not_evaluated,
+        _step_dropped,
         _another_adapter,
         _soup,
         _shots,
@@ -153,4 +145,4 @@ def test_an_edit_makes_stale_what_depends_on_it(edit, points_run, study, snakema
     (tmp_path / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
     run = snakemake(points_run, "--dry-run", "--configfile", str(tmp_path / "edited.yaml"))
     assert run.returncode == 0, run.stdout
-    assert jobs(run.stdout) == expected
+    assert jobs(run.stdout, edited) == expected

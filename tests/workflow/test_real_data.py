@@ -4,6 +4,7 @@ import csv
 
 import yaml
 
+from _folders import folders
 from common.files import read_json
 
 
@@ -32,8 +33,8 @@ def test_the_demo_model_runs_on_the_real_archives(shared_data, copy_repo, snakem
     out = shots["set_aside"] + shots["copies_left_out"]
     assert splits["train"] + splits["validation"] + len(out) == 1659
     assert read_json(results / "data/spider/source/manifest.json")["counts"]["dev"] == 1034
-    for variant in ("base", "lr0.001"):
+    for place in folders(results).values():
         for name, count in (("spider.csv", 12), ("mmlu.csv", 3 * 4)):
-            with (results / "runs" / "demo" / variant / name).open(encoding="utf-8", newline="") as stream:
+            with (place / name).open(encoding="utf-8", newline="") as stream:
                 assert len(list(csv.DictReader(stream))) == count
     assert (results / "report.md").stat().st_size > 0

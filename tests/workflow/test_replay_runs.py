@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _folders import folders
 from common.files import read_json, read_jsonl
 from present.values import read_table
 from tests.workflow.test_staleness import ANSWERED, EVERY_RULE, chain, jobs
@@ -16,6 +17,7 @@ from tests.workflow.test_staleness import ANSWERED, EVERY_RULE, chain, jobs
 pytestmark = pytest.mark.long
 
 PLAIN, WITH, HELD = "replay0-kl0", "replay0.25-kl0", "replay0.25-kl1"
+MORE = ANSWERED | {"index"}
 PREPARED = {"prepare_general train", "render_general demo/train", "audit_labels demo/general"}
 
 
@@ -25,8 +27,8 @@ def study(tiny_study) -> dict:
     study = copy.deepcopy(tiny_study)
     study["study"] = "replayed"
     study["training"]["learning_rate"] = 0.001
+    study["sweep"] = {"replay.fraction": [0.0, 0.25], "replay.kl": [0.0, 1.0]}
     study["tasks"]["general"] = {"kind": "replay", "source": "rows.csv", "questions": 500}
-    study["replay"] = {"fraction": [0.0, 0.25], "kl": [0.0, 1.0]}
     return study
 
 
@@ -50,7 +52,7 @@ def test_replayed_rows_are_in_the_training_and_a_test_question_is_not(replay_run
     about = read_json(results / "data/general/train.json")
     assert list(about["dropped"].values()) == ["test chemical_elements-00000"]
     assert about["rows"] == len(read_jsonl(results / "data/general/train.jsonl")) == 400
-    reports = {name: read_json(results / f"runs/demo/{name}/train.json") for name in (PLAIN, WITH, HELD)}
+    reports = {name: read_json(folders(results)[name] / "train.json") for name in (PLAIN, WITH, HELD)}
     plain = reports[PLAIN]["rows"]
     assert len(read_jsonl(results / "prompts/demo/spider_train.jsonl")) == plain
     assert "replay" not in reports[PLAIN]
@@ -71,18 +73,18 @@ def test_replayed_rows_are_in_the_training_and_a_test_question_is_not(replay_run
     [
         # Other rows: never a training without any.
         ("general", {"questions": 250}, PREPARED | chain([WITH, HELD], *EVERY_RULE) | ANSWERED),
-        ("replay", {"fraction": [0.0, 0.25, 0.3]}, chain(["replay0.3-kl0", "replay0.3-kl1"], *EVERY_RULE) | ANSWERED),
-        ("replay", {"kl": [0.0, 1.0, 2.0]}, chain(["replay0.25-kl2"], *EVERY_RULE) | ANSWERED),
-        ("replay", {"kl": [0.0]}, ANSWERED),
+        ("sweep", {"replay.fraction": [0.0, 0.25, 0.3]}, chain(["replay0.3-kl0", "replay0.3-kl1"], *EVERY_RULE) | MORE),
+        ("sweep", {"replay.kl": [0.0, 1.0, 2.0]}, chain(["replay0.25-kl2"], *EVERY_RULE) | MORE),
+        ("sweep", {"replay.kl": [0.0]}, MORE),
     ],
 )
 def test_an_edit_makes_stale_what_depends_on_it(replay_run, snakemake, study, section, change, expected):
     edited = copy.deepcopy(study)
-    (edited["tasks"]["general"] if section == "general" else edited["replay"]).update(change)
+    (edited["tasks"]["general"] if section == "general" else edited["sweep"]).update(change)
     (replay_run / "edited.yaml").write_text(yaml.safe_dump(edited), encoding="utf-8")
     run = snakemake(replay_run, "--dry-run", "--configfile", "edited.yaml")
     assert run.returncode == 0, run.stdout
-    assert jobs(run.stdout) == expected
+    assert jobs(run.stdout, edited) == expected
 
 
 def test_other_questions_of_mmlu_train_nothing(replay_run, snakemake, study):

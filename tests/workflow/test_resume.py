@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-VARIANTS = ("base", "lr0.001")
+from _folders import folder as folder_of
 
 
 def run_and_kill(start_snakemake: Callable, folder: Path, reached: Callable[[], bool], timeout_s: float = 300) -> None:
@@ -31,7 +31,7 @@ def run_and_kill(start_snakemake: Callable, folder: Path, reached: Callable[[], 
 def test_killed_in_training_and_in_prediction(small_run, copy_repo, snakemake, start_snakemake, small_study):
     folder = copy_repo("killed")
     (folder / "small.yaml").write_text(yaml.safe_dump(small_study), encoding="utf-8")
-    run_dir = folder / "results" / "small" / "runs" / "demo" / "lr0.001"
+    run_dir = folder / "results" / "small" / "runs" / "demo" / folder_of(small_study, "lr0.001")
     weights = run_dir / "adapter" / "adapter_model.safetensors"
     answers = run_dir / "spider_answers.jsonl"
     partial = run_dir / "spider_answers.jsonl.partial.jsonl"
@@ -50,9 +50,10 @@ def test_killed_in_training_and_in_prediction(small_run, copy_repo, snakemake, s
     run = snakemake(folder, "--configfile", "small.yaml")
     assert run.returncode == 0, run.stdout[-8000:]
 
-    same = ["runs/demo/lr0.001/adapter/adapter_model.safetensors", "runs/demo/lr0.001/adapter/adapter_config.json"]
-    same += [f"runs/demo/{v}/{task}_answers.jsonl" for v in VARIANTS for task in ("spider", "mmlu")]
-    same += [f"runs/demo/{v}/{task}.csv" for v in VARIANTS for task in ("spider", "mmlu")]
+    own = run_dir.name
+    same = [f"runs/demo/{own}/adapter/{name}" for name in ("adapter_model.safetensors", "adapter_config.json")]
+    same += [f"runs/demo/{v}/{task}_answers.jsonl" for v in ("base", own) for task in ("spider", "mmlu")]
+    same += [f"runs/demo/{v}/{task}.csv" for v in ("base", own) for task in ("spider", "mmlu")]
     same += [f"tables/{t}.{suffix}" for t in ("spider", "mmlu", "regression") for suffix in ("csv", "md")]
     same += ["figures/tradeoff.svg"]
     for name in same:

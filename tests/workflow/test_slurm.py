@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+from _folders import folder as folder_of
+from _folders import labels, tiny
 
 pytestmark = [
     pytest.mark.faults,
@@ -27,7 +31,8 @@ ARGUMENTS = (
     *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"),
 )
 ON_A_CARD = {"train", "predict_spider", "predict_mmlu"}
-RUN = Path("results/tiny/runs/demo/lr0.001")
+FOLDER = folder_of(tiny(), "lr0.001")
+RUN = Path("results/tiny/runs/demo") / FOLDER
 WEIGHTS = RUN / "adapter/adapter_model.safetensors"
 TRAIN_LOG = Path("results/tiny/logs/train/demo/lr0.001.log")
 
@@ -142,9 +147,13 @@ def test_adapters_as_an_array(cluster, through_slurm, copy_repo, snakemake):
     shutil.copy(through_slurm / "tiny.yaml", folder)
     shutil.copytree(through_slurm / "results", folder / "results")
     shutil.copytree(through_slurm / ".snakemake", folder / ".snakemake")
-    sweep = "training={max_steps: 2, learning_rate: [0.001, 0.002, 0.003]}"
-    targets = [f"results/tiny/runs/demo/lr0.00{i}/adapter/adapter_model.safetensors" for i in (1, 2, 3)]
-    run = snakemake(folder, *ARGUMENTS, "--slurm-array-jobs", "train", "--config", sweep, "--", *targets)
+    study = tiny()
+    study["training"]["max_steps"] = 2
+    study["sweep"] = {"training.learning_rate": [0.001, 0.002, 0.003]}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    made = [name for name in labels(study) if name != "base"]
+    targets = [f"results/tiny/runs/demo/{name}/adapter/adapter_model.safetensors" for name in made]
+    run = snakemake(folder, *ARGUMENTS, "--slurm-array-jobs", "train", "--", *targets)
     assert run.returncode == 0, run.stdout[-4000:]
     shown = command("scontrol", "show", "job", "--oneliner")
     assert len(re.findall(r"ArrayTaskId=\d .*Comment=rule_train", shown)) == 3

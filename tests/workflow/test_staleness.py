@@ -1,26 +1,36 @@
 """What each edit of the study makes stale: no more, or hours of training are lost; no less, or tables lie."""
 
 import copy
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from _folders import folders, labels
 from _study import TABLES as WRITTEN
 
 # What is made of the tables, and of the answers and times that lie behind them.
 TABLES = {"tables", "tables_page", "figures", "report", "recommend", "export_recommended"}
 SCORED = TABLES | {"answers"}
 ANSWERED = SCORED | {"cost"}
+# What lists the runs besides.
+RUNS = ANSWERED | {"index"}
+A = ("lr0.003", "lr0.012")
+ALL = ("base", *A)
+EVERY_RULE = ("train", "predict_spider", "predict_mmlu", "score_spider", "score_mmlu")
+SPIDER, MMLU = ("predict_spider", "score_spider"), ("predict_mmlu", "score_mmlu")
+GENERAL = {"kind": "replay", "source": "resources/demo/replay.csv", "questions": 7}
+REPO = Path(__file__).parents[2]
 
 
-def jobs(output: str) -> set[str]:
-    """Return the jobs of a dry run as `rule` or `rule model/variant`."""
+def jobs(output: str, study: dict | None = None) -> set[str]:
+    """The jobs of a dry run as `rule` or `rule model/run`, with the labels that the runs have in a study."""
     found = set()
     for rule, rest in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
         wildcards = re.search(r"^    wildcards: (.*)$", rest, re.MULTILINE)
@@ -28,36 +38,232 @@ def jobs(output: str) -> set[str]:
         own = rf"(?:, )?\btask={rule.partition('_')[2]}$|\btask={rule.partition('_')[2]}, "
         values = "/".join(re.findall(r"=([^,]+)", re.sub(own, "", wildcards[1]))) if wildcards else ""
         found.add(f"{rule} {values}".strip())
-    return found - {"all"}
+    return labelled(found, study)
 
 
-def names(config: dict) -> list[str]:
-    """Return the adapters of the demo, which sweeps the learning rate alone."""
-    return [f"lr{rate}" for rate in config["training"]["learning_rate"]]
+def labelled(found: Iterable[str], study: dict | None) -> set[str]:
+    """Jobs with the labels of runs in place of their folders, without the rule `all`."""
+    names = labels(study) if study else {}
+    parts = (job.rpartition("/") for job in found)
+    return {f"{before}{slash}{names.get(last, last)}" for before, slash, last in parts} - {"all"}
 
 
-def chain(variants: list[str], *rules: str) -> set[str]:
-    return {f"{rule} demo/{variant}" for rule in rules for variant in variants}
+def chain(runs: Iterable[str], *rules: str, model: str = "demo") -> set[str]:
+    return {f"{rule} {model}/{run}" for rule in rules for run in runs}
 
 
-GENERAL = {"kind": "replay", "source": "resources/demo/replay.csv", "questions": 7}
-EVERY_RULE = ("train", "predict_spider", "predict_mmlu", "score_spider", "score_mmlu")
+def trained(*runs: str) -> set[str]:
+    """All that a new adapter needs, and what is made of all runs."""
+    return chain(runs, *EVERY_RULE) | RUNS
 
 
-@pytest.fixture
-def stale(demo_run: Path, snakemake, tmp_path: Path) -> Callable[[str], set[str]]:
-    """A function that returns the jobs that would run in the finished demo if its study were this YAML text."""
+def edited(study: dict, changes: dict) -> dict:
+    """A study with these values at their places; None takes a key away."""
+    study = copy.deepcopy(study)
+    for place, value in changes.items():
+        *outer, last = place.split("/")
+        section = study
+        for key in outer:
+            section = section[key]
+        if value is GONE:
+            del section[last]
+        else:
+            section[last] = value
+    return study
 
-    def find(text: str) -> set[str]:
-        study = tmp_path / "edited.yaml"
-        study.write_text(text, encoding="utf-8")
-        run = snakemake(demo_run, "--dry-run", "--configfile", str(study))
-        assert run.returncode == 0, run.stdout
-        found = jobs(run.stdout)
-        assert found or "Nothing to be done" in run.stdout, run.stdout
-        return found
 
-    return find
+GONE = object()
+RATES = "sweep/training.learning_rate"
+ASKED = {"prepare_spider test", "render_spider demo/test"}
+ASKED_MMLU = {"prepare_mmlu test", "render_mmlu demo/test"}
+REPLAYED = {"fetch_general", "prepare_general train", "render_general demo/train", "audit_labels demo/general"}
+PROMPTED = {"render_spider demo/train", "render_spider demo/test", "audit_labels demo/spider"}
+DRAWN = {"prepare_spider train", "prepare_spider shots", "render_spider demo/test", *PROMPTED}
+NEW = {"fetch_model small", "audit_labels small/spider"}
+NEW |= {f"render_{task} small/{part}" for task, part in (("spider", "train"), ("spider", "test"), ("mmlu", "test"))}
+# An edit: what is changed, by place, and exactly the jobs that this makes stale.
+EDITS: dict[str, tuple[dict, set[str]]] = {
+    # What only tables and pages depend on.
+    "confidence": ({"tables/confidence_level": 0.9}, TABLES),
+    "language": ({"report/language": "pt"}, RUNS - {"index"}),
+    "defects": ({"known_defects": ["x"]}, RUNS - {"index"}),
+    "criterion": ({"tasks/spider/criterion": "test_suite"}, ANSWERED),
+    "timeout": ({"tasks/spider/timeout_s": 31}, chain(ALL, "score_spider") | SCORED),
+    "cap": ({"recommend/max_loss_pp": 2}, {"recommend", "export_recommended", "tables_page", "figures", "report"}),
+    "halves": ({"recommend/seed": 7}, {"recommend", "export_recommended", "tables_page", "figures", "report"}),
+    "merged model": ({"recommend/merge": True}, {"export_recommended"}),
+    "no recommendation": ({"recommend": GONE}, {"tables_page", "figures", "report"}),
+    # What is asked.
+    "questions": ({"tasks/spider/questions": 5}, ASKED | chain(ALL, *SPIDER) | ANSWERED),
+    "databases": ({"tasks/spider/exclude_databases": ["x"]}, ASKED | chain(ALL, *SPIDER) | ANSWERED),
+    "questions of a subject": ({"tasks/mmlu/questions_per_category": 5}, ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED),
+    "examples of mmlu": ({"tasks/mmlu/shots": 3}, ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED),
+    "seed of mmlu": ({"tasks/mmlu/seed": 7}, ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED),
+    "system of mmlu": ({"tasks/mmlu/system": "x"}, {"render_mmlu demo/test"} | chain(ALL, *MMLU) | ANSWERED),
+    "a category renamed": (
+        {
+            "tasks/mmlu/categories": {
+                "humanities": ["philosophers_and_works"],
+                "society": ["capitals_and_currencies"],
+                "stem": ["chemical_elements"],
+            }
+        },
+        chain(ALL, "score_mmlu") | SCORED,
+    ),
+    "a subject left out": (
+        {"tasks/mmlu/categories": {"stem": ["chemical_elements"]}},
+        ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED,
+    ),
+    "another task": (
+        {"tasks/more": {"kind": "mmlu", "source": "resources/demo/mmlu", "subjects": 3, "categories": {"a": ["x"]}}},
+        {"fetch_more", "prepare_more test", "render_more demo/test"}
+        | chain(ALL, "predict_more", "score_more")
+        | ANSWERED,
+    ),
+    "no yardstick": ({"tasks/mmlu": GONE}, ANSWERED),
+    # How it is answered.
+    "longer answers": (
+        {"tasks/spider/max_new_tokens": 31},
+        {"render_spider demo/test"} | chain(ALL, *SPIDER) | ANSWERED,
+    ),
+    "drawn answers": ({"inference/do_sample": True}, chain(ALL, *SPIDER, *MMLU) | ANSWERED),
+    "penalty": ({"inference/repetition_penalty": 1.1}, chain(ALL, *SPIDER, *MMLU) | ANSWERED),
+    "merged adapters": ({"inference/merge_adapters": True}, chain(A, *SPIDER, *MMLU) | ANSWERED),
+    "batch": ({"inference/batch_size": 33}, set()),
+    "greedy answers draw nothing": ({"inference/top_p": 0.5, "inference/temperature": 2.0, "inference/seed": 7}, set()),
+    "a warper without draws": ({"inference/do_sample": False, "inference/temperature": 1.0}, set()),
+    # What else is evaluated.
+    "examples of the base": (
+        {"evaluation/shots": [0]},
+        {"render_spider demo/test_shots0"}
+        | chain(["base@shots0"], "predict_spider", "score_spider", "score_mmlu")
+        | RUNS,
+    ),
+    "a base with other prompts": (
+        {"tasks/spider/base_shots": 0},
+        {"render_spider demo/test_shots0"} | chain(["base"], *SPIDER) | ANSWERED,
+    ),
+    "interpolation": (
+        {"evaluation/interpolate": [0.5], "evaluation/adapters": ["lr0.003"]},
+        chain(["lr0.003@0.5"], *SPIDER, *MMLU) | RUNS,
+    ),
+    "adapters without points": ({"evaluation/adapters": ["lr0.003"]}, set()),
+    "checkpoint": (
+        {"evaluation/checkpoints": [2], "evaluation/adapters": ["lr0.003"]},
+        chain(["lr0.003", "lr0.003@step2"], *SPIDER, *MMLU) | {"train demo/lr0.003"} | RUNS,
+    ),
+    "soup": (
+        {"evaluation/soups": {"both": [*A]}},
+        {"soup demo/soup-both"} | chain(["soup-both"], *SPIDER, *MMLU) | RUNS,
+    ),
+    "harness": (
+        {"evaluation/harness/tasks": ["arc_easy"]},
+        chain(ALL, "harness") | {"fetch_harness", "harness_table", "tables_page", "report"},
+    ),
+    "a ready-made adapter": (
+        {"adapters": {"public": {"source": "resources/demo/model"}}},
+        {"fetch_adapter demo/public"} | chain(["public"], *SPIDER, *MMLU) | RUNS,
+    ),
+    "one more model": (
+        {"models/small": {"source": "resources/demo/model", "precision": "fp32"}},
+        NEW | chain(A, "train", model="small") | chain(ALL, *SPIDER, *MMLU, model="small") | RUNS,
+    ),
+    # What is trained.
+    "one more rate": ({RATES: [0.003, 0.012, 0.00005]}, trained("lr0.00005")),
+    "one rate dropped": ({RATES: [0.003]}, RUNS),
+    "rates swapped": ({RATES: [0.012, 0.003]}, RUNS),
+    "one seed as a list": ({"training/seed": [42]}, RUNS),
+    "one more seed": ({"training/seed": [42, 43]}, trained("lr0.003-seed43", "lr0.012-seed43")),
+    "an axis more": ({"sweep/lora.r": [8]}, RUNS),
+    "an axis of two": ({"sweep/lora.r": [8, 4]}, trained("lr0.003-r4", "lr0.012-r4")),
+    "a named setting": ({"adapters": {"gentle": {"training": {"weight_decay": 0.1}}}}, trained("gentle")),
+    "what was swept has a name": (
+        {"sweep": {}, "adapters": {"a": {"training": {"learning_rate": 0.003}}, "b": {"training": {"seed": 3}}}},
+        trained("b"),
+    ),
+    "rows of a step swept": (
+        {"sweep/training.per_device_train_batch_size": [8, 4]},
+        trained("lr0.003-batch4", "lr0.012-batch4"),
+    ),
+    # Then the data are all rows, of which each training takes its own.
+    "rows swept": (
+        {"sweep/tasks.spider.train_questions": [64, 32]},
+        {"prepare_spider train", "prepare_spider shots", "prepare_spider validation", *PROMPTED}
+        | chain(["base"], *SPIDER)
+        | chain([f"{rate}-rows{rows}" for rate in A for rows in (64, 32)], *EVERY_RULE)
+        | RUNS,
+    ),
+    "clipping": ({"training/max_grad_norm": 0.5}, trained(*A)),
+    "a key passed on": ({"training/adam_beta2": 0.99}, trained(*A)),
+    "rank": ({"lora/r": 16}, trained(*A)),
+    "dora": ({"lora/use_dora": True}, trained(*A)),
+    "layers": ({"lora/target_modules": "all-linear"}, trained(*A)),
+    "a rate that is not used": ({"training/learning_rate": 0.5}, set()),
+    "logging": (
+        {
+            "training/logging_steps": 7,
+            "training/save_steps": 9,
+            "training/save_total_limit": 5,
+            "training/log_level": "info",
+            "training/report_to": "tensorboard",
+        },
+        set(),
+    ),
+    "micro-batches": ({"training/per_device_train_batch_size": 4, "training/gradient_accumulation_steps": 2}, set()),
+    "memory": ({"training/gradient_checkpointing": True, "training/per_device_eval_batch_size": 1}, set()),
+    "a limit that cuts nothing": ({"training/max_length": 2000}, set()),
+    "evaluation that is off": ({"training/eval_steps": 3}, set()),
+    "epochs beside a limit of steps": ({"training/num_train_epochs": 3}, set()),
+    "a defect that is not there": ({"accept_defect": ["truncated"]}, RUNS - {"index"}),
+    # Data, prompts and models.
+    "system": (
+        {"tasks/spider/system": "x"},
+        PROMPTED | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU) | ANSWERED,
+    ),
+    "prompt": (
+        {"tasks/spider/prompt": "resources/prompts/ribeiro.jinja"},
+        PROMPTED | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU) | ANSWERED,
+    ),
+    "the same prompt by its path": ({"tasks/spider/prompt": "resources/prompts/text_to_sql.jinja"}, set()),
+    "rows of a schema without rows": ({"tasks/spider/sample_rows": 9}, set()),
+    "other paths": (
+        {
+            "models/demo/source": "./resources/demo/model",
+            "tasks/spider/source": "./resources/demo/spider_data",
+            "tasks/mmlu/source": "resources/../resources/demo/mmlu",
+        },
+        set(),
+    ),
+    "order of files": ({"tasks/spider/train_files": ["train_others", "train_spider"]}, set()),
+    "what is known of a model": ({"models/demo/parameters": 7, "models/demo/gated": False}, set()),
+    "quantization of no weights": ({"models/demo/quantization/bnb_4bit_use_double_quant": True}, set()),
+    "a task to replay": ({"tasks/general": GENERAL}, set()),
+    "replay": (
+        {"tasks/general": GENERAL, "sweep/replay.fraction": [0.0, 0.25]},
+        REPLAYED | trained(*(f"{rate}-replay0.25" for rate in A)),
+    ),
+    "a weight without rows": ({"replay/kl": 0.0}, set()),
+}
+# The same with a file edited: its path, what is replaced there by what, and the jobs.
+FILES = {
+    "how verdicts are found": ("custom_metrics/compare.py", chain(ALL, "score_spider", "score_mmlu") | RUNS),
+    "the step that scores": ("scripts/steps/score.py", chain(ALL, "score_spider", "score_mmlu") | SCORED),
+    "the step that makes tables": ("scripts/steps/tables.py", {"tables", "tables_page", "figures", "report"}),
+    "how one trains": ("scripts/llm/training.py", set()),
+    "a file of the data": (
+        "resources/demo/spider_data/dev.json",
+        {"fetch_spider"} | DRAWN | {"prepare_spider test"} | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU)
+        | ANSWERED,
+    ),
+    "a file of the model": (
+        "resources/demo/model/config.json",
+        {"fetch_model demo", "render_mmlu demo/test", "render_spider demo/test"} | PROMPTED
+        | chain(A, "train") | chain(ALL, *SPIDER, *MMLU) | ANSWERED,
+    ),
+    "a prompt": (
+        "resources/prompts/choice.jinja", {"render_mmlu demo/test"} | chain(ALL, *MMLU) | ANSWERED,
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +271,33 @@ def config(demo_run: Path) -> dict:
     return yaml.safe_load((demo_run / "config.yaml").read_text(encoding="utf-8"))
 
 
-def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake, config):
+@pytest.fixture(scope="module")
+def stale(demo_run: Path, config: dict, tmp_path_factory) -> dict[str, set[str]]:
+    """The jobs that each edit makes stale in the finished demo."""
+    studies = {name: edited(config, changes) for name, (changes, _) in EDITS.items()}
+    given = {name: {"study": yaml.safe_dump(study), "files": {}} for name, study in studies.items()}
+    for name, (path, _) in FILES.items():
+        text = (demo_run / path).read_text(encoding="utf-8")
+        given[name] = {
+            "study": yaml.safe_dump(config),
+            "files": {path: f"{text}\n{{# #}}" if "jinja" in path else f"{text}\n# x\n"},
+        }
+    file = tmp_path_factory.mktemp("edits") / "edits.json"
+    file.write_text(json.dumps(given), encoding="utf-8")
+    command = [sys.executable, REPO / "tests/support/_dry_runs.py", file]
+    done = subprocess.run(command, cwd=demo_run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: labelled(jobs, studies.get(name, config)) for name, jobs in found.items()}
+
+
+@pytest.mark.parametrize("edit", [*EDITS, *FILES])
+def test_an_edit_makes_stale_what_depends_on_it(edit, stale):
+    expected = EDITS[edit][1] if edit in EDITS else FILES[edit][1]
+    assert stale[edit] == expected
+
+
+def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake):
     results = demo_run / "results" / "demo"
     for name in (*WRITTEN, "cost"):
         for suffix in ("csv", "md"):
@@ -75,11 +307,13 @@ def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake, c
             assert (results / "figures" / f"{name}.{suffix}").stat().st_size > 0
     for name in ("report.md", "report.pdf", "tables.html", "answers.html", "recommended/recommendation.json"):
         assert (results / name).stat().st_size > 0
-    for variant in ["base", *names(config)]:
+    places = folders(results)
+    assert list(places) == [*ALL]
+    for place in places.values():
         for name in ("spider.csv", "mmlu.csv", "spider_answers.jsonl", "mmlu_answers.jsonl"):
-            assert (results / "runs" / "demo" / variant / name).stat().st_size > 0
-        assert (results / "logs" / "predict_spider" / "demo" / f"{variant}.log").is_file()
-        assert (results / "benchmarks" / "predict_spider" / "demo" / f"{variant}.tsv").is_file()
+            assert (place / name).stat().st_size > 0
+        assert (results / "logs" / "predict_spider" / "demo" / f"{place.name}.log").is_file()
+        assert (results / "benchmarks" / "predict_spider" / "demo" / f"{place.name}.tsv").is_file()
     run = snakemake(demo_run)
     assert run.returncode == 0
     assert "Nothing to be done" in run.stdout
@@ -93,191 +327,15 @@ def test_new_time_stamps_on_all_sources_make_nothing_stale(demo_run, snakemake):
     assert "Nothing to be done" in snakemake(demo_run, "--dry-run").stdout
 
 
-def _table(config: dict) -> set[str]:
-    config["tables"]["confidence_level"] = 0.9
-    return TABLES
-
-
-def _criterion(config: dict) -> set[str]:
-    # The records have all criteria, and the rules of scoring do not know which one counts.
-    config["tasks"]["spider"]["criterion"] = "test_suite"
-    return SCORED | {"cost"}
-
-
-def _timeout(config: dict) -> set[str]:
-    config["tasks"]["spider"]["timeout_s"] += 1
-    return chain(["base", *names(config)], "score_spider") | SCORED
-
-
-def _decoding(config: dict) -> set[str]:
-    config["tasks"]["spider"]["max_new_tokens"] -= 1
-    return {"render_spider demo/test"} | chain(["base", *names(config)], "predict_spider", "score_spider") | ANSWERED
-
-
-def _questions(config: dict) -> set[str]:
-    config["tasks"]["spider"]["questions"] = 5
-    asked = {"prepare_spider test", "render_spider demo/test"}
-    return asked | chain(["base", *names(config)], "predict_spider", "score_spider") | ANSWERED
-
-
-def _batch_size(config: dict) -> set[str]:
-    # The same answers, whatever stands beside them in a batch.
-    config["inference"]["batch_size"] += 1
-    return set()
-
-
-def _inert(config: dict) -> set[str]:
-    config["inference"] |= {"top_p": 0.5, "temperature": 2.0, "seed": 7}
-    config["tasks"]["spider"]["sample_rows"] = 9
-    config["replay"]["kl"] = 0.0
-    return set()
-
-
-def _other_paths(config: dict) -> set[str]:
-    for section in (config["models"]["demo"], config["tasks"]["spider"], config["tasks"]["mmlu"]):
-        section["source"] = f"./{section['source']}"
-    return set()
-
-
-def _merged(config: dict) -> set[str]:
-    config["inference"]["merge_adapters"] = True
-    return chain(names(config), *EVERY_RULE[1:]) | ANSWERED
-
-
-def _mmlu_shots(config: dict) -> set[str]:
-    config["tasks"]["mmlu"]["shots"] -= 1
-    asked = {"prepare_mmlu test", "render_mmlu demo/test"}
-    return asked | chain(["base", *names(config)], "predict_mmlu", "score_mmlu") | ANSWERED
-
-
-def _shots_evaluated(config: dict) -> set[str]:
-    config["evaluation"]["shots"] = [0]
-    return (
-        {"render_spider demo/test_shots0"}
-        | chain(["base@shots0"], "predict_spider", "score_spider", "score_mmlu")
-        | ANSWERED
-    )
-
-
-def _harness(config: dict) -> set[str]:
-    config["evaluation"]["harness"] = {"tasks": ["arc_easy"]}
-    return chain(["base", *names(config)], "harness") | {"fetch_harness", "harness_table", "tables_page", "report"}
-
-
-def _one_more_rate(config: dict) -> set[str]:
-    config["training"]["learning_rate"].append(0.00005)
-    return chain(["lr0.00005"], *EVERY_RULE) | ANSWERED
-
-
-def _cap(config: dict) -> set[str]:
-    config["recommend"]["max_loss_pp"] = 2
-    return {"recommend", "export_recommended", "tables_page", "figures", "report"}
-
-
-def _merge(config: dict) -> set[str]:
-    config["recommend"]["merge"] = True
-    return {"export_recommended"}
-
-
-def _not_recommended(config: dict) -> set[str]:
-    del config["recommend"]
-    return {"tables_page", "figures", "report"}
-
-
-def _one_rate_dropped(config: dict) -> set[str]:
-    config["training"]["learning_rate"].pop()
-    return ANSWERED
-
-
-def _gradient(config: dict) -> set[str]:
-    config["training"]["max_grad_norm"] = 0.5
-    return chain(names(config), *EVERY_RULE) | ANSWERED
-
-
-def _run_keys(config: dict) -> set[str]:
-    logged = {
-        "logging_steps": 7,
-        "save_steps": 9,
-        "save_total_limit": 5,
-        "log_level": "info",
-        "report_to": "tensorboard",
-    }
-    # A longer limit cuts nothing, and there is no evaluation.
-    config["training"] |= logged | {"gradient_checkpointing": True, "max_length": 2000, "eval_steps": 3}
-    return set()
-
-
-def _other_micro_batches(config: dict) -> set[str]:
-    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    product = config["training"][sizes[0]] * config["training"][sizes[1]]
-    config["training"] |= {sizes[0]: product // 2, sizes[1]: 2}
-    return set()
-
-
-def _rank(config: dict) -> set[str]:
-    config["lora"]["r"] *= 2
-    return chain(names(config), *EVERY_RULE) | ANSWERED
-
-
-def _rank_swept(config: dict) -> set[str]:
-    config["lora"]["r"] = [config["lora"]["r"]]
-    return chain([f"{name}-r{config['lora']['r'][0]}" for name in names(config)], *EVERY_RULE) | ANSWERED
-
-
-def _replay_task(config: dict) -> set[str]:
-    # Without a fraction, nothing is replayed.
-    config["tasks"]["general"] = GENERAL
-    return set()
-
-
-def _replay_swept(config: dict) -> set[str]:
-    config["tasks"]["general"] = GENERAL
-    config["replay"]["fraction"] = [0.0, 0.25]
-    variants = [f"{name}-replay{fraction}" for name in names(config) for fraction in ("0", "0.25")]
-    prepared = {"fetch_general", "prepare_general train", "render_general demo/train", "audit_labels demo/general"}
-    return prepared | chain(variants, *EVERY_RULE) | ANSWERED
-
-
-def _another_task(config: dict) -> set[str]:
-    config["tasks"]["more"] = config["tasks"]["mmlu"] | {"questions_per_category": 4}
-    asked = {"fetch_more", "prepare_more test", "render_more demo/test"}
-    return asked | chain(["base", *names(config)], "predict_more", "score_more") | ANSWERED
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        _table,
-        _criterion,
-        _timeout,
-        _decoding,
-        _questions,
-        _batch_size,
-        _inert,
-        _other_paths,
-        _merged,
-        _mmlu_shots,
-        _shots_evaluated,
-        _harness,
-        _one_more_rate,
-        _cap,
-        _merge,
-        _not_recommended,
-        _one_rate_dropped,
-        _gradient,
-        _run_keys,
-        _other_micro_batches,
-        _rank,
-        _rank_swept,
-        _replay_task,
-        _replay_swept,
-        _another_task,
-    ],
-)
-def test_an_edit_makes_stale_what_depends_on_it(edit, stale, config):
-    edited = copy.deepcopy(config)
-    expected = edit(edited)
-    assert stale(yaml.safe_dump(edited)) == expected
+def test_a_renamed_study_computes_nothing_again(demo_run, snakemake, config, tmp_path):
+    study, results = tmp_path / "renamed.yaml", demo_run / "results"
+    study.write_text(yaml.safe_dump(config | {"study": "renamed"}), encoding="utf-8")
+    (results / "demo").rename(results / "renamed")
+    try:
+        run = snakemake(demo_run, "--dry-run", "--configfile", str(study))
+    finally:
+        (results / "renamed").rename(results / "demo")
+    assert "Nothing to be done" in run.stdout, run.stdout
 
 
 def _reordered(config: dict) -> str:
@@ -289,9 +347,9 @@ def _reordered(config: dict) -> str:
 
 
 def _other_spelling(config: dict) -> str:
-    rates = [f"{rate:.6e}" for rate in config["training"]["learning_rate"]]
+    rates = [f"{rate:.6e}" for rate in config["sweep"]["training.learning_rate"]]
     assert all(re.fullmatch(r"\d\.\d{6}e-\d\d", rate) for rate in rates)
-    config["training"]["learning_rate"] = [f"rate {number}" for number in range(len(rates))]
+    config["sweep"]["training.learning_rate"] = [f"rate {number}" for number in range(len(rates))]
     config["training"]["num_train_epochs"] = float(config["training"]["num_train_epochs"])
     config["inference"]["batch_size"] = float(config["inference"]["batch_size"])
     text = yaml.safe_dump(config)
@@ -310,8 +368,10 @@ def _defaults_left_out(config: dict) -> str:
 
 
 @pytest.mark.parametrize("rewrite", [_reordered, _other_spelling, _defaults_left_out])
-def test_the_same_study_in_other_words_makes_nothing_stale(rewrite, stale, config):
-    assert stale(rewrite(copy.deepcopy(config))) == set()
+def test_the_same_study_in_other_words_makes_nothing_stale(rewrite, demo_run, snakemake, config, tmp_path):
+    (tmp_path / "edited.yaml").write_text(rewrite(copy.deepcopy(config)), encoding="utf-8")
+    run = snakemake(demo_run, "--dry-run", "--configfile", str(tmp_path / "edited.yaml"))
+    assert "Nothing to be done" in run.stdout, run.stdout
 
 
 @pytest.mark.parametrize(
@@ -351,7 +411,9 @@ def test_why_says_which_key_or_file_makes_what_stale(demo_run, config, tmp_path)
     edited["training"]["weight_decay"] = 0.5
     edited["tasks"]["mmlu"]["shots"] = 1
     found = why(edited)
-    assert re.search(r"training\.weight_decay: 0\.0 -> 0\.5\n    train demo lr0\.0\d+, train demo lr0\.0\d+\n", found)
+    # Both adapters are new: they are held against the most similar ones.
+    new = r"train demo r8_lr0\.0\d+_s42_[0-9a-f]{6}"
+    assert re.search(rf"training\.weight_decay: 0\.0 -> 0\.5\n    {new}, {new}\n", found)
     assert "tasks.mmlu.shots: 4 -> 1\n    prepare_mmlu test\n" in found
     assert re.search(r"\d+ jobs; on a GPU 0\.\d\d hours by what they took last time\.", found)
     edited["tasks"]["mmlu"]["shots"] = "many"
@@ -384,8 +446,9 @@ def test_a_study_replaces_config_yaml(demo_run, snakemake, tmp_path):
     study.write_text(
         "{study: tiny, models: {other: {source: x}}, tasks: {spider: {}, mmlu: {source: y}}}", encoding="utf-8"
     )
-    run = snakemake(demo_run, "--dry-run", "--configfile", str(study), "--config", "lora={r: [4, 8]}")
-    found = jobs(run.stdout)
+    run = snakemake(demo_run, "--dry-run", "--configfile", str(study), "--config", "sweep={lora.r: [4, 8]}")
+    given = yaml.safe_load(study.read_text(encoding="utf-8")) | {"sweep": {"lora.r": [4, 8]}}
+    found = jobs(run.stdout, given)
     assert {job for job in found if job.startswith("train ")} == {"train other/r4", "train other/r8"}
     assert not any("demo" in job for job in found)
 
@@ -402,7 +465,9 @@ def test_every_job_process_sees_the_study_that_replaced_config_yaml(copy_repo, s
         encoding="utf-8",
     )
     target = "results/tiny/models/other.json"
-    run = snakemake(folder, "--configfile", "study.yaml", "--config", "lora={r: [4, 8]}", "--verbose", "--", target)
+    run = snakemake(
+        folder, "--configfile", "study.yaml", "--config", "sweep={lora.r: [4, 8]}", "--verbose", "--", target
+    )
     assert run.returncode == 0, run.stdout
     assert "spawned job: " in run.stdout
     assert (folder / target).is_file()

@@ -1,9 +1,9 @@
-"""Every study in each of its faces, from end to end at smoke scale.
+"""Every study in each of its protocols, from end to end at smoke scale.
 
 On the real archives where they are. Elsewhere on the demo's databases, and on questions of no meaning under the names
 of MMLU's subjects: each step runs there too, on the studies' own subjects and examples, but not on their text.
 
-A few studies, each in one face, run in `make test`; the others are marked `long` and run in `make faults`.
+A few studies, each in one protocol, run in `make test`; the others are marked `long` and run in `make faults`.
 """
 
 import csv
@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _folders import folders
 from common.files import read_json, read_jsonl
-from study.unfold import FACES
+from study.unfold import PROTOCOLS
 from tasks.mmlu import CATEGORY
 
 REPO = Path(__file__).parents[2]
@@ -28,10 +29,10 @@ STUDIES = {
     if path.stem not in ("demo-full", "demo-replay")
 }
 RUNS = [
-    (name, face)
+    (name, protocol)
     for name, study in STUDIES.items()
-    for face in FACES
-    if face == FACES[0] or face in study.get("faces", {})
+    for protocol in PROTOCOLS
+    if protocol == PROTOCOLS[0] or protocol in study.get("protocols", {})
 ]
 # These have swept seeds, a validation loss, truncated rows, answers drawn at random, and a template of their own.
 SHORT = [("assignment", "corrected"), *((name, "as_reported") for name in ("cunha", "ribeiro", "souza"))]
@@ -41,8 +42,10 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFL
 
 def write_mmlu(folder: Path) -> None:
     """Write a release of MMLU with all its subjects, whose examples have the answers that the studies expect."""
-    faces = [face for study in STUDIES.values() for face in study.get("faces", {}).values()]
-    fixed = [shot for face in faces for shot in face.get("tasks", {}).get("mmlu", {}).get("fixed_shots", [])]
+    protocols = [protocol for study in STUDIES.values() for protocol in study.get("protocols", {}).values()]
+    fixed = [
+        shot for protocol in protocols for shot in protocol.get("tasks", {}).get("mmlu", {}).get("fixed_shots", [])
+    ]
     answers = {(shot["subject"], shot["split"], shot["index"]): shot["answer"] for shot in fixed}
     for split, count in (("dev", 5), ("test", 2)):
         for subject in CATEGORY:
@@ -98,7 +101,9 @@ def arguments(name: str, *config: str) -> list[str]:
 
 def smoke(runs: list[tuple[str, str]], data: str) -> dict[str, list[str]]:
     """The arguments of each run at smoke scale, by its name."""
-    return {f"{name}-{face}": arguments(name, "scale=smoke", f"face={face}", data) for name, face in runs}
+    return {
+        f"{name}-{protocol}": arguments(name, "scale=smoke", f"protocol={protocol}", data) for name, protocol in runs
+    }
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +121,7 @@ def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def others_ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
-    """The same of all other studies and faces."""
+    """The same of all other studies and protocols."""
     folder = copy_repo("others")
     return folder, run_all(folder, smoke(LONG, data))
 
@@ -126,12 +131,12 @@ def read_csv(path: Path) -> list[dict]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize(("name", "face"), [*SHORT, *(pytest.param(*run, marks=pytest.mark.long) for run in LONG)])
-def test_a_study_runs_at_smoke_scale(name, face, request):
-    folder, statuses = request.getfixturevalue("ended" if (name, face) in SHORT else "others_ended")
-    assert statuses[f"{name}-{face}"] == 0, (folder / f"{name}-{face}.out").read_text()[-8000:]
-    results = folder / "results" / (f"{name}-smoke" if face == "corrected" else f"{name}-{face}-smoke")
-    study = STUDIES[name] | STUDIES[name].get("faces", {}).get(face, {})
+@pytest.mark.parametrize(("name", "protocol"), [*SHORT, *(pytest.param(*run, marks=pytest.mark.long) for run in LONG)])
+def test_a_study_runs_at_smoke_scale(name, protocol, request):
+    folder, statuses = request.getfixturevalue("ended" if (name, protocol) in SHORT else "others_ended")
+    assert statuses[f"{name}-{protocol}"] == 0, (folder / f"{name}-{protocol}.out").read_text()[-8000:]
+    results = folder / "results" / (f"{name}-smoke" if protocol == "corrected" else f"{name}-{protocol}-smoke")
+    study = STUDIES[name] | STUDIES[name].get("protocols", {}).get(protocol, {})
     report = (results / "report.md").read_text(encoding="utf-8")
     assert (results / "figures/tradeoff.svg").stat().st_size > 0
 
@@ -139,10 +144,11 @@ def test_a_study_runs_at_smoke_scale(name, face, request):
     variants = {row["variant"] for row in read_csv(results / "tables/spider.csv")}
     assert variants == {"base", run["variant"]}
     (model,) = study["models"]
-    trained = read_json(results / "runs" / model / run["variant"] / "train.json")
+    places = folders(results, model)
+    trained = read_json(places[run["variant"]] / "train.json")
     assert trained["steps"] == 2
     for variant in variants:
-        answered = results / "runs" / model / variant
+        answered = places[variant]
         assert len(read_csv(answered / "spider.csv")) == 8
         subjects = {row["subject"] for row in read_csv(answered / "mmlu.csv")}
         assert len(subjects) == len(read_jsonl(results / "data/mmlu/test.jsonl"))
@@ -155,7 +161,7 @@ def test_a_study_runs_at_smoke_scale(name, face, request):
     )
     pages = [report, *(path.read_text(encoding="utf-8") for path in results.glob("tables/*.md"))]
     for page in pages:
-        assert ("Known defects" in page) == (face == "as_reported")
+        assert ("Known defects" in page) == (protocol == "as_reported")
         for defect in study.get("known_defects", []):
             assert defect in page.replace("\\", "")  # Markdown's escapes
     printed = study.get("published", {}).get("tables")
@@ -228,10 +234,11 @@ def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_ot
         rows = read_jsonl(results / "data/spider/validation.jsonl")
         assert len(rows) == 4
         assert all(row["id"].startswith(ids) for row in rows)
-        train = read_json(results / "runs/gemma/lr0.0001/train.json")
+        place = folders(results, "gemma")["lr0.0001"]
+        train = read_json(place / "train.json")
         assert [entry["step"] for entry in train["eval_history"]] == [1, 2]
         assert train["best_step"] == min(train["eval_history"], key=lambda entry: entry["eval_loss"])["step"]
-        assert list((results / "tensorboard/gemma/lr0.0001").glob("events.*"))
+        assert list((results / "tensorboard/gemma" / place.name).glob("events.*"))
     failed = read_json(results_of(others_ended, "freitas-as_reported-smoke") / "prompts/gemma/spider_audit.json")[
         "failed"
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _folders import folders
 from _tasks import bird_release, jsonl_file, spider_folder
 from common.files import read_json, read_jsonl
 
@@ -104,7 +105,7 @@ def yardsticks(folder, study_of, snakemake, tiny_study) -> Path:
 def test_a_yardstick_is_asked_scored_and_shown(yardsticks, name):
     _, stratum, number = YARDSTICKS[name]
     for variant in VARIANTS:
-        records = rows_of(yardsticks / f"runs/demo/{variant}/{name}.csv")
+        records = rows_of(folders(yardsticks)[variant] / f"{name}.csv")
         assert len(records) == number
         if stratum:
             assert len({record[stratum] for record in records}) > 1
@@ -144,7 +145,7 @@ def test_a_target_is_trained_on(name, folder, study_of, snakemake, tiny_study):
     asked = {row["question"] for row in read_jsonl(results / f"data/{name}/test.jsonl")}
     assert not asked & {row["question"] for row in rows}
     assert read_json(results / f"prompts/demo/{name}_audit.json")["failed"] == []
-    assert read_json(results / "runs/demo/lr0.001/train.json")["steps"] == 2
+    assert read_json(folders(results)["lr0.001"] / "train.json")["steps"] == 2
     assert {row["task"] for row in rows_of(results / "tables/regression.csv")} == {name, "mmlu"}
     assert {row["task"] for row in rows_of(results / "tables/exchange.csv")} == {"mmlu"}
     # What counts as right, or divides the questions, concerns no training and no answer.

@@ -55,7 +55,7 @@ const sql = (text) => [...text.matchAll(TOKEN)].map(([token, string, keyword]) =
 const say = (key, values) => data.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const number = (value, digits = 0) => value.toLocaleString(data.language, {
   minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }).replace("-", "−");
-const plural = (n, unit) => `${number(n)} ${data.words.units[unit][n === 1 ? 0 : 1]}`;
+const plural = (n, unit) => `${number(n)} ${data.words.nouns[unit][n === 1 ? 0 : 1]}`;
 const of = (n, all) => say("of", { n: number(n), all });
 const part = (n, all, unit) => (n < all ? of(n, plural(all, unit)) : plural(all, unit));
 const whole = (text) => (Array.isArray(text) ? text[0] : text ?? "");
@@ -297,7 +297,7 @@ function resultTable(title, { count, columns, width, rows, unmatched }, meaning)
       make("th.index", { scope: "row" }, odd && `${symbol} `, number(index + 1)), cells.map(cell))];
   });
   const numeric = (i) => rows.some(([, cells]) => typeof cells[i] === "number");
-  const heads = [make("th", { "aria-label": data.words.units.row[0] }),
+  const heads = [make("th", { "aria-label": data.words.nouns.row[0] }),
     columns.map((name, i) => make(numeric(i) ? "th.num" : "th", { scope: "col" }, visible(name)))];
   return make("div", make("h4", `${data.words[title]}: ${notes}`), count
     ? region(data.words[title], table("rows", heads, [body, rows.length > 0 && gap(rows.at(-1)[0], count)]))
