@@ -295,6 +295,15 @@ def decoding(wildcards):
     return pick(*keys, f"tasks.{wildcards.task}.max_new_tokens", **further, **loaded(wildcards))
 
 
+def harness_settings(wildcards):
+    """How lm-evaluation-harness measures a run."""
+    return pick(
+        *keys_of("evaluation.harness", "tasks", "num_fewshot", "limit", "include_path"),
+        *keys_of("inference", "batch_size", "merge_adapters"),
+        **loaded(wildcards),
+    )
+
+
 def more_memory(wildcards, attempt):
     """The main memory of a GPU job, in MB: out of it, the next attempt gets more."""
     return 32000 * attempt

@@ -1,12 +1,3 @@
-def harness_settings(wildcards):
-    """How lm-evaluation-harness measures a run."""
-    return pick(
-        *keys_of("evaluation.harness", "tasks", "num_fewshot", "limit", "include_path"),
-        *keys_of("inference", "batch_size", "merge_adapters"),
-        **loaded(wildcards),
-    )
-
-
 rule fetch_harness:
     """Get the data sets of lm-evaluation-harness's tasks into the cache of the hub."""
     output:
