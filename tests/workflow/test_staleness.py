@@ -252,7 +252,7 @@ FILES = {
     "how one trains": ("scripts/llm/training.py", set()),
     "a file of the data": (
         "resources/demo/spider_data/dev.json",
-        {"fetch_spider"} | DRAWN | {"prepare_spider test"} | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU)
+        {"fetch_spider"} | DRAWN | {"prepare_spider test", "prepare_spider validation"} | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU)
         | ANSWERED,
     ),
     "a file of the model": (
