@@ -252,8 +252,8 @@ FILES = {
     "how one trains": ("scripts/llm/training.py", set()),
     "a file of the data": (
         "resources/demo/spider_data/dev.json",
-        {"fetch_spider"} | DRAWN | {"prepare_spider test", "prepare_spider validation"} | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU)
-        | ANSWERED,
+        {"fetch_spider", "prepare_spider test", "prepare_spider validation"} | DRAWN
+        | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU) | ANSWERED,
     ),
     "a file of the model": (
         "resources/demo/model/config.json",
