@@ -89,7 +89,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     workflow = shapes.parse(config)
 
     def decoding(task: str) -> dict[str, Any]:
-        return shapes.settings_of(workflow, f"predict_{task}", model=model, variant=BASE, task=task)
+        return shapes.settings_of(workflow, f"predict_{task}", model=model, run=BASE, task=task)
 
     rows = Dataset.from_list(
         [
@@ -108,7 +108,9 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     found["train"], eight = training.measure(eight, "nf4", "faithful", *data["batch"], 5, "faithful", rows=rows)
     # An adapter to answer with, as the study has them.
     folder = Path(tempfile.mkdtemp())
-    adapter = shapes.settings_of(workflow, "train", **workflow.globals["named"](workflow.globals["ADAPTERS"])[0])
+    adapter = shapes.settings_of(
+        workflow, "train", model=workflow.globals["ADAPTERS"][0]["model"], run=workflow.globals["ADAPTERS"][0]["folder"]
+    )
     adapted = get_peft_model(eight, lora_config(adapter["lora"], eight))
     adapted.save_pretrained(folder)
     del eight, adapted

@@ -46,11 +46,11 @@ def make_study(folder: Path, adapters: int) -> Path:
     seeds = 3 if adapters % 3 == 0 else 1
     ranks = next(n for n in (10, 5, 2, 1) if adapters % (seeds * n) == 0)
     study["study"] = f"scale-{adapters}"
-    study["training"] |= {
-        "learning_rate": [round(1e-5 * (i + 1), 8) for i in range(adapters // (seeds * ranks))],
-        "seed": list(range(1, seeds + 1)),
+    study["training"]["seed"] = list(range(1, seeds + 1))
+    study["sweep"] = {
+        "training.learning_rate": [round(1e-5 * (i + 1), 8) for i in range(adapters // (seeds * ranks))],
+        "lora.r": [2 * (i + 1) for i in range(ranks)],
     }
-    study["lora"]["r"] = [2 * (i + 1) for i in range(ranks)]
     path = folder / f"{adapters}.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     return path

@@ -275,8 +275,8 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
     config = read_study(name)
     workflow, (model,) = parse(config), config["models"]
     facts, training = config["models"][model], config["training"]
-    variant = workflow.globals["ADAPTERS"][0]["variant"]
-    adapter = settings_of(workflow, "train", model=model, variant=variant)
+    run = workflow.globals["ADAPTERS"][0]["folder"]
+    adapter = settings_of(workflow, "train", model=model, run=run)
     stated = memory_gb(facts, adapter["lora"], training, config["inference"])
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
@@ -285,9 +285,7 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
     adapter["training"] |= {"max_steps": STEPS, "gradient_accumulation_steps": accumulation, "logging_steps": 5}
     if training["eval_strategy"] == "steps":
         adapter["training"] |= {"eval_steps": STEPS // 2, "save_steps": STEPS // 2}
-    predict = {
-        task: settings_of(workflow, f"predict_{task}", model=model, variant=variant, task=task) for task in TASKS
-    }
+    predict = {task: settings_of(workflow, f"predict_{task}", model=model, run=run, task=task) for task in TASKS}
     if tiny:
         adapter["training"]["optim"] = "adamw_torch"
         for part in (adapter, *predict.values()):
@@ -330,7 +328,7 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
             "study": name,
             "model": facts["source"],
             "precision": adapter["precision"],
-            "variant": variant,
+            "run": run,
             "parameters": report["all_parameters"],
             "trained_parameters": report["trainable_parameters"],
             "stated_gb": round(stated, 1),
