@@ -28,7 +28,8 @@ QUESTIONS = 1034
 TABLES = """
 import json, sys, time
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
+steps = Path(sys.argv[1])
+sys.path[:0] = [*sys.argv[1:3], *map(str, (steps.parent, steps.parents[1]))]
 from _study import study, table_paths, write_tables
 folder = Path(sys.argv[3])
 arguments = study(folder, int(sys.argv[4]), n=int(sys.argv[5]))
