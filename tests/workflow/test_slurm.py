@@ -34,7 +34,7 @@ ON_A_CARD = {"train", "predict_spider", "predict_mmlu"}
 FOLDER = folder_of(tiny(), "lr0.001")
 RUN = Path("results/tiny/runs/demo") / FOLDER
 WEIGHTS = RUN / "adapter/adapter_model.safetensors"
-TRAIN_LOG = Path("results/tiny/logs/train/demo/lr0.001.log")
+TRAIN_LOG = Path(f"results/tiny/logs/train/demo/{FOLDER}.log")
 
 
 def command(*words: str) -> str:
