@@ -26,7 +26,6 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -49,7 +48,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from _rules import parse
+from _rules import parse, seen
 from audit_labels import audit_labels
 from benchmarks.inference import LLAMA3_8B
 from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
@@ -201,8 +200,7 @@ def read_study(name: str, **changed: dict) -> dict:
 
 def settings_of(workflow: Any, rule: str, **wildcards: str) -> dict[str, Any]:
     """Return what a job of a rule sees of the study with which the workflow was parsed (`_rules.parse`)."""
-    params = workflow.get_rule(rule).params
-    given = partial(params.unwatched, resources=None) if hasattr(params, "unwatched") else params.settings
+    given = seen(workflow.get_rule(rule))
     return copy.deepcopy(given(Wildcards(fromdict=wildcards)) if callable(given) else given)
 
 

@@ -134,7 +134,11 @@ def test_flipped_facts_are_found():
     }
 
 
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
+# So many right answers of so many.
+COUNTS = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(COUNTS, st.integers(0, 3))
 def test_a_true_percentage_is_never_called_impossible(pair, decimals):
     correct, n = pair
     percent = round(100 * correct / n, decimals)
@@ -148,7 +152,7 @@ def cut(value: float, decimals: int) -> float:
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_DOWN))
 
 
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
+@given(COUNTS, st.integers(0, 3))
 def test_a_truncated_percentage_is_never_called_impossible(pair, decimals):
     correct, n = pair
     percent = cut(100 * correct / n, decimals)

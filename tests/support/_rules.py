@@ -45,15 +45,20 @@ def settings(study: dict[str, Any]) -> dict[str, Any]:
         return _settings(parse_in(folder, study))
 
 
+def seen(rule: Any) -> Any:
+    """What the jobs of a rule see of a study, or the function that gives it; None of a rule that sees nothing."""
+    if hasattr(rule.params, "unwatched"):
+        return partial(rule.params.unwatched, resources=None)
+    return getattr(rule.params, "settings", None)
+
+
 def _settings(workflow: Workflow) -> dict[str, Any]:
     names = workflow.globals
     models, tasks = list(names["config"]["models"]), names["config"]["tasks"]
     found = {}
     for rule in workflow.rules:
-        watched = hasattr(rule.params, "settings")
-        if not watched and not hasattr(rule.params, "unwatched"):
+        if (given := seen(rule)) is None:
             continue
-        given = rule.params.settings if watched else partial(rule.params.unwatched, resources=None)
         step, _, task = rule.name.partition("_")
         one_task = task in tasks
 
