@@ -22,7 +22,9 @@ from scipy.special import stdtr, stdtrit
 
 from custom_metrics.stats import bell_mccaffrey
 
-# With fewer clusters nobody can tell how much they differ: only the questions count as drawn, within these clusters.
+# With fewer databases or subjects than this, nobody can tell how much they differ: the interval would be several times
+# as wide, and most studies of one subject a category could say nothing. Then only the questions count as drawn at
+# random, and what is concluded holds for these databases or subjects alone.
 FEWEST_CLUSTERS = 5
 # Of more clusters the wild bootstrap says what CR2 says.
 MOST_FOR_BOOTSTRAP, BOOTSTRAPS = 60, 1999

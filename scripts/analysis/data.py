@@ -8,15 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.crossed import FEWEST_CLUSTERS
 from common.files import UserError, atomic_write, sha256_json
 from tasks.base import Measure
 from tasks.records import read_records
 
 ALL, BASE, SEED = "aggregate", "base", "training.seed"
-# With fewer databases or subjects than this, nobody can tell how much they differ: the interval would be several times
-# as wide, and most studies of one subject a category could say nothing. Then only the questions count as drawn at
-# random, and what is concluded holds for these databases or subjects alone.
-FEWEST_CLUSTERS = 5
 
 
 class Part(NamedTuple):
