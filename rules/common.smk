@@ -46,12 +46,10 @@ WRITTEN = (*DEFECTS, "report.language")
 STUDY = unfold.label(config)
 # One entry for each row of the tables: {"model": …, "variant": its label, "folder": …, "settings": …}.
 RUNS = unfold.runs(config)
-# What tables say of them.
-TABLED = [{key: value for key, value in run.items() if key != "folder"} for run in RUNS]
 # Rules know a run by its folder, which is named after what it is and not after what else the study has.
 LABELS = {run["folder"]: run["variant"] for run in RUNS}
 VALUES = {adapter["folder"]: adapter["values"] for adapter in unfold.adapters(config).values()}
-POINTS = {point["folder"]: point for point in unfold.points(config).values()}
+POINTS = {run["folder"]: run["point"] for run in RUNS if "point" in run}
 OWN_PROMPTS = unfold.own_prompts(config)
 FOLDERS = unfold.adapter_folders(config)
 # The models as they are, the adapters trained on them, and ready-made ones; what `evaluation` adds is in RUNS alone.
@@ -119,6 +117,11 @@ def asked(task):
 def named(runs):
     """The runs without what was varied in them."""
     return [{"model": run["model"], "variant": run["variant"]} for run in runs]
+
+
+def tabled(runs):
+    """What tables say of runs, which is not where they lie."""
+    return [{key: value for key, value in run.items() if key != "folder"} for run in runs]
 
 
 def csv_of(*tables):

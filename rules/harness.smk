@@ -52,9 +52,7 @@ rule harness_table:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(
-            "tables.confidence_level", *WRITTEN, runs=[run for run in TABLED if run["variant"] not in SAME_ANSWERS]
-        ),
+        settings=pick("tables.confidence_level", *WRITTEN, runs=tabled(ASKED_ONCE)),
         code=code.digest("harness_table"),
     script:
         "../scripts/steps/harness_table.py"

@@ -18,7 +18,7 @@ rule recommend:
             "tables.confidence_level",
             *WRITTEN,
             study=STUDY,
-            runs=TABLED,
+            runs=tabled(RUNS),
         )
         | {"tasks": MEASURED},
         code=code.digest("recommend"),

@@ -10,7 +10,7 @@ rule tables:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.confidence_level", *WRITTEN, study=STUDY, runs=TABLED) | {"tasks": MEASURED},
+        settings=pick("tables.confidence_level", *WRITTEN, study=STUDY, runs=tabled(RUNS)) | {"tasks": MEASURED},
         code=code.digest("tables"),
     script:
         "../scripts/steps/tables.py"
@@ -35,7 +35,7 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY, runs=TABLED) | {"tasks": MEASURED},
+        settings=pick(*WRITTEN, study=STUDY, runs=tabled(RUNS)) | {"tasks": MEASURED},
         code=code.digest("cost"),
     script:
         "../scripts/steps/cost.py"

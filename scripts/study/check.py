@@ -139,12 +139,14 @@ def _named(config: dict) -> Iterator[str]:
 def _twins(config: dict) -> Iterator[str]:
     """Names that stand for two things, and adapters that are the same training."""
     found: dict[str, str] = {}
-    for name, adapter in adapters(config).items():
+    trained = adapters(config)
+    for name, adapter in trained.items():
         if (twin := found.setdefault(adapter["folder"], name)) != name:
             yield f"{name} and {twin} are the same training. Remove one from sweep or adapters."
     swept = set(settings(config | {"adapters": {}})) if config["sweep"] else set()
+    taken = {BASE, *swept, *points(config, trained)}
     for name in config["adapters"]:
-        if name in swept or name in points(config) or name == BASE:
+        if name in taken:
             yield f"adapters.{name}: this study has another run of that name. Write another name."
 
 

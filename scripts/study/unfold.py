@@ -5,7 +5,7 @@ tables: the base model, an adapter, or what `evaluation` makes of them.
 """
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,14 @@ def _folder(training: dict[str, Any]) -> str:
     return f"r{rank}_lr{plain(rate)}_s{seed}_{sha256_json(own)[:6]}"
 
 
-def points(config: dict) -> dict[str, dict[str, Any]]:
+def prompted(config: dict) -> dict[str, dict[str, Any]]:
+    """The base model with other numbers of few-shot examples in its prompts of the target, by label, as in `points`."""
+    numbers = sorted(set(config["evaluation"]["shots"]) - {base_shots(config)})
+    names = {number: f"{BASE}@shots{number}" for number in numbers}
+    return {name: {"of": [BASE], "shots": n, "setting": name, "folder": name} for n, name in names.items()}
+
+
+def points(config: dict, trained: dict[str, dict] | None = None) -> dict[str, dict[str, Any]]:
     """What a checked study evaluates besides base and adapters, by label: points of adapters.
 
     Each has `of`, the runs that it is made of, `setting`, `folder`, and one of `strength` (lr0.003@0.5: what the
@@ -177,13 +184,12 @@ def points(config: dict) -> dict[str, dict[str, Any]]:
 
     A point of the base has `shots` (base@shots3: with so many few-shot examples in its prompts of the target); the
     number that the base has in the study is there anyway.
+
+    `trained` is what `adapters` gives, where that is known already: of hundreds it takes a while.
     """
-    evaluation, trained = config["evaluation"], adapters(config)
+    evaluation, found = config["evaluation"], prompted(config)
+    trained = adapters(config) if trained is None else trained
     known = {1.0} | ({0.0} if own_shots(config) is None else set())
-    found = {}
-    for shots in sorted(set(evaluation["shots"]) - {base_shots(config)}):
-        name = f"{BASE}@shots{shots}"
-        found[name] = {"of": [BASE], "shots": shots, "setting": name, "folder": name}
     chosen = trained if evaluation["adapters"] is None else evaluation["adapters"]
     for name in itertools.chain.from_iterable(members(config, trained, name) for name in chosen):
         own = trained.get(name, {"setting": name, "folder": name})
@@ -195,8 +201,10 @@ def points(config: dict) -> dict[str, dict[str, Any]]:
                 {"of": [name]} | {key: f"{own[key]}@{end}" for key in ("setting", "folder")} | point
             )
     for name, soup in evaluation["soups"].items():
-        for seed, of in soup_members(config, trained, soup):
-            full = f"soup-{name}" if seed is None else f"soup-{name}-seed{seed}"
+        # Of settings with several seeds there is a mean for each seed.
+        means = [list(of) for of in zip(*(members(config, trained, one) for one in soup), strict=True)]
+        for of in means:
+            full = f"soup-{name}" if len(means) == 1 else f"soup-{name}-seed{trained[of[0]]['seed']}"
             found[full] = {"of": of, "soup": name, "setting": f"soup-{name}", "folder": full}
     return found
 
@@ -206,16 +214,6 @@ def members(config: dict, trained: dict[str, dict], name: str) -> list[str]:
     if name in trained or name in ready_made(config):
         return [name]
     return [one for one, own in trained.items() if own["setting"] == name]
-
-
-def soup_members(config: dict, trained: dict[str, dict], names: list[str]) -> Iterator[tuple[int | None, list[str]]]:
-    """The adapters that a soup averages: of settings with several seeds once for each, and the seed."""
-    found = [members(config, trained, name) for name in names]
-    if all(len(of) == 1 for of in found):
-        yield None, [of[0] for of in found]
-    else:
-        for of in zip(*found, strict=True):
-            yield trained[of[0]]["seed"], list(of)
 
 
 def ready_made(config: dict) -> dict[str, str]:
@@ -230,7 +228,8 @@ def runs(config: dict) -> list[dict[str, Any]]:
     `settings` are the values of what is swept, and the seed if there are several; a setting with a name of its own has
     the seed alone. `point` is what `evaluation` adds, `ready_made` an adapter that was not trained.
     """
-    trained, further = adapters(config), points(config)
+    trained = adapters(config)
+    further = points(config, trained)
     # The base's own number of examples matters only beside other numbers.
     shown = {"shots": base_shots(config)} if any("shots" in point for point in further.values()) else {}
     several = any(name != own["setting"] for name, own in trained.items())
@@ -266,9 +265,10 @@ def runs(config: dict) -> list[dict[str, Any]]:
 
 def adapter_folders(config: dict) -> dict[str, str]:
     """The folder, below the model's, of the adapter that each run answers with, by its label; the base has none."""
-    made = {name: own["folder"] for name, own in adapters(config).items()} | {name: name for name in ready_made(config)}
+    trained = adapters(config)
+    made = {name: own["folder"] for name, own in trained.items()} | {name: name for name in ready_made(config)}
     folders = {name: f"{folder}/adapter" for name, folder in made.items()}
-    for name, point in points(config).items():
+    for name, point in points(config, trained).items():
         if "step" in point:
             folders[name] = f"{made[point['of'][0]]}/steps/{point['step']}"
         elif "shots" not in point:
@@ -328,7 +328,7 @@ def own_prompts(config: dict) -> dict[str, str]:
 
     The part test_shots3 is test with three few-shot examples before each question.
     """
-    shots = {name: point["shots"] for name, point in points(config).items() if "shots" in point}
+    shots = {name: point["shots"] for name, point in prompted(config).items()}
     if (own := own_shots(config)) is not None:
         shots[BASE] = own
     return {name: f"test_shots{number}" for name, number in shots.items()}
