@@ -110,7 +110,7 @@ def measure(
     if rows is None or gib:
         rows = make_rows(64 * steps, 1024 if gib else None)
     if mode:
-        reason = keep_apart(model)
+        reason, _ = keep_apart(model, [*zip(rows["input_ids"], rows["labels"], strict=True)])
         assert not reason, reason
         model.gradient_checkpointing_disable()
         arguments.gradient_checkpointing = False

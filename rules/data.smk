@@ -1,5 +1,6 @@
 # Data, models and prompts. Each task has rules of its own, which are the same for all: fetch_<task>, prepare_<task>,
-# render_<task>.
+# render_<task>. What fails here is a mistake in the study or its data, and would fail again: no retries. (Downloads try
+# again by themselves, and what a node does to a job, SLURM mends itself.)
 
 
 rule fetch_model:
@@ -12,13 +13,18 @@ rule fetch_model:
         "<benchmarks>/fetch_model/{model}.tsv"
     # Before the data sets: what the hub refuses, it refuses at once.
     priority: 1
+    retries: 0
     localrule: True
     conda:
         "../envs/data.yaml"
     params:
         recipe=identity.RECIPES["fetch"],
         settings=lambda wildcards: unfold.pick(
-            config["models"][wildcards.model], "source", "revision", **local_files(config["models"][wildcards.model])
+            config["models"][wildcards.model],
+            "source",
+            "revision",
+            **local_files(config["models"][wildcards.model]),
+            **unfold.thinking(config["models"][wildcards.model]),
         ),
     script:
         "../scripts/steps/fetch_model.py"
@@ -37,6 +43,7 @@ for task in config["tasks"]:
             "<benchmarks>/fetch_{task}.tsv"
         wildcard_constraints:
             task=task,
+        retries: 0
         localrule: True
         conda:
             "../envs/data.yaml"
@@ -60,6 +67,7 @@ for task in config["tasks"]:
         wildcard_constraints:
             task=task,
             part=any_of(kind_of(task).PARTS),
+        retries: 0
         conda:
             "../envs/data.yaml"
         params:
@@ -84,6 +92,7 @@ for task in config["tasks"]:
         wildcard_constraints:
             task=task,
             part="train|validation|test(_shots[0-9]+)?",
+        retries: 0
         conda:
             "../envs/model.yaml"
         params:

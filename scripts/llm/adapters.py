@@ -57,10 +57,22 @@ def load_adapter(
 
 def merged(adapted: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     """Merge the adapter, from `folder`, that stands beside a model's weights into them."""
+    untie(adapted)
     try:
         return adapted.merge_and_unload(safe_merge=True).eval()
     except ValueError as error:
         raise UserError(f"{folder}: cannot be merged ({error}). Set inference.merge_adapters to false.") from None
+
+
+def untie(adapted: PreTrainedModel) -> None:
+    """Give an adapted layer a weight of its own where it shares one, so that a merged head leaves embeddings alone."""
+    from peft.tuners.lora import LoraLayer
+
+    every = list(adapted.modules())
+    for layer in [module.get_base_layer() for module in every if isinstance(module, LoraLayer)]:
+        weight = layer._parameters.get("weight")
+        if weight is not None and any(m._parameters.get("weight") is weight for m in every if m is not layer):
+            layer.weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
 
 
 def check_linear(folder: str | Path, needed_by: str) -> None:
@@ -115,7 +127,9 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
 def skeleton(record: Mapping[str, Any]) -> PreTrainedModel:
     """The model of a record without any weights."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(record["path"], local_files_only=True))
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(record["path"], local_files_only=True, trust_remote_code=False)
+        )
 
 
 def not_finite(weights: Path) -> str | None:
@@ -199,8 +213,10 @@ def merge_into(record: Mapping, precision: str, folder: Path) -> None:
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     path = Path(record["path"])
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=dtype)
-        model = PeftModel.from_pretrained(model, str(folder), torch_device="cpu").merge_and_unload(safe_merge=True)
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, dtype=dtype)
+        model = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+        untie(model)
+        model = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: the recommended adapter cannot be merged into it ({error}).") from None
     for name in ADAPTER_FILES:

@@ -18,13 +18,14 @@ from common.job import Sigterm, versions
 from llm.adapters import file_hashes, load_adapter, merged, prove
 from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
-from llm.generate_engine import GenerateEngine
+from llm.generate_engine import GenerateEngine, ThinkingEngine
 from llm.groups import alike, deal, longest_first
 from llm.load import load_model, machine, named, set_greedy
 from llm.memory import CPU_ROWS
 from llm.partial import Partial, share_paths
-from llm.prefix_engine import PrefixEngine, fitting_rows, supports
+from llm.prefix_engine import PrefixEngine, fitting_rows
 from llm.processes import run, serve
+from llm.proof import prove as prove_engine
 
 # Prompts on which a ready-made adapter is held against its base.
 PROVEN_ON = 8
@@ -79,15 +80,21 @@ def load(asked: Asked, adapter: str | Path | None, decoding: Decoding) -> tuple[
 
 
 def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding) -> Engine:
-    """The prefix engine if it computes what the model means, else `generate`; the engine's facts say why."""
-    reason = "answers are drawn at random" if decoding.do_sample else supports(model)
+    """The prefix engine if it computes what the model means, else `generate`; log and facts of the engine say why."""
+    if chat.thought.tokens:
+        return ThinkingEngine(model, chat, prompts, decoding)
+    reason = "answers are drawn at random" if decoding.do_sample else ""
     if decoding.reads_tokens:
         reason = "the tokens so far change what comes next"
     if not reason:
         engine = PrefixEngine(model, chat.stop_ids, prompts, decoding.max_new_tokens)
         if all(engine.prefixes):
-            return engine
-        reason = "prompts begin unlike"
+            reason, engine.proof = prove_engine(engine, prompts)
+            if not reason:
+                return engine
+            print(f"Prompts are answered by generate: the shared prefix is not for this model; {reason}.", flush=True)
+        else:
+            reason = "prompts begin unlike"
     return GenerateEngine(model, chat, prompts, decoding, reason)
 
 
@@ -242,6 +249,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         "model": named(asked.record),
         "adapter_sha256": None if job.adapter is None else file_hashes(job.adapter),
         "versions": versions(),
+        **({"thinking_tokens": asked.chat.thought.tokens} if asked.chat.thought.tokens else {}),
     }
     made_of = identity | ({} if job.identity is None else {"settings": job.identity}) | {"on": machine()["device"]}
     partial = Partial(Path(f"{answers}.partial.jsonl"), sha256_json(made_of))

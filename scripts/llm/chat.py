@@ -8,10 +8,12 @@ import os
 # Nothing here may reach a network: models come from folders. To be set before huggingface_hub is imported.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 
+import re
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -22,8 +24,10 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from common.files import UserError
 
-# Templates of the Llama 3 family print today's date unless they are given one: the prompts would change overnight.
-DATE = "26 Jul 2024"
+# Many templates print today's date unless they are given one: the prompts would change overnight.
+DATE = date(2024, 7, 26)
+# A thought as templates write it, with nothing in it, or opened for the model to fill.
+EMPTY_THOUGHT = re.compile(r"\s*<(?P<tag>[^<>/\s]+)>\s*(?P<end></(?P=tag)>(?P<after>\s*))?")
 
 # How models name the tokens they keep for padding or in reserve, in order of preference.
 PAD_NAMES = ("pad", "reserved", "unused", "unk")
@@ -49,25 +53,34 @@ class Chat:
     end_of_turn_id: int
     stop_ids: tuple[int, ...]  # at which generation stops: those of the generation config and the end of turn
     max_tokens: int | None  # of the model's context, None if its config names none
+    thought: "Thought"
+    date: str | None  # that the template prints, None if it prints none
 
     def prompt(self, turns: Sequence[Turn]) -> str:
-        """The text of a prompt: BOS and the turns of a conversation, up to where the answer begins."""
-        return self.bos_text + _render(self.tokenizer, _messages(turns, self.system_role))
+        """The text of a prompt: BOS and the turns of a conversation, up to where the answer or a thought begins."""
+        return self._rendered(turns) + ("" if self.thought.tokens else self.thought.prefill)
+
+    def _rendered(self, turns: Sequence[Turn], answer: str | None = None) -> str:
+        messages, thinking = _messages(turns, self.system_role), bool(self.thought.tokens)
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
+        return self.bos_text + _render(self.tokenizer, messages, answer is None, thinking)
 
     def completion(self, turns: Sequence[Turn], answer: str) -> str:
         """The text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
 
-        If the template renders the prompt or the answer differently in a conversation, that is a UserError.
+        A model that thinks first learns to think nothing, since no row has a thought. If the template renders the
+        prompt or the answer differently in a conversation, that is a UserError.
         """
-        prompt = self.prompt(turns)
-        messages = [*_messages(turns, self.system_role), {"role": "assistant", "content": answer}]
-        whole = self.bos_text + _render(self.tokenizer, messages, answer_follows=False)
+        whole, thought = self._rendered(turns, answer), self.thought
+        prompt = self._rendered(turns).removesuffix(thought.opened) + ("" if thought.opened else thought.prefill)
         if not whole.startswith(prompt):
             raise UserError(
                 f"{self.source}: its chat template renders a prompt differently once it is answered. The prompt ends "
                 f"in {prompt[-80:]!r}, the conversation has {whole[max(0, len(prompt) - 80) : len(prompt)]!r} there."
             )
         tail = whole[len(prompt) :]
+        answer = answer if answer in tail else answer.strip()  # many templates do so
         before, said, rest = tail.partition(answer)
         after, ended, _ = rest.partition(self.end_of_turn)
         if not (said and ended) or before.strip() or after.strip():
@@ -76,7 +89,7 @@ class Chat:
                 f"{self.end_of_turn!r}."
             )
         # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
-        return before + said + after + ended
+        return (thought.prefill if thought.tokens else "") + before + said + after + ended
 
     def encode(self, prompt: str, completion: str = "") -> tuple[list[int], list[int]]:
         """The token ids of a prompt, as inference sees them, and of the completion that follows it.
@@ -145,7 +158,29 @@ class Chat:
             "pad_id": self.tokenizer.pad_token_id,
             "stop_ids": list(self.stop_ids),
             "max_tokens": self.max_tokens,
+            "date": self.date,
+            "thinking_tokens": self.thought.tokens,
+            "prefill": "" if self.thought.tokens else self.thought.prefill,
         }
+
+
+class Thought(NamedTuple):
+    """Where a template has a model think before it answers."""
+
+    tokens: int = 0  # that a model may think, 0 if it answers at once
+    opened: str = ""  # with which a prompt ends, but which a conversation has not: an opened or an empty thought
+    prefill: str = ""  # an empty thought, or what ends one: behind the prompt of a model that is to answer at once
+
+    @property
+    def end(self) -> str:
+        """What a model says at the end of its thought: a closing tag, or the name of the channel of answers."""
+        tags = re.findall(r"</[^<>]+>", self.prefill)
+        return tags[-1] if tags else self.prefill.strip()
+
+    @property
+    def after(self) -> str:
+        """What follows that, before the answer."""
+        return self.prefill.rpartition(self.end)[2]
 
 
 def load_chat(record: dict) -> Chat:
@@ -158,8 +193,8 @@ def load_chat(record: dict) -> Chat:
     if not path.is_dir():
         raise UserError(f"model {record['name']}: {path} is no folder. Run `snakemake -R fetch_model`.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: cannot load config and tokenizer ({error}). Check models.{record['name']}.") from None
     if not tokenizer.chat_template:
@@ -172,7 +207,8 @@ def load_chat(record: dict) -> Chat:
     stop_ids = tuple(sorted({*_configured_stop_ids(path, config), end[1]}))
     _set_pad(tokenizer, source, stop_ids)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return Chat(tokenizer, source, system_role, *bos, *end, stop_ids, context)
+    thought, dated = _thought(tokenizer, source, record.get("thinking", 0)), _date(tokenizer)
+    return Chat(tokenizer, source, system_role, *bos, *end, stop_ids, context, thought, dated)
 
 
 def check_context(chat: Chat, row: str, tokens: int, new_tokens: int, remedy: str) -> None:
@@ -200,9 +236,50 @@ def _messages(turns: Sequence[Turn], system_role: str) -> list[dict[str, str]]:
     return messages
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answer_follows: bool = True) -> str:
-    given = {"add_generation_prompt": answer_follows, "date_string": DATE}
-    return tokenizer.apply_chat_template(messages, tokenize=False, **given)
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    answer_follows: bool = True,
+    thinking: bool = False,
+    today: date = DATE,
+) -> str:
+    """Render messages; templates that know of thoughts do so by one of three names."""
+    given = {"add_generation_prompt": answer_follows, "enable_thinking": thinking, "thinking": thinking}
+    given |= {} if thinking else {"thinking_budget": 0}
+    dated = {"date_string": today.strftime("%d %b %Y"), "strftime_now": today.strftime}
+    return tokenizer.apply_chat_template(messages, tokenize=False, **given, **dated)
+
+
+def _date(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date that the template is given, None if it prints none."""
+    messages = [{"role": "user", "content": "x"}]
+    other = _render(tokenizer, messages, today=date(1999, 12, 31))
+    return None if _render(tokenizer, messages) == other else DATE.isoformat()
+
+
+def _thought(tokenizer: PreTrainedTokenizerBase, source: str, tokens: int) -> Thought:
+    """Find out where the template has the model think, with so many tokens or, with 0, not at all."""
+    answer = "SELECT 1"
+    messages = [{"role": "user", "content": "x"}]
+    prompt = _render(tokenizer, messages, thinking=tokens > 0)
+    whole = _render(tokenizer, [*messages, {"role": "assistant", "content": answer}], False, tokens > 0)
+    if whole.startswith(prompt):
+        # What a conversation has before an answer: an empty thought, or the name of the channel of answers.
+        before = whole[len(prompt) :].partition(answer)[0]
+        if before.strip() and answer in whole[len(prompt) :]:
+            return Thought(tokens, "", before)
+        found = None
+    else:
+        same = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
+        found = EMPTY_THOUGHT.fullmatch(prompt[same:])
+    if tokens and (found is None or found["end"]):
+        raise UserError(
+            f"models, thinking: the chat template of {source} has no place for a thought. Set it to false, or take a "
+            "model that thinks."
+        )
+    if found is None:
+        return Thought()
+    return Thought(tokens, prompt[same:], "" if found["end"] else f"\n</{found['tag']}>\n\n")
 
 
 def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:

@@ -62,7 +62,7 @@ class Decoding:
         """Whether the next token depends on which tokens came before by more than the model's logits."""
         return bool(self.generation.keys() & OF_TOKENS.keys())
 
-    def processors(self, ids: Sequence[str]) -> LogitsProcessorList:
+    def processors(self, ids: Sequence[str], max_new_tokens: int | None = None) -> LogitsProcessorList:
         """What `generate`'s greedy decoding does to the logits of the questions `ids`, one a row."""
         given = {"temperature": float(self.temperature), "top_p": self.top_p, **self.generation}
         made = {**OF_TOKENS, **(OF_DRAWING if self.do_sample else {})}
@@ -70,7 +70,7 @@ class Decoding:
             found = [kind(given[key]) for key, kind in made.items() if key in given]
         except ValueError as error:
             raise UserError(f"inference: transformers refuses these values ({error}).") from None
-        draw = [Draw(ids, self.seed, self.max_new_tokens)] if self.do_sample else []
+        draw = [Draw(ids, self.seed, max_new_tokens or self.max_new_tokens)] if self.do_sample else []
         return LogitsProcessorList([*found, *draw])
 
 
@@ -92,11 +92,12 @@ class Draw(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Make `scores` (questions, vocabulary) minus infinity but for one token a row: the CDF inverted."""
-        cumulated = scores.double().softmax(dim=-1).cumsum(dim=-1)
-        wanted = self.uniform[self.position].to(scores.device)[:, None] * cumulated[:, -1:]
+        at = "cpu" if scores.device.type == "mps" else scores.device  # Apple's GPUs have no fp64
+        cumulated = scores.to(at).double().softmax(dim=-1).cumsum(dim=-1)
+        wanted = self.uniform[self.position].to(at)[:, None] * cumulated[:, -1:]
         drawn = torch.searchsorted(cumulated, wanted, right=True).clamp(max=scores.shape[-1] - 1)
         self.position += 1
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn.to(scores.device), 0.0)
 
 
 class Encoded(NamedTuple):

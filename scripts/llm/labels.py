@@ -136,7 +136,7 @@ def audit(chat: Chat, rows: Sequence[dict], targets: Mapping[str, str], limits: 
     for row, (name, target) in zip(rows, targets.items(), strict=True):
         if row["id"] != name:
             raise UserError(f"labels of {row['id']}: expected row {name} at this place of the prompts.")
-        said = row["completion"]
+        said = row["completion"].removeprefix(chat.thought.prefill if chat.thought.tokens else "")
         text = said.strip().removesuffix(chat.end_of_turn).strip()  # Mistral: a space before the answer
         if said and (text != target.strip() or not said.endswith(chat.end_of_turn)):
             raise UserError(

@@ -23,15 +23,20 @@ TYPES = {
     "null": ("NoneType", "None"),
 }
 PACKAGES = ("trl", "peft", "transformers")
+# What a study may misspell as a word.
+WORDS = ("optim", "lr_scheduler_type")
 NO_KEYS = ("kwargs", "quant_method", "transformers_version")
 
 
-def library_keys() -> dict[str, dict[str, str]]:
+def library_keys() -> dict[str, dict[str, Any]]:
     """The versions of the libraries, and of each class that a study passes keys on to each key's types.
 
-    Types are those of JSON, as in "number|null". A key without a type takes objects of Python alone.
+    Types are those of JSON, as in "number|null". A key without a type takes objects of Python alone. `words` are the
+    names that a key of SFTConfig may have, where the library lists them.
     """
-    found: dict[str, dict[str, str]] = {"versions": {name: version(name) for name in PACKAGES}}
+    hints = typing.get_type_hints(SFTConfig)
+    words = {key: [str(word.value) for word in _enumerated(hints[key])] for key in WORDS}
+    found: dict[str, dict[str, Any]] = {"words": words, "versions": {name: version(name) for name in PACKAGES}}
     for cls in (SFTConfig, LoraConfig):
         hints = typing.get_type_hints(cls)
         found[cls.__name__] = {key: _types(_names(hints[key])) for key in cls.__dataclass_fields__}
@@ -42,6 +47,11 @@ def library_keys() -> dict[str, dict[str, str]]:
         keys = [key for key in (*types_of, *vars(cls())) if not key.startswith("_") and key not in NO_KEYS]
         found[cls.__name__] = {key: types_of.get(key, "") for key in dict.fromkeys(keys)}
     return found
+
+
+def _enumerated(hint: Any) -> type[enum.Enum]:
+    """The enumeration in an annotation."""
+    return next(one for one in (hint, *typing.get_args(hint)) if isinstance(one, type) and issubclass(one, enum.Enum))
 
 
 def _names(hint: Any) -> list[str]:

@@ -2,21 +2,30 @@
 
 import os
 import platform
-import resource
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
-from common.files import UserError
+from common.files import UserError, read_json
 from llm.chat import Chat
+from llm.memory import Shape, unquantised
 
 
 def device() -> torch.device:
-    """The device that this job computes on: the first visible GPU, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """The device that this job computes on: the first visible GPU (also of ROCm, also Apple's), else the CPU."""
+    if torch.cuda.is_available():  # CUDA or ROCm
+        return torch.device("cuda", 0)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def half() -> torch.dtype:
+    """What bf16 and nf4 compute in here: bf16, but on a GPU that lacks it (before Ampere: T4, V100) fp16."""
+    emulated = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if emulated else torch.bfloat16
 
 
 def set_threads(count: int) -> None:
@@ -33,12 +42,17 @@ def named(record: dict) -> dict[str, Any]:
 def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | None = None) -> PreTrainedModel:
     """Load the model of a record in evaluation mode.
 
-    fp32 and bf16 load and compute in that type. nf4 quantises the linear layers to 4-bit NormalFloat with double
-    quantisation and computes in bf16 (Dettmers et al. 2023, arXiv:2305.14314), unless `quantization`, further keys of
-    BitsAndBytesConfig, says otherwise. What cannot be loaded here is a UserError.
+    fp32 and bf16 load and compute in that type, but in fp16 on a GPU without bf16. nf4 quantises the linear layers to
+    4-bit NormalFloat with double quantisation and computes as bf16 does (Dettmers et al. 2023, arXiv:2305.14314),
+    unless `quantization`, further keys of BitsAndBytesConfig, says otherwise. What cannot be loaded here is a
+    UserError.
     """
-    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
+    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else half()}
     if precision == "nf4":
+        with suppress(KeyError):  # of a shape that nothing is known of
+            shape = Shape.of(read_json(Path(record["path"]) / "config.json"))
+            if found := unquantised(record["source"], record["name"], shape, precision):
+                raise UserError(found[0])
         if not torch.cuda.is_available():
             raise UserError(
                 f"models.{record['name']}.precision: precision nf4 needs a CUDA GPU and none is visible. Set it to "
@@ -46,7 +60,7 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
             )
         keys = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, **(quantization or {})}
         try:
-            config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **keys)
+            config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=half(), **keys)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"models.{record['name']}.quantization: BitsAndBytesConfig refuses these values ({error})."
@@ -55,10 +69,27 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}  # straight to the GPU: the weights never lie in memory twice
     try:
-        model = AutoModelForCausalLM.from_pretrained(Path(record["path"]), local_files_only=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            Path(record["path"]), local_files_only=True, trust_remote_code=False, **options
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{record['path']}: cannot load the model ({error}). Run `snakemake -R fetch_model`.") from None
+    if device().type == "mps":
+        model = model.to(device())
+    if model.dtype == torch.float16:
+        check_fp16(model.eval(), record)
     return model.eval()
+
+
+def check_fp16(model: PreTrainedModel, record: dict) -> None:
+    """Refuse a model whose numbers grow too large for fp16, as those of some that were made in bf16 do."""
+    with torch.inference_mode():
+        found = model(input_ids=torch.arange(64, device=model.device)[None]).logits
+    if not found.isfinite().all():
+        raise UserError(
+            f"models.{record['name']}.precision: this GPU has no bf16, and {record['source']} has numbers too large "
+            "for fp16. Set it to fp32, or use a GPU with bf16 (Ampere or later)."
+        )
 
 
 def fuse_kernels(model: PreTrainedModel) -> str:
@@ -98,8 +129,13 @@ def machine() -> dict[str, Any]:
             "device": " + ".join(dict.fromkeys(map(torch.cuda.get_device_name, gpus))),
             "peak_memory_mib": round(max(map(torch.cuda.max_memory_allocated, gpus)) / 2**20, 1),
         }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    return {
-        "device": f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)",
-        "peak_memory_mib": round(peak / 2 ** (20 if platform.system() == "Darwin" else 10), 1),
-    }
+    peak = None
+    with suppress(ImportError):  # Windows does not have it
+        import resource
+
+        # KiB on Linux, bytes on macOS.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if platform.system() == "Darwin" else 10)
+    name = f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    if device().type == "mps":
+        name = f"Apple GPU ({platform.machine()})"
+    return {"device": name, "peak_memory_mib": None if peak is None else round(peak, 1)}

@@ -2,9 +2,10 @@
 
 Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP, k that of the keys, V the vocabulary:
 
-    weights      e a parameter. In nf4, 0.516 for those of the blocks' linear layers: 4 bits, an 8-bit constant for each
-                 64 of them, and 32 bits for each 256 constants (Dettmers et al. 2023, arXiv:2305.14314, section 3).
-                 Embeddings and head stay in bf16, and the largest layer is held in bf16 while it is computed with.
+    weights      e a parameter, those of all experts included. In nf4, 0.516 for those of the blocks' linear layers: 4
+                 bits, an 8-bit constant for each 64 of them, and 32 bits for each 256 constants (Dettmers et al. 2023,
+                 arXiv:2305.14314, section 3). Embeddings and head stay in bf16, and the largest layer is held in bf16
+                 while it is computed with.
     keys, values 2 k layers e a token
     adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4: bf16), as many for the gradient,
                  and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
@@ -21,8 +22,8 @@ Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP,
 
 A training on a GPU takes the memory that is there: it makes its micro-batches larger, and uses gradient checkpointing
 only where it must. What it *needs* is one micro-batch of its longest row with checkpointing, whatever a study's batch
-is. A model whose rows cannot be packed (`llm.packing.obstacle`) needs more than is said here. tests/llm/test_memory.py
-holds both parts to peaks in benchmarks/results.
+is. A model whose rows cannot be packed (`llm.packing.keep_apart`) needs more than is said here.
+tests/llm/test_memory.py holds both parts to peaks in benchmarks/results.
 """
 
 import math
@@ -49,6 +50,10 @@ ROUND = 64
 CPU_ROWS = 32
 
 
+# How configurations call the number of a layer's experts.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
 @dataclass(frozen=True)
 class Shape:
     """What the memory of a decoder depends on."""
@@ -60,16 +65,31 @@ class Shape:
     keys: int  # heads of keys (and of values) x head size
     vocabulary: int
     tied: bool = False  # embeddings and head are the same
+    experts: int = 0  # of a layer, each an MLP of `expert` width; each token goes through `routed` of them
+    expert: int = 0
+    routed: int = 0
+    sparse: int = 0  # layers with experts; in the others the MLP has the width `intermediate`
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
-        """Read a model's config.json."""
+        """Read a model's config.json; of one that also sees or hears, the part about its language model."""
+        tied = config.get("tie_word_embeddings", False)
+        config = {"tie_word_embeddings": tied} | (config.get("text_config") or config)
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         size = config.get("head_dim") or hidden // heads
         queries, keys = heads * size, (config.get("num_key_value_heads") or heads) * size
-        tied = config.get("tie_word_embeddings", False)
-        layers, intermediate = config["num_hidden_layers"], config["intermediate_size"]
-        return cls(hidden, intermediate, layers, queries, keys, config["vocab_size"], tied)
+        layers, tied = config["num_hidden_layers"], config["tie_word_embeddings"]
+        experts = next((config[key] for key in EXPERTS if config.get(key)), 0)
+        if not experts:
+            return cls(hidden, config["intermediate_size"], layers, queries, keys, config["vocab_size"], tied)
+        expert = config.get("moe_intermediate_size") or config["intermediate_size"]
+        routed = config.get("num_experts_per_tok") or config.get("moe_k") or 1
+        shared = config.get("shared_expert_intermediate_size") or 0
+        always = shared / expert + (config.get("n_shared_experts") or config.get("num_shared_experts") or 0)
+        sparse = layers - (config.get("first_k_dense_replace") or 0) - len(config.get("mlp_only_layers") or ())
+        sizes = (math.ceil(experts + always), expert, math.ceil(routed + always), sparse)
+        dense = config.get("intermediate_size") or expert
+        return cls(hidden, dense, layers, queries, keys, config["vocab_size"], tied, *sizes)
 
     @classmethod
     def like(cls, parameters: float, vocabulary: int | None = None) -> "Shape":
@@ -84,27 +104,38 @@ class Shape:
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of a block's linear layers."""
+        """Inputs and outputs of a block's linear layers, which experts are not."""
         h, i = self.hidden, self.intermediate
-        return {
+        attention = {
             "q_proj": (h, self.queries),
             "k_proj": (h, self.keys),
             "v_proj": (h, self.keys),
             "o_proj": (self.queries, h),
-            "gate_proj": (h, i),
-            "up_proj": (h, i),
-            "down_proj": (i, h),
         }
+        if self.sparse == self.layers:
+            return attention
+        return attention | {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
 
     @property
     def block_parameters(self) -> int:
-        """Parameters of all blocks' linear layers."""
-        return self.layers * sum(a * b for a, b in self.linear.values())
+        """Parameters of all blocks' linear layers, which experts are not."""
+        every = self.layers * sum(a * b for a, b in self.linear.values())
+        return every - (self.sparse % self.layers) * 3 * self.hidden * self.intermediate
+
+    @property
+    def expert_parameters(self) -> int:
+        """Parameters of all experts."""
+        return self.sparse * self.experts * 3 * self.hidden * self.expert
+
+    @property
+    def widest(self) -> int:
+        """The width of the MLPs that a token goes through in a block, at most."""
+        return max(self.intermediate if self.sparse < self.layers else 0, self.routed * self.expert)
 
     @property
     def parameters(self) -> int:
         """All parameters, but for those of normalisations and biases."""
-        return self.block_parameters + self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.block_parameters + self.expert_parameters + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def adapted(self, modules: Sequence[str] | str) -> list[str]:
         """A block's linear layers that lora.target_modules means; of a regular expression, those that it names."""
@@ -130,6 +161,17 @@ def weights(shape: Shape, precision: str) -> float:
     return shape.block_parameters * NF4 + 2 * (shape.parameters - shape.block_parameters + largest)
 
 
+def unquantised(source: str, name: str, shape: Shape, precision: str) -> list[str]:
+    """A sentence if nf4 leaves experts as they are: it quantises linear layers, and experts are one tensor a layer."""
+    if precision != "nf4" or not shape.expert_parameters:
+        return []
+    part, whole = (gb(2 * number) for number in (shape.expert_parameters, shape.parameters))
+    return [
+        f"models.{name}.precision: nf4 quantises linear layers alone, and of the {whole} GB of {source} in bf16 "
+        f"{part} GB are experts, which are none. Set it to bf16, or take a model without experts."
+    ]
+
+
 def row(shape: Shape, tokens: int, bytes_each: int) -> int:
     """The bytes of the keys and values of `tokens` tokens."""
     return 2 * shape.layers * shape.keys * tokens * bytes_each
@@ -137,7 +179,7 @@ def row(shape: Shape, tokens: int, bytes_each: int) -> int:
 
 def prompt_activations(shape: Shape, tokens: int, bytes_each: int) -> int:
     """The most bytes of activations at once while `tokens` tokens go through a block."""
-    return tokens * (3 * shape.intermediate + 8 * shape.hidden) * bytes_each
+    return tokens * (3 * shape.widest + 8 * shape.hidden) * bytes_each
 
 
 def logits(shape: Shape) -> int:
@@ -160,7 +202,7 @@ def training_activations(
     shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
 ) -> float:
     """The bytes of activations of `tokens` tokens, forward and backward, computed twice if `checkpointing`."""
-    e, h, i = element(precision), shape.hidden, shape.intermediate
+    e, h, i = element(precision), shape.hidden, shape.widest
     block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
     if precision == "fp32":  # without Liger's kernels
         block += (4 * h + i) * e

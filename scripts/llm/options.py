@@ -1,17 +1,25 @@
 """The keys of a study as TRL and PEFT take them: what they refuse, and what the workflow sets itself."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
 from common.files import UserError
-from llm.load import device
+from llm.attention import decoder
+from llm.load import device, half
 
+# The default of lora.target_modules.
+LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Names that mean experts, or what chooses among them, where a model has any.
+EXPERTS = ("gate", "router", "gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
 # Keys of `training` that SFTConfig does not get.
 OUR_KEYS = ("mode", "truncate", "early_stopping_patience", "report_to")
 
@@ -23,13 +31,13 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
     where there is none are UserErrors.
     """
     cuda, strategy = device().type == "cuda", training.get("eval_strategy", "no")
+    computed = half() if precision != "fp32" else torch.float32
     fixed = {
         "output_dir": str(checkpoints),
-        # Weights in fp32 compute in fp32; else autocast to bf16 around fp32 adapter weights. fp16 overflows in models
-        # that were made in bf16.
-        "bf16": precision != "fp32",
-        "fp16": False,
-        "use_cpu": not cuda,
+        # Weights in fp32 compute in fp32; else autocast around fp32 adapter weights, in fp16 with a scaled loss.
+        "bf16": computed == torch.bfloat16,
+        "fp16": computed == torch.float16,
+        "use_cpu": device().type == "cpu",
         "dataloader_pin_memory": cuda,
         # Rows of a packed batch would attend to each other without a varlen attention kernel.
         "packing": False,
@@ -61,23 +69,55 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
         raise UserError(f"training: SFTConfig refuses these values ({error}).") from None
 
 
-def lora_config(lora: Mapping[str, Any], model: torch.nn.Module) -> LoraConfig:
-    """Make PEFT's configuration of the adapter; a UserError if the model has no such layers, or PEFT refuses it."""
-    modules = lora["target_modules"]
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+def lora_config(lora: Mapping[str, Any], model: PreTrainedModel) -> LoraConfig:
+    """Make PEFT's configuration of the adapter; a UserError if the model has no such layers, or PEFT refuses it.
+
+    The adapter is on the language model alone, not on towers for images or sound, unless `exclude_modules` or a regular
+    expression says otherwise. The default names are those of Llama's layers; a model that lacks one, or has experts,
+    gets an adapter on each of its linear layers, but for the head and experts.
+    """
+    modules, more = lora["target_modules"], {}
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    named = isinstance(modules, str) and modules != "all-linear"
+    towers = [] if named or lora.get("exclude_modules") else towers_of(model, linear)
+    linear = [name for name in linear if not name.startswith(tuple(f"{tower}." for tower in towers))]
+    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
+    names = sorted({name.rpartition(".")[2] for name in linear if name != head})
     if not isinstance(modules, str):
         unknown = [m for m in modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
-        if unknown:
-            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise UserError(f"lora.target_modules: found {', '.join(unknown)}, expected linear layers: {known}.")
+        # Where experts are one tensor, PEFT means that by these names too; it would train all of it.
+        experts = any(weight.dim() == 3 for name, weight in model.named_parameters() if "expert" in name)
+        if sorted(modules) == sorted(LLAMA) and (unknown or experts):
+            modules = [name for name in names if not (experts and name in EXPERTS)]
+            print(f"The model is not built like Llama: adapters are on {', '.join(modules)}.", flush=True)
+        elif unknown:
+            raise UserError(
+                f"lora.target_modules: found {', '.join(unknown)}, expected linear layers: {', '.join(names)}."
+            )
         modules = sorted(modules)
-    elif modules != "all-linear" and not any(re.fullmatch(modules, name) for name in linear):
+    elif named and not any(re.fullmatch(modules, name) for name in linear):
         known = ", ".join(linear[:3])
         raise UserError(
             f"lora.target_modules: found {modules}, a regular expression that matches the whole name of no linear "
             f"layer, such as {known}. Write one that does, a list of names, or all-linear."
         )
+    if towers:
+        more["exclude_modules"] = rf"({'|'.join(map(re.escape, towers))})\..*"
     try:
-        return LoraConfig(**{**lora, "target_modules": modules}, bias="none", task_type="CAUSAL_LM")
+        return LoraConfig(**{**lora, "target_modules": modules, **more}, bias="none", task_type="CAUSAL_LM")
     except (ValueError, TypeError) as error:
         raise UserError(f"lora: LoraConfig refuses these values ({error}).") from None
+
+
+def towers_of(model: PreTrainedModel, linear: Sequence[str]) -> list[str]:
+    """The modules beside the language model and its head that have linear layers, such as model.vision_tower."""
+    parts = [decoder(model), model.get_output_embeddings()]
+    inside = {module for part in parts if part is not None for module in part.modules()}
+    path = next(name for name, module in model.named_modules() if module is parts[0]).split(".")
+    found = {}
+    for name in linear:
+        if model.get_submodule(name) not in inside:
+            steps = name.split(".")
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(steps, path, strict=False)))
+            found[".".join(steps[: same + 1])] = None
+    return list(found)

@@ -9,7 +9,9 @@ What is done once instead of once a prompt or once a step:
   arXiv:2205.14135, section 3.1).
 * One step of decoding is captured as a CUDA graph: the host launches one graph, not a thousand kernels.
 
-On the CPU, and in fp32, the same steps run with plain matrix products and without graphs.
+A layer with a sliding window attends to its row's tokens with a mask in place of the flash kernels. A window at least
+as long as prompt and answer is none. On the CPU, and in fp32, the same steps run with plain matrix products and without
+graphs. Whether all this computes what a model means is not known beforehand: `llm.proof` tries it.
 """
 
 from collections.abc import Sequence
@@ -18,12 +20,14 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
 from llm import memory as _memory
+from llm.attention import core, decoder, refuse, takes_flash
 from llm.decoding import Encoded
 from llm.groups import alike, common_prefix
-from llm.memory import PREFILL_TOKENS, ROUND, Shape
+from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Shape
 
 NAME = "shared_prefix"
 # Steps between two looks at whether all rows have stopped; a look waits for the GPU.
@@ -39,9 +43,21 @@ class State:
     keys: list[torch.Tensor] = field(default_factory=list)  # (rows, heads, length, head size)
     values: list[torch.Tensor] = field(default_factory=list)
     rows: slice | None = None  # of the prompts in this pass
+    before: int = 0  # tokens of the shared prefix
+    most: int = 0  # tokens of a row, at most: a window as long as that is none
     length: int = 0  # of the cache that a step looks at
     place: torch.Tensor | None = None  # (rows,) where a step writes
-    visible: torch.Tensor | None = None  # (rows, 1, 1, length) what a step sees, as 0 or -inf
+    # By window, what a step sees of the prefix and the cache, as 0 or -inf: (rows, 1, 1, before + length).
+    visible: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def seen(self, window: int | None) -> torch.Tensor:
+        if window not in self.visible:
+            own = torch.arange(self.before + self.length, device=self.place.device)
+            newest = (self.place + self.before)[:, None]
+            seen = (own <= newest) & (own > newest - (window or self.most + 1))
+            zeros = torch.zeros(seen.shape, device=self.place.device)
+            self.visible[window] = zeros.masked_fill_(~seen, -torch.inf)[:, None, None]
+        return self.visible[window]
 
 
 _state = State()
@@ -70,25 +86,25 @@ class _Cache(Cache):
         return keys, values
 
 
-def _attention(module, query, key, value, attention_mask=None, scaling=None, **_):  # noqa: PLR0913
+def _attention(  # noqa: PLR0913
+    module, query, key, value, attention_mask=None, scaling=None, sliding_window=None, **others
+):
     """Attention as transformers calls it: query (rows, heads, tokens, size), fewer heads in key and value."""
+    refuse(others)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window if sliding_window and sliding_window < _state.most else None
     if _state.phase == "step":
-        out = _step(query, key, value, _state.prefix[module.layer_idx], scaling)
-    elif _state.phase == "prefix" or not _state.prefix:
+        out = _step(query, key, value, _state.prefix[module.layer_idx], scaling, _state.seen(window))
+    elif window:
+        out = _windowed(query, key, value, None if _state.phase == "prefix" else module.layer_idx, scaling, window)
+    elif _state.phase == "prefix":
         out, _ = _part(query, key, value, scaling, causal=True)
     else:
         own, own_lse = _part(query, key, value, scaling, causal=True)
         shared, shared_lse = _shared(query, *_state.prefix[module.layer_idx], scaling)
         weight = torch.sigmoid(own_lse - shared_lse)[..., None]
         out = (own * weight + shared * (1 - weight)).to(query.dtype)
-    return out.transpose(1, 2), None
-
-
-def _flash(query: torch.Tensor) -> bool:
-    """Whether PyTorch's flash attention takes this: half precision, heads of up to 256, Ampere or later."""
-    fits = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256
-    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return out.transpose(1, 2).contiguous(), None
 
 
 def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -99,7 +115,7 @@ def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 def _part(query, key, value, scaling, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention to keys, each row its own or all rows the same ones, and the log-sum-exp (rows, heads, tokens)."""
     key, value = _grow(key, query.shape[1]), _grow(value, query.shape[1])
-    if _flash(query):
+    if takes_flash(query):
         out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scaling)
         return out[0], out[1]
     scores = (query @ key.transpose(-1, -2)).float() * scaling
@@ -111,7 +127,7 @@ def _part(query, key, value, scaling, causal: bool) -> tuple[torch.Tensor, torch
 
 def _shared(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of all rows' tokens to the shared prefix; key and value are (few heads, prefix, size)."""
-    if not _flash(query):
+    if not takes_flash(query):
         return _part(query, key[None], value[None], scaling, causal=False)
     rows, heads, tokens, size = query.shape
     flat = query.transpose(1, 2).reshape(1, rows * tokens, heads, size).transpose(1, 2)
@@ -120,7 +136,20 @@ def _shared(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
     return joint, sums.view(heads, rows, tokens).transpose(0, 1)
 
 
-def _step(query, key, value, prefix, scaling) -> torch.Tensor:
+def _windowed(query, key, value, layer: int | None, scaling, window: int) -> torch.Tensor:  # noqa: PLR0913
+    """Attention to the `window` newest tokens, of a row or of what the shared prefix, if there is one, ends in."""
+    if layer is not None:
+        start = max(0, _state.before - window + 1)
+        end = [x[None, :, start:].expand(len(query), -1, -1, -1) for x in _state.prefix[layer]]
+        key, value = (torch.cat(pair, dim=2) for pair in zip(end, (key, value), strict=True))
+    places = torch.arange(key.shape[2], device=query.device)
+    newest = places[-query.shape[2] :, None]
+    seen = (places <= newest) & (places > newest - window)
+    heads = query.shape[1]
+    return F.scaled_dot_product_attention(query, _grow(key, heads), _grow(value, heads), seen, scale=scaling)
+
+
+def _step(query, key, value, prefix, scaling, visible) -> torch.Tensor:  # noqa: PLR0913
     """Attention of one new token a row: to the shared prefix in one product, to its own rest row by row."""
     rows, heads, _, size = query.shape
     few, (shared_key, shared_value) = key.shape[1], prefix
@@ -128,7 +157,7 @@ def _step(query, key, value, prefix, scaling) -> torch.Tensor:
     shared = grouped.transpose(0, 1).reshape(few, -1, size) @ shared_key.transpose(-1, -2)
     shared = shared.view(few, rows, heads // few, -1).transpose(0, 1)
     own = grouped @ key.transpose(-1, -2)
-    scores = torch.cat((shared.float() * scaling, own.float() * scaling + _state.visible), dim=-1)
+    scores = torch.cat((shared.float(), own.float()), dim=-1) * scaling + visible
     weights = scores.softmax(dim=-1).to(value.dtype)
     length = shared_key.shape[1]
     first = weights[..., :length].transpose(0, 1).reshape(few, -1, length) @ shared_value
@@ -139,26 +168,6 @@ def _step(query, key, value, prefix, scaling) -> torch.Tensor:
 AttentionInterface.register(NAME, _attention)
 
 
-def supports(model: PreTrainedModel) -> str:
-    """Why this engine does not compute what the model means; "" if it does."""
-    config = core(model).config
-    if not (core(model)._supports_attention_backend and core(model)._can_set_attn_implementation()):
-        return "its attention cannot be replaced"
-    kinds = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if any(kind != "full_attention" for kind in kinds) or (window is not None and not kinds):
-        return "it has sliding windows"
-    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-        if getattr(config, key, None) is not None:
-            return f"it has {key}"
-    return ""
-
-
-def core(model: PreTrainedModel) -> PreTrainedModel:
-    """The causal language model inside an adapter's wrapper; the adapter's layers stay in it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
-
-
 def row_bytes(model: PreTrainedModel, tokens: int) -> int:
     """The bytes that the keys and values of `tokens` tokens of one row take."""
     return _memory.row(Shape.of(core(model).config.to_dict()), tokens, core(model).dtype.itemsize)
@@ -167,9 +176,13 @@ def row_bytes(model: PreTrainedModel, tokens: int) -> int:
 def fitting_rows(model: PreTrainedModel, tokens: int, free: int) -> int:
     """How many rows of `tokens` tokens, prompt and answer without what all share, fit `free` bytes of memory.
 
-    A tenth is left for what `llm.memory` does not count. At most 512: beyond that nothing gets faster.
+    A tenth is left for what `llm.memory` does not count. At most 512: beyond that nothing gets faster. Of a model whose
+    configuration does not tell its shape, as many as on a CPU.
     """
-    shape = Shape.of(core(model).config.to_dict())
+    try:
+        shape = Shape.of(core(model).config.to_dict())
+    except KeyError:
+        return CPU_ROWS
     activations = _memory.prompt_activations(shape, PREFILL_TOKENS, core(model).dtype.itemsize)
     row = row_bytes(model, -(-tokens // ROUND) * ROUND) + _memory.logits(shape)
     return max(1, min(512, int((0.9 * free - activations) // row)))
@@ -193,6 +206,7 @@ class PrefixEngine:
         self.lengths = [len(prompts[group[0]]) - len(prefix) + self.new for group, prefix in groups]
         self.longest = max(self.lengths)
         self.open: dict[tuple[int, int], SharedPrefix] = {}  # by group and rows, one at most
+        self.proof: dict[str, Any] = {}  # of `llm.proof`
 
     def answer(self, batch: Sequence[Encoded], group: int, rows: int) -> tuple[torch.Tensor, list[list[int]]]:
         try:
@@ -211,6 +225,7 @@ class PrefixEngine:
             "decoder": "shared prefix computed once",
             "shared_beginnings": len(self.prefixes),
             "shared_tokens": round(shared / sum(map(len, self.groups)), 1),  # of a prompt, on average
+            "proof": self.proof,
         }
 
     def close(self) -> None:
@@ -228,20 +243,20 @@ class SharedPrefix:
     def __init__(self, model: PreTrainedModel, prefix: list[int], stop_ids: Sequence[int], rows: int, length: int):
         global _state
         self.model, self.rows = core(model), rows
-        self.decoder = getattr(self.model, self.model.base_model_prefix)
-        self.head = self.model.get_output_embeddings()
         self.device = self.model.device
         self.stop = torch.tensor(sorted(stop_ids), device=self.device)
-        self.attention = self.model.config._attn_implementation
-        self.model.set_attn_implementation(NAME)
+        self.attention = decoder(self.model).config._attn_implementation
+        decoder(self.model).set_attn_implementation(NAME)
+        self.last: torch.Tensor | None = None  # (rows,) the token of each row whose logits are wanted; None: the last
+        self.hook = self.model.get_output_embeddings().register_forward_pre_hook(self._narrow)
         self.prefix_length, self.length = len(prefix), -(-length // ROUND) * ROUND
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self.cache = _Cache()
-        _state = self.state = State()
+        _state = self.state = State(before=len(prefix), most=len(prefix) + length)
         try:
             self._allocate(prefix)
-        except torch.cuda.OutOfMemoryError:
+        except BaseException:
             self.close()
             raise
 
@@ -258,34 +273,43 @@ class SharedPrefix:
         self.token, self.state.place = zeros(self.rows), zeros(self.rows)
         self.out, self.count = zeros(self.rows, self.length), zeros(1)
         self.done = zeros(self.rows, dtype=torch.bool)
-        self.slots = torch.arange(self.length, device=self.device)
 
     def close(self) -> None:
         """Give the cache back, and the model its own attention."""
         global _state
         _state = self.state = State()
         self.graphs.clear()
-        self.model.set_attn_implementation(self.attention)
+        self.hook.remove()
+        decoder(self.model).set_attn_implementation(self.attention)
+
+    def _narrow(self, head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Give the head one hidden state a row; the model scales and caps the logits of that as it always does."""
+        hidden = given[0]
+        one = hidden[:, -1] if self.last is None else hidden[torch.arange(len(hidden), device=self.device), self.last]
+        return (one[:, None], *given[1:])
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """The hidden states (rows, tokens, width) of the last layer."""
+        """The logits (rows, vocabulary) of one token a row."""
         # A mask with four dimensions is passed on as it is: no mask is built, and the attention here needs none.
         mask = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=self.device)
-        return self.decoder(
+        logits = self.model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self.cache, use_cache=True
-        ).last_hidden_state
+        ).logits
+        return logits[:, 0]
 
     @torch.inference_mode()
-    def generate(self, prompts: list[list[int]], max_new_tokens: int) -> tuple[torch.Tensor, list[list[int]]]:
+    def generate(
+        self, prompts: list[list[int]], max_new_tokens: int, kept: list[torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, list[list[int]]]:
         """The logits of each prompt's first new token (prompts, vocabulary) in fp32, and the new ids.
 
-        The ids of a row may go on after its stop token; what follows it means nothing.
+        The ids of a row may go on after its stop token; what follows it means nothing. The logits of each further token
+        (rows, vocabulary) are added to `kept`.
         """
         global _state
         _state = self.state
         rests = [prompt[self.prefix_length :] for prompt in prompts]
-        hidden = self._prompts(rests)
-        first = self.head(hidden).float()
+        first = self._prompts(rests)
         count = len(prompts)
         for tensor in (self.token, self.state.place, self.out):
             tensor.zero_()
@@ -300,10 +324,12 @@ class SharedPrefix:
             if (step - 1) % LOOK == 0 and bool(self.done.all()):
                 break
             self._run_step()
+            if kept is not None:
+                kept.append(self.logits.float().clone())
         return first, self.out[:count, :max_new_tokens].tolist()
 
     def _prompts(self, rests: list[list[int]]) -> torch.Tensor:
-        """Fill the cache with the prompts, a few at a time, and return the hidden state of each one's last token."""
+        """Fill the cache with the prompts, a few at a time, and return the logits of each one's last token."""
         self.state.phase = "prompts"
         found, start = [], 0
         while start < len(rests):
@@ -314,10 +340,10 @@ class SharedPrefix:
             self.state.rows, chunk = slice(start, end), rests[start:end]
             ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in chunk], device=self.device)
             positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)[None]
-            hidden = self._forward(ids, positions.expand(len(chunk), -1))
-            last = torch.tensor([len(rest) - 1 for rest in chunk], device=self.device)
-            found.append(hidden[torch.arange(len(chunk), device=self.device), last])
+            self.last = torch.tensor([len(rest) - 1 for rest in chunk], device=self.device)
+            found.append(self._forward(ids, positions.expand(len(chunk), -1)).float())
             start = end
+        self.last = None
         return torch.cat(found)
 
     def _run_step(self) -> None:
@@ -343,11 +369,10 @@ class SharedPrefix:
 
     def _step(self) -> None:
         """Feed the newest token of each row and take the likeliest next one; all results go into fixed tensors."""
-        seen = self.slots[: self.state.length] <= self.state.place[:, None]
-        self.state.visible = torch.zeros(seen.shape, device=self.device).masked_fill_(~seen, -torch.inf)[:, None, None]
+        self.state.visible.clear()
         positions = (self.state.place + self.prefix_length)[:, None]
-        logits = self.head(self._forward(self.token[:, None], positions)[:, -1])
-        self.token.copy_(logits.float().argmax(dim=-1))
+        self.logits = self._forward(self.token[:, None], positions)
+        self.token.copy_(self.logits.float().argmax(dim=-1))
         self.out.index_copy_(1, self.count, self.token[:, None])
         self.done.logical_or_(torch.isin(self.token, self.stop))
         self.count.add_(1)

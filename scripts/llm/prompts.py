@@ -67,7 +67,10 @@ def prompt_row(chat: Chat, names: Mapping[str, Any], turns: Sequence[Turn], answ
         answer: the assistant's turn; "" for an empty completion, None for a prompt alone.
     """
     prompt = chat.prompt(turns)
-    completion = chat.completion(turns, answer) if answer else ""
+    try:
+        completion = chat.completion(turns, answer) if answer else ""
+    except UserError as error:
+        raise UserError(f"row {names['id']}: {error}") from None
     prompt_ids, completion_ids = chat.encode(prompt, completion)
     chat.check_bos(names["id"], prompt_ids)
     if answer is None:

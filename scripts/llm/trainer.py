@@ -84,8 +84,8 @@ class Trainer(SFTTrainer):
         if arguments.max_steps > 0:  # as many rows as in steps of the study's size
             arguments.max_steps = -(-arguments.max_steps * before // rows)
         arguments.gradient_checkpointing = micro_batches["gradient_checkpointing"]
-        if arguments.bf16:
-            # Autocast makes bf16 of what PEFT has made fp32.
+        if arguments.bf16 or arguments.fp16:
+            # Autocast makes half precision of what PEFT has made fp32.
             for module in self.model.modules():
                 if isinstance(module, BaseTunerLayer):
                     module.cast_input_dtype_enabled = False
@@ -181,7 +181,9 @@ class Trainer(SFTTrainer):
     def log(self, logs, start_time=None):
         """Log the means over the labels of the rows replayed since the last log beside the loss: KL, cross entropy."""
         if self.kl and "loss" in logs:
-            sums = torch.tensor([*self._replayed.values()], dtype=torch.float64, device=self.args.device)
+            # Apple's GPUs have no fp64.
+            dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
+            sums = torch.tensor([*self._replayed.values()], dtype=dtype, device=self.args.device)
             kl, loss, labels = self.accelerator.reduce(sums, "sum").tolist()
             if labels:
                 logs |= {"replay_kl": kl / labels, "replay_loss": loss / labels}

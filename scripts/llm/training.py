@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset, concatenate_datasets
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from trl import SFTConfig
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json
@@ -118,6 +119,7 @@ def train(plan: Plan) -> dict[str, Any]:
         "adapter_sha256": write_adapter(best or last, plan.adapter_dir, base["source"]),
         "trainable_parameters": sum(p.numel() for p in trained),
         "all_parameters": trainer.model.get_nb_trainable_parameters()[1],
+        "adapted_layers": adapted_layers(trainer.model),
         "adapter_dtype": str(trained[0].dtype).removeprefix("torch."),
         **results,
         "best_step": state["best_global_step"] if best else None,
@@ -134,6 +136,12 @@ def train(plan: Plan) -> dict[str, Any]:
     write_json(plan.report, report)
     shutil.rmtree(plan.checkpoints)
     return report
+
+
+def adapted_layers(model: PreTrainedModel) -> list[str]:
+    """The names of the layers that have an adapter, without their places."""
+    adapted = (name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    return sorted({name.removesuffix(".base_layer").rpartition(".")[2] for name in adapted})
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -202,7 +210,10 @@ def make_trainer(
     model.config.use_cache = False  # of no use in training
     # Packed rows kept apart, or padded batches as they are in TRL.
     noisy = arguments.neftune_noise_alpha is not None
-    padded = "neftune_noise_alpha scales its noise by the length of rows" if noisy else keep_apart(model)
+    rows = [*zip(datasets[0]["input_ids"], datasets[0]["labels"], strict=True)]
+    padded, proof = "neftune_noise_alpha scales its noise by the length of rows", {}
+    if not noisy:
+        padded, proof = keep_apart(model, rows)
     kernels = "" if padded else fuse_kernels(model)
     rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     if padded:
@@ -213,18 +224,25 @@ def make_trainer(
     if kl:
         collator = partial(mark, collator or padding(chat))
     patience = plan.training.get("early_stopping_patience")
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=datasets[0],
-        eval_dataset=datasets[1],
-        processing_class=chat.tokenizer,
-        data_collator=collator,
-        peft_config=lora_config(plan.lora, model),
-        callbacks=[keep, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
-    )
+    try:
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=datasets[0],
+            eval_dataset=datasets[1],
+            processing_class=chat.tokenizer,
+            data_collator=collator,
+            peft_config=lora_config(plan.lora, model),
+            callbacks=[keep, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
+        )
+    except ValueError as error:  # PEFT's, of layers that it cannot adapt
+        raise UserError(f"training: TRL or PEFT refuses this model with these settings ({error}).") from None
     trainer.kl = kl
-    how = {"padded": padded, "kernels": kernels, "rows_per_step": rows_per_step, "processes": arguments.world_size}
+    if arguments.fp16:  # TRL makes an adapter beside nf4 bf16, which a scaled loss cannot have
+        for weight in trainer.model.parameters():
+            weight.data = weight.data.float() if weight.requires_grad else weight.data
+    how = {"padded": padded, "packing_proof": proof, "kernels": kernels, "rows_per_step": rows_per_step}
+    how["processes"] = arguments.world_size
     return trainer, how
 
 

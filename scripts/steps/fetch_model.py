@@ -6,8 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import _path  # noqa: F401
-from common.download import hub_snapshot
 from common.files import UserError, described, read_json, sha256_json, write_json
+from common.hub import hub_snapshot
 from common.job import job
 
 # What transformers loads: weights as safetensors, configuration, tokenizer. Pickled weights (*.bin, *.pth) run code.
@@ -16,14 +16,23 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*", "vocab*
 UNWANTED = ["*/*", "consolidated*", "*.bin", "*.pth", "*.md"]
 
 
-def fetch_model(name: str, source: str, revision: str | None, record: str | Path, files: str | None = None) -> None:
+def fetch_model(  # noqa: PLR0913 - of which the first four are of the study
+    name: str,
+    source: str,
+    revision: str | None,
+    record: str | Path,
+    files: str | None = None,
+    thinking: int | None = None,
+) -> None:
     """Get the model if it is on the hub, check it, and write what it is to `record` (JSON).
 
     Args:
         source: local folder, or hub repository `owner/name`.
         revision: commit of the hub repository (40 hexadecimal digits); None for a local folder.
         files: hash of a local folder's files, by which Snakemake sees that they have changed.
-        record: name, source, revision, resolved commit (null for a folder), path to load from, and the hashes.
+        thinking: tokens that the model may think before it answers; None: it answers at once.
+        record: name, source, revision, resolved commit (null for a folder), path to load from, and the hashes; of a
+            model that thinks also thinking.
 
     Raises:
         UserError: the model cannot be had (see `hub_snapshot`), or lacks weights, tokenizer or chat template.
@@ -47,6 +56,7 @@ def fetch_model(name: str, source: str, revision: str | None, record: str | Path
     check_model(source, path, names)
     found = described(path, tqdm(names, desc="sha256", mininterval=1))
     facts = {"name": name, "source": source, "revision": revision, "commit": commit, "path": str(path)}
+    facts |= {"thinking": thinking} if thinking else {}
     write_json(record, facts | {"files": found, "sha256": sha256_json(found)})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 import _path  # noqa: F401
-from common.files import UserError, read_json, read_jsonl
+from common.files import UserError, check_files, read_json, read_jsonl
 from common.job import job
 from llm.chat import check_context, load_chat
 from llm.prompts import prompt_row, template, write_prompts
@@ -48,7 +48,7 @@ def render(
         said = turns(filled(task, told, row, pool) | {"options": settings})
         names = {"id": row["id"]} | ({"options": list(letters(row))} if asked and letters(row) else {})
         found = prompt_row(chat, names, said, None if asked else task.target(row) if learnt else "")
-        new_tokens = settings["max_new_tokens"] if asked else found["completion_tokens"]
+        new_tokens = settings["max_new_tokens"] + chat.thought.tokens if asked else found["completion_tokens"]
         if most is not None and found["prompt_tokens"] + new_tokens > most:
             too_long.append(row["id"])
             continue
@@ -71,5 +71,6 @@ def render(
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
+        check_files(snakemake.input.record)
         given = snakemake.params
         render(snakemake.input, given.words, given.unwatched, snakemake.output.prompts)

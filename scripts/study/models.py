@@ -27,6 +27,12 @@ class Model(Section):
     precision: Literal["fp32", "bf16", "nf4"] = "bf16"
     """fp32, bf16, or nf4 (QLoRA: 4-bit weights with double quantization, computing in bf16; needs a GPU)."""
     quantization: Quantization = Quantization()
+    thinking: bool = False
+    """Whether a model that can think before it answers does so, in base and adapters alike. It is then asked twice, for
+    a thought and for the answer behind it, and an adapter learns to answer without a thought, since no row to train on
+    has one. false ends the thought where the chat template opens one."""
+    thinking_tokens: AtLeast1 = 1024
+    """The most tokens of a thought, with thinking: true. A longer one is ended there."""
     gated: bool = False
     """Whether the hub asks you to accept a licence first. Then a run without a token ends before its first job."""
     parameters: Positive | None = None

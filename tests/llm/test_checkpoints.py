@@ -129,7 +129,7 @@ def test_the_sentence_reaches_the_terminal_if_the_log_cannot_take_it(tmp_path):
 
 
 def test_a_second_attempt_waits_for_the_first(tmp_path):
-    first = in_job(tmp_path, "print('first', flush=True); input()", stdin=subprocess.PIPE)
+    first = in_job(tmp_path, "import time; print('first', flush=True); time.sleep(600)")
     log = tmp_path / "log"
     while not log.exists() or "first" not in log.read_text():
         assert first.poll() is None

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.inference import LLAMA3_8B, NEW, PREFIX, make_prompts
 from benchmarks.shapes import SHAPES
@@ -131,3 +131,28 @@ def test_what_needs_less():
     assert full < total(cuda=False, per_device_train_batch_size=2) < cpu
     assert full < total(cuda=False, gradient_checkpointing=True) < cpu
     assert total("fp32") > full
+
+
+def test_experts_are_counted():
+    """As transformers builds each family, but for normalisations, biases and routers; and of a part of a model."""
+    sizes = {"num_hidden_layers": 4, "hidden_size": 512, "vocab_size": 5000}
+    qwen3 = {
+        **sizes,
+        "num_experts": 16,
+        "moe_intermediate_size": 128,
+        "intermediate_size": 1000,
+        "num_key_value_heads": 4,
+    }
+    deep = {**sizes, "num_local_experts": 8, "intermediate_size": 256, "num_key_value_heads": 8}
+    for kind, given, routed in (("qwen3_moe", qwen3, 8), ("mixtral", deep, 2), ("granitemoe", deep, 2)):
+        config = CONFIG_MAPPING[kind](**given)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        shape = Shape.of(config.to_dict())
+        assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.01), kind
+        assert shape.widest == routed * shape.expert
+        assert _memory.unquantised("x", "m", shape, "bf16") == []
+        assert "are experts, which are none" in _memory.unquantised("x", "m", shape, "nf4")[0]
+    inside = {"text_config": LLAMA3_8B, "vision_config": {}, "tie_word_embeddings": False}
+    assert Shape.of(inside) == Shape.of(LLAMA3_8B)
+    assert _memory.unquantised("x", "m", Shape.of(LLAMA3_8B), "nf4") == []

@@ -10,7 +10,7 @@ from common.files import UserError, read_json
 from llm import training as module
 from llm.fit import peak
 from llm.labels import IGNORED, rows_of
-from llm.packing import collate, divide, keep_apart, obstacle, pack
+from llm.packing import collate, divide, keep_apart, pack
 from tests.llm.test_training import TRAINING, arguments, train
 from tiny_model import audited_study
 from train import train_on
@@ -45,7 +45,7 @@ def losses(study, variant):
 def padded(study):
     """A training whose rows are padded: TRL's own way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "keep_apart", lambda model: "a test says so")
+        patch.setattr(module, "keep_apart", lambda *_: ("a test says so", {}))
         train(**arguments(study, "padded", lora=NO_DROPOUT, training=PLAIN))
     report = read_json(study / "padded/train.json")
     assert report["padded"] == "a test says so"
@@ -184,14 +184,15 @@ def test_a_sliding_window_is_kept():
     model = MistralForCausalLM(config).eval()
     rows = [list(range(10, 21)), list(range(5, 12))]
     alone = [model(torch.tensor([row])).logits[0] for row in rows]
-    assert keep_apart(model) == ""
+    assert keep_apart(model, [(row, row) for row in rows])[0] == ""
     batch = {key: value for key, value in pack([(row, row) for row in rows]).items() if key != "labels"}
     assert torch.allclose(model(**batch).logits[0], torch.cat(alone), atol=1e-5)
 
 
 def test_models_that_cannot_keep_rows_apart_say_why():
     config = Gemma2Config(**SHAPES, head_dim=8, attn_logit_softcapping=50.0)
-    assert "caps attention scores" in obstacle(Gemma2ForCausalLM(config))
+    reason, _ = keep_apart(Gemma2ForCausalLM(config).eval(), [([5, 6, 7, 8], [5, 6, 7, 8])])
+    assert reason == "it fails with NotImplementedError: its attention has softcap"
 
 
 def test_a_model_whose_rows_see_each_other_is_found_out(monkeypatch):
@@ -205,5 +206,7 @@ def test_a_model_whose_rows_see_each_other_is_found_out(monkeypatch):
         return out.transpose(1, 2), None
 
     monkeypatch.setitem(_packing.AttentionInterface._global_mapping, _packing.NAME, leaky)
-    assert keep_apart(model) == "its rows see each other in one micro-batch"
+    reason, proof = keep_apart(model, [([5, 6, 7, 8], [5, 6, 7, 8]), ([9, 10, 11], [9, 10, 11])])
+    assert reason.startswith("its rows see each other in one micro-batch")
+    assert proof["leaked"] > 1e-3
     assert model.config._attn_implementation == before

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from llm.groups import STEP_TOKENS, alike, common_prefix
-from llm.prefix_engine import ROUND, SharedPrefix, fitting_rows, row_bytes, supports
+from llm.prefix_engine import ROUND, SharedPrefix, fitting_rows, row_bytes
 
 SHAPE = {
     "vocab_size": 60,
@@ -78,7 +78,6 @@ def cut(ids: list[int]) -> list[int]:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_same_tokens_as_generate(name, adapter):
     model, prompts = make(name, adapter), [PREFIX + rest for rest in RESTS]
-    assert supports(model) == ""
     want_first, want = reference(model, prompts)
     assert len({tuple(ids) for ids in want}) == len(RESTS)
     engine = SharedPrefix(model, PREFIX, STOP, 4, 9 + NEW)
@@ -172,11 +171,6 @@ def test_groups_of_subjects():
     assert alike(many, 8) == [list(range(start, 90, 3)) for start in range(3)]
     assert alike(many[:6], 8) == [list(range(6))]
     assert sorted(map(len, alike([*many[::3], *many[1:9:3], *many[2:9:3]], 8))) == [6, 30]
-
-
-def test_models_it_does_not_compute_are_named():
-    sliding = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=16))
-    assert supports(sliding) == "it has sliding windows"
 
 
 def test_rows_that_fit():

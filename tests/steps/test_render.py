@@ -166,7 +166,6 @@ def test_templates_that_cannot_be_used(with_template, template, found):
     ("change", "found"),
     [
         (("message['content'] | trim", "message['content'] | replace('  ', ' ')"), "changes an answer"),
-        (("message['content'] | trim", "'<think></think>' + message['content']"), "changes an answer"),
         (
             ("{% if add_generation_prompt %}{{ '", "{% if add_generation_prompt %}{{ 'Now: "),
             "renders a prompt differently once it is answered",
