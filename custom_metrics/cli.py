@@ -3,6 +3,7 @@
 import argparse
 import csv
 import os
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -12,17 +13,29 @@ from tabulate import tabulate
 
 from custom_metrics.compare import MEANINGS, SEMANTICS
 from custom_metrics.hardness import LEVELS, hardness
-from custom_metrics.inputs import COLUMNS, InputError, find_databases, read_predictions, read_questions, read_records
-from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, GoldError, Judge
-from custom_metrics.stats import clustered_difference, mcnemar, wilson_interval
+from custom_metrics.inputs import (
+    COLUMNS,
+    InputError,
+    find_databases,
+    find_suites,
+    read_predictions,
+    read_questions,
+    read_records,
+)
+from custom_metrics.intervals import wilson_interval
+from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, GoldError, Judge, Verdict, best, cores, everywhere
 
 LEVEL = 0.95
 # Of fewer databases than this nobody can tell how much they differ.
 FEW = 5
 RECORD_COLUMNS = (
     "index", "db_id", *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "hardness", "gold_rows",
-    "predicted_rows", "message", "flags", "sql",
+    "predicted_rows", "soft_f1", "message", "flags", "sqlite", "sql",
 )  # fmt: skip
+# What became of an answer whose gold query does not run; beside `judge.ERROR_CLASSES`.
+GOLD_ERROR = "gold_error"
+# Python's csv module reads no longer cell, unless it is told to.
+CELL_CHARACTERS = 131_000
 
 SCORE_HELP = f"""\
 Run every prediction and its gold query on the question's SQLite database, in a sandbox, and count how often the rows
@@ -30,6 +43,7 @@ are the same, by several definitions of the same.
 
 PREDICTIONS is one of
   - a text file with one SQL a line, in the order of the questions; Spider's form `SQL<tab>db_id` is understood;
+  - a JSON list, or BIRD's predict_dev.json (.json);
   - JSON lines (.jsonl), or CSV with a header (.csv), the prediction in the column named by --column, by default the
     one that is called {", ".join(COLUMNS[:6])}, …
 The prediction may be SQL or a model's whole answer: the SQL is taken out of it, and both are scored.
@@ -64,7 +78,8 @@ def write_records(path: str | Path, records: Iterable[dict]) -> None:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             writer = csv.DictWriter(stream, RECORD_COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(records)
+            for record in records:
+                writer.writerow({name: _cell(value) for name, value in record.items() if name in RECORD_COLUMNS})
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -72,6 +87,15 @@ def write_records(path: str | Path, records: Iterable[dict]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}).") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _cell(value: object) -> object:
+    """Cut a text that is too long for the readers of CSV, and say how long it was."""
+    if not isinstance(value, str) or len(value) * 10 < CELL_CHARACTERS:
+        return value
+    # As it will stand in the file: a lone surrogate takes six characters.
+    written = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value if len(written) <= CELL_CHARACTERS else f"{written[: CELL_CHARACTERS - 40]}… ({len(value)} characters)"
 
 
 def report(records: Sequence[dict], headline: str) -> str:
@@ -87,12 +111,22 @@ def report(records: Sequence[dict], headline: str) -> str:
         extracted, raw = (_accuracy([record[key] for record in records]) for key in (name, f"{name}_raw"))
         semantics.append([f"{name} *" if name == headline else name, len(records), *extracted, *raw])
     classes = Counter(record["error_class"] for record in records)
-    shares = [[name, classes[name], 100 * classes[name] / len(records)] for name in ERROR_CLASSES if classes[name]]
+    names = [name for name in (*ERROR_CLASSES, GOLD_ERROR) if classes[name]]
+    shares = [[name, classes[name], 100 * classes[name] / len(records)] for name in names]
+    levels = {level: [record for record in records if record["hardness"] == level] for level in LEVELS}
+    given = {
+        name: [r for r in records if r.get("difficulty", "") == name]
+        for name in dict.fromkeys(r.get("difficulty", "") for r in records)
+    }
+    difficulty = [f"* {headline}, by the file's own difficulty", by("difficulty", given)] if any(given) else []
+    soft = sum(record["soft_f1"] for record in records) if "soft_f1" in records[0] else None
     parts = [
         "Execution accuracy of the SQL in the answers, and of the answers as they are (raw)",
         _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], semantics),
+        *([f"BIRD's soft F1: {100 * soft / len(records):.1f}"] if soft is not None else []),
         f"* {headline}, by hardness",
-        by("hardness", {level: [record for record in records if record["hardness"] == level] for level in LEVELS}),
+        by("hardness", levels),
+        *difficulty,
         "What became of the answers",
         _table(["class", "n", "%"], shares),
     ]
@@ -128,6 +162,8 @@ def compare(first: str | Path, second: str | Path, column: str) -> str:
     Raises:
         InputError: a file cannot be read, or they are about different questions.
     """
+    from custom_metrics.stats import clustered_difference, mcnemar  # slow to import, and `score` needs none of it
+
     a, b = read_records(first, column), read_records(second, column)
     if a.keys() != b.keys():
         only_a, only_b = a.keys() - b.keys(), b.keys() - a.keys()
@@ -175,9 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--jobs and --timeout: expected numbers above 0, found {options.jobs} and {options.timeout:g}")
     try:
         if options.command == "score":
-            return _score(options)
-        print(compare(options.first, options.second, options.semantics))
-        return 0
+            status = _score(options)
+        else:
+            print(compare(options.first, options.second, options.semantics))
+            status = 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever reads the output has enough of it (`| head`). Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -193,19 +236,36 @@ def _score(options: argparse.Namespace) -> int:
         # Said before the work, not after it.
         raise InputError(f"{options.out}: there is no folder {Path(options.out).parent}.")
     databases = find_databases(options.databases, [question.db_id for question in questions])
-    items = [(databases[q.db_id], q.gold, answer or "") for q, answer in zip(questions, predictions, strict=True)]
-    try:
-        with Judge(timeout_s=options.timeout, jobs=options.jobs) as judge:
-            verdicts = judge.judge_all(items, progress=True)
-    except GoldError as error:
-        raise InputError(f"question {error.index}: {error} (if it needs more time: --timeout).") from None
-    records = [
-        {"index": index, "db_id": question.db_id, "hardness": hardness(question.gold)} | verdict.cells(answer is None)
-        for index, (question, verdict, answer) in enumerate(zip(questions, verdicts, predictions, strict=True))
+    suites = find_suites(databases) if options.suite else {db_id: [path] for db_id, path in databases.items()}
+    items = [
+        (path, gold, answer or "")
+        for question, answer in zip(questions, predictions, strict=True)
+        for gold in (question.gold, *question.others)
+        for path in suites[question.db_id]
     ]
+    with Judge(timeout_s=options.timeout, jobs=options.jobs, fence=options.fence) as judge:
+        verdicts = iter(judge.judge_all(items, progress=True))
+    found = [
+        best([everywhere([next(verdicts) for _ in suites[q.db_id]]) for _ in (q.gold, *q.others)]) for q in questions
+    ]
+    records = [
+        {
+            "index": index,
+            "db_id": question.db_id,
+            "hardness": hardness(question.gold),
+            "difficulty": question.difficulty,
+            "sqlite": sqlite3.sqlite_version,
+        }
+        | (_without_gold(verdict, answer) if isinstance(verdict, GoldError) else _cells(verdict, answer))
+        for index, (question, verdict, answer) in enumerate(zip(questions, found, predictions, strict=True))
+    ]
+    _warn_of_gold(records)
     if options.out:
         write_records(options.out, records)
-    print(f"{options.predictions}: {len(records)} questions on {len(databases)} databases\n")
+    used = f"{len(databases)} databases"
+    if options.suite:
+        used += f", each in all its variants ({sum(map(len, suites.values()))} files)"
+    print(f"{options.predictions}: {len(records)} questions on {used}\n")
     print(report(records, options.semantics))
     if options.out:
         print(f"\nRecords: {options.out}")
@@ -216,9 +276,32 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
+def _cells(verdict: Verdict, answer: str | None) -> dict:
+    return verdict.cells(answer is None) | {"soft_f1": round(verdict.soft_f1, 6)}
+
+
+def _without_gold(error: GoldError, answer: str | None) -> dict:
+    """Write the cells of a question whose gold query does not run: no answer is right there."""
+    wrong = dict.fromkeys([*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS)], 0)
+    return wrong | {"soft_f1": 0.0, "error_class": GOLD_ERROR, "message": str(error), "flags": "", "sql": answer}
+
+
+def _warn_of_gold(records: Sequence[dict]) -> None:
+    failed = [record for record in records if record["error_class"] == GOLD_ERROR]
+    if failed:
+        first = failed[0]
+        print(
+            f"WARNING: {len(failed)} gold queries do not run, and their questions count as wrong; the first is that of "
+            f"question {first['index']}: {first['message']} (if it needs more time: --timeout)",
+            file=sys.stderr,
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m custom_metrics", description="Execution accuracy of text-to-SQL predictions."
+        # Python's own name for `-m` is __main__.py.
+        prog=None if Path(sys.argv[0]).name == "text-to-sql-accuracy" else "python -m custom_metrics",
+        description="Execution accuracy of text-to-SQL predictions.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{score,compare}")
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -228,12 +311,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = score.add_argument
     add("predictions", metavar="PREDICTIONS", help="text, JSON lines or CSV, see above")
-    add("--questions", required=True, help="Spider's dev.json, or JSON lines, with db_id and query (the gold SQL)")
+    add("--questions", required=True, help="Spider's or BIRD's dev.json, or JSON lines, with db_id and query or SQL")
     add("--databases", required=True, metavar="DIR", help="folder with <db_id>/<db_id>.sqlite")
     add("--semantics", choices=SEMANTICS, default="bag", help="the headline; all are computed [bag]")
     add("--out", metavar="records.csv", help="write one row a question here, for `compare`")
     add("--column", metavar="NAME", help="where PREDICTIONS has the prediction [found by its usual names]")
-    add("--jobs", type=int, default=_cores(), metavar="N", help="processes [one a CPU core]")
+    add("--suite", action="store_true", help="right only on every .sqlite file in <db_id>/ (distilled test suites)")
+    add(
+        "--fence", choices=("last", "first"), default="last", help="which of several fenced blocks is the answer [last]"
+    )
+    add("--jobs", type=int, default=cores(), metavar="N", help="processes [one a CPU core]")
     add("--timeout", type=float, default=5.0, metavar="S", help="seconds a query may take [5]")
     add("--min-accuracy", type=float, metavar="PERCENT", help="exit with 1 if the headline is below this")
 
@@ -250,8 +337,3 @@ def _parser() -> argparse.ArgumentParser:
     names = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS))
     compare.add_argument("--semantics", choices=names, default="bag", metavar="NAME", help=f"{', '.join(names)} [bag]")
     return parser
-
-
-def _cores() -> int:
-    # The cores that this process may use, which a scheduler can set below those that the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

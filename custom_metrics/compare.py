@@ -86,6 +86,28 @@ def verdicts(gold: Rows, predicted: Rows, ordered: bool) -> dict[str, bool]:
     }
 
 
+def soft_f1(gold: Rows, predicted: Rows) -> float:
+    """Return the soft F1 of BIRD's Mini-Dev evaluator (bird-bench/mini_dev, evaluation_f1.py), from 0 to 1.
+
+    Rows that come twice count once. The first row is compared with the first, the second with the second, and so on, so
+    the order of rows matters; in two rows that are compared, the place of a value does not. Shares are of the gold's
+    number of columns; a row that one side lacks is one row missing, or one too many.
+    """
+    if not gold and not predicted:
+        return 1.0
+    gold, predicted = list(dict.fromkeys(gold)), list(dict.fromkeys(predicted))
+    matched, only_predicted, only_gold = 0.0, max(0, len(predicted) - len(gold)), max(0, len(gold) - len(predicted))
+    for expected, found in zip(gold, predicted, strict=False):
+        inside = sum(value in expected for value in found)
+        matched += inside / len(expected)
+        only_predicted += (len(found) - inside) / len(expected)
+        only_gold += sum(value not in found for value in expected) / len(expected)
+    if not matched:
+        return 0.0
+    precision, recall = matched / (matched + only_predicted), matched / (matched + only_gold)
+    return 2 * precision * recall / (precision + recall)
+
+
 def difference(gold: Rows, predicted: Rows, correct: dict[str, bool]) -> tuple[str, str]:
     """Return the error class of a query that ran, and what differs in words ("" if nothing does).
 

@@ -1,17 +1,12 @@
 """Execution accuracy as a DeepEval metric: 1.0 if the answer's rows are the gold query's rows, else 0.0."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-# Read by DeepEval when it is imported: a metric must not phone home, nor read a .env file it happens to find.
-# A value the user has set is kept.
-os.environ.setdefault("DEEPEVAL_TELEMETRY_OPT_OUT", "YES")
-os.environ.setdefault("DEEPEVAL_DISABLE_DOTENV", "1")
-
 from deepeval.errors import MissingTestCaseParamsError
 from deepeval.metrics import BaseMetric
+from deepeval.metrics.utils import construct_verbose_logs
 from deepeval.test_case import LLMTestCase, SingleTurnParams
 
 from custom_metrics.judge import SEMANTICS, judge
@@ -27,13 +22,17 @@ class ExecutionAccuracy(BaseMetric):
     After `measure`, `score` is 1.0 or 0.0, `reason` says why, `success` whether the score reaches the threshold,
     `score_breakdown` has the score under every semantics, and `verdict` is the whole `judge.Verdict`.
 
-    Metrics share one set of worker processes, which end with the program.
+    Metrics with the same time share their worker processes, one for each core, which end with the program. Importing
+    this module sets nothing: what DeepEval reads and sends is left to DeepEval's own settings.
 
     Args:
         database: path of the SQLite file; without it, each test case names its own as metadata={"database": path}.
         threshold: the least score that passes in `assert_test` and `evaluate`.
-        timeout_s: seconds a query may take.
+        timeout_s: seconds of processor time that a query may take.
         semantics: when rows count as the same, one of `judge.SEMANTICS`.
+        include_reason, async_mode, strict_mode, verbose_mode: as of DeepEval's own metrics. A strict metric has the
+            threshold 1. A verbose one prints the query, the score under every semantics and the reason. Measuring one
+            case is the same work with and without async_mode.
 
     Raises:
         ValueError: there is no such semantics.
@@ -43,18 +42,24 @@ class ExecutionAccuracy(BaseMetric):
         SingleTurnParams.INPUT, SingleTurnParams.ACTUAL_OUTPUT, SingleTurnParams.EXPECTED_OUTPUT
     ]  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - DeepEval's metrics have these, and are copied by calling the class with them
         self,
         database: str | Path | None = None,
         threshold: float = 1.0,
         timeout_s: float = 30.0,
         semantics: str = "bag",
+        include_reason: bool = True,
+        async_mode: bool = True,
+        strict_mode: bool = False,
+        verbose_mode: bool = False,
     ):
         if semantics not in SEMANTICS:
             raise ValueError(f"semantics: found {semantics!r}, expected one of {', '.join(SEMANTICS)}.")
         # DeepEval copies a metric by calling the class with the attributes named like its arguments.
-        self.database, self.threshold, self.timeout_s, self.semantics = database, threshold, timeout_s, semantics
-        self.include_reason = True
+        self.database, self.timeout_s, self.semantics = database, timeout_s, semantics
+        self.threshold = 1.0 if strict_mode else threshold
+        self.include_reason, self.async_mode = include_reason, async_mode
+        self.strict_mode, self.verbose_mode = strict_mode, verbose_mode
         self.verdict = None
 
     def measure(self, test_case: LLMTestCase, *_: Any, **__: Any) -> float:
@@ -75,8 +80,12 @@ class ExecutionAccuracy(BaseMetric):
             raise
         self.score_breakdown = {name: float(correct) for name, correct in self.verdict.correct.items()}
         self.score = self.score_breakdown[self.semantics]
-        self.reason = self._reason()
+        reason = self._reason()
+        self.reason = reason if self.include_reason else None
         self.is_successful()
+        scores = "\n".join(f"{name}: {score}" for name, score in self.score_breakdown.items())
+        steps = [f"SQL:\n{self.verdict.sql}", f"Scores:\n{scores}", f"Score: {self.score}\nReason: {reason}"]
+        self.verbose_logs = construct_verbose_logs(self, steps)
         return self.score
 
     async def a_measure(self, test_case: LLMTestCase, *args: Any, **kwargs: Any) -> float:

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from custom_metrics.sandbox import UnmergedError, refuse_unmerged
 
 # What prediction files call the column with the model's answer.
 COLUMNS = (
@@ -14,6 +16,8 @@ COLUMNS = (
     "actual_output", "generated_sql", "generated_query", "generated_text", "generated", "generation", "output",
     "model_output", "completion", "response",
 )  # fmt: skip
+# Between SQL and db_id in BIRD's predict_dev.json.
+BIRD_MARK = "\t----- bird -----\t"
 Rows = list[tuple[int, dict[str, Any]]]  # with the numbers of their lines
 
 
@@ -23,37 +27,48 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Question:
-    """One question: the database, the gold query, and the name that the file gives it, if any."""
+    """One question: the database, the gold query, and the name that the file gives it, if any.
+
+    `others` are further gold queries: an answer that is right by one of them is right. `difficulty` is the file's own.
+    """
 
     db_id: str
     gold: str
     id: str | None = None
     text: str = ""
+    others: tuple[str, ...] = ()
+    difficulty: str = ""
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """Read Spider's `dev.json`, or JSON lines with the same keys: `db_id`, `query`, and perhaps `question` and `id`.
+    """Read Spider's or BIRD's `dev.json`, or JSON lines with the same keys.
+
+    These are `db_id`; `query`, or `SQL` as in BIRD, one gold query or a list of them; and perhaps `question`, `id` (in
+    BIRD `question_id`) and `difficulty`.
 
     Raises:
-        InputError: the file cannot be read, is empty, or a question lacks `db_id` or `query`.
+        InputError: the file cannot be read, is empty, or a question lacks `db_id` or the gold query.
     """
     text = _read(path)
     if text.lstrip().startswith("["):
-        try:
-            numbered = [(f"question {index}", row) for index, row in enumerate(json.loads(text))]
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not valid JSON ({error}).") from None
+        numbered = [(f"question {index}", row) for index, row in enumerate(_json(path, text))]
     else:
         numbered = [(f"line {number}", row) for number, row in _json_lines(path, text)]
     questions = []
     for place, row in numbered:
         if not isinstance(row, dict):
             raise InputError(f"{path}, {place}: expected an object with db_id and query.")
-        for key in ("db_id", "query"):
-            if not isinstance(row.get(key), str):
-                raise InputError(f"{path}, {place}: has no {key}, expected db_id and query (the gold SQL) as text.")
-        identifier = None if row.get("id") is None else str(row["id"])
-        questions.append(Question(row["db_id"], row["query"], identifier, str(row.get("question") or "")))
+        gold = row.get("query", row.get("SQL"))
+        golds = gold if isinstance(gold, list) and gold else [gold]
+        for key, values in (("db_id", [row.get("db_id")]), ("query", golds)):
+            if not all(isinstance(value, str) for value in values):
+                raise InputError(
+                    f"{path}, {place}: has no {key}, expected db_id and query (or SQL; the gold query) as text."
+                )
+        identifier = row.get("id", row.get("question_id"))
+        identifier = None if identifier is None else str(identifier)
+        text, difficulty = (str(row.get(key) or "") for key in ("question", "difficulty"))
+        questions.append(Question(row["db_id"], golds[0], identifier, text, tuple(golds[1:]), difficulty))
     if not questions:
         raise InputError(f"{path}: has no questions.")
     return questions
@@ -62,7 +77,8 @@ def read_questions(path: str | Path) -> list[Question]:
 def read_predictions(path: str | Path, questions: Sequence[Question], column: str | None = None) -> list[str | None]:
     """Return one prediction for each question, in the order of the questions; None where a JSON value is null.
 
-    The format follows from the file: CSV if it is named .csv; JSON lines if it is named .jsonl or begins with `{`;
+    The format follows from the file: CSV if it is named .csv; if it is named .json, a list of texts or objects, or
+    BIRD's object of `SQL<tab>----- bird -----<tab>db_id` by place; JSON lines if it is named .jsonl or begins with `{`;
     else one SQL a line, where a tab and the question's db_id at the end, as in Spider's own files, are dropped. Rows
     with an `id` that the questions have too, or with an `index` that counts 0, 1, … in any order, are matched by it,
     others by their place. A `db_id` must be the question's.
@@ -79,6 +95,8 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
     text, suffix = _read(path), Path(path).suffix.lower()
     if suffix == ".csv":
         rows = _csv_rows(path, text)
+    elif suffix == ".json":
+        rows = _json_rows(path, _json(path, text), column)
     elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
         rows = _json_lines(path, text)
     elif column is not None:
@@ -101,8 +119,20 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
             raise InputError(f"{path}, line {number}: has no {column}.")
         if not isinstance(row[column], str | None):
             raise InputError(f"{path}, line {number}, {column}: expected text, found {row[column]!r}.")
-        predictions.append(row[column])
+        predictions.append(_without_db_id(path, number, row[column], question))
     return predictions
+
+
+def _without_db_id(path: str | Path, number: int, text: str | None, question: Question) -> str | None:
+    """Drop the name of the database that BIRD's files have behind the SQL."""
+    sql, mark, db_id = (text or "").partition(BIRD_MARK)
+    if not mark:
+        return text
+    if db_id.strip() != question.db_id:
+        raise InputError(
+            f"{path}, prediction {number}: found {db_id.strip()}, expected {question.db_id} as in the questions."
+        )
+    return sql
 
 
 def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
@@ -132,7 +162,8 @@ def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path]
     """Return the file `folder/<db_id>/<db_id>.sqlite` of each database.
 
     Raises:
-        InputError: there is no such folder, or databases are missing in it; all are named.
+        InputError: there is no such folder, databases are missing in it (all are named), or one has rows that are not
+            in its file yet.
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; expected one with <db_id>/<db_id>.sqlite.")
@@ -143,7 +174,32 @@ def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path]
             f"{folder}: has no <db_id>/<db_id>.sqlite for {len(missing)} of {len(found)} databases that the questions "
             f"name: {', '.join(missing)}."
         )
+    _refuse_unmerged(found.values())
     return found
+
+
+def find_suites(databases: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Return all .sqlite files beside each database and itself: the variants of a distilled test suite.
+
+    Raises:
+        InputError: no database has a variant, or one has rows that are not in its file yet.
+    """
+    found = {db_id: sorted(path.parent.glob("*.sqlite")) for db_id, path in databases.items()}
+    if all(len(paths) == 1 for paths in found.values()):
+        raise InputError(
+            f"{next(iter(databases.values())).parent}: has one .sqlite file, as all others; expected several of the "
+            "same schema, the variants of a test suite. Leave out --suite, or name the folder of the suite."
+        )
+    _refuse_unmerged(path for paths in found.values() for path in paths)
+    return found
+
+
+def _refuse_unmerged(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            refuse_unmerged(path)
+        except UnmergedError as error:
+            raise InputError(str(error)) from None
 
 
 def _read(path: str | Path) -> str:
@@ -166,6 +222,25 @@ def _json_lines(path: str | Path, text: str) -> list[tuple[int, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not valid JSON ({error}).") from None
     return rows
+
+
+def _json(path: str | Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}).") from None
+
+
+def _json_rows(path: str | Path, value: Any, column: str | None) -> list[tuple[int, Any]]:
+    """Make rows of a list of texts or objects, or of an object that has a text for each place or id."""
+    if isinstance(value, dict):
+        value = [{"id": name, "index": name, "prediction": text} for name, text in value.items()]
+        if {row["id"] for row in value} == {str(index) for index in range(len(value))}:
+            value = [row["prediction"] for row in sorted(value, key=lambda row: int(row["id"]))]
+    if not isinstance(value, list):
+        raise InputError(f"{path}: expected a list of predictions, or an object of them.")
+    texts = all(row is None or isinstance(row, str) for row in value)
+    return list(enumerate([{column or "prediction": row} for row in value] if texts else value))
 
 
 def _csv_rows(path: str | Path, text: str) -> Rows:
@@ -216,12 +291,14 @@ def _check_count(path: str | Path, found: int, expected: int, what: str) -> None
 def _in_order(path: str | Path, rows: Rows, questions: Sequence[Question]) -> Rows:
     """Put rows into the order of the questions by `id` or `index`, where both sides have it."""
     key, names = "id", [question.id for question in questions]
+    if all("question_id" in row for _, row in rows):
+        key = "question_id"
     if None in names or not all(key in row for _, row in rows):
         key, names = "index", [str(index) for index in range(len(questions))]
     found = {str(row.get(key)): (number, row) for number, row in rows}
     if len(found) == len(rows) and found.keys() == set(names):
         return [found[name] for name in names]
-    if key == "id":
+    if key != "index":
         name = next((name for name in names if name not in found), "one that comes twice")
         raise InputError(f"{path}: its ids are not those of the questions ({name} is missing or doubled).")
     return rows

@@ -6,11 +6,12 @@ with Judge(timeout_s=5, jobs=4) as judge:
 """
 
 import atexit
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from queue import LifoQueue
@@ -19,11 +20,10 @@ from sqlglot import exp
 from tqdm import tqdm
 
 from custom_metrics.compare import SEMANTICS as SEMANTICS
-from custom_metrics.extract import extract_sql
 from custom_metrics.hardness import parse
 from custom_metrics.process import Process
-from custom_metrics.sandbox import existing
-from custom_metrics.sql_text import bare, has_outer_order_by
+from custom_metrics.sandbox import existing, refuse_unmerged
+from custom_metrics.sql_text import has_outer_order_by
 
 # What became of the query of an answer, in the order of tables. All but `ok` are 0 under `bag` or `ordered`.
 CLASSES = {
@@ -38,7 +38,7 @@ CLASSES = {
     "no_such_column": "names a column that does not exist",
     "ambiguous_column": "names a column that two of its tables have",
     "other_sql_error": "fails otherwise, or ended the process that ran it",
-    "timeout": "had no result in time, and again had none when it was run alone",
+    "timeout": "had no result in time",
     "too_large": "needs more memory, more rows or a longer text than a query may",
     "forbidden": "would do something other than read, or is several statements",
     "no_sql": "is not there: the answer is empty, or does not begin like a statement",
@@ -51,12 +51,7 @@ CHUNK = 16
 
 
 class GoldError(ValueError):
-    """The gold query itself cannot be run: an error in the data, not in the answer.
-
-    `index` is its place among the items of `Judge.judge_all`.
-    """
-
-    index: int | None = None
+    """The gold query itself cannot be run: an error in the data, not in the answer."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +68,7 @@ class Verdict:
         predicted_rows: rows of `sql`, None if it did not run.
         flags: which of `GOLD_FLAGS` hold for the gold query: it has no rows; it has the same row twice; it writes a
             string in double quotes, which only SQLite forgives.
+        soft_f1: of the rows of `sql`, see `compare.soft_f1`; 0 if it did not run.
         previews: if the `Judge` was asked for them, the first rows of both results, as `gold` and `predicted` (None if
             `sql` did not run); see `preview.preview`.
     """
@@ -85,6 +81,7 @@ class Verdict:
     gold_rows: int
     predicted_rows: int | None
     flags: tuple[str, ...]
+    soft_f1: float
     previews: dict | None = None
 
     def cells(self, missing: bool = False) -> dict[str, str | int | None]:
@@ -101,31 +98,67 @@ class Verdict:
         }
 
 
+def everywhere(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
+    """Return one verdict of those on several databases: right where all of them are, and else that of the first wrong.
+
+    The error of a gold query on one of them is returned as it is.
+    """
+    failed = [verdict for verdict in verdicts if isinstance(verdict, GoldError)]
+    if failed:
+        return failed[0]
+    least = min(verdicts, key=lambda verdict: sum(verdict.correct.values()))
+    correct, raw = (
+        {name: all(getattr(verdict, kind)[name] for verdict in verdicts) for name in SEMANTICS}
+        for kind in ("correct", "correct_raw")
+    )
+    return replace(least, correct=correct, correct_raw=raw)
+
+
+def best(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
+    """Return one verdict of those by several gold queries: right wherever one of them is, and else the best one's.
+
+    The error of a gold query is returned only if none of them runs.
+    """
+    found = [verdict for verdict in verdicts if isinstance(verdict, Verdict)]
+    if not found:
+        return verdicts[0]
+    chosen = max(found, key=lambda verdict: sum(verdict.correct.values()))
+    correct, raw = (
+        {name: any(getattr(verdict, kind)[name] for verdict in found) for name in SEMANTICS}
+        for kind in ("correct", "correct_raw")
+    )
+    return replace(chosen, correct=correct, correct_raw=raw)
+
+
 class Judge(AbstractContextManager):
     """Runs gold queries and answers in processes of its own, and compares; to be closed, or used in a `with`.
 
     The processes (`worker`) start when they are first needed, stay for all questions and keep databases open and the
-    results of gold queries. One that does not come back in time is killed and replaced. A question in which a query
-    took too long, or its process died, is judged a second time while this Judge runs nothing else, and that counts: the
-    load it makes itself decides no verdict. May be used by several threads.
+    results of gold queries. One that does not come back in time is killed and replaced. Time is that of the processor,
+    so that the load of the machine decides no verdict; a query that has no result after four times as long by the clock
+    is given up, and judged a second time while this Judge runs nothing else, and that counts. So is one whose process
+    the system ended for lack of memory. May be used by several threads.
 
     Args:
-        timeout_s: seconds a query may take.
+        timeout_s: seconds of processor time that a query may take.
         jobs: the number of processes.
         previews: whether verdicts come with the first rows of both results.
+        fence: which of an answer's fenced blocks is looked at first, see `extract.extract_sql`.
 
     Raises:
         ValueError: timeout_s is not above 0, or jobs not at least 1.
     """
 
-    def __init__(self, timeout_s: float = 30.0, jobs: int = 1, previews: bool = False):
+    def __init__(self, timeout_s: float = 30.0, jobs: int = 1, previews: bool = False, fence: str = "last"):
         if not timeout_s > 0 or jobs < 1:
             raise ValueError(f"Found timeout_s {timeout_s} and jobs {jobs}, expected more than 0 and at least 1.")
         self.timeout_s = timeout_s
         self.jobs = jobs
         self.previews = previews
+        self.fence = fence
         self._closed = False
-        self._all = [Process() for _ in range(jobs)]
+        self._databases: dict[str, tuple[int, int]] = {}
+        self._all = [Process(self._databases) for _ in range(jobs)]
         # The last that came back goes out first: its caches are warm, and fewer processes may do.
         self._idle: LifoQueue[Process] = LifoQueue()
         for process in reversed(self._all):
@@ -146,22 +179,29 @@ class Judge(AbstractContextManager):
 
         Raises:
             FileNotFoundError: there is no such database.
+            sandbox.UnmergedError: some of its rows are in a file beside it.
             GoldError: the gold query does not run.
         """
         task = self._task(database, gold, answer)
         return self._verdict(task, *self._run(task))
 
-    def judge_all(self, items: Sequence[tuple[str | Path, str, str]], progress: bool = False) -> list[Verdict]:
+    def judge_all(
+        self, items: Sequence[tuple[str | Path, str, str]], progress: bool = False
+    ) -> list[Verdict | GoldError]:
         """Judge (database, gold, answer) triples with all processes at once; the verdicts come in the same order.
+
+        A gold query that does not run is one question's error, and stands in the place of its verdict.
 
         Args:
             progress: show a bar on the error stream.
 
         Raises:
-            FileNotFoundError: there is no such database; nothing was run then.
-            GoldError: a gold query does not run; of several, the first is told, with its `index`.
+            FileNotFoundError, sandbox.UnmergedError: as of `judge`; nothing was run then.
         """
         tasks = [self._task(*item) for item in items]
+        # Known before the first process starts, which then reads them all.
+        for path in {task["database"] for task in tasks}:
+            self._all[0].knows(path)
         # Neighbours share a database, and maybe a gold query, which a process has to open and to run once.
         order = sorted(range(len(tasks)), key=lambda index: (tasks[index]["database"], tasks[index]["gold"]))
         chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
@@ -181,25 +221,25 @@ class Judge(AbstractContextManager):
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.close()
                 raise
-        found = []
+        found: list[Verdict | GoldError] = []
         for index, task in enumerate(tasks):
             try:
                 found.append(self._verdict(task, *results[index]))
             except GoldError as error:
-                error.index = index
-                raise
+                found.append(error)
         return found
 
     def _task(self, database: str | Path, gold: str, answer: str) -> dict:
-        sql = extract_sql(answer)
+        path = existing(database)
+        refuse_unmerged(path)
         return {
-            "database": str(existing(database)),
+            "database": str(path),
             "gold": gold,
             "ordered": orders_rows(gold),
-            "sql": sql,
-            "raw": None if bare(answer) == sql else answer,
+            "answer": answer,
             "timeout_s": self.timeout_s,
             "previews": self.previews,
+            "fence": self.fence,
         }
 
     def _run(self, task: dict) -> tuple[dict, bool]:
@@ -208,13 +248,13 @@ class Judge(AbstractContextManager):
             return process.assess(task)
 
     def _verdict(self, task: dict, result: dict, certain: bool) -> Verdict:
-        if not certain:
+        if not certain and self.jobs > 1:
             with self._alone, self._borrowed(self.jobs) as process:
                 result, _ = process.assess(task)
         if "gold_error" in result:
             error_class, message = result["gold_error"]
             raise GoldError(f"{task['database']}: the gold query fails ({error_class}: {message}): {task['gold']}")
-        return Verdict(sql=task["sql"], **result["verdict"] | {"flags": tuple(result["verdict"]["flags"])})
+        return Verdict(**result["verdict"] | {"flags": tuple(result["verdict"]["flags"])})
 
     @contextmanager
     def _borrowed(self, number: int) -> Iterator[Process]:
@@ -242,12 +282,17 @@ def orders_rows(gold: str) -> bool:
     return tree.args.get("order") is not None
 
 
+def cores() -> int:
+    """Return how many cores this process may use, which a scheduler can set below those that the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 _making = threading.Lock()
 
 
 @lru_cache
 def _shared(timeout_s: float) -> Judge:
-    opened = Judge(timeout_s)
+    opened = Judge(timeout_s, jobs=cores())
     atexit.register(opened.close)
     return opened
 

@@ -20,8 +20,8 @@ megabytes) is not interrupted before it returns; a crash inside SQLite takes the
 holds are bounded in number and bytes, not in memory.
 
 Not covered at all: results that differ from run to run (`random()`, the current time). A file with a WAL that has not
-been checkpointed is read without it. A flaw in SQLite that gives a query the run of the process: the worker has the
-rights of the user who started it, less those named.
+been checkpointed is read without it (`refuse_unmerged` is for the caller). What a flaw in SQLite
+that gives a query the run of the process can still do, is said in `confinement`.
 
 The heap limit is SQLite's own `hard_heap_limit`, which holds for all SQLite connections of the process.
 """
@@ -42,6 +42,10 @@ MAX_SQL_CHARACTERS = 100_000
 MAX_VALUE_BYTES = 10_000_000
 HEAP_BYTES = 512_000_000
 STEPS_BETWEEN_CHECKS = 2_000
+CHECK_S = 1.0
+
+# The first bytes of a rollback journal that is to be played back (https://www.sqlite.org/fileformat.html, section 3).
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
@@ -110,10 +114,15 @@ class Database:
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
         self._connection.set_authorizer(_authorize)
-        self._connection.set_progress_handler(lambda: time.monotonic() > self._deadline, STEPS_BETWEEN_CHECKS)
+        self._connection.set_progress_handler(lambda: time.process_time() > self._deadline, STEPS_BETWEEN_CHECKS)
 
     def close(self) -> None:
         self._connection.close()
+
+    def check(self, sql: str) -> str:
+        """Return the error class of a text as one query on this database, without running it; "" if it is one."""
+        self._deadline = time.process_time() + CHECK_S
+        return prepare(self._connection, sql)
 
     def execute(self, sql: str, timeout_s: float = 30.0, first_rows: int | None = None) -> Execution:
         """Run one query; see the module's text for what is prevented.
@@ -125,7 +134,7 @@ class Database:
         """
         if not _first_word(sql):
             return Execution(None, "no_sql", "no SQL")
-        self._deadline = time.monotonic() + timeout_s
+        self._deadline = time.process_time() + timeout_s
         rows, size = [], 0
         try:
             cursor = self._connection.execute(sql)
@@ -142,7 +151,7 @@ class Database:
                     cursor.close()
                     most = f"{max_rows} rows or {MAX_BYTES} bytes"
                     return Execution(None, "too_large", f"the result has more than {most}")
-            if time.monotonic() > self._deadline:
+            if time.process_time() > self._deadline:
                 return _timeout(timeout_s)
             return Execution(rows, columns=tuple(column[0] for column in cursor.description))
         except MemoryError:
@@ -151,9 +160,43 @@ class Database:
             return Execution(None, "too_large", "out of memory")
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
             # ValueError covers text that cannot be encoded (lone surrogates) and, in some Python versions, NUL.
-            if time.monotonic() > self._deadline and "interrupted" in str(error):
+            if time.process_time() > self._deadline and "interrupted" in str(error):
                 return _timeout(timeout_s)
             return Execution(None, _classify(sql, error), str(error))
+
+
+def prepare(connection: sqlite3.Connection, sql: str) -> str:
+    """Return the error class that `sql` has as one query, by preparing it; "" if it is one."""
+    if not _first_word(sql):
+        return "no_sql"
+    if len(sql) > MAX_SQL_CHARACTERS:
+        return "too_large"
+    try:
+        connection.execute(f"EXPLAIN {sql}").close()
+    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+        return _classify(sql, error)
+    return ""
+
+
+class UnmergedError(ValueError):
+    """A database with changes that stand in a file beside it, which a reader of the one file would not see."""
+
+
+def refuse_unmerged(path: Path) -> None:
+    """Raise an `UnmergedError` if a database has a WAL with rows, or a journal of a change that was broken off."""
+    wal, journal = Path(f"{path}-wal"), Path(f"{path}-journal")
+    if wal.is_file() and wal.stat().st_size:
+        raise UnmergedError(
+            f"{wal}: found changes that are not in {path.name} yet, expected a database in one file. Close the program "
+            f"that writes them, or run: sqlite3 {path} 'PRAGMA wal_checkpoint(TRUNCATE)'"
+        )
+    if journal.is_file():
+        with journal.open("rb") as stream:
+            if stream.read(8) == JOURNAL_MAGIC:
+                raise UnmergedError(
+                    f"{journal}: found a change of {path.name} that was broken off, expected a database in one file. "
+                    f"To undo it, run: sqlite3 {path} 'SELECT count(*) FROM sqlite_master'"
+                )
 
 
 def existing(path: str | Path) -> Path:

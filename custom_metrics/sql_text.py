@@ -27,6 +27,13 @@ def bare(sql: str) -> str:
     return sql.strip().removesuffix(";").rstrip()
 
 
+def mended(sql: str) -> str:
+    """Join the operators that Spider's gold queries have with a blank inside: `> =`, `< =` and `! =`."""
+    for spaced in ("> =", "< =", "! ="):
+        sql = sql.replace(spaced, spaced.replace(" ", ""))
+    return sql
+
+
 def suite_query(sql: str, keep_distinct: bool = False) -> str:
     """Return the query that the official test-suite evaluator runs in place of `sql`.
 
@@ -35,10 +42,8 @@ def suite_query(sql: str, keep_distinct: bool = False) -> str:
     is what its command line does before: the word `value` between blanks becomes `1` there, also where it is the name
     of a column.
     """
-    for spaced in ("> =", "< =", "! ="):
-        sql = sql.replace(spaced, spaced.replace(" ", ""))
     kept, depth = [], 0
-    for token in tokens(sql):
+    for token in tokens(mended(sql)):
         if token.lower() == "distinct" and not keep_distinct:
             continue
         kept.append(token)

@@ -27,7 +27,7 @@ import pytest
 
 from custom_metrics.execution_accuracy import ExecutionAccuracy
 from custom_metrics.inputs import InputError, find_databases, read_predictions, read_questions
-from custom_metrics.stats import wilson_interval
+from custom_metrics.intervals import wilson_interval
 
 # isort: split
 from deepeval import assert_test

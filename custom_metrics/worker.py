@@ -1,4 +1,4 @@
-"""The process in which queries run: it can be killed, has little memory, and cannot write a file.
+"""The process in which queries run: it can be killed, has little memory, and reads nothing but its databases.
 
 Started by `process` as `python -m custom_metrics.worker FD`, where FD is one end of a socket pair. It takes one JSON
 message a question, tells before each query which one it starts, and answers with one JSON message. JSON keeps hostile
@@ -6,20 +6,25 @@ text whole (lone surrogates as escapes) and cannot run code in the process that 
 verdicts travel, and the first rows if asked for.
 """
 
+import codecs
 import hashlib
+import html
 import json
 import os
 import resource
 import signal
+import sqlite3
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from custom_metrics.compare import SEMANTICS, difference, suite_equal, verdicts
+from custom_metrics.compare import SEMANTICS, difference, soft_f1, suite_equal, verdicts
+from custom_metrics.confinement import confine
+from custom_metrics.extract import NOT_A_QUERY, extract_sql
 from custom_metrics.preview import preview, value
 from custom_metrics.sandbox import MAX_SQL_CHARACTERS, MAX_VALUE_BYTES, Database, Execution
 from custom_metrics.sql_text import bare, suite_query, without_double_quotes
@@ -55,17 +60,16 @@ class Databases:
         return self._open[path][1:]
 
     def gold(self, path: str, sql: str, timeout_s: float, run: Callable[[], Execution]) -> Execution:
-        """Return the kept result of a gold query, or that of `run`, which is kept then unless it failed."""
+        """Return the kept result of a gold query, or that of `run`, which is kept then."""
         key = (self.get(path)[0], sql, timeout_s)
         if key in self._gold:
             self._gold.move_to_end(key)
             return self._gold[key]
         result = run()
-        if result.rows is not None:
-            self._gold[key] = result
-            self._kept += _values(result)
-            while self._kept > KEPT_VALUES and len(self._gold) > 1:
-                self._kept -= _values(self._gold.popitem(last=False)[1])
+        self._gold[key] = result
+        self._kept += _values(result)
+        while self._kept > KEPT_VALUES and len(self._gold) > 1:
+            self._kept -= _values(self._gold.popitem(last=False)[1])
         return result
 
 
@@ -73,34 +77,30 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
     """Run all that one verdict needs, and compare.
 
     Args:
-        task: `database`, its path; `gold`, the gold query; `ordered`, whether that sorts its rows; `sql`, the query
-            taken out of the answer; `raw`, the answer as it is, or None where running it is the same as running `sql`;
-            `timeout_s`, seconds each query may take; `previews`, whether the first rows are wanted; `known`, error
-            class and message of queries that are not to be run (again), by the names that `announce` gets.
+        task: `database`, its path; `gold`, the gold query; `ordered`, whether that sorts its rows; `answer`, as the
+            model gave it; `fence`, as of `extract.extract_sql`; `timeout_s`, seconds each query may take; `previews`,
+            whether the first rows are wanted; `known`, error class and message of queries that are not to be run
+            (again), by the names that `announce` gets.
         announce: is called before each query, with its name.
 
     Returns:
-        `gold_error` (error class and message) if the gold query fails, else `verdict`, what `judge.Verdict` holds; and
-        `timeouts`, the names of the queries that took too long.
+        `gold_error` (error class and message) if the gold query fails, else `verdict`, what `judge.Verdict` holds.
     """
     database, gold, timeout_s = task["database"], task["gold"], task["timeout_s"]
-    timeouts = []
 
     def run(name: str, text: str) -> Execution:
         if name in task["known"]:
             return Execution(None, *task["known"][name])
         announce(name)
-        result = databases.get(database)[1].execute(text, timeout_s)
-        if result.error_class == "timeout":
-            timeouts.append(name)
-        return result
+        with ending_after(timeout_s):
+            return databases.get(database)[1].execute(text, timeout_s)
 
     def run_gold(name: str, text: str) -> Execution:
         return databases.gold(database, text, timeout_s, lambda: run(name, text))
 
     expected = run_gold("gold", gold)
     if expected.rows is None:
-        return {"gold_error": [expected.error_class, expected.error], "timeouts": timeouts}
+        return {"gold_error": [expected.error_class, expected.error]}
 
     # What the test-suite evaluator runs instead; mostly the same text, and then the same result.
     gold_variant = suite_query(gold)
@@ -112,7 +112,9 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
 
     def score(name: str, text: str) -> tuple[Execution, dict[str, bool]]:
         result = run(name, text)
-        variant = suite_query(text, keep_distinct) if len(text) <= MAX_SQL_CHARACTERS else text
+        # What took too long takes too long without its DISTINCT as well.
+        runs_on = result.error_class != "timeout" and len(text) <= MAX_SQL_CHARACTERS
+        variant = suite_query(text, keep_distinct) if runs_on else text
         variant_result = result if bare(variant) == bare(text) else run(f"{name} variant", variant)
         announce(f"{name} comparison")
         correct = dict.fromkeys(SEMANTICS, False)
@@ -123,8 +125,19 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         )
         return result, correct
 
-    result, correct = score("sql", task["sql"])
-    correct_raw = correct if task["raw"] is None else score("raw", task["raw"])[1]
+    answer = task["answer"]
+    raw, correct_raw = score("raw", answer)
+    sql, result, correct = bare(answer), raw, correct_raw
+    # What SQLite understands is never cut.
+    if raw.error_class in NOT_A_QUERY:
+        check = None
+        if "extraction" not in task["known"]:
+            announce("extraction")
+            check = databases.get(database)[1].check
+        with ending_after(timeout_s):
+            sql = extract_sql(answer, check, task["fence"])
+        if sql != answer.strip():
+            result, correct = score("sql", sql)
     error_class, message, rows, previews = result.error_class, result.error, None, None
     if result.rows is not None:
         error_class, message = difference(expected.rows, result.rows, correct)
@@ -135,16 +148,18 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
             "predicted": None if rows is None else preview(result.columns, result.rows, expected.rows),
         }
     verdict = {
+        "sql": sql,
         "correct": correct,
         "correct_raw": correct_raw,
         "error_class": error_class,
         "message": message,
         "gold_rows": len(expected.rows),
         "predicted_rows": rows,
+        "soft_f1": 0.0 if result.rows is None else soft_f1(expected.rows, result.rows),
         "flags": flags(gold, expected, databases.get(database)[1]),
         "previews": previews,
     }
-    return {"verdict": verdict, "timeouts": timeouts}
+    return {"verdict": verdict}
 
 
 def flags(gold: str, expected: Execution, database: Database) -> list[str]:
@@ -162,13 +177,14 @@ def flags(gold: str, expected: Execution, database: Database) -> list[str]:
 
 
 def _values(result: Execution) -> int:
-    return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1
+    return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1 if result.rows else 1
 
 
 def first_rows(task: Mapping[str, Any]) -> dict:
     """Run the one query `sql` of a task, up to its `first_rows`; return what `query.Result` holds."""
     most = task["first_rows"]
-    found = Database(task["database"]).execute(task["sql"], task["timeout_s"], most + 1)
+    with ending_after(task["timeout_s"]):
+        found = Database(task["database"]).execute(task["sql"], task["timeout_s"], most + 1)
     return {
         "columns": list(found.columns),
         "rows": found.rows and [[value(cell, 2 * MAX_VALUE_BYTES) for cell in row] for row in found.rows[:most]],
@@ -178,8 +194,31 @@ def first_rows(task: Mapping[str, Any]) -> dict:
     }
 
 
-def confine() -> None:
-    """Take from this process what no query needs: much memory, and writing files."""
+@contextmanager
+def ending_after(timeout_s: float) -> Iterator[None]:
+    """End the process if what is done inside does not stop by itself: one call of a built-in function, say.
+
+    The time is that of the processor, as for `Database.execute`: how busy the machine is decides nothing.
+    """
+    signal.setitimer(signal.ITIMER_PROF, 1.05 * timeout_s + 0.05)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def preload() -> None:
+    """Import what the standard library imports when it is first used."""
+    for name in ("surrogateescape", "backslashreplace"):
+        codecs.lookup_error(name)
+    with closing(sqlite3.connect(":memory:")) as nothing:
+        nothing.execute("SELECT random()").fetchall()
+    html.unescape("&amp;")
+
+
+def limit() -> None:
+    """Take from this process what no query needs: much memory, writing files, and the environment."""
+    os.environ.clear()
     # Ctrl+C is for the program that started this one, which then closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Some systems have no such limit; SQLite's own holds there.
@@ -188,18 +227,21 @@ def confine() -> None:
     # Not a byte into any file: SQLite is told not to, and here the system is told as well.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
 def main(descriptor: int) -> None:
-    """Answer messages until the other end is closed."""
-    confine()
+    """Answer messages until the other end is closed; the first names the databases that may be read."""
+    limit()
     databases = Databases()
     with Connection(descriptor) as connection:
 
         def send(message: object) -> None:
             connection.send_bytes(json.dumps(message).encode("ascii"))
 
-        send("ready")
+        # What is imported late would be read from files, which is then over.
+        preload()
+        send(confine(json.loads(connection.recv_bytes())))
         while True:
             try:
                 task = json.loads(connection.recv_bytes())

@@ -133,8 +133,8 @@ def _read(path: Path, part: str, options: Mapping, known: dict[str, str]) -> lis
     """Read a file; `known` are the places of the ids and contents of all rows so far, of both files."""
     try:
         found = list(json_lines(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{options['name']}: {path} cannot be read ({error}). Name a JSONL file in UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{options['name']}: {path} cannot be read ({error}). Name a JSONL file.") from None
     if not found:
         raise UserError(f"{path}: found no rows, expected at least 1.")
     rows = []

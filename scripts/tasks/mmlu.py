@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.download import find_root, hub_snapshot, opened
-from common.files import UserError, atomic_write, described, sha256_json, write_json
+from common.download import find_root, opened
+from common.files import UserError, atomic_write, described, redacted, sha256_json, write_json
+from common.hub import hub_snapshot
 from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions
 from tasks.choice import LETTERS, fault, judged, told
 from tasks.records import MMLU_COLUMNS
@@ -173,7 +174,7 @@ def fetch(options: Mapping, folder: Path) -> None:
                 for index, row in enumerate(tables[split][subject]):
                     writer.writerow([subject, index, row["question"], *row["choices"], row["answer"]])
     manifest = {
-        "source": source,
+        "source": redacted(source),
         "revision": options["revision"],
         "archive_sha256": archive_sha256,
         "subjects": {name: {split: len(tables[split][name]) for split in SPLITS} for name in names},

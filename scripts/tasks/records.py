@@ -6,6 +6,7 @@ a newline `\\n`, a carriage return `\\r`, a tab `\\t`, and other control charact
 """
 
 import csv
+import json
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,26 @@ def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
     if frame["id"].duplicated().any():
         raise UserError(f"{path}, id {frame['id'][frame['id'].duplicated()].iloc[0]}: comes twice, expected once.")
     return frame
+
+
+def right_probability(frame: "pd.DataFrame") -> "pd.Series":
+    """The probability of the right letter among the letters of a question, of records of form choice: 0 to 1.
+
+    It is 0 where there is no answer.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if "logprobs" in frame:  # of any number of choices
+        logprobs = pd.DataFrame([json.loads(cell) for cell in frame["logprobs"]], index=frame.index, dtype=float)
+    else:
+        logprobs = frame[[name for name in frame if name.startswith("logprob_")]]
+        logprobs = logprobs.rename(columns=lambda name: name.removeprefix("logprob_"))
+    shares = np.exp(logprobs.sub(logprobs.max(axis=1), axis=0).to_numpy(float))
+    right = np.equal.outer(frame["answer"].to_numpy(object), logprobs.columns.to_numpy(object))
+    total = np.nansum(shares, axis=1)
+    found = np.nansum(np.where(right, shares, 0.0), axis=1) / np.where(total > 0, total, 1.0)
+    return pd.Series(found, index=frame.index)
 
 
 def by_id(rows: Iterable[Mapping], path: str | Path, known: Container[str] | None = None) -> dict[str, Mapping]:

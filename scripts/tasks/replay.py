@@ -14,7 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from common.files import UserError, json_lines, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from common.files import (
+    UserError,
+    json_lines,
+    read_jsonl,
+    redacted,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_jsonl,
+)
 from tasks import mmlu
 from tasks.base import Context, Part, TaskOptions
 from tasks.choice import LETTERS, fault, normal, not_text, told
@@ -70,6 +79,7 @@ def fetch(options: Mapping, folder: Path) -> None:
         rows = [{"id": row["id"], "kind": CHOICE, "subject": "", **row} for row in found]
     write_jsonl(folder / "rows.jsonl", rows)
     facts = {key: options[key] for key in STAGES["fetch"]} | {"file_sha256": own, "rows": len(rows)}
+    facts["source"] = redacted(options["source"])
     facts |= {"by_kind": Counter(row["kind"] for row in rows), "sha256": sha256_file(folder / "rows.jsonl")}
     write_json(folder / "manifest.json", facts)
 

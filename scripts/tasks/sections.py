@@ -9,6 +9,16 @@ from pydantic_core import PydanticCustomError
 # How pydantic calls the two branches of a union in an error's place; no key is called like that.
 ONE, OTHER = "(one)", "(other)"
 T = TypeVar("T")
+MOST_WHOLE = 2**31 - 1
+MOST = 10**15  # a report may state bytes or parameters
+
+
+def sized(value: float) -> float:
+    """Refuse a number that no library could store, or that only a slip of the keyboard makes."""
+    most = MOST_WHOLE if isinstance(value, int) else MOST
+    if abs(value) > most:
+        raise _expected(f"at {'most' if value > 0 else 'least'} {most if value > 0 else -most}")
+    return value
 
 
 def whole(**bounds: int) -> Any:
@@ -17,13 +27,24 @@ def whole(**bounds: int) -> Any:
     def convert(value: Any) -> Any:
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    return Annotated[int, Field(**bounds), BeforeValidator(convert)]
+    return Annotated[int, Field(**bounds), BeforeValidator(convert), AfterValidator(sized)]
+
+
+def real(**bounds: float) -> Any:
+    """The type of a real number within bounds."""
+    return Annotated[float, Field(allow_inf_nan=False, **bounds), AfterValidator(sized)]
 
 
 def _unique(values: list) -> list:
     if any(value in values[:n] for n, value in enumerate(values)):
         raise PydanticCustomError("twice", "a value stands twice in {values}", {"values": values})
     return values
+
+
+def _limit(value: int) -> int:
+    if value == 0:
+        raise _expected("-1 for no limit, or at least 1")
+    return value
 
 
 def _expected(words: str) -> PydanticCustomError:
@@ -55,6 +76,12 @@ def either(one: Any, other: Any, kind: type) -> Any:
     return Annotated[Annotated[one, Tag(ONE)] | Annotated[other, Tag(OTHER)], Discriminator(branch)]
 
 
+def _free(value: str) -> str:
+    if value in TAKEN or value.endswith(ENDS):
+        raise _expected(f"another name: results/{value} is, or may become, the place of something else")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
 # The name of a task, which stands in the names of rules.
 TaskName = _text(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and underscores, a letter first")
@@ -62,12 +89,18 @@ TaskName = _text(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and u
 Name = _text(
     r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, dot, underscore and hyphen, a letter or digit first"
 )
+# What lies in results/ besides studies, and what a study's name gets from its protocol and scale.
+TAKEN = ("downloads", "calibration.json", "fingerprints.json")
+ENDS = ("-smoke", "-as_reported", ".lock")
+StudyName = Annotated[Name, AfterValidator(_free)]
 Sha256 = _text(r"[0-9a-f]{64}", "the archive's SHA-256 in 64 lower-case hexadecimal digits, or null")
-Number = Annotated[float, Field(allow_inf_nan=False)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
+Number = real()
+NotNegative = real(ge=0)
+Positive = real(gt=0)
+Share = real(ge=0, lt=1)
 Count = whole(ge=0)
+# -1 is for no limit.
+Limit = Annotated[whole(ge=-1), AfterValidator(_limit)]
 AtLeast1 = whole(ge=1)
 Unique = Annotated[list[T], AfterValidator(_unique)]
 # A list whose order means nothing: sorted, so that equal studies are equal values.

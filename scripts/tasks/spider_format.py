@@ -12,13 +12,13 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from common.download import find_root, opened
-from common.files import UserError, described, read_json, write_json
+from common.files import UserError, described, read_json, redacted, write_json
 from custom_metrics.judge import GoldError, Judge
 from tasks import text_to_sql
 from tasks.base import PARTS, Measure, Part
 from tasks.choice import not_text
 from tasks.sections import Count, Sha256, Text, Unique, either
-from tasks.sql_schema import HEADER, read_schema
+from tasks.sql_schema import HEADER, check_whole, read_schema
 from tasks.text_to_sql import PROMPT, REMEDY, SMOKE, context, held_out, score, target
 
 __all__ = ["PARTS", "PROMPT", "REMEDY", "SMOKE", "context", "held_out", "score", "target"]
@@ -68,7 +68,7 @@ def fetch(options: Mapping, folder: Path) -> None:
         tables = {name: given.get(name) or read_schema(path) | {"db_id": name} for name, path in databases.items()}
         _check_apart(questions)
         _run_gold(questions, databases)
-        store(folder, questions, tables, databases, {"source": source, "archive_sha256": archive})
+        store(folder, questions, tables, databases, {"source": redacted(source), "archive_sha256": archive})
 
 
 def no_train(options: Mapping, needing: str) -> UserError:
@@ -138,6 +138,7 @@ def find_databases(root: Path, questions: Questions, source: str) -> dict[str, P
         with path.open("rb") as stream:
             if stream.read(len(HEADER)) != HEADER:
                 raise UserError(f"{path.relative_to(root)}: not a SQLite database. Get the data again.")
+        check_whole(path, str(path.relative_to(root)))
     return databases
 
 
@@ -152,11 +153,11 @@ def _check_apart(questions: Questions) -> None:
 def _run_gold(questions: Questions, databases: Mapping[str, Path]) -> None:
     """Refuse a gold query that does not run, which would else be found out once a model has answered."""
     rows = list(_placed(questions))
-    try:
-        with Judge() as judge:
-            judge.judge_all([(databases[row["db_id"]], row["query"], "") for _, row in rows], progress=True)
-    except GoldError as error:
-        raise UserError(f"{rows[error.index][0]}: {error}. Mend the query, or leave the row out.") from None
+    with Judge() as judge:
+        found = judge.judge_all([(databases[row["db_id"]], row["query"], "") for _, row in rows], progress=True)
+    for (place, _), verdict in zip(rows, found, strict=True):
+        if isinstance(verdict, GoldError):
+            raise UserError(f"{place}: {verdict}. Mend the query, or leave the row out.")
 
 
 def store(

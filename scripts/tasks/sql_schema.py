@@ -174,6 +174,17 @@ def read_schema(path: str | Path) -> dict:
         raise UserError(f"{path}: cannot be read as a SQLite database ({error}).") from None
 
 
+def check_whole(path: Path, shown: str) -> None:
+    """Refuse a file, called `shown`, that is not a SQLite database from its first page to its last."""
+    try:
+        with _opened(path) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise UserError(f"{shown}: a damaged SQLite database ({found.splitlines()[-1]}). Get the data again.")
+
+
 # Without the tables of SQLite itself and those that it keeps behind virtual ones.
 TABLES = """
     SELECT name, rowid AS place FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'

@@ -87,7 +87,7 @@ class Options(TaskOptions):
     also in the same order, where the gold query sorts. columns_any_order: bag, with the columns in any order.
     test_suite: what Spider's official test-suite evaluator says."""
     timeout_s: Positive = 30.0
-    """Seconds after which a query counts as wrong. Before that it is tried again with nothing running beside it."""
+    """Seconds of processor time after which a query counts as wrong."""
 
 
 def measure(
@@ -298,14 +298,13 @@ def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
     name = options["name"]
     databases = _find_databases(name, folder, {question["db_id"] for question, _ in asked})
     items = [(databases[row["db_id"]], row["query"], given["answer"] if given else "") for row, given in asked]
-    try:
-        with Judge(options["timeout_s"], workers, previews=True) as judge:
-            verdicts = judge.judge_all(items, progress=True)
-    except GoldError as error:
-        raise UserError(
-            f"{asked[error.index][0]['id']}: {error}. If it is a timeout, raise {name}.timeout_s; otherwise the data "
-            f"are at fault: put its database into {name}.exclude_databases."
-        ) from None
+    with Judge(options["timeout_s"], workers, previews=True) as judge:
+        verdicts = judge.judge_all(items, progress=True)
     for (question, given), (_, gold, text), verdict in zip(asked, items, verdicts, strict=True):
+        if isinstance(verdict, GoldError):
+            raise UserError(
+                f"{question['id']}: {verdict}. If it is a timeout, raise {name}.timeout_s; otherwise the data are at "
+                f"fault: put its database into {name}.exclude_databases."
+            )
         record = {**question, "gold": gold, "answer": text, **verdict.cells(missing=given is None)}
         yield record, {"id": question["id"]} | verdict.previews

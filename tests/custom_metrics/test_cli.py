@@ -89,10 +89,10 @@ def test_score_prints_all_semantics_and_writes_a_record_a_question(folder):
     assert "all without gold_empty    5        2          40.0" in done.stdout
 
     rows = records(folder / "a.csv")
-    assert tuple(rows[0])[:17] == (
+    assert tuple(rows[0])[:18] == (
         "index", "db_id", "set", "bag", "ordered", "test_suite", "columns_any_order", "set_raw", "bag_raw",
         "ordered_raw", "test_suite_raw", "columns_any_order_raw", "error_class", "hardness", "gold_rows",
-        "predicted_rows", "message",
+        "predicted_rows", "soft_f1", "message",
     )  # fmt: skip
     assert [(row["index"], row["db_id"], int(row["bag"])) for row in rows] == [
         (str(index), db_id, right) for index, (db_id, _, _, right) in enumerate(ROWS)
@@ -215,7 +215,7 @@ def test_refused_in_one_sentence(folder, capsys, name, text, arguments, message)
         ("nonsense", "line 1: not valid JSON"),
         ('[{"db_id": "no", "query": ""}, {"db_id": "nope", "query": ""}]', "for 2 of 2 databases that the questions"),
         ('[{"db_id": "no", "query": ""}, {"db_id": "music", "query": ""}]', "for 1 of 2 databases"),
-        ('[{"db_id": "zoo", "query": "SELECT 1"}, {"db_id": "zoo", "query": "SELECT a"}]', "question 1: "),
+        ('[{"db_id": "zoo", "SQL": "SELECT 1"}, {"db_id": "zoo", "query": []}]', "question 1: has no query"),
     ],
 )
 def test_wrong_questions_are_refused(folder, capsys, text, message):
@@ -225,6 +225,123 @@ def test_wrong_questions_are_refused(folder, capsys, text, message):
     assert message in err
     if "no," in text:
         assert "no" in err
+
+
+def test_a_gold_query_that_fails_is_one_questions_error(folder, capsys):
+    questions = [{"db_id": "zoo", "query": "SELECT 1"}, {"db_id": "zoo", "query": "SELECT 1 WHERE 2 > = 1"}]
+    (folder / "bad.json").write_text(json.dumps(questions), encoding="utf-8")
+    out = folder / "a.csv"
+    assert score(folder, "p.txt", "SELECT 1\nSELECT 1\n", "--out", out, questions="bad.json") == 0
+    captured = capsys.readouterr()
+    assert "WARNING: 1 gold queries do not run" in captured.err and "question 1: " in captured.err
+    assert [(row["bag"], row["error_class"]) for row in records(out)] == [("1", "ok"), ("0", "gold_error")]
+    assert re.search(r"^gold_error +1 +50\.0$", captured.out, re.MULTILINE)
+    assert records(out)[0]["sqlite"] == sqlite3.sqlite_version
+
+
+def test_files_of_bird(folder, capsys):
+    questions = [
+        {
+            "question_id": 70 + i,
+            "db_id": db_id,
+            "SQL": gold,
+            "evidence": "",
+            "difficulty": ("simple", "moderate")[i % 2],
+        }
+        for i, (db_id, gold, _, _) in enumerate(ROWS)
+    ]
+    (folder / "bird.json").write_text(json.dumps(questions), encoding="utf-8")
+    shuffled = [2, 0, 1, 5, 3, 4]
+    by_place = {str(i): f"{ROWS[i][2]}\t----- bird -----\t{ROWS[i][0]}" for i in shuffled}
+    by_id = {str(70 + i): ROWS[i][2] for i in shuffled}
+    for number, predictions in enumerate(
+        (by_place, by_id, PREDICTIONS, [{"question_id": int(k), "sql": v} for k, v in by_id.items()])
+    ):
+        out = folder / f"{number}.csv"
+        assert score(folder, "p.json", json.dumps(predictions), "--out", out, questions="bird.json") == 0
+        assert [int(row["bag"]) for row in records(out)] == [row[3] for row in ROWS], predictions
+        assert re.search(r"^moderate +3 +\d", capsys.readouterr().out, re.MULTILINE)
+    by_place["0"] = by_place["0"].replace("music", "zoo")
+    assert score(folder, "p.json", json.dumps(by_place), questions="bird.json") == 2
+    assert "prediction 0: found zoo, expected music" in capsys.readouterr().err
+
+
+def test_several_gold_queries(folder):
+    questions = [{"db_id": "zoo", "query": ["SELECT 1", "SELECT 2", "SELECT nothing"]}] * 3
+    (folder / "many.json").write_text(json.dumps(questions), encoding="utf-8")
+    out = folder / "a.csv"
+    assert score(folder, "p.txt", "SELECT 2\nSELECT 1\nSELECT 3\n", "--out", out, questions="many.json") == 0
+    assert [row["bag"] for row in records(out)] == ["1", "1", "0"]
+
+
+def test_a_suite_of_databases(folder, capsys):
+    text = "\n".join(PREDICTIONS)
+    assert score(folder, "p.txt", text, "--suite") == 2
+    assert "expected several of the same schema" in capsys.readouterr().err
+    # The second database tells apart what the first does not: here some animal has an id above 5.
+    connection = sqlite3.connect(folder / "database/zoo/zoo_v1.sqlite")
+    connection.executescript("CREATE TABLE animal (id INT, name TEXT); INSERT INTO animal VALUES (7, 'emu');")
+    connection.close()
+    assert score(folder, "p.txt", text, "--suite", "--out", folder / "suite.csv") == 0
+    assert "each in all its variants (3 files)" in capsys.readouterr().out
+    assert score(folder, "p.txt", text, "--out", folder / "one.csv") == 0
+    one, suite = records(folder / "one.csv"), records(folder / "suite.csv")
+    assert [row["bag"] for row in one] == ["1", "0", "0", "1", "0", "1"]
+    assert [row["bag"] for row in suite] == ["1", "0", "0", "0", "0", "1"]
+    assert suite[3]["error_class"] == "wrong_rows"
+
+
+@pytest.mark.parametrize("kind", ["wal", "journal"])
+def test_a_database_with_rows_beside_its_file_is_refused_and_the_remedy_works(folder, capsys, kind):
+    path = folder / "database/zoo/zoo.sqlite"
+    copy = folder / "copy.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA journal_mode = {kind if kind == 'wal' else 'delete'}")
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN")
+    connection.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 900) "
+        "INSERT INTO animal SELECT 5, hex(zeroblob(900)) FROM n"
+    )
+    if kind == "wal":
+        connection.execute("COMMIT")
+    # Copied in the middle, as after a crash.
+    for file in path.parent.glob("zoo*"):
+        (folder / file.name.replace("zoo", "copy")).write_bytes(file.read_bytes())
+    connection.close()
+    for file in folder.glob("copy*"):
+        file.rename(path.parent / file.name.replace("copy", "zoo"))
+    assert not copy.exists()
+    text = "\n".join(PREDICTIONS)
+    assert score(folder, "p.txt", text) == 2
+    error = capsys.readouterr().err
+    assert f"zoo.sqlite-{kind}: found" in error
+    statement = re.search(r"sqlite3 \S+ '([^']+)'", error)[1]
+    connection = sqlite3.connect(path)
+    connection.execute(statement).fetchall()
+    connection.close()
+    assert score(folder, "p.txt", text) == 0
+
+
+def test_the_output_may_be_cut(folder):
+    (folder / "p.txt").write_text("\n".join(PREDICTIONS), encoding="utf-8")
+    command = f"{sys.executable} -m custom_metrics score p.txt --questions dev.json --databases database | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("p.txt: 6 questions")
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_records_are_read_by_any_reader_of_csv(folder):
+    answers = ["SELECT '" + character * 140_000 + "'" for character in "a\ud800"] + PREDICTIONS[2:]
+    lines = "\n".join(json.dumps({"sql": answer}) for answer in answers)
+    out = folder / "a.csv"
+    assert score(folder, "p.jsonl", lines, "--out", out) == 0
+    code = "import csv, sys; print([len(row['sql']) for row in csv.DictReader(open(sys.argv[1]))])"
+    done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=True)
+    assert max(json.loads(done.stdout)) > 100_000
+    assert records(out)[1]["sql"].endswith("… (100001 characters)")
 
 
 def test_unknown_databases_are_all_named(folder, capsys):

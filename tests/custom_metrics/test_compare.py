@@ -10,6 +10,7 @@ from custom_metrics.compare import (
     bag_equal,
     columns_any_order_equal,
     matching_columns,
+    soft_f1,
     suite_equal,
     verdicts,
 )
@@ -197,3 +198,27 @@ def test_the_search_finds_what_trying_all_finds(pair, ordered):
     if gold and predicted and not any(isinstance(v, float) for row in gold + predicted for v in row):
         expected = any(ordered_equal(gold, rows, ordered) for rows in tried)
         assert suite_equal(gold, predicted, ordered) == expected
+
+
+# Random results, and what `calculate_f1_score` of bird-bench/mini_dev returned for them.
+SOFT_F1 = [
+    ([(1, 1, 1), (1.0, 1, "a")], [("a",)], 0),
+    ([(2, "a", "a"), (1.0, 2, None), (2, 2, "a"), (None, 1, "a")], [(1,), (2,), (None,), (1,)], 0.133333333),
+    ([("a", 1.0, 2), (None, None, 1.0), ("a", 1.0, "a"), (1.0, 1, "a")], [("a", "a")], 0.266666667),
+    ([(1.0, None, 1), ("a", 1.0, 1)], [(1.0,)], 0.333333333),
+    ([(1, "a"), (1, None), (1.0, 1.0)], [("a", 2), (2, 1.0), (2, 1), (2, 1.0)], 0.4),
+    ([(1.0, None, 1.0), (None, "a", None), (1.0, 1.0, 1)], [(1.0,), (2,), (1.0,)], 0.2),
+    ([(1, "a", None), (1.0, 1.0, 2), (1.0, "a", "a")], [("a",), (None,)], 0.181818182),
+    ([(1.0,), (1.0,), (None,), ("a",)], [(1, 2, 2), (1.0, 1.0, 2), (1, 1.0, None), (1, 1, 1)], 0.153846154),
+    ([], [(2, None), (1, 1.0)], 0),
+    ([(1,), (2,)], [(None, 1.0)], 0.5),
+    ([(None,), ("a",)], [("a", "a", 1), (1, None, "a")], 0.25),
+    ([(None, 1)], [(1.0, 2), (1.0, "a")], 0.333333333),
+    ([], [], 1),
+    ([(1,)], [], 0),
+]
+
+
+@pytest.mark.parametrize(("gold", "predicted", "expected"), SOFT_F1)
+def test_soft_f1_is_that_of_birds_evaluator(gold, predicted, expected):
+    assert soft_f1(gold, predicted) == pytest.approx(expected, abs=1e-9)

@@ -1,6 +1,5 @@
 import csv
 import math
-import random
 import sqlite3
 import zipfile
 from math import comb
@@ -12,17 +11,11 @@ from scipy.stats import t as student
 
 from custom_metrics.sandbox import Database
 from custom_metrics.stats import (
-    Estimate,
-    cluster_bootstrap,
     clustered_difference,
-    detectable,
-    fieller,
     holm,
     mcnemar,
     mean_of_proportions,
-    minimum_detectable_difference,
     percent_change,
-    replicates,
     wilson_interval,
 )
 
@@ -109,90 +102,7 @@ def test_a_clustered_difference_knows_what_it_does_not_know():
     # One cluster, or no question: nothing is known.
     for sums, sizes in (([7], [50]), ([], [])):
         assert clustered_difference(sums, sizes, 0.95)[3:] == (-1.0, 1.0, 1.0)
-    assert detectable(clustered_difference([7], [50], 0.95), 0.95) is None
     assert clustered_difference([20, 10], [20, 10], 0.95).high == 1.0
-
-
-def test_the_bootstrap_is_the_same_again_and_uses_its_seed():
-    sums, sizes = np.array([[5, 0, 2, -1, 3, 0], [0, 0, 0, 0, 0, 0]]), [10, 20, 30, 10, 10, 10]
-    first, again, other = (cluster_bootstrap(sums, sizes, 0.95, seed) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert np.allclose(first, other, atol=0.02)
-    assert first[0][0] < 9 / 90 < first[1][0]
-    # Each comparison is drawn alike, whatever stands beside it.
-    assert np.array_equal(cluster_bootstrap(sums[:1], sizes, 0.95, 1)[0], first[0][:1])
-    with pytest.raises(ValueError, match="found 1 clusters"):
-        cluster_bootstrap(np.array([[3]]), [10], 0.95, 1)
-
-
-def test_detectable_is_found_four_times_in_five():
-    estimate = clustered_difference([2, -1, 0, 3, -2, 1, 0, -3], [30] * 8, 0.95)
-    least = detectable(estimate, 0.95)
-    assert least == pytest.approx((student.ppf(0.975, 7) + student.ppf(0.8, 7)) * estimate.se)
-
-
-def test_fieller_limits_are_the_ratios_that_the_data_do_not_refute():
-    numerator = Estimate(0.10, 0.03, 14, 0, 0, 0.01)
-    denominator = Estimate(0.25, 0.04, 14, 0, 0, 0.0)
-    ratio = 0.4
-    parts = numerator.se**2, (ratio * denominator.se) ** 2
-    t = student.ppf(0.975, sum(parts) ** 2 / (parts[0] ** 2 / 14 + parts[1] ** 2 / 14))
-    for limit in fieller(numerator, denominator, 0.95):
-        distance = abs(numerator.centre - limit * denominator.centre)
-        assert distance == pytest.approx(t * math.hypot(numerator.se, limit * denominator.se))
-    low, high = fieller(numerator, denominator, 0.95)
-    assert low < ratio < high
-    assert fieller(numerator, denominator._replace(centre=0.05, p=0.2), 0.95) is None
-    assert fieller(numerator, denominator._replace(centre=0.0, p=1.0), 0.95) is None
-
-
-def test_replicates_split_the_variance():
-    generator = np.random.default_rng(1)
-    answers = generator.integers(-1, 2, size=(4, 200))
-    found = replicates(answers, np.arange(200), 0.95)
-    # The analysis of variance, written out.
-    rows, columns, whole = answers.mean(axis=1), answers.mean(axis=0), answers.mean()
-    between = 200 * sum((r - whole) ** 2 for r in rows) / 3
-    within = sum((answers[i, j] - rows[i] - columns[j] + whole) ** 2 for i in range(4) for j in range(200)) / (3 * 199)
-    assert found.seed_sd == pytest.approx(math.sqrt(max(0, (between - within) / 200)))
-    assert found.question_sd == pytest.approx(math.sqrt(answers.var(axis=1).mean() / 200), rel=0.02)
-    # Seeds that agree to the letter leave the questions alone; seeds that do not widen the interval.
-    same = replicates(np.tile(answers[0], (3, 1)), np.arange(200), 0.95)
-    one = clustered_difference(answers[0], [1] * 200, 0.95)
-    assert same.seed_sd == 0
-    assert same.mean == pytest.approx(one)
-    apart = np.array([[1] * 20 + [0] * 180, [1] * 60 + [0] * 140, [1] * 100 + [0] * 100])
-    found = replicates(apart, np.arange(200), 0.95)
-    assert found.seed_sd == pytest.approx(0.2, abs=0.01)
-    assert found.mean.low < 0 < found.mean.high
-    assert found.mean.p > 0.05
-    with pytest.raises(ValueError, match="found 1 seeds"):
-        replicates(answers[:1], np.arange(200), 0.95)
-
-
-def test_minimum_detectable_difference_has_its_power():
-    # The formula gives the n at which a difference of 10 pp among 30% changed answers is found with 80%: Connor's
-    # own formula, solved for n, gives 234 for these numbers.
-    x = minimum_detectable_difference(70, 0, 234, 0.95)
-    n = (1.959964 * (70 / 234) ** 0.5 + 0.841621 * (70 / 234 - x * x) ** 0.5) ** 2 / x**2
-    assert n == pytest.approx(234, rel=1e-4)
-    # Simulated: at that difference McNemar's exact test, slightly conservative, finds it about four times in five.
-    generator = random.Random(2)
-    up, down = (70 / 234 + x) / 2, (70 / 234 - x) / 2
-    found = 0
-    for _ in range(600):
-        draws = [generator.random() for _ in range(234)]
-        found += mcnemar(sum(d < up for d in draws), sum(d > 1 - down for d in draws)) < 0.05
-    assert 0.70 < found / 600 < 0.86
-
-
-def test_minimum_detectable_difference_at_the_edges():
-    assert minimum_detectable_difference(0, 0, 0, 0.95) is None
-    assert minimum_detectable_difference(1, 0, 3, 0.95) is None
-    # Nothing changed: still, a difference that small would have to be seen. More changes hide more.
-    none, some, many = (minimum_detectable_difference(k, k, 150, 0.95) for k in (0, 10, 60))
-    assert 0.04 < none < some < many < 0.3
 
 
 def test_percent_change_is_relative_to_pooled_counts_and_to_a_base_above_chance():

@@ -75,7 +75,7 @@ def test_a_wrong_line_is_named(tmp_path, form, row, message):
         (None, "cannot be read .*Name a JSONL file"),
         (b"", "found no rows, expected at least 1"),
         (b'{"question": \n', "line 1: not valid JSON"),
-        (b'{"question": "\xff"}\n', "cannot be read .*in UTF-8"),
+        (b'{"question": "\xff"}\n', "line 1: not UTF-8 .*Save the file as UTF-8"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, text, message):

@@ -69,6 +69,12 @@ def test_fetching_again_forgets_what_is_no_longer_there(source, tmp_path):
     assert spider_format.prepare(chosen, tmp_path / "out", "shots") == ([], {})
 
 
+def bad_body(path: Path) -> None:
+    """Leave the first page alone, which has the header and what says which tables there are."""
+    raw = path.read_bytes()
+    path.write_bytes(raw[:4096] + bytes([255]) * (len(raw) - 4096))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -83,6 +89,10 @@ def test_fetching_again_forgets_what_is_no_longer_there(source, tmp_path):
         ),
         (lambda s: edit(s / "train.json", 5, query="SELECT a FROM clock"), "train.json, row 5: .*no such column: a"),
         (lambda s: (s / "database/ships/ships.sqlite").write_text("no"), "ships.sqlite: not a SQLite database"),
+        (
+            lambda s: bad_body(s / "database/ships/ships.sqlite"),
+            "ships.sqlite: a damaged SQLite database .*Get the data",
+        ),
         (
             lambda s: edit(s / "train.json", 7, db_id="ships", question=" How many red ships are there?"),
             "train.json, row 7: asks the question of dev.json, row 0. Remove one of them",
