@@ -13,11 +13,17 @@ sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 from common import code
 from common.access import check_access, check_harness
 from common.files import ADAPTER_FILES, UserError, fingerprint
+from common.job import killed
 from present import catalogue
 from present.format import Say
 from study import identity, read as _read, unfold
 from tasks.registry import KINDS, measured
 
+for path in workflow.overwrite_configfiles or ["config.yaml"]:
+    try:
+        _read.read_yaml(Path(path))  # Snakemake takes the last of two sections of one name
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 study_file = ", ".join(Path(path).name for path in workflow.overwrite_configfiles) or "config.yaml"
 overrides = _read.retype(workflow.config_settings.config)
 if overrides:
@@ -88,6 +94,10 @@ HAS = {
     "seeds": len(VALUES) > len(unfold.settings(config)),
     **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
 }
+# Margin and settings as they were written down before the run, if they were (`make plan`).
+REGISTERED = Path("results", STUDY, "preregistered", f"{unfold.registration(config)}.json")
+# Settings can be compared at equal gain where there are points along the way to it.
+HAS["ways"] = bool(YARDSTICKS) and (HAS["strength"] or HAS["step"])
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 FIGURES = catalogue.names(catalogue.FIGURES, HAS)
 of_models = partial(collect, model=config["models"])
@@ -307,9 +317,19 @@ def harness_settings(wildcards):
     )
 
 
-def more_memory(wildcards, attempt):
-    """The main memory of a GPU job, in MB: out of it, the next attempt gets more."""
-    return 32000 * attempt
+# Of each log, after which attempts it told of too little memory. This process sees one attempt after the other.
+KILLED = {}
+
+
+def more_memory(log):
+    """The main memory of a GPU job with this log, in MB: twice as much after each attempt that it did not suffice for."""
+
+    def of(wildcards, attempt):
+        path = f"results/{STUDY}/logs/{log}".format(model=wildcards.model, run=wildcards.run)
+        kills = sum(KILLED.setdefault((path, earlier), killed(path)) for earlier in range(1, attempt))
+        return 32000 * min(2**kills, 4)
+
+    return of
 
 
 def before_first_job():

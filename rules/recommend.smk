@@ -2,7 +2,7 @@
 
 
 rule recommend:
-    """Choose an adapter or point of each model on one half of the questions, and count it on the other half."""
+    """Choose the setting of each model that gains most among those shown to lose no more than the margin."""
     input:
         **{task: of_runs(f"{task}.csv") for task in TASKS},
     output:
@@ -14,8 +14,7 @@ rule recommend:
         "../envs/score.yaml"
     params:
         settings=pick(
-            *keys_of("recommend", "max_loss_pp", "seed"),
-            "tables.confidence_level",
+            *keys_of("tables", "confidence_level", "margin_pp"),
             *WRITTEN,
             study=STUDY,
             runs=tabled(RUNS),

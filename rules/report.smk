@@ -10,7 +10,8 @@ rule tables:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick("tables.confidence_level", *WRITTEN, study=STUDY, runs=tabled(RUNS)) | {"tasks": MEASURED},
+        settings=pick(*keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(RUNS))
+        | {"tasks": MEASURED},
         code=code.digest("tables"),
     script:
         "../scripts/steps/tables.py"
@@ -81,7 +82,7 @@ rule answers:
 rule figures:
     """Draw the tables, each figure as SVG and as PDF."""
     input:
-        **csv_of(*TASKS, "regression", "seeds", *(("databases", "confusion") if SQL_TASKS else ())),
+        **csv_of(*TASKS, "settings", "regression", *(("databases", "confusion") if SQL_TASKS else ())),
         recommendation="<results>/tables/recommendation.csv" if config["recommend"] else [],
         train=of_runs("train.json", ADAPTERS),
     output:
@@ -106,7 +107,8 @@ rule report:
     input:
         tables=[
             f"<results>/tables/{name}.csv"
-            for name in (*TASKS, "regression", "exchange", "factors", "seeds", "cost")
+            for name in (*TASKS, "settings", "contrasts", "transitions", "regression", "cost")
+            + (("equal_gain",) if "equal_gain" in TABLES else ())
             + (("errors",) if SQL_TASKS else ())
             + (("recommendation",) if config["recommend"] else ())
             + (("harness",) if HARNESS else ())
@@ -123,6 +125,7 @@ rule report:
         prompts=[file for task in TASKS for file in of_models(f"<results>/prompts/{{model}}/{task}_test.json")],
         train=of_runs("train.json", ADAPTERS),
         answers=[file for task in TASKS for file in of_runs(f"{task}_predict.json", asked(task))],
+        registered=[f"<results>/preregistered/{REGISTERED.name}"] if REGISTERED.exists() else [],
     output:
         report="<results>/report.md",
         pdf=shown("<results>/report.pdf", SAY.word("report_file"), "report"),

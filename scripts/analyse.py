@@ -40,7 +40,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.forgetting import transitions_table
-from analysis.settings import ALL, BASE, Answers, contrasts_table, settings_tables
+from analysis.settings import ALL, BASE, CONTRASTS, Answers, contrasts_table, settings_tables
 from common.files import UserError, atomic_write
 
 COLUMNS = ("model", "setting", "seed", "task", "question", "cluster", "part", "correct")
@@ -145,6 +145,7 @@ def of_task(path: Path, frame: pd.DataFrame) -> list[Answers]:
             "and of a setting that is compared with it."
         )
     parts = frame["part"].to_numpy(object)[described]
+    by_part = {name: parts == name for name in pd.unique(parts) if name not in ("", ALL)}
     answers = []
     for measure in frame.columns.intersection(["correct", "score"]):
         grid = frame[measure].to_numpy()[rows].reshape(count, -1)
@@ -154,9 +155,7 @@ def of_task(path: Path, frame: pd.DataFrame) -> list[Answers]:
         by_setting = {name: grid[settings == name] for name in dict.fromkeys(settings)}
         base = by_setting.pop(BASE).mean(axis=0)
         clusters = frame["cluster"].cat.codes.to_numpy()[described]
-        answers.append(
-            Answers(model, task, base, by_setting, clusters, None if (parts == ALL).all() else parts, measure)
-        )
+        answers.append(Answers(model, task, base, by_setting, clusters, by_part, measure))
     return answers
 
 
@@ -197,7 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     tasks = [replace(one, fixed=one.task in options.fixed_clusters) for one in tasks]
     settings, details = settings_tables(tasks, options.margin, options.confidence)
-    tables = {"settings": settings, "details": details, "contrasts": contrasts_table(tasks, options.confidence)}
+    contrasts = contrasts_table(tasks, options.confidence)[[*CONTRASTS]]
+    tables = {"settings": settings, "details": details, "contrasts": contrasts}
     tables["transitions"] = transitions_table(tasks, dict(options.chance), options.confidence)
     try:
         for name, table in tables.items():

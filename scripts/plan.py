@@ -22,7 +22,6 @@ import json
 import math
 import statistics
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +38,7 @@ from llm import memory as _memory
 from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
 from study import unfold
+from study.local_rows import local_rows
 from study.read import read_yaml, resolve, retype
 from study.unfold import BASE, label, shots_of, stage, target_of, tasks_of
 from tasks.base import filled
@@ -54,8 +54,6 @@ MMLU_QUESTION = 300
 # Of a row of auxiliary_train, most of which have a passage to read: assumed, not measured.
 REPLAYED = 1600
 CHARACTERS = 3.4
-# A local source with more bytes is not read only to plan.
-SMALL = 1e8
 # Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
 # more, and in smaller ones.
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
@@ -185,21 +183,12 @@ def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts 
     """
     section, kind = config["tasks"][task], KINDS[config["tasks"][task]["kind"]]
     part, _, other = part.partition("_shots")
-    with tempfile.TemporaryDirectory() as scratch:
-        source = data / "source"
-        if not (source / "manifest.json").exists():
-            given = Path(section["source"])
-            files = [given, *given.rglob("*")] if given.exists() else []
-            if not files or sum(file.stat().st_size for file in files) > SMALL:
-                return None
-            source = Path(scratch)
-            kind.fetch(stage(config, task, "fetch"), source)
+    with local_rows(config, task, data) as found:
+        if found is None:
+            return None
         from llm.prompts import template  # seconds to import
 
-        def rows(name: str) -> list[dict]:
-            file = data / f"{name}.jsonl"
-            return read_jsonl(file) if file.exists() else kind.prepare(stage(config, task, name), source, name)[0]
-
+        source, rows = found
         settings = stage(config, task, "prompt")
         told, turns = kind.context(settings, source), template(section["prompt"] or TEMPLATES / kind.PROMPT)
         pool = rows("shots")[: int(other or shots_of(config, task))] if "shots" in kind.PARTS else []
@@ -358,6 +347,8 @@ class Plan:
         adapters = unfold.adapters(config).items()
         trainings = {name: unfold.training(config, target.name, one["values"]) for name, one in adapters}
         self.refused += not_here(target, {one["training"]["optim"] for one in trainings.values()})
+        source = config["models"][target.name]["source"]
+        self.refused += _memory.unquantised(source, target.name, target.shape, target.precision)
         learnt = target_of(config)
         replay = tasks_of(config, "replay") if any("replay" in one for one in trainings.values()) else []
         prompts = [find(task, "train") for task in (learnt, *replay)]

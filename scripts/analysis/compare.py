@@ -1,43 +1,42 @@
-"""Compare runs on the same questions: adapters with their base, swept settings and seeds with each other.
+"""The tables of a study that compare: each setting with its base and with others, and each single run with its base.
 
-Differences are in percentage points, tuned minus base. A conclusion takes the units of a `Part` as drawn at random.
+Differences are in percentage points, tuned minus base. Verdicts are about settings (`analysis.settings`); a single run
+has none, as nobody can tell what of its difference is the chance of its seed.
 """
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.data import ALL, BASE, SEED, Part, Results
+from analysis.crossed import Units
+from analysis.data import ALL, BASE, SEED, Results
+from analysis.forgetting import EQUAL_GAIN, TRANSITIONS, Course, at_equal_gain, transitions_table
+from analysis.settings import ALL as WHOLE
+from analysis.settings import DETAILS, GAINED, Answers, Pair, contrasts_table, settings_tables
+from analysis.settings import SETTINGS as VERDICTS
 from custom_metrics import stats
-from custom_metrics.stats import Estimate
+from tasks.base import Measure
 
-SAME = "not distinguishable at this n"
-# Why there is no exchange rate.
-TARGET_FELL, GAIN_NOT_SHOWN = "accuracy fell", "gain not distinguishable from 0"
-# All pairs of so many levels of a setting are compared.
-MOST_LEVELS = 4
+# All pairs of so many levels of a setting, or of so many settings, are compared.
+MOST_LEVELS, MOST_COURSES = 4, 6
+# At which shares of the gain that both reach two settings are compared.
+OF_GAIN = (0.5, 0.75)
+RIGHT, PROBABILITY, PROMPT = "correct", "score", "prompt"
 COMPARED = (
-    "task", "category", "n", "base_correct", "tuned_correct", "base_accuracy_pct", "tuned_accuracy_pct",
-    "difference_pp", "ci_low_pp", "ci_high_pp", "bootstrap_low_pp", "bootstrap_high_pp", "percent_change", "gained",
-    "lost", "p_mcnemar", "p_mcnemar_holm", "p_clustered", "p_holm", "minimum_detectable_pp", "verdict", "unit",
-    "clusters",
+    "setting", "task", "category", "n", "base_correct", "tuned_correct", "base_accuracy_pct", "tuned_accuracy_pct",
+    "difference_pp", "ci_low_pp", "ci_high_pp", "percent_change", "gained", "lost", "p_mcnemar", "unit", "clusters",
 )  # fmt: skip
-EXCHANGED = (
-    "task", "gain_pp", "gain_ci_low_pp", "gain_ci_high_pp", "loss_pp", "loss_ci_low_pp", "loss_ci_high_pp",
-    "exchange_rate", "ci_low", "ci_high", "note", "n_target", "n_yardstick",
+SETTINGS = (
+    "task", "category", "measure", "seeds", "n", "base_accuracy_pct", "tuned_accuracy_pct", "difference_pp",
+    "ci_low_pp", "ci_high_pp", "p", "p_holm", "verdict", "margin_verdict", "minimum_detectable_pp", "percent_change",
+    "exchange_rate", "unit", "clusters", "margin_pp",
 )  # fmt: skip
-FACTORS = (
+CONTRASTS = (
     "model", "axis", "low", "high", "pairs", "task", "n", "low_accuracy_pct", "high_accuracy_pct", "difference_pp",
-    "ci_low_pp", "ci_high_pp", "p", "p_holm", "minimum_detectable_pp", "verdict", "unit", "clusters",
-)  # fmt: skip
-SEEDS = (
-    "task", "seeds", "n", "mean_accuracy_pct", "mean_difference_pp", "ci_low_pp", "ci_high_pp", "sd_pp",
-    "min_accuracy_pct", "max_accuracy_pct", "seed_sd_pp", "question_sd_pp", "seed_share_pct", "p", "p_holm", "verdict",
-    "unit", "clusters",
+    "ci_low_pp", "ci_high_pp", "p", "p_holm", "verdict", "minimum_detectable_pp", "about", "unit", "clusters",
 )  # fmt: skip
 
 
@@ -52,254 +51,269 @@ def bounds(low: float, high: float, prefix: str = "", suffix: str = "") -> dict[
     return {f"{prefix}ci_low{suffix}": 100 * low, f"{prefix}ci_high{suffix}": 100 * high}
 
 
-def clustered(part: Part, changes: np.ndarray, level: float) -> Estimate:
-    """Estimate a difference from the change of each question of a part."""
-    return stats.clustered_difference(np.bincount(part.codes, changes), part.sizes, level)
-
-
-def about(part: Part) -> dict[str, Any]:
-    """Say how much a comparison stands on."""
-    return {"n": len(part.chosen), "clusters": part.clusters, "unit": part.unit}
-
-
-def tested(part: Part, changes: np.ndarray, level: float, exact: bool = True) -> dict[str, Any]:
-    """Test the mean change of the questions of a part.
-
-    `p` is that of the clustered test, and where the unit is the question of McNemar's; it is not adjusted.
-
-    Args:
-        changes: of each question; -1, 0 or 1 where `exact`, which McNemar's test needs.
-    """
-    estimate = clustered(part, changes, level)
-    p, least = estimate.p, stats.detectable(estimate, level)
-    if exact and part.unit == "question":
-        p = stats.mcnemar(int((changes > 0).sum()), int((changes < 0).sum()))
-    least = None if least is None else 100.0 * least
-    return {**bounds(estimate.low, estimate.high, suffix="_pp"), "p": p, "minimum_detectable_pp": least}
-
-
-def paired(part: Part, before: np.ndarray, after: np.ndarray, level: float) -> dict[str, Any]:
-    """Compare the answers of two runs to the questions of a part; see `tested`.
-
-    Args:
-        before, after: 0 or 1 for each question of the part, of the base and of the tuned model.
-    """
-    n, change, found = len(before), gains(before, after), tested(part, after - before, level)
-    if part.unit == "question":
-        least = stats.minimum_detectable_difference(change["gained"], change["lost"], n, level)
-        found["minimum_detectable_pp"] = None if least is None else 100.0 * least
-    return {
-        **about(part),
-        "base_correct": int(before.sum()),
-        "tuned_correct": int(after.sum()),
-        "base_accuracy_pct": 100.0 * int(before.sum()) / n,
-        "tuned_accuracy_pct": 100.0 * int(after.sum()) / n,
-        **change,
-        **found,
-    }
-
-
-def verdict(p: float, difference: float, level: float, words: tuple[str, str] = ("better", "worse")) -> str | None:
-    """Say what a p value lets one conclude about the sign of a difference; nothing without a p value."""
-    if p is None or math.isnan(p):
-        return None
-    return SAME if p >= 1 - level else words[0] if difference > 0 else words[1]
-
-
-def adjusted(p: pd.Series, families: pd.Series) -> pd.Series:
-    """Adjust p values by Holm's method within each family; rows without a p value stay without."""
-    known = p.dropna().astype(float)
-    return known.groupby(families).transform(lambda family: stats.holm(family.tolist())).reindex(p.index)
-
-
-def judge(
-    frame: pd.DataFrame, level: float, difference: str = "difference_pp", words: tuple[str, str] = ("better", "worse")
-) -> pd.DataFrame:
-    """Add `p_holm` and `verdict`.
-
-    Args:
-        frame: has a column `p`, and `family`; without that one all rows are one family.
-        difference: the column whose sign the verdict is about.
-        words: the verdict where it is above 0, and where it is below.
-    """
-    families = frame["family"] if "family" in frame else pd.Series("", index=frame.index)
-    p = adjusted(frame["p"], families)
-    found = [verdict(*row, level, words) for row in zip(p, frame[difference], strict=True)]
-    return frame.assign(p_holm=p, verdict=pd.Series(found, index=frame.index, dtype=object))
-
-
-def kind(head: Mapping[str, Any]) -> str:
-    """Say what a run is, by its first columns: an adapter, a point of one, or the base with other few-shot examples."""
-    return "examples" if head.get("of") == BASE else "point" if head.get("of") else "adapter"
+def percent_change(measure: Measure, base: float, tuned: float, n: int, level: float) -> float | None:
+    """Give the change in percent of the base's right answers; None where the base is not shown to be above chance."""
+    return stats.percent_change(base, tuned, n, measure.chance, level)
 
 
 def regression(results: Results) -> pd.DataFrame:
     """Compare each run with the base of its model, question by question: all questions of each task, and their parts.
 
-    The p values are adjusted (Holm) within two families: the headlines (all questions of each task, all adapters) and
-    the parts that are reported (of all adapters). The points that `evaluation` adds are exploratory and have two such
-    families of their own, and one for the base with other few-shot examples: one point more changes no verdict of an
-    adapter. The verdict follows the adjusted p.
+    The interval and McNemar's exact p are of this one run; neither is adjusted, and there is no verdict.
     """
     rows = []
     for part in results.reported():
-        chance, headline = results.measures[part.task].chance, part.part == ALL
-        right, compared = results.right[part.task][:, part.chosen], results.compared(part.task)
-        drawn = bootstrap(part, [right[run] - right[base] for run, base in compared.items()], results)
-        for (run, base), (low, high) in zip(compared.items(), drawn, strict=True):
-            found = paired(part, right[base], right[run], results.level)
-            counted = found["base_correct"], found["tuned_correct"], found["n"]
-            further = {
+        measure, right = results.measures[part.task], results.right[part.task][:, part.chosen]
+        for run, base in results.compared(part.task).items():
+            before, after = right[base], right[run]
+            counted, n = (int(before.sum()), int(after.sum())), len(before)
+            estimate = stats.clustered_difference(np.bincount(part.codes, after - before), part.sizes, results.level)
+            change = gains(before, after)
+            found = {
                 "run": run,
-                "family": f"{kind(results.heads[run])} {headline}",
+                "setting": results.runs[run]["setting"],
                 "task": part.task,
                 "category": part.value,
-                "bootstrap_low_pp": 100 * low,
-                "bootstrap_high_pp": 100 * high,
-                "percent_change": stats.percent_change(*counted, chance, results.level),
-                "p_mcnemar": stats.mcnemar(found["gained"], found["lost"]),
-                "p_clustered": None if part.unit == "question" else found["p"],
+                "n": n,
             }
-            rows.append(results.heads[run] | found | further)
+            for name, count in zip(("base", "tuned"), counted, strict=True):
+                found |= {f"{name}_correct": count, f"{name}_accuracy_pct": 100.0 * count / n}
+            found |= change | bounds(estimate.low, estimate.high, suffix="_pp")
+            found["percent_change"] = percent_change(measure, *counted, n, results.level)
+            found["p_mcnemar"] = stats.mcnemar(change["gained"], change["lost"])
+            rows.append(results.heads[run] | found | {"unit": part.unit, "clusters": part.clusters})
     rows.sort(key=lambda row: row["run"])
-    columns = [*results.heads[0], *COMPARED]
-    frame = pd.DataFrame(rows, columns=[*columns, "p", "family"])
-    frame["p_mcnemar_holm"] = adjusted(frame["p_mcnemar"], frame["family"])
-    return judge(frame, results.level)[columns]
+    return pd.DataFrame(rows, columns=[*results.heads[0], *COMPARED])
 
 
-def bootstrap(part: Part, differences: Sequence[np.ndarray], results: Results) -> np.ndarray:
-    """Give the bootstrap limits of each run's differences: (runs, 2), NaN where the unit is the question."""
-    if part.unit == "question" or not differences:
-        return np.full((len(differences), 2), np.nan)
-    sums = np.array([np.bincount(part.codes, row) for row in differences])
-    seed = int(results.hashes[part.task][:16], 16)
-    return np.transpose(stats.cluster_bootstrap(sums, part.sizes, results.level, seed))
-
-
-def exchange(results: Results, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Give the points of each yardstick that each adapter lost for one point gained on the target.
-
-    A base with other few-shot examples can lose none and is left out. There is no rate where a gain is not shown, by
-    the adjusted p of the regression table and by Fieller's interval.
+def answers_of(results: Results, *kinds: str) -> list[Answers]:
+    """Gather the answers of the settings of each model to each task: the right ones, and probabilities of letters.
 
     Args:
-        comparisons: what `regression` returned.
+        kinds: those of `data.kind_of`. The few-shot examples that `evaluation` varies are those of the target alone.
     """
-    found = comparisons[comparisons["category"] == ALL].set_index(["model", "variant", "task"]).to_dict("index")
+    found, bases = [], {head["model"]: run for run, head in enumerate(results.heads) if head["variant"] == BASE}
+    settings = {key: runs for kind in kinds for key, runs in results.settings(kind).items()}
+    for model, base in bases.items():
+        own = {setting: runs for (of, setting), runs in settings.items() if of == model}
+        for task in results.measures if own else ():
+            if task != results.target and "examples" in kinds:
+                continue
+            whole, *parts = results.reported(task)
+            masks = {f"{part.part} {part.value}": np.isin(np.arange(len(whole.chosen)), part.chosen) for part in parts}
+            measured = {RIGHT: (results.right[task], masks)}
+            if results.measures[task].form == "choice":
+                measured[PROBABILITY] = np.array([one["probability"] for one in results.frames[task]]), {}
+            for measure, (values, of_measure) in measured.items():
+                by_setting = {name: values[runs] for name, runs in own.items()}
+                before = values[base].astype(float)
+                found.append(Answers(model, task, before, by_setting, whole.subjects, of_measure, measure))
+    return found
+
+
+def setting_heads(results: Results) -> dict[tuple[str, str], dict[str, Any]]:
+    """By model and setting the first columns of its rows: as a run's, without what its seeds differ in."""
+    names = {run["variant"]: run["setting"] for run in results.runs}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in results.bases:
+        own, head = results.runs[run], results.heads[run]
+        further = {key: value for key, value in head.items() if key not in ("model", "variant", SEED)}
+        if "of" in further:
+            further["of"] = " ".join(names[one] for one in further["of"].split())
+        found.setdefault((own["model"], own["setting"]), {"model": own["model"], "setting": own["setting"]} | further)
+    return found
+
+
+def settings(results: Results) -> pd.DataFrame:
+    """Compare each setting, over its seeds, with the base of its model: all questions of each task, and their parts.
+
+    The p values are adjusted (Holm) within each model and measure, the parts apart. What `evaluation` adds to the
+    adapters is exploratory, and so are the base's other few-shot examples: families of their own, so that one point
+    more changes no verdict about an adapter.
+    """
+    heads, frames = setting_heads(results), []
+    parts = {(part.task, f"{part.part} {part.value}"): part for part in results.reported()}
     whole = {part.task: part for part in results.parts if part.part == ALL}
-    rows = []
-    for run, base, yardstick in (
-        (run, base, task) for run, base in results.bases.items() for task in results.yardsticks
-    ):
-        if run not in results.compared(yardstick):
+    for kind in ("adapter", "point", "examples"):
+        answers = answers_of(results, kind)
+        if not answers:
             continue
-        head, tasks = results.heads[run], (results.target, yardstick)
-        gain, loss = (found[head["model"], head["variant"], task] for task in tasks)
-        row = {"task": yardstick, "gain_pp": gain["difference_pp"], "n_target": gain["n"], "n_yardstick": loss["n"]}
-        row |= {"gain_ci_low_pp": gain["ci_low_pp"], "gain_ci_high_pp": gain["ci_high_pp"]}
-        row |= {"loss_pp": 0.0 - loss["difference_pp"], "note": ""}
-        row |= {"loss_ci_low_pp": -loss["ci_high_pp"], "loss_ci_high_pp": -loss["ci_low_pp"]}
-        learned, changed = (
-            clustered(whole[task], results.right[task][run] - results.right[task][base], results.level)
-            for task in tasks
-        )
-        interval = stats.fieller(changed._replace(centre=-changed.centre), learned, results.level)
-        if interval and gain["verdict"] == "better":
-            row |= {"exchange_rate": row["loss_pp"] / row["gain_pp"], "ci_low": interval[0], "ci_high": interval[1]}
-        else:
-            row["note"] = TARGET_FELL if gain["verdict"] == "worse" else GAIN_NOT_SHOWN
-        rows.append(head | row)
-    return pd.DataFrame(rows, columns=[*results.heads[0], *EXCHANGED])
+        verdicts, details = settings_tables(answers, results.margin_pp, results.level)
+        frame = verdicts.join(details[[*details.columns.difference(VERDICTS)]])
+        # Probabilities are shares, too: none differs by more than 100.
+        limits = ["ci_low_pp", "ci_high_pp", "single_ci_low_pp", "single_ci_high_pp"]
+        frame[limits] = frame[limits].clip(-100, 100)
+        if kind == "examples":  # no training, which chance could be left out of
+            frame = frame.assign(about=PROMPT, seed_variance="")
+        by_task = {(one.model, one.task, one.measure): one for one in answers}
+        extra = []
+        for row in frame.itertuples():
+            part = whole[row.task] if row.part == WHOLE else parts[row.task, row.part]
+            base = by_task[row.model, row.task, row.measure].base[part.chosen]
+            tuned = base.mean() + row.difference_pp / 100
+            own = {"base_accuracy_pct": 100 * base.mean(), "tuned_accuracy_pct": 100 * tuned, "category": part.value}
+            if row.measure == RIGHT:
+                counts = round(base.sum()), tuned * len(base), len(base)
+                own["percent_change"] = percent_change(results.measures[row.task], *counts, results.level)
+            extra.append(heads[row.model, row.setting] | own)
+        columns = [*next(iter(heads.values())), "base_accuracy_pct", "tuned_accuracy_pct", "category", "percent_change"]
+        extra = pd.DataFrame(extra, columns=columns, index=frame.index)
+        frames.append(frame[frame.columns.difference(extra.columns, sort=False)].join(extra))
+    columns = [*head_columns(results), *SETTINGS, *(name for name in DETAILS if name not in (*VERDICTS, "unit"))]
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    frame = pd.concat(frames, ignore_index=True).rename(columns={"mde_pp": "minimum_detectable_pp"})
+    order, tasks = {key: number for number, key in enumerate(heads)}, list(results.measures)
+    frame["order"] = [order[key] for key in zip(frame["model"], frame["setting"], strict=True)]
+    frame["place"] = frame["task"].map(tasks.index)
+    frame["unit"] = frame["unit"].where(frame["unit"] == "question", frame["task"].map(results.units))
+    frame["minimum_detectable_pp"] = possible(frame["minimum_detectable_pp"])
+    frame = frame.sort_values(["order", "place", "measure"], kind="stable", ignore_index=True)
+    return exchanged(results, frame).assign(margin_pp=results.margin_pp)[columns]
 
 
-def factors(results: Results) -> pd.DataFrame:
-    """Compare the levels of each swept setting, averaged over the adapters that are alike in all others.
+def head_columns(results: Results) -> list[str]:
+    """The first columns of the table of settings."""
+    return ["model", "setting", *(name for name in results.heads[0] if name not in ("model", "variant", SEED))]
 
-    Seeds are averaged over and no factor themselves. The family of Holm's adjustment is this table.
+
+def exchanged(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Add how many points of a yardstick were lost for one gained on the target, of settings whose gain is shown."""
+    whole = frame[(frame["category"] == ALL) & (frame["measure"] == RIGHT)]
+    gained = whole[(whole["task"] == results.target) & (whole["verdict"] == GAINED)]
+    gain = gained.set_index(["model", "setting"])["difference_pp"]
+    wanted = whole[whole["task"] != results.target]
+    keys = pd.MultiIndex.from_frame(wanted[["model", "setting"]])
+    rate = pd.Series(-wanted["difference_pp"].to_numpy() / gain.reindex(keys).to_numpy(), index=wanted.index)
+    return frame.assign(exchange_rate=rate.reindex(frame.index) + 0.0)
+
+
+def contrasts(results: Results) -> pd.DataFrame:
+    """Compare settings with each other: `high` minus `low`, each averaged over the settings of its side.
+
+    Of what is swept, two levels are compared over the settings that are alike in all else; an adapter with a name of
+    its own, or a ready-made one, with each other setting. Holm's family is all of a model.
     """
-    rows = [
-        head | contrast(part, results.right[part.task], pairs, results.level)
-        for head, pairs in level_pairs(results)
-        for part in results.parts
-        if part.part == ALL
-    ]
-    return judge(pd.DataFrame(rows, columns=FACTORS), results.level, words=("higher", "lower"))
+    pairs: dict[str, list[tuple[dict[str, Any], Pair]]] = {}
+    answers, accuracy = answers_of(results, "adapter"), {}
+    for one in answers:
+        numbers = {name: number for number, name in enumerate(one.settings)}
+        pairs.setdefault(
+            one.model, [*swept_pairs(results, one.model, numbers), *named_pairs(results, one.model, numbers)]
+        )
+        accuracy[one.model, one.task, one.measure] = np.array([100 * runs.mean() for runs in one.settings.values()])
+    frame = contrasts_table(answers, results.level, {model: [pair for _, pair in of] for model, of in pairs.items()})
+    rows = []
+    for row in frame.to_dict("records"):
+        head, sides = pairs[row["model"]][row["pair"]]
+        means = (accuracy[row["model"], row["task"], RIGHT][[*side]].mean() for side in sides)
+        rows.append(row | head | dict(zip(("high_accuracy_pct", "low_accuracy_pct"), means, strict=True)))
+    frame = pd.DataFrame(rows, columns=[*CONTRASTS, "mde_pp"])
+    unit = frame["unit"].where(frame["unit"] == "question", frame["task"].map(results.units))
+    return frame.assign(unit=unit, minimum_detectable_pp=possible(frame["mde_pp"]))[[*CONTRASTS]]
 
 
-def level_pairs(results: Results) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
-    """Yield two levels of a swept setting, and each pair of adapters that differ in these levels alone.
+def possible(effects: pd.Series) -> pd.Series:
+    """Leave out minimum detectable effects that no difference of shares can reach."""
+    return effects.where(effects <= 100)
+
+
+def swept_pairs(results: Results, model: str, numbers: Mapping[str, int]) -> Iterator[tuple[dict[str, Any], Pair]]:
+    """Yield two levels of what is swept, and the settings that have them and are alike in all else.
 
     Of more than `MOST_LEVELS` levels each is compared with the first alone: all pairs would leave the adjusted p values
     no power.
     """
-    heads = results.heads
-    for model in dict.fromkeys(head["model"] for head in heads):
-        adapters = [run for run in results.trained() if heads[run]["model"] == model]
-        # One with a name of its own, or ready-made, is not between levels.
-        adapters = [run for run in adapters if all(heads[run][axis] != "" for axis in results.axes)]
-        for axis in results.axes:
-            if axis == SEED:
+    axes = [axis for axis in results.axes if axis != SEED]
+    heads = {name: results.heads[results.settings()[model, name][0]] for name in numbers}
+    heads = {name: head for name, head in heads.items() if all(head[axis] != "" for axis in axes)}
+    for axis in axes:
+        levels = list(dict.fromkeys(head[axis] for head in heads.values()))
+        by_rest: dict[tuple, dict[str, int]] = {}
+        for name, head in heads.items():
+            rest = tuple(head[other] for other in axes if other != axis)
+            by_rest.setdefault(rest, {})[head[axis]] = numbers[name]
+        for low, high in itertools.combinations(levels, 2):
+            if len(levels) > MOST_LEVELS and low != levels[0]:
                 continue
-            levels = list(dict.fromkeys(heads[run][axis] for run in adapters))
-            by_rest: dict[tuple, dict[str, int]] = {}
-            for run in adapters:
-                rest = tuple(heads[run][other] for other in results.axes if other != axis)
-                by_rest.setdefault(rest, {})[heads[run][axis]] = run
-            for low, high in itertools.combinations(levels, 2):
-                if len(levels) > MOST_LEVELS and low != levels[0]:
-                    continue
-                pairs = [(of[low], of[high]) for of in by_rest.values() if low in of and high in of]
-                if pairs:
-                    yield {"model": model, "axis": axis, "low": low, "high": high, "pairs": len(pairs)}, pairs
+            alike = [of for of in by_rest.values() if low in of and high in of]
+            if alike:
+                sides = tuple(of[high] for of in alike), tuple(of[low] for of in alike)
+                yield {"axis": axis, "low": low, "high": high, "pairs": len(alike)}, sides
 
 
-def contrast(part: Part, right: np.ndarray, pairs: Sequence[tuple[int, int]], level: float) -> dict[str, Any]:
-    """Give the difference of the second of each pair of runs to the first, averaged over the pairs."""
-    low, high = (right[[pair[side] for pair in pairs]][:, part.chosen].mean(axis=0) for side in (0, 1))
-    return about(part) | {
-        "task": part.task,
-        "low_accuracy_pct": 100.0 * low.mean(),
-        "high_accuracy_pct": 100.0 * high.mean(),
-        "difference_pp": 100.0 * (high - low).mean(),
-        **tested(part, high - low, level, exact=len(pairs) == 1),
-    }
+def named_pairs(results: Results, model: str, numbers: Mapping[str, int]) -> Iterator[tuple[dict[str, Any], Pair]]:
+    """Yield each pair of settings of which one has a name of its own."""
+    axes = [axis for axis in results.axes if axis != SEED]
+    heads = {name: results.heads[results.settings()[model, name][0]] for name in numbers}
+    named = {name for name, head in heads.items() if not axes or any(head[axis] == "" for axis in axes)}
+    for low, high in itertools.combinations(numbers, 2):
+        if named & {low, high}:
+            yield {"axis": "", "low": low, "high": high, "pairs": 1}, ((numbers[high],), (numbers[low],))
 
 
-def seeds(results: Results) -> pd.DataFrame:
-    """Put adapters that differ in their seed alone together: their mean against the base, and how they spread."""
-    others = [axis for axis in results.axes if axis != SEED]
-    groups: dict[tuple, list[int]] = {}
-    for run in results.trained() if SEED in results.axes else ():
-        groups.setdefault(tuple(results.heads[run][name] for name in ("model", *others)), []).append(run)
+def transitions(results: Results) -> pd.DataFrame:
+    """Count how many right answers of the base became wrong, and the reverse, of each setting over its seeds."""
+    answers = [one for one in answers_of(results, "adapter") if one.measure == RIGHT]
+    if not answers:
+        return pd.DataFrame(columns=TRANSITIONS)
+    chances = {task: measure.chance for task, measure in results.measures.items()}
+    return transitions_table(answers, chances, results.level)
+
+
+def equal_gain(results: Results) -> pd.DataFrame:
+    """Compare what two settings changed on each yardstick where their interpolations or checkpoints gained the same.
+
+    Of more than `MOST_COURSES` settings of a model each is compared with the first alone.
+    """
+    whole = {part.task: part for part in results.parts if part.part == ALL}
     rows = []
-    for (model, *values), members in groups.items():
-        if len(members) < 2:
+    for model, yardstick in itertools.product(
+        dict.fromkeys(head["model"] for head in results.heads), results.yardsticks
+    ):
+        courses = dict(courses_of(results, model, yardstick))
+        units = {
+            name: Units.of(whole[task].subjects, fixed=False)
+            for name, task in (("target", results.target), ("yardstick", yardstick))
+        }
+        for first, second in itertools.combinations(courses, 2):
+            if len(courses) > MOST_COURSES and first != next(iter(courses)):
+                continue
+            reach = min(courses[name].target.mean(axis=(1, 2)).max() for name in (first, second))
+            if reach <= 0:
+                continue
+            sides = courses[second], courses[first]
+            found = at_equal_gain(sides, units, [share * reach for share in OF_GAIN], results.level)
+            rows.append(found.assign(model=model, task=yardstick, low=first, high=second))
+    columns = ["model", "task", "low", "high", *EQUAL_GAIN]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
+
+def courses_of(results: Results, model: str, yardstick: str) -> Iterator[tuple[str, Course]]:
+    """Yield the settings of a model that have interpolations, or else checkpoints, with what changed along the way."""
+    runs = {run["variant"]: number for number, run in enumerate(results.runs) if run["model"] == model}
+    for (of, setting), members in results.settings().items():
+        if of != model:
             continue
-        first = results.heads[members[0]]
-        setting = first["variant"].removesuffix(f"seed{first[SEED]}").rstrip("-") or "adapter"
-        head = {"model": model, "setting": setting} | dict(zip(others, values, strict=True))
-        rows += [head | spread(part, results, members) for part in results.parts if part.part == ALL]
-    frame = pd.DataFrame(rows, columns=["model", "setting", *others, *SEEDS])
-    return judge(frame, results.level, "mean_difference_pp")
+        for axis in ("strength", "step"):
+            by_seed = [way(results, model, run, axis) for run in members]
+            if all(len(one) > 1 for one in by_seed) and len({len(one) for one in by_seed}) == 1:
+                points = np.transpose(by_seed)  # (points, seeds), numbers of runs
+                changes = [
+                    (results.right[task][points] - results.right[task][runs[BASE]]).astype(float)
+                    for task in (results.target, yardstick)
+                ]
+                yield setting, Course(*changes)
+                break
 
 
-def spread(part: Part, results: Results, members: Sequence[int]) -> dict[str, Any]:
-    """Give the mean of runs that differ in their seed alone against their base, and what their spread consists of."""
-    tuned, base = results.right[part.task][members], results.right[part.task][results.bases[members[0]]]
-    found = stats.replicates(tuned - base, part.codes, results.level)
-    accuracy, seed_variance = 100.0 * tuned.mean(axis=1), found.seed_sd**2
-    return about(part) | {
-        "task": part.task,
-        "seeds": len(members),
-        "mean_accuracy_pct": accuracy.mean(),
-        "mean_difference_pp": accuracy.mean() - 100.0 * base.mean(),
-        **bounds(found.mean.low, found.mean.high, suffix="_pp"),
-        "sd_pp": accuracy.std(ddof=1),
-        "min_accuracy_pct": accuracy.min(),
-        "max_accuracy_pct": accuracy.max(),
-        "seed_sd_pp": 100.0 * found.seed_sd,
-        "question_sd_pp": 100.0 * found.question_sd,
-        "seed_share_pct": 100.0 * seed_variance / (seed_variance + found.question_sd**2),
-        "p": found.mean.p,
+def way(results: Results, model: str, run: int, axis: str) -> list[int]:
+    """The runs between the base and an adapter by their strength or step, the adapter itself as the last one."""
+    own = results.runs[run]["variant"]
+    points = {
+        one["point"][axis]: number
+        for number, one in enumerate(results.runs)
+        if one["model"] == model and one.get("point", {}).get("of") == [own] and axis in one["point"]
     }
+    between = [points[place] for place in sorted(points) if axis == "step" or 0 < place < 1]
+    return [*between, run]

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.crossed import FEWEST_CLUSTERS
 from common.files import UserError, atomic_write, sha256_json
 from tasks.base import Measure
-from tasks.records import read_records
+from tasks.records import read_records, right_probability
 
 ALL, BASE, SEED = "aggregate", "base", "training.seed"
 
@@ -44,6 +44,7 @@ class Results:
     parts: list[Part]  # of all tasks
     hashes: dict[str, str]  # the SHA-256 of the questions
     level: float  # of all intervals and verdicts, such as 0.95
+    margin_pp: float = 3.0  # a loss of no more percentage points than these does not matter
 
     @property
     def target(self) -> str:
@@ -54,6 +55,11 @@ class Results:
     def yardsticks(self) -> list[str]:
         """The tasks that are only evaluated."""
         return [task for task in self.measures if task != self.target]
+
+    @property
+    def units(self) -> dict[str, str]:
+        """By task what a cluster of its questions is called."""
+        return {task: word(measure.cluster) for task, measure in self.measures.items()}
 
     def of_form(self, *forms: str) -> list[str]:
         """The tasks of these forms."""
@@ -73,10 +79,13 @@ class Results:
         everyone = task == self.target
         return {run: base for run, base in self.bases.items() if everyone or self.heads[run].get("of") != BASE}
 
-    def trained(self) -> dict[int, int]:
-        """As `bases`, of the adapters alone that the study trained."""
-        others = {"point", "ready_made"}
-        return {run: base for run, base in self.bases.items() if others.isdisjoint(self.runs[run])}
+    def settings(self, kind: str = "adapter") -> dict[tuple[str, str], list[int]]:
+        """By model and setting its runs, one for each seed: those of a `kind_of`, in the order of the runs."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for run in self.bases:
+            if kind_of(self.runs[run]) == kind:
+                found.setdefault((self.runs[run]["model"], self.runs[run]["setting"]), []).append(run)
+        return found
 
     def label(self, frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
         """Add criterion, hash of the questions and confidence level: of one task, or of that in the column `task`."""
@@ -84,6 +93,12 @@ class Results:
         criteria = {name: chosen_criterion(measure) for name, measure in self.measures.items()}
         labels = {"criterion": tasks.map(criteria), "data_sha256": tasks.map(self.hashes)}
         return frame.assign(**labels, confidence_level=self.level)
+
+
+def kind_of(run: Mapping[str, Any]) -> str:
+    """Say what a run is: an adapter, a point of one, or the base with other few-shot examples."""
+    point = run.get("point", {})
+    return "adapter" if not point else "examples" if "shots" in point else "point"
 
 
 def chosen_criterion(measure: Measure) -> str:
@@ -96,6 +111,7 @@ def read_results(
     runs: Sequence[Mapping[str, Any]],
     measures: Mapping[str, Measure],
     level: float,
+    margin_pp: float = 3.0,
 ) -> Results:
     """Read the records of all runs.
 
@@ -127,6 +143,7 @@ def read_results(
         parts=[part for task, of in frames.items() for part in parts_of(task, measures[task], of[0])],
         hashes={task: question_hash(measures[task], of[0]) for task, of in frames.items()},
         level=level,
+        margin_pp=margin_pp,
     )
 
 
@@ -161,7 +178,10 @@ def read_same(
             if len(different):
                 raise UserError(f"{path}, {column} of {different.iloc[0]}: differs from {paths[0]}. Score both again.")
         frame[question] = first[question]
-        frames.append(frame if counted is None else frame[[*question, *counted]])
+        if counted is not None:
+            kept = frame[[*question, *counted]]
+            frame = kept.assign(probability=right_probability(frame)) if measure.form == "choice" else kept
+        frames.append(frame)
     return frames
 
 

@@ -14,6 +14,7 @@ TRANSITIONS = (
     "model", "setting", "task", "seeds", "n", "chance", "right_to_wrong_pct", "right_to_wrong_low_pct",
     "right_to_wrong_high_pct", "wrong_to_right_pct", "wrong_to_right_low_pct", "wrong_to_right_high_pct",
 )  # fmt: skip
+EQUAL_GAIN = ("gain_pp", "difference_pp", "ci_low_pp", "ci_high_pp")
 BOOTSTRAPS = 1999
 # An interval of a gain that more draws than these do not reach would be one of the lucky draws.
 MOST_UNREACHED = 0.05

@@ -4,8 +4,9 @@ A setting is all of a training's settings but the seed. Its effect on a task is 
 the paired differences to the base model; `crossed` has its error. Values are shares, tables are in percentage points.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from custom_metrics.stats import holm
 
 BASE, ALL = "base", "all"
 LOST, GAINED, UNDECIDED = "lost", "gained", "undecided"
+HIGHER, LOWER = "higher", "lower"
 LOST_MORE, NOT_LOST = "lost more than the margin", "no more than the margin lost"
 GAINED_MORE, NOT_GAINED = "gained more than the margin", "no more than the margin gained"
 SETTING, RUN = "setting", "this training run"
@@ -33,6 +35,9 @@ DETAILS = (
     "seeds_to_decide",
 )  # fmt: skip
 CONTRASTS = ("model", "task", "a", "b", "difference_pp", "ci_low_pp", "ci_high_pp", "p", "p_holm")
+CONTRASTED = ("pair", "n", "clusters", "unit", "about", "family", "verdict", "mde_pp")
+# Of a contrast the numbers of the settings on each side.
+Pair = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Answers:
     base: np.ndarray  # (questions,), the mean over the base's own seeds
     settings: Mapping[str, np.ndarray]  # by setting: (seeds, questions)
     clusters: np.ndarray  # (questions,), any labels
-    parts: np.ndarray | None = None  # (questions,), a label or ""
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # by name: (questions,), which are of the part
     measure: str = "correct"  # or score
     fixed: bool = False  # these clusters are all that conclusions are about; always so of fewer than `FEWEST_CLUSTERS`
 
@@ -137,7 +142,7 @@ class Estimates:
     @classmethod
     def of(cls, answers: Answers, part: str = ALL) -> "Estimates":
         """Estimate on the questions of one part."""
-        chosen = slice(None) if part == ALL else answers.parts == part
+        chosen = slice(None) if part == ALL else answers.parts[part]
         units, base = Units.of(answers.clusters[chosen], answers.fixed), answers.base[chosen]
         changes = [runs[:, chosen] - base for runs in answers.settings.values()]
         seeds = np.array([len(one) for one in changes])
@@ -166,19 +171,25 @@ class Estimates:
         half, most = error.half(alpha), 1.0 if self.answers.measure == "correct" else np.inf
         return 100 * np.maximum(centres - half, -most), 100 * np.minimum(centres + half, most)
 
-    def contrasts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, Error]:
-        """Compare each pair of settings: (2, pairs) names, differences of the first to the second, centres, error."""
-        found = []
-        for first in range(len(self.seeds) - 1):
-            weights = 1 / self.seeds[first] + 1 / self.seeds[first + 1 :]
-            differences = self.sums[first] - self.sums[first + 1 :]
-            added = (self.added[first] + self.added[first + 1 :]) / 2
-            centres, variances = self.units.variance(differences, added)
-            found.append((differences.sum(axis=1) / self.units.n, centres, variances, weights))
+    def contrasts(self, pairs: Sequence[Pair] | None = None) -> tuple[np.ndarray, np.ndarray, Error]:
+        """Compare settings: differences of the first to the second of each pair, centres, error.
+
+        Args:
+            pairs: the numbers of the settings of each side, which are averaged; all pairs of single settings, if None.
+        """
+        found, count = [], len(self.seeds)
+        every = [((first,), (second,)) for first in range(count - 1) for second in range(first + 1, count)]
+        pairs = every if pairs is None else pairs
+        for some in (pairs[start : start + 1000] for start in range(0, len(pairs), 1000)):
+            weights = np.zeros((len(some), count))
+            for row, (first, second) in zip(weights, some, strict=True):
+                row[list(first)] += 1 / len(first)
+                row[list(second)] -= 1 / len(second)
+            differences = weights @ self.sums
+            centres, variances = self.units.variance(differences, np.abs(weights) @ self.added / 2)
+            found.append((differences.sum(axis=1) / self.units.n, centres, variances, weights**2 @ (1 / self.seeds)))
         differences, centres, variances, weights = map(np.concatenate, zip(*found, strict=True))
-        error = Error(variances, self.units.df, self.error.seeds, weights)
-        names = np.array([*self.answers.settings], object)
-        return names[np.array(np.triu_indices(len(names), 1))], differences, centres, error
+        return differences, centres, Error(variances, self.units.df, self.error.seeds, weights)
 
 
 def settings_tables(tasks: Sequence[Answers], margin_pp: float, level: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -195,8 +206,7 @@ def settings_tables(tasks: Sequence[Answers], margin_pp: float, level: float) ->
     """
     groups, alpha = [], 1 - level
     for answers in tasks:
-        parts = () if answers.parts is None else [part for part in pd.unique(answers.parts) if part]
-        groups += [Estimates.of(answers, part) for part in (ALL, *parts)]
+        groups += [Estimates.of(answers, part) for part in (ALL, *answers.parts)]
     p = np.concatenate([group.error.p(group.centres) for group in groups])
     families = pd.Series(
         [(group.answers.model, group.answers.measure, group.part == ALL) for group in groups for _ in group.seeds]
@@ -281,24 +291,44 @@ def wild_p(group: Estimates) -> np.ndarray:
     return replace(group.error, clusters=variances).p(group.centres)
 
 
-def contrasts_table(tasks: Sequence[Answers], level: float) -> pd.DataFrame:
+def contrasts_table(
+    tasks: Sequence[Answers], level: float, pairs: Mapping[str, Sequence[Pair]] | None = None
+) -> pd.DataFrame:
     """Compare the settings of each model with each other, on all questions of each task.
 
     A difference is that of `a` to `b`: a positive one is a's. The family of Holm's adjustment is all pairs x tasks of a
-    model. Without a setting of two seeds it is about two training runs. Only right and wrong answers are compared.
+    model. Without a setting of two seeds it is about training runs. Only right and wrong answers are compared.
+
+    Args:
+        pairs: by model, as for `Estimates.contrasts`; all pairs of single settings, if None.
+
+    Returns:
+        The columns `CONTRASTS`, and `CONTRASTED`. `pair` is the number of the pair.
     """
-    groups = [Estimates.of(one) for one in tasks if one.measure == "correct" and len(one.settings) > 1]
-    found = [group.contrasts() for group in groups]
+    wanted = [one for one in tasks if one.measure == "correct" and len(one.settings) > 1]
+    wanted = [one for one in wanted if pairs is None or pairs.get(one.model)]
+    groups = [Estimates.of(one) for one in wanted]
     if not groups:
-        return pd.DataFrame(columns=CONTRASTS)
-    p = [error.p(centres) for _, _, centres, error in found]
+        return pd.DataFrame(columns=[*CONTRASTS, *CONTRASTED])
+    chosen = [None if pairs is None else pairs[group.answers.model] for group in groups]
+    found = [group.contrasts(of) for group, of in zip(groups, chosen, strict=True)]
+    p = [error.p(centres) for _, centres, error in found]
     models = pd.Series([group.answers.model for group in groups]).repeat([len(one) for one in p])
-    adjusted, levels, _ = decide(np.concatenate(p), pd.factorize(models)[0], 1 - level)
+    adjusted, levels, sizes = decide(np.concatenate(p), pd.factorize(models)[0], 1 - level)
     rows, end = [], 0
-    for group, (names, differences, centres, error), one in zip(groups, found, p, strict=True):
+    for group, of, (differences, centres, error), one in zip(groups, chosen, found, p, strict=True):
         place = slice(end, end := end + len(one))
         low, high = group.interval(levels[place], centres, error)
-        row = {"model": group.answers.model, "task": group.answers.task, "setting": names[0]}
-        row |= {"a": names[0], "b": names[1], "difference_pp": 100 * differences, "ci_low_pp": low, "ci_high_pp": high}
-        rows.append(row | {"p": one, "p_holm": adjusted[place]})
-    return stacked(rows, CONTRASTS)
+        names = np.array([*group.answers.settings], object)
+        of = of or list(itertools.combinations([(number,) for number in range(len(names))], 2))
+        sides = {key: np.array(["+".join(names[[*pair[side]]]) for pair in of]) for side, key in enumerate("ab")}
+        verdicts = np.where(adjusted[place] >= 1 - level, UNDECIDED, np.where(centres > 0, HIGHER, LOWER))
+        rows.append(
+            {"setting": one, "model": group.answers.model, "task": group.answers.task, **sides}
+            | {"difference_pp": 100 * differences, "ci_low_pp": low, "ci_high_pp": high}
+            | {"p": one, "p_holm": adjusted[place], "pair": np.arange(len(one)), "n": int(group.units.n)}
+            | {"clusters": group.units.clusters, "unit": group.units.unit, "verdict": verdicts}
+            | {"about": SETTING if error.seeds.df else RUN, "family": sizes[place]}
+            | {"mde_pp": 100 * error.detectable(levels[place])}
+        )
+    return stacked(rows, (*CONTRASTS, *CONTRASTED))

@@ -11,13 +11,16 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from present.format import Say, missing
-from present.values import ALL, BASE, CLASSES, is_point, is_prompted
+from present.format import Say
+from present.values import ALL, CLASSES, RIGHT, THIS_RUN, is_point, is_prompted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-WORDS = ("text", "code", "axis", "measure", "job", "verdict", "choice", "change", "rate", "allowed", "held")
+WORDS = (
+    "text", "code", "axis", "measure", "job", "verdict", "choice", "change", "margin", "allowed", "held", "of_setting",
+    "effect", "chance",
+)  # fmt: skip
 # Nobody reads the counts of each class for more adapters than this.
 MOST_CONFUSIONS = 40
 
@@ -100,41 +103,45 @@ FORMATS = {
         "device version what"
     ),
     "code": "run=name factor=name model_name=name of_what parameter value source sha256 library",
-    "measure": "measure=task lost_on=task measure_category=task,category measure_value=task,value",
+    "of_setting": "setting_about=setting,about",
+    "measure": "measure=task measure_category=task,category measure_value=task,value",
+    "effect": "effect=task,category,measure",
+    "margin": "margin_verdict=margin_verdict,units_to_decide,unit,seeds_to_decide margin_alone=margin_verdict",
+    "chance": "seed_variance",
     "change": "levels=low,high",
     "axis": "swept=axis",
     "choice": "choice",
     "job": "job=task",
     "verdict": "verdict=verdict,unit verdict_alone=verdict",
     "count": (
-        "n pairs seeds both_right gained lost both_wrong seed_share=seed_share_pct seconds "
-        "token_rate=tokens_per_second rows databases steps"
+        "n pairs seeds both_right gained lost both_wrong seconds token_rate=tokens_per_second rows databases steps "
+        "questions_to_certify seeds_to_certify"
     ),
     "counts": "right=correct,n gained_lost=gained,lost trainable=trainable_parameters,all_parameters",
     "clusters": "n_clusters=n,clusters",
     "number": (
-        "mean=mean_accuracy_pct sd=sd_pp seed_sd=seed_sd_pp question_sd=question_sd_pp macro_pct=macro_accuracy_pct "
-        "generated_pct=accuracy_generated_pct invalid_pct detectable=minimum_detectable_pp "
-        "row_rate=rows_per_second last_loss=loss,digits gpu_time=gpu_hours,digits"
+        "seed_sd=seed_sd_pp macro_pct=macro_accuracy_pct generated_pct=accuracy_generated_pct invalid_pct "
+        "detectable=minimum_detectable_pp row_rate=rows_per_second last_loss=loss,digits gpu_time=gpu_hours,digits "
+        "gain=gain_pp"
     ),
     "signed": "change=percent_change apart=difference_pp",
     "percents": (
         "base_tuned=base_accuracy_pct,tuned_accuracy_pct own_other=base_accuracy_pct,tuned_accuracy_pct "
         "first_second=low_accuracy_pct,high_accuracy_pct"
     ),
-    "span": "min_max=min_accuracy_pct,max_accuracy_pct",
     "interval": (
         "accuracy=accuracy_pct,ci_low,ci_high macro=macro_accuracy_pct,macro_ci_low,macro_ci_high "
         "generated=accuracy_generated_pct,generated_ci_low,generated_ci_high "
-        "invalid=invalid_pct,invalid_ci_low,invalid_ci_high"
+        "invalid=invalid_pct,invalid_ci_low,invalid_ci_high "
+        "right_to_wrong=right_to_wrong_pct,right_to_wrong_low_pct,right_to_wrong_high_pct "
+        "wrong_to_right=wrong_to_right_pct,wrong_to_right_low_pct,wrong_to_right_high_pct"
     ),
     "interval_pp": (
-        "difference=difference_pp,ci_low_pp,ci_high_pp difference_to_base=mean_difference_pp,ci_low_pp,ci_high_pp "
-        "macro_difference=macro_difference_pp,macro_difference_ci_low_pp,macro_difference_ci_high_pp "
-        "gain=gain_pp,gain_ci_low_pp,gain_ci_high_pp loss=loss_pp,loss_ci_low_pp,loss_ci_high_pp"
+        "difference=difference_pp,ci_low_pp,ci_high_pp "
+        "macro_difference=macro_difference_pp,macro_difference_ci_low_pp,macro_difference_ci_high_pp"
     ),
-    "rate": "rate=exchange_rate,ci_low,ci_high,note",
-    "p": "p p_holm p_clustered p_mcnemar",
+    "p": "p p_holm p_mcnemar",
+    "rate": "exchange_rate",
     "hours": "gpu_hours cpu_hours",
     "gib": "memory=peak_memory_mib",
     "score": "score",
@@ -146,9 +153,17 @@ FORMATS = {
 }
 # Columns under the heading of another, and those with a bar.
 HEADINGS = {"measure_category": "measure", "measure_value": "measure", "task_metric": "measure", "run": "variant"}
-HEADINGS |= {"factor": "setting", "swept": "setting", "shown": "variant", "verdict_alone": "verdict"}
+HEADINGS |= {
+    "setting_about": "setting",
+    "effect": "measure",
+    "margin_alone": "margin_verdict",
+    "factor": "setting",
+    "swept": "setting",
+    "shown": "variant",
+    "verdict_alone": "verdict",
+}
 HEADINGS |= {"model_name": "model", "of_what": "of", "by": "levels", "gpu_time": "gpu_hours"}
-BARS = ("accuracy", "difference", "difference_to_base")
+BARS = ("accuracy", "difference")
 COLUMNS = {
     name: Column(name, form, of.split(",") if of else (), HEADINGS.get(name, ""), bar=name in BARS)
     for form, entries in FORMATS.items()
@@ -204,56 +219,66 @@ def criterion_columns(say: Say, raw: str = "") -> list[Column]:
 # -- what single tables show, and what their notes say -------------------------------------------------------------
 
 
-def drawn(frame: "DataFrame") -> "DataFrame":
-    """The rows, where the base itself has no difference from the base."""
-    return frame.assign(difference_pp=frame["difference_pp"].where(frame["ci_low_pp"].notna()))
-
-
 def recommendation(frame: "DataFrame", say: Say) -> Shown:
-    """What the report half says; of the validation half a row for each candidate, with all tasks.
+    """All candidates, with what decided about each. The facts are the margin and the yardsticks."""
+    shown = columns(
+        "model setting_about choice measure seeds n_clusters base_tuned difference p_holm verdict margin_alone "
+        "questions_to_certify seeds_to_certify"
+    )
+    tasks = list(dict.fromkeys(frame["task"]))
+    chosen, margin = frame["choice"] == "recommended", say.short(frame["margin_pp"].iloc[0])
+    losses = say.listed([say.measure(task) for task in tasks[1:]]) if tasks[1:] else ""
+    kept = say.word("tables.recommendation.kept", margin=margin, yardsticks=losses) if losses else ""
+    facts = {"kept": kept, "comparisons": len(frame), "nothing": not chosen.any()}
+    return [Block(shown, frame[chosen], "recommended"), Block(shown, frame[~chosen], "others")], facts
 
-    The facts are how the questions were divided, and which loss was admitted.
-    """
-    first, halves = frame.iloc[0], frame[frame["half"] == "report"].drop_duplicates("task")
-    tried = drawn(frame[frame["half"].eq("validation") & frame["variant"].ne(BASE)]).set_index(["model", "variant"])
-    wide, shown, divided = tried[~tried.index.duplicated()], [], []
-    for task, by in zip(halves["task"], halves["divided"], strict=True):
-        name = say.measure(task)
-        wide = wide.join(tried.loc[tried["task"] == task, [*CHANGE, "minimum_detectable_pp"]].add_prefix(f"{task} "))
-        of, fill = [f"{task} {column}" for column in CHANGE], {"name": name}
-        shown.append(Column("change_of", "interval_pp", of, fill=fill, bar=True))
-        if divided:  # a yardstick
-            shown.append(Column("detectable_of", "number", [f"{task} minimum_detectable_pp"], fill=fill))
-        key = "tables.recommendation.divided." + ("questions" if by == "question" else "whole")
-        divided.append(say.word(key, measure=name, **say.cluster(task)))
-    yardsticks = say.listed([say.measure(task) for task in halves["task"].iloc[1:]])
-    cap = say.score(first["max_loss_pp"]) if not missing(first["max_loss_pp"]) else ""
-    key = "tables.recommendation." + ("nothing_else" if not yardsticks else "cap" if cap else "no_loss")
-    admitted = say.word(key, cap=cap, percent=say.level(first["confidence_level"]), yardsticks=yardsticks)
-    facts = {"seed": str(int(first["seed"])), "divided": ", ".join(divided), "admitted": admitted}
-    reported = columns("model variant measure n_clusters base_tuned difference verdict p gained_lost")
+
+def settings(frame: "DataFrame", say: Say) -> Shown:
+    """All questions, probabilities, points, and parts. The facts are about the families, the margin and the seeds."""
+    told = "difference verdict p_holm margin_verdict detectable"
+    shown = columns(f"model setting_about effect seeds n_clusters base_tuned {told} change exchange_rate seed_variance")
+    few = columns(f"model setting_about effect seeds n_clusters base_tuned {told}")
+    whole, right, point = frame["category"] == ALL, frame["measure"] == RIGHT, is_point(frame)
+    # On the target a gain is held against the margin, elsewhere a loss.
+    target = frame["task"] == next(iter(say.measures))
+    frame = frame.assign(margin_verdict=frame["gain_margin_verdict"].where(target, frame["margin_verdict"]))
+    frame[["units_to_decide", "seeds_to_decide"]] = frame[["units_to_decide", "seeds_to_decide"]].where(~target)
+    sds = seed_sds(frame[whole & right & ~point], say)
+    facts = {
+        "margin": say.short(frame["margin_pp"].iloc[0]),
+        "headline": int((whole & right & ~point).sum()),
+        "explored": bool(point.any()),
+        "headline_explored": int((whole & right & point).sum()),
+        "this_run": bool((frame["about"] == THIS_RUN).any()),
+        "seeds": bool(sds),
+        "seed_sds": say.listed(sds, 9) if sds else "",
+        "disagree": bool(frame["methods_disagree"].astype(str).eq("True").any()),
+        "differ": bool(frame["seeds_differ_more"].astype(str).eq("True").any()),
+        "chances": say.listed([f"{say.level(one.chance)} {say.measure(task)}" for task, one in say.measures.items()]),
+    }
     return [
-        Block(reported, drawn(frame[frame["half"] == "report"]), "report"),
-        Block([*RUN, *shown, *columns("choice")], wide.reset_index(), "validation"),
+        Block(shown, frame[whole & right & ~point]),
+        Block(few, frame[whole & ~right & ~point], "probability"),
+        Block(few, frame[whole & right & point], "explored"),
+        Block(few, frame[~whole & ~point], "categories"),
     ], facts
 
 
+def seed_sds(frame: "DataFrame", say: Say) -> list[str]:
+    """What training seeds alone differ in, of each model and task: the standard deviation and how sure it is."""
+    known = frame[frame["seed_sd_pp"].notna()].drop_duplicates(["model", "task"])
+    return [
+        say.word("tables.settings.seed_sd", measure=say.measure(task), sd=say.number(sd), df=say.count(df))
+        for task, sd, df in zip(known["task"], known["seed_sd_pp"], known["seed_df"], strict=True)
+    ]
+
+
 def regression(frame: "DataFrame", say: Say) -> Shown:
-    """All questions, then their parts. The facts: how many comparisons each family has, what guessing gets right."""
-    shown = columns(
-        "model variant measure_category n_clusters base_tuned difference verdict p_holm p_clustered p_mcnemar "
-        "detectable change gained_lost"
-    )
-    whole, point, prompted = frame["category"] == ALL, is_point(frame), is_prompted(frame)
-    facts = {
-        "headline": int((whole & ~point).sum()),
-        "parts": int((~whole & ~point).sum()),
-        "headline_explored": int((whole & point & ~prompted).sum()),
-        "parts_explored": int((~whole & point).sum()),
-        "prompted": say.word("tables.regression.prompted", n=say.count(prompted.sum())) if prompted.any() else "",
-        "explored": bool(point.any()),
-        "chances": say.listed([f"{say.level(one.chance)} {say.measure(task)}" for task, one in say.measures.items()]),
-    }
+    """All questions, then their parts, of each single run. The fact is what guessing gets right."""
+    shown = columns("model variant measure_category n_clusters base_tuned difference p_mcnemar change gained_lost")
+    whole = frame["category"] == ALL
+    chances = [f"{say.level(one.chance)} {say.measure(task)}" for task, one in say.measures.items()]
+    facts = {"chances": say.listed(chances), "explored": bool(is_point(frame).any())}
     return [Block(shown, frame[whole]), Block(shown, frame[~whole], "categories")], facts
 
 
@@ -368,18 +393,24 @@ def plain(names: str, above: str = "") -> "Callable[[DataFrame, Say], Shown]":
 
 
 CONTRASTS = "model swept levels measure pairs n_clusters first_second difference verdict p_holm p detectable"
-SEEDS = "model setting measure seeds n_clusters mean sd min_max difference_to_base verdict p_holm seed_sd question_sd "
+TURNED = "model setting measure seeds n right_to_wrong wrong_to_right"
 TABLES = (
-    Table("recommendation", recommendation, "how statistics few both_halves criteria", "", "recommend", "recommend"),
-    Table("regression", regression, "criteria difference clusters adjusted explored few", "no_adapters"),
-    Table("exchange", plain("model variant gain lost_on loss rate"), "rate criteria", "empty"),
-    Table("factors", plain(CONTRASTS), "pairs criteria few", "empty"),
-    Table("seeds", plain(SEEDS + "seed_share"), "seeds criteria few", "empty"),
+    Table("recommendation", recommendation, "how holds nothing few criteria", "no_adapters", "recommend", "recommend"),
+    Table(
+        "settings",
+        settings,
+        "what drawn seeds this_run adjusted margin change rate explored disagree differ criteria few",
+        "no_adapters",
+    ),
+    Table("contrasts", plain(CONTRASTS), "pairs criteria few", "empty"),
+    Table("equal_gain", plain("model measure levels gain difference"), "how criteria", "empty", when="ways"),
+    Table("transitions", plain(TURNED), "how criteria", "no_adapters"),
     Table("sql", sql, "criteria wilson meanings"),
     Table("databases", databases, "criteria csv", when="sql"),
     Table("choice", choice, "criteria unasked letters averages"),
     Table("match", choice, "criteria unasked wilson averages"),
     Table("errors", errors, "questions classes", when="sql"),
+    Table("regression", regression, "single difference change criteria few", "no_adapters"),
     Table("flips", flips, "gained criteria", "no_adapters"),
     Table("confusion", confusion, "questions classes many", "no_adapters", when="sql"),
     Table("harness", harness, "how", rule="harness_table", when="harness"),
@@ -396,6 +427,7 @@ TABLES = (
 FORMS = ("sql", "choice", "match")
 FIGURES = (
     *map(Figure, ("tradeoff", "differences")),
+    Figure("equal_gain", when="ways"),
     *(Figure(key, when="sql") for key in ("hardness", "databases", "error_flow")),
     Figure("loss"),
     *(Figure(key, when=key) for key in ("seeds", "strength")),

@@ -1,8 +1,9 @@
 """What the templates of the report may say: plain values, from the tables, records and manifests of a study. No prose.
 
-Rows are dicts with the columns of their table, the `name` of their run and its `rank`: the adapters are numbered from 0
-by falling accuracy on the target, and where the pages are few, rows of the last ranks are left out. Every sentence
-about a result follows from a verdict or a number of the tables. None says why a model changed.
+Rows are dicts with the columns of their table, the `name` of their setting or run and its `rank`: settings and runs are
+numbered from 0 by falling accuracy on the target, and where the pages are few, rows of the last ranks are left out.
+Every sentence about a result follows from a verdict about a setting or a number of the tables. None says why a model
+changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,20 @@ import pandas as pd
 from present.catalogue import RUN, SHARE, Column, class_columns, criterion_columns, crossed, scored, shares, uneven
 from present.failures import aligned, choose_failures
 from present.format import VERDICTS, Say, missing
-from present.values import ALL, BASE, GAINS_LESS, RECOMMENDED, setting_name
+from present.values import (
+    ALL,
+    BASE,
+    GAINS_LESS,
+    NOT_CERTIFIED,
+    NOT_LOST,
+    RECOMMENDED,
+    RIGHT,
+    THIS_RUN,
+    UNDECIDED,
+    is_point,
+    is_prompted,
+    setting_name,
+)
 
 MITIGATIONS = ("replay.fraction", "replay.kl", "training.weight_decay")
 DIGITS = 16
@@ -34,9 +48,9 @@ class Results:
 
     `settings` has `study` (its name with protocol and scale), `protocol`, `scale`, `known_defects`, `accept_defect`,
     `tasks` with the `kind` of each, and `own_prompts`: the variants with prompts of their own for the target. `tables`
-    has those of `tables` and `cost` by name, about base models and trained adapters alone, that of each task by the
-    task's; `points` and `prompted`, the rows of the regression table on what `evaluation` adds; `recommendation` and
-    `harness`, if the study has them.
+    has those of `tables` and `cost` by name, that of each task by the task's; but for `settings` they are about base
+    models and adapters alone, without what `evaluation` adds. `recommendation`, `equal_gain` and `harness`, if the
+    study has them.
     """
 
     settings: Mapping[str, Any]
@@ -50,6 +64,7 @@ class Results:
     prompts: Mapping[str, Mapping]  # of each task the report of a model's prompts, with `model` and `file`
     train: Mapping[Run, Mapping]  # reports of `train` of each adapter
     answers: Mapping[tuple[str, str, str], Mapping]  # reports of `predict` by model, variant and task
+    registered: Mapping | None = None  # what was written down before the run, with `file`
 
 
 def facts(results: Results, say: Say) -> dict[str, Any]:
@@ -71,10 +86,22 @@ class _Facts:
         self.rank = {run: rank for rank, run in enumerate(sorted(self.adapters, key=lambda run: -right[run]))}
         accuracies = [self.rows(self.whole(task).assign(task=task)) for task in say.measures]
         self.accuracy = {run: rows for run, *rows in zip(runs, *accuracies, strict=True)}
-        headline = self.tables["regression"]["category"] == ALL
-        self.headline, self.parts = (self.rows(self.tables["regression"][of]) for of in (headline, ~headline))
-        found = {(row["model"], row["variant"], row["task"]): row for row in self.headline}
-        self.compared = {run: [found[*run, task] for task in say.measures] for run in self.rank}
+        settings = self.tables["settings"]
+        whole, right_answers, point = settings["category"] == ALL, settings["measure"] == RIGHT, is_point(settings)
+        ranked = settings[whole & right_answers & ~point & (settings["task"] == self.target)]
+        ranked = ranked.sort_values("tuned_accuracy_pct", ascending=False, kind="stable")
+        self.order = {key: rank for rank, key in enumerate(zip(ranked["model"], ranked["setting"], strict=True))}
+        own, prompted = whole & right_answers & ~point, is_prompted(settings)
+        self.headline, self.parts, self.probability, self.points, self.prompted = (
+            self.rows(settings[of])
+            for of in (
+                own, ~whole & right_answers & ~point, whole & ~right_answers & ~point,
+                whole & right_answers & point & ~prompted, whole & prompted,
+            )
+        )  # fmt: skip
+        found = {(row["model"], row["setting"], row["task"]): row for row in self.headline}
+        keys = sorted({key[:2] for key in found}, key=self.order.get)
+        self.compared = {key: [found[*key, task] for task in say.measures] for key in keys}
 
     def part(self, task: str) -> str:
         """The column of a task's table that divides its questions."""
@@ -89,11 +116,21 @@ class _Facts:
         return " ".join(run) if self.several else run[1]
 
     def rows(self, frame: pd.DataFrame) -> list[Row]:
-        """A table's rows with the names and ranks of their runs, what they measure, and the keys of their verdicts."""
+        """A table's rows with the names and ranks of settings or runs, what they measure, and keys of their verdicts.
+
+        The key of a loss that is undecided but within the margin is `kept`.
+        """
         found = frame.to_dict("records")
         for row in found:
-            run = row["model"], row["variant"]
-            row |= {"name": self.name(run), "rank": self.rank.get(run), "finding": VERDICTS.get(row.get("verdict"))}
+            run = row["model"], row.get("variant", row.get("setting"))
+            ranks = self.rank if "variant" in row else self.order
+            row |= {"name": self.name(run), "rank": ranks.get(run), "finding": VERDICTS.get(row.get("verdict"))}
+            row["this_run"] = row.get("about") == THIS_RUN
+            if row["finding"] == "undecided" and row.get("margin_verdict") == NOT_LOST and row["task"] != self.target:
+                row["finding"] = "kept"
+            # On the target a gain is held against the margin, elsewhere a loss.
+            if row.get("task") == self.target and "gain_margin_verdict" in row:
+                row["margin_verdict"] = row["gain_margin_verdict"]
             if row.get("task") in self.say.measures:
                 row["measured"] = self.say.measure(row["task"], words="forms.sentence")
         return found
@@ -109,6 +146,7 @@ class _Facts:
             "percent": self.say.level(level),
             "alpha": self.say.score(1 - level),
             "settings": results.settings,
+            "registered": results.registered,
             "drawn": results.figures,
             "digits": DIGITS,
             "tasks": tasks,
@@ -126,10 +164,15 @@ class _Facts:
             "pairs": list(self.compared.values()),
             "headline": self.headline,
             "parts": self.parts,
-            "exchange": self.rows(self.tables["exchange"]),
+            "runs": self.rows(self.tables["regression"][self.tables["regression"]["category"] == ALL]),
+            "probability": self.probability,
+            "margin": self.margin(),
+            "transitions": self.rows(self.tables["transitions"]),
+            "equal_gain": self.equal_gain(),
+            "several_seeds": any(row["seeds"] > 1 for row in self.headline),
+            "seed_sds": self.seed_sds(),
             "harness": self.harness() if "harness" in self.tables else None,
-            "seeds": self.numbered(self.tables["seeds"].rename(columns={"setting": "variant"})),
-            "points": self.numbered(self.tables["points"]),
+            "points": [row | {"rank": rank} for rank, row in enumerate(self.points)],
             "shots": self.shots(),
             "recommendation": self.recommendation() if "recommendation" in self.tables else None,
             "cost": self.rows(self.tables["cost"].assign(digits=2)),
@@ -138,7 +181,9 @@ class _Facts:
             "changing": self.changing(),
             "factors": self.factors(),
             "detectable": {
-                "headline": extremes(row["minimum_detectable_pp"] for row in self.headline if row["finding"] == "same"),
+                "headline": extremes(
+                    row["minimum_detectable_pp"] for row in self.headline if row["finding"] in ("undecided", "kept")
+                ),
                 "parts": extremes(row["minimum_detectable_pp"] for row in self.parts),
             },
             "sampled": any(report["settings"].get("do_sample") for report in results.answers.values()),
@@ -285,42 +330,52 @@ class _Facts:
 
     def shots(self) -> dict[str, Any]:
         """The base with other few-shot examples: of each model the best number, of equals the fewest."""
-        rows, own, best = self.numbered(self.tables["prompted"]), self.results.shots, []
+        rows, own, best = [row | {"rank": n} for n, row in enumerate(self.prompted)], self.results.shots, []
         for model in list(dict.fromkeys(row["model"] for row in rows))[:3]:
             tried = {own: self.accuracy[model, BASE][0]["accuracy_pct"]}
             tried |= {int(row["shots"]): row["tuned_accuracy_pct"] for row in rows if row["model"] == model}
             shots = min(tried, key=lambda number: (-tried[number], number))
-            adapter = next((self.accuracy[run][0] for run in self.rank if run[0] == model), None)
+            adapter = next((rows[0] for key, rows in self.compared.items() if key[0] == model), None)
             best.append({"model": model, "shots": shots, "accuracy_pct": tried[shots], "adapter": adapter})
         return {"rows": rows, "own": own, "best": best}
 
-    def recommendation(self) -> dict[str, Any]:
-        """Of each model what is recommended, by which half, and what the other half says of it."""
+    def recommendation(self) -> list[dict[str, Any]]:
+        """Of each model what is recommended, of how many candidates, and what would certify one if none is."""
         rows, models = self.rows(self.tables["recommendation"]), []
-        for model in dict.fromkeys(row["model"] for row in rows):
+        for model in [base[0]["model"] for (_, name), base in self.accuracy.items() if name == BASE]:
             own = [row for row in rows if row["model"] == model]
-            chosen = {(row["half"], row["task"]): row for row in own if row["choice"] == RECOMMENDED}
-            halves = [row for row in own if row["half"] == "validation" and row["task"] == self.target]
-            tried = [row["choice"] for row in halves if row["variant"] != BASE]
-            losses = [chosen["validation", task] for task in self.yardsticks]
+            of_target = [row for row in own if row["task"] == self.target]
+            # A candidate that gains is certified where every yardstick is.
+            needed: dict[str, list[float]] = {}
+            for row in own:
+                if row["choice"] == NOT_CERTIFIED and row["margin_verdict"] == UNDECIDED and row["task"] != self.target:
+                    needed.setdefault(row["setting"], []).append(row["questions_to_certify"])
             models.append(
                 {
                     "model": model,
-                    "candidates": len(tried),
-                    "passed": sum(choice in (RECOMMENDED, GAINS_LESS) for choice in tried),
-                    "base": chosen["report", self.target]["variant"] == BASE,
-                    "rows": [chosen["report", task] for task in self.say.measures],
-                    "unseen": [row for row in losses if not missing(row["minimum_detectable_pp"])],
+                    "candidates": len(of_target),
+                    "passed": sum(row["choice"] in (RECOMMENDED, GAINS_LESS) for row in of_target),
+                    "gaining": sum(row["finding"] == "gained" for row in of_target),
+                    "rows": [row for row in own if row["choice"] == RECOMMENDED],
+                    "needed": min((max(of) for of in needed.values() if not any(map(missing, of))), default=None),
                 }
             )
-        names = self.say.measures
-        n = {(row["half"], row["task"]): f"{self.say.count(row['n'])} {names[row['task']].name}" for row in rows}
-        return {
-            **{half: [n[half, task] for task in names] for half in ("validation", "report")},
-            "cap": rows[0]["max_loss_pp"],
-            "models": models,
-            "few": any(row["half"] == "report" and row["unit"] == "question" for row in rows),
-        }
+        return models
+
+    def margin(self) -> float:
+        """In percentage points; that of a study without settings matters to nobody."""
+        margins = self.tables["settings"]["margin_pp"]
+        return float(margins.iloc[0]) if len(margins) else 0.0
+
+    def seed_sds(self) -> list[Row]:
+        """What seeds alone differ in, of each model and task that has several."""
+        known = [row for row in self.headline if not missing(row["seed_sd_pp"])]
+        return list({(row["model"], row["task"]): row for row in known}.values())
+
+    def equal_gain(self) -> list[Row]:
+        """Pairs of settings where they have gained the same; nothing of a study without points on the way."""
+        frame = self.tables.get("equal_gain", pd.DataFrame(columns=["model", "high"]))
+        return self.rows(frame.assign(setting=frame["high"]))
 
     # -- error analysis and discussion -----------------------------------------------------------------------------
 
@@ -339,9 +394,7 @@ class _Facts:
         return {"name": self.name(run), "cases": cases, "n": len(frame), "wrong": len(wrong), "forgotten": forgotten}
 
     def worth(self) -> list[dict[str, Any]]:
-        """Of each yardstick the adapters of each pair of verdicts that occurs, and their exchange rates."""
-        known = self.tables["exchange"].dropna(subset="exchange_rate").to_dict("records")
-        rates = {(row["model"], row["variant"], row["task"]): row for row in known}
+        """Of each yardstick the settings of each pair of verdicts that occurs."""
         found = []
         for yardstick in self.yardsticks or [""]:
             groups: dict[str, list[Run]] = {}
@@ -350,14 +403,15 @@ class _Facts:
                 groups.setdefault("_".join(pair), []).append(run)
             for pair, runs in groups.items():
                 rows = [row for run in runs for row in self.compared[run]]
+                losses = [row for row in rows if row["task"] == yardstick]
                 found.append(
                     {
                         "pair": pair,
                         "yardstick": self.say.measures[yardstick].name if yardstick else "",
                         "names": [self.name(run) for run in runs],
                         "gains": [row for row in rows if row["task"] == self.target],
-                        "losses": [row for row in rows if row["task"] == yardstick],
-                        "rates": [rates[*run, yardstick] for run in runs if (*run, yardstick) in rates],
+                        "losses": losses,
+                        "rates": extremes(row["exchange_rate"] for row in losses),
                     }
                 )
         return found
@@ -373,14 +427,13 @@ class _Facts:
         return found
 
     def factors(self) -> dict[str, Any]:
-        """The contrasts between adapters, the least p first; and what was meant to soften forgetting."""
-        frame = self.tables["factors"].sort_values("p_holm", kind="stable")
-        rows = self.numbered(frame.assign(variant=frame["axis"].map(setting_name)))
+        """The contrasts between settings, the least p first; and what was meant to soften forgetting."""
+        frame = self.tables["contrasts"].sort_values("p_holm", kind="stable")
+        rows = self.numbered(frame.assign(variant=frame["axis"].map(self.say.axis)))
         softened = [row for row in rows if row["task"] in self.yardsticks and row["axis"] in MITIGATIONS]
         return {
             "rows": rows,
             "detectable": extremes(row["minimum_detectable_pp"] for row in rows),
-            "seeds": extremes(self.tables["seeds"]["sd_pp"]),
             "several": self.several,
             "mitigations": [row for row in softened if float(row["low"]) < float(row["high"])],
         }

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from present import plots
 from present.format import Say
 from present.plots import BLUE, COLOURS, GREY, INK, ORANGE, WIDTH, Results, adapters_of, mark, named, runs_of
-from present.values import ALL, BASE, CLASSES, GOLD_EMPTY, GOLD_NOT_EMPTY, SAME, is_point
+from present.values import ALL, BASE, CLASSES, GAINED, GOLD_EMPTY, GOLD_NOT_EMPTY, LOST, UNDECIDED, is_point
 
 # More adapters than this get a number at the point and a key below the figure; only the Pareto front keeps its crosses.
 MOST_LABELS = 12
@@ -31,6 +31,7 @@ SIDES = ["base_class", "tuned_class"]
 GROUPS = {"ok": CLASSES[:1], "other_rows": CLASSES[1:6], "not_run": CLASSES[6:14], "no_sql": CLASSES[14:]}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 BASE_LOOK, ADAPTER_LOOK = mark(INK, hollow=True), mark(BLUE, "D", markersize=5)
+SEED_LOOK = mark(INK, "|", markersize=5)
 GUIDE = {"color": INK, "linestyle": plots.DOTTED, "linewidth": 1}
 # Around the recommended run.
 RING = mark(INK, markersize=13, markerfacecolor="none")
@@ -49,10 +50,14 @@ def tradeoff(results: Results, say: Say) -> Figure:
     target, *yardsticks = results.tasks
     if not yardsticks:
         return plots.sentence(say, "tradeoff.title", "no_yardstick")
-    best = [run in results.best for run in zip(results.points["model"], results.points["variant"], strict=True)]
-    points = results.points.assign(best=best, base=results.points["variant"] == BASE, ink=INK)
+    accuracy = {f"accuracy{end}": f"x{end}" for end in ("", "_low", "_high")}
+    settings = results.settings[results.settings["category"] == ALL].drop(columns=[*accuracy.values()])
+    bases = results.points[results.points["variant"] == BASE]
+    points = pd.concat([bases, settings.rename(columns=accuracy)], ignore_index=True)
+    best = [run in results.best for run in zip(points["model"], points["variant"], strict=True)]
+    points = points.assign(best=best, base=points["variant"] == BASE, ink=INK)
     # An interpolation, checkpoint or soup has a point of its own only where it is the one recommended.
-    points = points[~is_point(points) | points["best"]]
+    points = points[points["base"] | ~is_point(points) | points["best"]]
     models = list(dict.fromkeys(points["model"]))
     variants = [name for name in dict.fromkeys(points["variant"]) if name != BASE]
     several, numbered = len(models) > 1, len(adapters_of(points)) > MOST_LABELS
@@ -77,7 +82,7 @@ def tradeoff(results: Results, say: Say) -> Figure:
     drawn = plots.grid(figure, len(planes), 2)
     for axes, ((key, _), runs) in zip(drawn, planes.items(), strict=True):
         for model, own in runs.groupby("model", sort=False):
-            plane(axes, own, looks[model], model if several else say.word("figures.adapter"), say)
+            plane(axes, own, looks[model], model if several else say.word("figures.setting"), say)
         plane_axes(axes, runs, (results.tasks[target], results.tasks[key]), say)
         axes.set_title(runs["model"].iloc[0] if numbered and several else "")
     shown = ["tradeoff.title", "tradeoff.shown" if variants else "tradeoff.base_only", "questions"]
@@ -125,9 +130,10 @@ def plane_axes(axes: Axes, points: pd.DataFrame, tasks: Sequence[Any], say: Say)
 
 def differences(results: Results, say: Say) -> Figure:
     """Draw the forest plot: a row an adapter, a panel a measure, the difference from the base with its interval."""
-    table = results.comparisons
+    table = results.settings[~is_point(results.settings)]
     if table.empty:
         return plots.sentence(say, "differences.title", "notes.no_adapters")
+    target = next(iter(results.tasks))
     rows, headlines, others = plots.rows_of(adapters_of(table)), [], []
     for (key, category), part in plots.placed(table, rows).groupby(["task", "category"], sort=False):
         title = say.about("forms.cell", results.tasks[key]) + (
@@ -138,16 +144,23 @@ def differences(results: Results, say: Say) -> Figure:
     # Few adapters leave room for wide panels of the headlines, above those of the categories.
     lines = [headlines, others] if len(rows) <= MOST_LABELS else [headlines + others]
     figure, drawn = plots.strips(say, rows, lines, say.word("figures.pp"))
-    looks = {"better": mark(BLUE, "^"), "worse": mark(ORANGE, "v"), SAME: mark(GREY, hollow=True)}
+    looks = {GAINED: mark(BLUE, "^"), LOST: mark(ORANGE, "v"), UNDECIDED: mark(GREY, hollow=True)}
+    trainings = results.runs[["model", "setting", "task", "category", "x"]].rename(columns={"setting": "variant"})
     for axes, part in drawn.items():
         axes.axvline(0, color=GREY, linewidth=1)
+        if part["task"].iloc[0] != target:
+            axes.axvline(-part["margin_pp"].iloc[0], color=GREY, linestyle=plots.DOTTED, linewidth=1)
+        several = part[part["seeds"] > 1][["model", "variant", "task", "category", "row"]]
+        one = several.merge(trainings, on=["model", "variant", "task", "category"])
+        plots.marks(axes, one, "x", "row", SEED_LOOK | {"label": say.word("figures.seeds.adapter")})
         for verdict, look in looks.items():
             plots.marks(axes, part[part["verdict"] == verdict], "x", "row", look | {"label": say.verdict(verdict)})
     units = table[table["category"] == ALL].drop_duplicates("task").itertuples()
     nouns = say.words["nouns"]  # a task of one's own may have other columns
     units = [f"{nouns.get(row.unit, [row.unit])[-1]} ({results.tasks[row.task].name})" for row in units]
-    facts = results.facts(say) | {"units": ", ".join(units)}
-    shown = ("differences.title", "differences.shown", "questions", "differences.verdicts")
+    facts = results.facts(say) | {"units": ", ".join(units), "margin": say.short(table["margin_pp"].iloc[0])}
+    shown = ["differences.title", "differences.shown", "questions", "differences.verdicts"]
+    shown += ["differences.margin"] if len(results.tasks) > 1 else []
     return plots.frame(figure, say, shown, facts)
 
 

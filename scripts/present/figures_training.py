@@ -12,7 +12,7 @@ from present import plots
 from present.figures_results import GUIDE, plane_axes, plane_points
 from present.format import Say
 from present.plots import BLUE, COLOURS, DASHED, GREY, INK, ORANGE, WIDTH, Results, mark, named
-from present.values import ALL, BASE, SEED, trained
+from present.values import ALL, BASE, SEED, is_point, trained
 
 # So many of a model's adapters stand beside its prompts.
 MOST_LINES = 4
@@ -69,37 +69,70 @@ def loss_lines(axes: Axes, curves: pd.DataFrame, run: int, say: Say) -> None:
 
 
 def seeds(results: Results, say: Say) -> Figure:
-    """Draw a row a seed below its setting: the difference from the base, and the settings' mean and deviation."""
-    table = results.seeds
-    if table.empty:
-        return plots.sentence(say, "seeds.title", "tables.seeds.empty")
-    shown = results.comparisons[results.comparisons["category"] == ALL]
-    swept = [name for name in shown.columns if "." in name and name != SEED]
-    prefix = table["model"] + " " if table["model"].nunique() > 1 else ""
-    group = (prefix + table["setting"]).str.strip()
-    table = table.assign(group=group.where(group != "", table["model"]))
-    # Each adapter, with the mean and the deviation of its setting.
-    spread = table[["model", "group", "task", *swept, "mean_difference_pp", "sd_pp"]]
-    shown = spread.merge(shown, on=["model", "task", *swept]).drop_duplicates(["group", "task", SEED])
+    """Draw a row a training below its setting: the difference from the base, with the settings' mean and interval."""
+    several = results.settings[(results.settings["seeds"] > 1) & (results.settings["category"] == ALL)]
+    several = several[~is_point(several)]
+    if several.empty:
+        return plots.sentence(say, "seeds.title", "seeds.none")
+    shown = results.runs[results.runs["category"] == ALL].drop(columns=["x_low", "x_high"])
+    means = several[["model", "variant", "task", "x", "x_low", "x_high"]].rename(
+        columns={"variant": "setting", "x": "mean", "x_low": "low", "x_high": "high"}
+    )
+    shown = shown.merge(means, on=["model", "setting", "task"])
+    prefix = shown["model"] + " " if shown["model"].nunique() > 1 else ""
+    shown["group"] = prefix + shown["setting"]
     shown["seed"] = shown[SEED].map(lambda seed: say.word("figures.seeds.seed", n=seed))
     rows = plots.rows_of(zip(shown["group"], shown["seed"], strict=True), headed=True)
     parts = plots.placed(shown, rows, "group", "seed").groupby("task", sort=False)
     panels = [(say.about("forms.cell", results.tasks[task]), part["n"].iloc[0], part) for task, part in parts]
     figure, drawn = plots.strips(say, rows, [panels], say.word("figures.pp"))
-    words = {name: say.word(f"figures.seeds.{name}") for name in ("adapter", "mean", "deviation")}
+    words = {name: say.word(f"figures.seeds.{name}") for name in ("adapter", "mean", "interval")}
     for axes, part in drawn.items():
         axes.axvline(0, color=GREY, linewidth=1)
         plots.marks(axes, part, "x", "row", SEED_LOOK | {"label": words["adapter"]})
         for _, own in part.groupby("group", sort=False):
             first, last = own["row"].min() - 0.5, own["row"].max() + 0.5
-            mean, sd = own[["mean_difference_pp", "sd_pp"]].iloc[0]
+            mean, low, high = own[["mean", "low", "high"]].iloc[0]
             axes.vlines(mean, first, last, **GUIDE, label=words["mean"])
-            look = {"color": "#CFE3F0", "linewidth": 0, "label": words["deviation"]}
-            axes.fill_betweenx([first, last], mean - sd, mean + sd, **look)
-            text = say.word("figures.seeds.spread", mean=say.signed(mean), sd=say.number(sd))
+            look = {"color": "#CFE3F0", "linewidth": 0, "label": words["interval"]}
+            axes.fill_betweenx([first, last], low, high, **look)
+            text = say.word("figures.seeds.spread", mean=say.signed(mean))
             axes.text(0.01, first - 0.5, text, transform=axes.get_yaxis_transform(), va="center", size=8)
     shown = ("seeds.title", "differences.shown", "questions", "seeds.alike")
     return plots.frame(figure, say, shown, results.facts(say))
+
+
+def equal_gain(results: Results, say: Say) -> Figure:
+    """Draw a panel a yardstick: what settings changed on it by what they gained on the target, along their way."""
+    target, *yardsticks = results.tasks
+    table = results.settings[results.settings["category"] == ALL]
+    whole = table[table["strength"].notna() | table["step"].notna() | ~is_point(table)]
+    name = results.tasks[target].name
+    # A way is that of a setting: interpolations, or else checkpoints, and the setting itself at the end.
+    way = whole["of"].where(is_point(whole), whole["variant"])
+    axis = whole["strength"].notna().groupby([whole["model"], way]).transform("any")
+    place = whole["strength"].where(axis, whole["step"]).where(is_point(whole), np.inf)
+    whole = whole.assign(way=way, place=place)[place.notna()].sort_values("place", kind="stable")
+    ways = [run for run, own in whole.groupby(["model", "way"], sort=False) if own["place"].nunique() > 1]
+    figure = plots.new(3.4 * -(-len(yardsticks) // 2), 5.4 if len(yardsticks) == 1 else WIDTH)
+    panels = plots.grid(figure, len(yardsticks), 2)
+    looks = [mark(*look, linestyle="-") for look in zip(COLOURS, plots.SHAPES, strict=True)]
+    for axes, task in zip(panels, yardsticks, strict=True):
+        margin = -whole["margin_pp"].iloc[0]
+        label = say.word("figures.equal_gain.margin", margin=say.short(-margin))
+        axes.axhline(margin, color=GREY, linestyle=plots.DOTTED, label=label)
+        for number, (run, text) in enumerate(zip(ways, named(ways), strict=True)):
+            own = whole[(whole["model"] == run[0]) & (whole["way"] == run[1])]
+            x, y = (own.loc[own["task"] == one, ["place", "x"]].set_index("place")["x"] for one in (target, task))
+            line = pd.concat([pd.Series([0.0]), x]), pd.concat([pd.Series([0.0]), y])
+            axes.plot(*line, **looks[number % len(looks)], label=text)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        plots.numbers(axes.xaxis, say)
+        plots.numbers(axes.yaxis, say)
+        axes.set_xlabel(say.word("figures.equal_gain.gain", target=name))
+        axes.set_ylabel(say.word("figures.equal_gain.change", name=results.tasks[task].name))
+    shown = ("equal_gain.title", "equal_gain.shown", "questions")
+    return plots.frame(figure, say, shown, results.facts(say) | {"target": name})
 
 
 def strength(results: Results, say: Say) -> Figure:

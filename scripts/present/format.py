@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
-from present.values import ALL, BASE_ITSELF, SAME, setting_name
+from present.values import ALL, RIGHT, SAME, THIS_RUN, UNDECIDED, setting_name
 
 LANGUAGES = ("en", "pt")
 MINUS = "\N{MINUS SIGN}"
 DAGGER = "\N{DAGGER}"
 # What the tables call a verdict, and its key in the words.
-VERDICTS = {name: name for name in ("better", "worse", "higher", "lower")} | {SAME: "same", BASE_ITSELF: "base"}
+VERDICTS = {name: name for name in ("gained", "lost", "undecided", "better", "worse", "higher", "lower")}
+VERDICTS |= {SAME: "same"}
 
 
 def missing(value: Any) -> bool:
@@ -95,11 +96,11 @@ class Say:
     # A difference with its interval.
     interval_pp = partialmethod(interval, sign=True)
 
-    def rate(self, value: float, low: float, high: float, why: str) -> str:
-        """A rate with its interval; where there is none, why."""
-        if why:
-            return f"{self.word('numbers.missing')}: {self.words['no_rate'][why]}"
-        return self.interval(value, low, high, digits=2)
+    rate = partialmethod(number, digits=2)
+
+    def chance(self, name: str) -> str:
+        """Where the variance between training seeds comes from."""
+        return self.words["seed_variances"][name] if name else ""
 
     def change(self, before: str, after: str) -> str:
         """What became of what."""
@@ -147,6 +148,19 @@ class Say:
             return ""
         return self.word(f"verdicts.{VERDICTS[name]}") + (f" {DAGGER}" if unit == "question" else "")
 
+    def margin(self, name: str, units: float = float("nan"), unit: str = "", seeds: float = float("nan")) -> str:
+        """The verdict on a loss against the margin; where it is open, how many units or seeds would decide it."""
+        if missing(name) or not name:
+            return ""
+        needs = [self.counted(int(n), noun) for n, noun in ((units, unit), (seeds, "seed")) if not missing(n)]
+        if name != UNDECIDED or not needs:
+            return self.words["margins"][name] + (f" {DAGGER}" if unit == "question" and name != UNDECIDED else "")
+        return self.word("margins.needs", needs=f" {self.word('numbers.or')} ".join(needs))
+
+    def of_setting(self, name: str, about: str = "") -> str:
+        """The name of a setting; of one training alone, that it is about this run."""
+        return self.word("this_run", name=name) if about == THIS_RUN else name
+
     def choice(self, name: str) -> str:
         """What is said of a candidate of the recommendation."""
         return self.words["choices"][name]
@@ -180,7 +194,7 @@ class Say:
 
     def counted(self, n: int, noun: str) -> str:
         """How many of something there are: `one adapter`, `12 adapters`."""
-        one, many = self.words["nouns"][noun]
+        one, many = self.words["nouns"].get(noun, (noun, noun))
         return f"{self.word('numbers.one')} {one}" if n == 1 else f"{self.count(n)} {many}"
 
     def printed(self, value: float, kind: str, decimals: int) -> str:
@@ -199,9 +213,17 @@ class Say:
         """Whether our interval holds a printed figure."""
         return self.word("numbers.missing" if missing(value) else f"held.{'yes' if value else 'no'}")
 
-    # A name as it is; a setting without its section.
+    # A name as it is.
     text = staticmethod(str)
-    axis = staticmethod(setting_name)
+
+    def axis(self, name: str) -> str:
+        """A setting without its section; without a name, settings as a whole."""
+        return setting_name(name) or self.word("columns.setting").lower()
+
+    def effect(self, task: str, part: str = ALL, measure: str = RIGHT) -> str:
+        """What a row of the table of settings measures."""
+        text = self.measure(task, part)
+        return text if measure == RIGHT else self.word("probability", measure=text)
 
     def code(self, value: str) -> str:
         """A name as code."""

@@ -51,12 +51,12 @@ class Results:
     tasks: Mapping[str, Any]  # by key what `tasks.base.Measure` says of each, the target first
     points: pd.DataFrame  # a row a run and task, as in the task's table, with its accuracy on all questions
     accuracy: pd.DataFrame
-    comparisons: pd.DataFrame  # the differences from the base
+    settings: pd.DataFrame  # the differences of settings from the base, with `accuracy` and its interval
+    runs: pd.DataFrame  # those of single runs
     databases: pd.DataFrame
     confusion: pd.DataFrame
-    seeds: pd.DataFrame
     reports: Sequence[tuple[str, str, dict[str, Any]]]  # of each adapter its model, its variant and its train.json
-    best: frozenset[tuple[str, str]] = frozenset()  # model and variant of the recommended runs
+    best: frozenset[tuple[str, str]] = frozenset()  # model and name of the recommended settings
 
     def facts(self, say: Say, table: pd.DataFrame | None = None) -> dict[str, str]:
         """What sentences say of the tasks of a table, or of all: the questions, and the level of intervals."""

@@ -13,10 +13,11 @@ from tabulate import tabulate
 
 from present.catalogue import Block, Column, Table, table_of
 from present.format import Say, defects
-from present.values import ALL, SAME
+from present.values import ALL, SAME, UNDECIDED
 
 # What a verdict means for the colour and the sign of its cell.
-TONES = {"better": "up", "higher": "up", "worse": "down", "lower": "down", SAME: "same"}
+TONES = dict.fromkeys(("gained", "better", "higher"), "up") | dict.fromkeys(("lost", "worse", "lower"), "down")
+TONES |= dict.fromkeys((SAME, UNDECIDED), "same")
 
 
 class Bar(NamedTuple):

@@ -11,8 +11,11 @@ ALL = "aggregate"
 SEED = "training.seed"
 GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
 SAME = "not distinguishable at this n"
-# What the table of `recommend` says of a run on the half of the questions that chooses.
-RECOMMENDED, BASE_ITSELF, GAINS_LESS = "recommended", "the base itself", "gains less"
+# What the table of `recommend` says of a candidate.
+RECOMMENDED, GAINS_LESS, NOT_CERTIFIED = "recommended", "gains less", "loss not certified"
+# What the table of settings says: of an effect, of a loss against the margin, and what a row is about.
+GAINED, LOST, UNDECIDED, NOT_LOST = "gained", "lost", "undecided", "no more than the margin lost"
+THIS_RUN, RIGHT = "this training run", "correct"
 # What became of an answer, in the order in which a reader wants it.
 CLASSES = (
     "ok", "wrong_rows", "wrong_columns", "wrong_order_only", "extra_or_missing_columns", "duplicate_only",
@@ -23,7 +26,8 @@ CLASSES = (
 TEXT = {
     "model", "variant", "questions", "criterion", "category", "db_id", "error_class", "part", "value",
     "base_class", "tuned_class", "verdict", "unit", "note", "axis", "low", "high", "setting", "task", "device",
-    "data_sha256", "of", "half", "choice", "divided", "metric", "filter", "lm_eval",
+    "data_sha256", "of", "choice", "metric", "filter", "lm_eval", "measure", "margin_verdict", "gain_margin_verdict",
+    "about", "seed_variance", "methods_disagree", "seeds_differ_more",
 }  # fmt: skip
 # Where `questions` is a number, not a part of the questions.
 COUNTED_QUESTIONS = ("errors", "confusion")

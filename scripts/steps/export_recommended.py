@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 import _path  # noqa: F401
-from common.files import ADAPTER_FILES, UserError, read_json, sha256_file, write_json
+from common.files import ADAPTER_FILES, UserError, check_files, read_json, sha256_file, write_json
 from common.job import job, versions
 from present.format import Say
 from present.templates import render
@@ -145,4 +145,7 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
+        if snakemake.params.settings["merge"]:
+            for record in snakemake.input.records:
+                check_files(record)
         export_recommended(dict(snakemake.input.items()), snakemake.output.folder, snakemake.params.settings)

@@ -11,7 +11,7 @@ from common.job import job
 from present import figures_results, figures_training
 from present.format import Say
 from present.plots import Results, runs_of, save
-from present.values import ALL, RECOMMENDED, read_table, trained
+from present.values import ALL, BASE, RECOMMENDED, RIGHT, read_table, trained
 from tasks.base import Measure
 
 # The function that draws a figure has its name.
@@ -32,8 +32,8 @@ def figures(
 
     Args:
         train: reports of `train`, by model and run.
-        tables: CSV files by name: one of each task, regression and seeds; databases and confusion, where a task is of
-            form sql; and recommendation, of a study that has it.
+        tables: CSV files by name: one of each task, settings and regression; databases and confusion, where a task is
+            of form sql; recommendation, of a study that has it.
         measures: what is measured with each task, the target first.
 
     Raises:
@@ -62,18 +62,31 @@ def read_results(
         if runs_of(points[-1]) != runs_of(points[0]):
             raise UserError(f"{tables[key]}: has other runs than {tables[target]}. Run `snakemake -R tables`.")
     nothing = pd.DataFrame(columns=["model", "variant", "task", "choice"])
-    chosen = read.get("recommendation", nothing)
+    candidates = read.get("recommendation", nothing).rename(columns={"setting": "variant"})
+    best = set(runs_of(candidates[candidates["choice"] == RECOMMENDED]))
+    # Where no candidate of a model is recommended, its base is.
+    best |= {(model, BASE) for model in {*candidates["model"]} - {model for model, _ in best}}
     return Results(
         tasks=measures,
         points=pd.concat(points, ignore_index=True),
         accuracy=pd.concat(accuracy, ignore_index=True) if accuracy else nothing,
-        comparisons=trained(read["regression"]).rename(columns=DIFFERENCE),
+        settings=shown_settings(read["settings"]),
+        runs=trained(read["regression"]).rename(columns=DIFFERENCE),
         databases=trained(read.get("databases", nothing)).rename(columns=ACCURACY),
         confusion=trained(read.get("confusion", nothing)),
-        seeds=read["seeds"],
         reports=[(*run, read_json(path)) for run, path in train.items()],
-        best=frozenset(runs_of(chosen[chosen["choice"] == RECOMMENDED])),
+        best=frozenset(best),
     )
+
+
+def shown_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """The settings, with right answers: their differences, and accuracies with the interval of the difference.
+
+    The name of a setting is its `variant`.
+    """
+    table = table[table["measure"] == RIGHT].rename(columns={"setting": "variant", **DIFFERENCE})
+    accuracy = {f"accuracy{end}": table["base_accuracy_pct"] + table[f"x{end}"] for end in ("", "_low", "_high")}
+    return table.assign(**accuracy)
 
 
 if __name__ == "__main__":

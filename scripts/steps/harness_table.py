@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 import _path  # noqa: F401
-from analysis.compare import judge, kind
-from analysis.data import base_of, heads_of, write_table
+from analysis.data import base_of, heads_of, kind_of, write_table
 from common.files import UserError, read_json, write_text
 from common.job import job
-from custom_metrics.stats import clustered_difference
+from custom_metrics.stats import clustered_difference, holm
 from present.format import Say
 from present.tables import to_markdown
+from present.values import SAME
 
 COLUMNS = (
     "task", "metric", "filter", "shots", "n", "score", "stderr", "difference", "ci_low", "ci_high", "p", "p_holm",
@@ -50,7 +50,7 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
             key, metric = (result["task"], result["filter"]), result["metric"]
             row = heads[run] | {name: result[name] for name in ("task", "metric", "filter", "n")}
             row |= {"score": result["value"], "shots": found["shots"][result["task"]], "lm_eval": found["lm_eval"]}
-            row["family"] = kind(heads[run])
+            row["family"] = kind_of(settings["runs"][run])
             own, before = answers[run].get(key, {}), answers[base].get(key, {})
             if own and all(metric in one for one in own.values()):
                 if before.keys() != own.keys():
@@ -63,10 +63,19 @@ def harness_table(scores: Sequence[str | Path], outputs: Mapping[str, str | Path
                 row |= {} if base == run else difference(others, values, level)
             rows.append(row)
     columns = [*heads[0], *COLUMNS]
-    frame = judge(pd.DataFrame(rows, columns=[*columns, "family"]), level, "difference")[columns]
+    frame = judged(pd.DataFrame(rows, columns=[*columns, "family"]), level)[columns]
     frame["confidence_level"] = level
     write_table(outputs["csv"], frame)
     write_text(outputs["md"], to_markdown("harness", frame, settings, Say(settings["language"])))
+
+
+def judged(frame: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Add p adjusted (Holm) within each family, and the verdict; rows without a p value have neither."""
+    known = frame["p"].dropna().astype(float)
+    p = known.groupby(frame["family"]).transform(lambda family: holm(family.tolist()))
+    sign = np.where(frame.loc[p.index, "difference"] > 0, "better", "worse")
+    verdicts = pd.Series(np.where(p < 1 - level, sign, SAME), index=p.index, dtype=object)
+    return frame.assign(p_holm=p, verdict=verdicts)
 
 
 def by_question(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[tuple, Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Recommend one adapter or point of each model: chosen on one half of the questions, its figures from the other."""
+"""Recommend a setting of each model: the largest gain among those shown to lose no more than the margin."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,19 +18,20 @@ from tasks.registry import measured
 def recommend(
     records: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
 ) -> None:
-    """Choose on the validation half of the questions, and report on the other half.
+    """Choose among the settings that the study trained, ready-made ones, interpolations, checkpoints and soups.
 
     Args:
         records: by task, the records of each run in the order of `runs`.
         outputs: `csv` and `md`, the table; `decision`, what is recommended, as JSON for `export_recommended`.
-        settings: the rule's, as those of `tables`, and those of `analysis.choose.recommendation`.
+        settings: the rule's, as those of `tables`.
 
     Raises:
-        UserError: as `tables`, or a task has fewer than two questions.
+        UserError: as `tables`.
     """
     measures = measured(settings["tasks"])
-    results = read_results(records, settings["runs"], measures, settings["confidence_level"])
-    frame, decided = recommendation(results, settings["max_loss_pp"], settings["seed"])
+    level, margin = settings["confidence_level"], settings["margin_pp"]
+    results = read_results(records, settings["runs"], measures, level, margin)
+    frame, decided = recommendation(results)
     write_table(outputs["csv"], frame)
     say = Say(settings["language"], measures)
     facts = settings | shared_facts(settings["study"], describe.questions(results), say)

@@ -14,7 +14,7 @@ from present.facts import Results, facts
 from present.format import VERDICTS, Say
 from present.templates import render
 from present.typeset import MOST_PAGES, SCREEN, ReportSize, fitted_pdf
-from present.values import ALL, BASE, is_point, is_prompted, read_table, trained
+from present.values import BASE, read_table, trained
 from tasks.base import Measure
 from tasks.records import read_records
 from tasks.registry import measured
@@ -29,7 +29,7 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
             each); `records` of each run, those of the target, empty if it executes no SQL; `data`, manifests of tasks
             (data/<task>/source/manifest.json) and of parts of them (data/<task>/<part>.json); `prompts`, reports
             (prompts/<model>/<task>_test.json); `models`; `audits`; `train`; `answers`, reports
-            (runs/<model>/<run>/<task>_predict.json).
+            (runs/<model>/<run>/<task>_predict.json); `registered`, the pre-registration, if there is one.
         settings: `language`, `labels` (of each run's folder), what `Results.settings` names, and `tasks`: of each its
             kind, its role and what its measure depends on, the target first.
 
@@ -60,17 +60,15 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
 def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures: Mapping[str, Measure]) -> Results:
     """Read what the report is made of; see `report`."""
     here, target = Path(outputs["report"]).parent, next(iter(measures))
-    labels = settings["labels"]
+    labels, registered = settings["labels"], inputs.get("registered", [])
 
     def run_of(path: str | Path) -> tuple[str, str]:
         """Model and label of the run in whose folder, …/<model>/<run>/, a file lies."""
         return Path(path).parts[-3], labels[Path(path).parts[-2]]
 
     read = {Path(path).stem: read_table(path) for path in inputs["tables"]}
-    tables = {name: frame if name == "recommendation" else trained(frame) for name, frame in read.items()}
-    points = read["regression"][is_point(read["regression"])]
-    tables["points"] = points[(points["category"] == ALL) & ~is_prompted(points)]
-    tables["prompted"] = points[is_prompted(points)]
+    whole = ("settings", "recommendation", "equal_gain", "contrasts", "transitions")
+    tables = {name: frame if name in whole else trained(frame) for name, frame in read.items()}
     # How many examples are in the base's own prompts, which a study says where it evaluates others.
     accuracy = read[target]
     own = accuracy.loc[accuracy["variant"] == BASE, "shots"].dropna() if "shots" in accuracy else ()
@@ -94,6 +92,7 @@ def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures:
         audits={Path(path).parent.name: read_json(path) for path in inputs["audits"]},
         prompts=prompts,
         train={run_of(path): read_json(path) for path in inputs["train"]},
+        registered={"file": os.path.relpath(registered[0], here)} | read_json(registered[0]) if registered else None,
         answers={
             (*run_of(path), Path(path).stem.removesuffix("_predict")): read_json(path) for path in inputs["answers"]
         },
@@ -131,10 +130,9 @@ def check_defects(results: Results, target: str) -> None:
 def check_verdicts(tables: Mapping[str, pd.DataFrame]) -> None:
     """Refuse a verdict that the report has no words for; there is none where nothing is compared."""
     for name, frame in tables.items():
-        file = "regression" if name in ("points", "prompted") else name
         for verdict in set(frame.get("verdict", ())) - {*VERDICTS, ""}:
             raise UserError(
-                f"tables/{file}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
+                f"tables/{name}.csv, verdict: found {verdict!r}, expected one of {', '.join(VERDICTS)}. "
                 "Run `snakemake -R tables`."
             )
 

@@ -23,7 +23,7 @@ def tables(
 
     Args:
         records: by task, the records of each run in the order of `runs`.
-        outputs: a path for each table, and for each with `_md`.
+        outputs: a path for each table that the study has, and for each with `_md`.
         settings: the rule's. `tasks` has of each task its kind, its role and what its measure depends on, the target
             first. `runs` has of each run `model`, `variant` and `settings` (the swept values of an adapter, {} for the
             base); of a point that `evaluation` adds also `point`.
@@ -32,27 +32,21 @@ def tables(
         UserError: the records of two runs are not about the same questions, or a model has no base run.
     """
     measures = measured(settings["tasks"])
-    results = read_results(records, settings["runs"], measures, settings["confidence_level"])
+    level, margin = settings["confidence_level"], settings["margin_pp"]
+    results = read_results(records, settings["runs"], measures, level, margin)
     say = Say(settings["language"], measures)
     facts = settings | shared_facts(settings["study"], describe.questions(results), say)
-    for name, frame in all_tables(results).items():
+    found = all_tables(results)
+    for name in (name for name in found if name in outputs):
+        frame = found[name]
         write_table(outputs[name], frame)
         write_text(outputs[f"{name}_md"], to_markdown(name, frame, facts, say))
 
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Make every table of a study, by its name."""
-    comparisons = compare.regression(results)
-    # Its rows are about two tasks: the criterion is the target's, and the questions are those of both.
-    exchange = results.label(compare.exchange(results, comparisons), results.target)
-    exchange["data_sha256"] += " " + exchange["task"].map(results.hashes)
-    frames = {
-        "regression": results.label(comparisons),
-        "exchange": exchange,
-        "factors": results.label(compare.factors(results)),
-        "seeds": results.label(compare.seeds(results)),
-        "flips": results.label(describe.flips(results)),
-    }
+    compared = (compare.settings, compare.contrasts, compare.transitions, compare.equal_gain, compare.regression)
+    frames = {one.__name__: results.label(one(results)) for one in (*compared, describe.flips)}
     frames |= {task: results.label(describe.sql(results, task), task) for task in results.of_form("sql")}
     if results.of_form("sql"):
         frames["databases"] = results.label(describe.databases(results))

@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from _answers import SPIDER, THREE, Design
 from analysis.crossed import Error, Seeds, Units, added_share, wild_bootstrap
 from analysis.settings import (
+    CONTRASTED,
     CONTRASTS,
     DETAILS,
     SETTINGS,
@@ -221,7 +222,7 @@ def test_methods_that_disagree_are_flagged():
 def test_contrasts_are_of_the_first_to_the_second():
     answers = drawn(Design(seeds=(2, 3, 1), truths=(0.1, 0.0, -0.1)))
     found = contrasts_table([answers], 0.95)
-    assert list(found.columns) == [*CONTRASTS]
+    assert list(found.columns) == [*CONTRASTS, *CONTRASTED]
     assert list(zip(found["a"], found["b"], strict=True)) == [("s0", "s1"), ("s0", "s2"), ("s1", "s2")]
     means = {name: 100 * runs.mean() for name, runs in answers.settings.items()}
     assert found["difference_pp"].tolist() == pytest.approx(
@@ -236,7 +237,8 @@ def test_contrasts_are_of_the_first_to_the_second():
 
 
 def test_a_family_is_one_model_one_measure_headlines_or_parts():
-    parts = np.resize(np.array(["easy", "hard"], object), sum(SPIDER))
+    easy = np.arange(sum(SPIDER)) % 2 == 0
+    parts = {"easy": easy, "hard": ~easy}
     one = drawn(parts=parts)
     tasks = [one, replace(drawn(Design(THREE), seed=2), task="mmlu"), replace(one, measure="score")]
     tasks += [replace(task, model="other") for task in tasks]

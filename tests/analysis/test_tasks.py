@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -66,7 +67,7 @@ def written(folder, records, settings):
 def recommended(folder, records, settings, **others):
     """Write the recommendation; return table, page and decision."""
     outputs = {kind: folder / f"recommendation.{kind}" for kind in ("csv", "md", "decision")}
-    recommend(records, outputs, {"max_loss_pp": None, "seed": 42} | settings | others)
+    recommend(records, outputs, settings | others)
     frame = read_table(outputs["csv"])
     return frame, outputs["md"].read_text(encoding="utf-8"), read_json(outputs["decision"])
 
@@ -76,28 +77,34 @@ def test_further_tasks_change_no_accuracy_of_the_others(tmp_path):
     four, _ = written(tmp_path / "four", *with_more(tmp_path / "a"))
     for name in ("spider", "mmlu"):
         pd.testing.assert_frame_equal(two[name], four[name])
-    for name in ("databases", "errors", "confusion", "flips", "exchange"):
+    for name in ("databases", "errors", "confusion", "flips", "transitions", "regression"):
         own = four[name][four[name]["task"].isin(two[name]["task"])].reset_index(drop=True)
         pd.testing.assert_frame_equal(two[name], own, check_dtype=False)
-    assert {name: set(four[name]["task"]) for name in ("regression", "errors", "exchange")} == {
-        "regression": {"spider", "mmlu", "bird", "own"},
-        "errors": {"spider", "bird"},
-        "exchange": {"mmlu", "bird", "own"},
-    }
+    # More tasks are more comparisons: the differences stay, what is adjusted for their number does not.
+    for name in ("settings", "contrasts"):
+        own = four[name][four[name]["task"].isin(two[name]["task"])].reset_index(drop=True)
+        told = ["task", "difference_pp", "p"]
+        pd.testing.assert_frame_equal(two[name][told], own[told])
+    every = {"spider", "mmlu", "bird", "own"}
+    tasks = {name: set(four[name]["task"]) for name in ("settings", "contrasts", "transitions", "regression", "errors")}
+    assert tasks == dict.fromkeys(tasks, every) | {"errors": {"spider", "bird"}}
 
 
 def test_headlines_of_all_tasks_are_one_family_and_their_parts_another(tmp_path):
     frames, pages = written(tmp_path, *with_more(tmp_path))
-    regression = frames["regression"]
-    whole = regression["category"] == "aggregate"
-    assert whole.sum() == 8
-    assert (~whole).sum() == 2 * (3 + 2)
-    assert set(regression.loc[~whole, "task"]) == {"mmlu", "own"}
-    for family in (whole, ~whole):
-        p = regression.loc[family, "p_mcnemar"]
-        assert regression.loc[family, "p_mcnemar_holm"].min() == pytest.approx(min(1, family.sum() * p.min()))
-    page = pages["regression"]
-    assert "for the 8 comparisons of all questions of a task, and for the 10 of single categories" in page
+    settings = frames["settings"]
+    right, whole = settings["measure"] == "correct", settings["category"] == "aggregate"
+    assert (right & whole).sum() == 8
+    assert (right & ~whole).sum() == 2 * (3 + 2)
+    assert set(settings.loc[right & ~whole, "task"]) == {"mmlu", "own"}
+    # Of the tasks only that of form choice has probabilities of letters, a family of their own.
+    assert settings.loc[~right, ["task", "category"]].drop_duplicates().values.tolist() == [["mmlu", "aggregate"]]
+    for family in (right & whole, right & ~whole, ~right):
+        rows = settings[family]
+        assert set(rows["family"]) == {len(rows)}
+        assert rows["p_holm"].min() == pytest.approx(min(1, len(rows) * rows["p"].min()))
+    page = pages["settings"]
+    assert "adjusted for the 8 comparisons of settings and tasks" in page
     assert "0% Spider execution accuracy, 25% MMLU, 0% BIRD execution accuracy and 0% own" in page
     assert "own, short" in page
 
@@ -105,8 +112,8 @@ def test_headlines_of_all_tasks_are_one_family_and_their_parts_another(tmp_path)
 def test_each_form_has_its_tables(tmp_path):
     frames, pages = written(tmp_path, *with_more(tmp_path))
     assert list(frames) == [
-        *("regression", "exchange", "factors", "seeds", "spider", "bird", "databases", "mmlu", "own", "errors"),
-        *("flips", "confusion"),
+        *("settings", "contrasts", "transitions", "spider", "bird", "databases", "mmlu", "own", "errors"),
+        *("regression", "flips", "confusion"),
     ]
     parts = ["aggregate", *LEVELS, "gold_not_empty", "gold_empty"]
     assert frames["bird"]["questions"].tolist() == parts * 3
@@ -137,46 +144,44 @@ def test_each_form_has_its_tables(tmp_path):
 
 
 def test_a_rate_of_exchange_for_each_yardstick(tmp_path):
-    frames, pages = written(tmp_path, *with_more(tmp_path))
-    exchange, regression = frames["exchange"], frames["regression"].set_index(["variant", "task", "category"])
-    assert exchange["task"].tolist() == ["mmlu", "bird", "own"] * 2
-    assert exchange["n_target"].tolist() == [200] * 6
-    assert exchange["n_yardstick"].tolist() == [150, 120, 140] * 2
-    assert set(exchange["criterion"]) == {"bag"}
-    for row in exchange.itertuples():
-        assert row.gain_pp == regression.loc[(row.variant, "spider", "aggregate"), "difference_pp"]
-        assert row.loss_pp == pytest.approx(0 - regression.loc[(row.variant, row.task, "aggregate"), "difference_pp"])
-    hashes = dict(zip(frames["regression"]["task"], frames["regression"]["data_sha256"], strict=True))
-    assert exchange["data_sha256"].tolist() == [f"{hashes['spider']} {hashes[task]}" for task in exchange["task"]]
-    assert all(f"| {name} " in pages["exchange"] for name in ("MMLU", "BIRD execution accuracy", "own"))
+    records, settings = with_more(tmp_path)
+    # The first adapter gains, and loses on each yardstick; the second does not gain.
+    spider_records(records["spider"][0], [0] * 100 + [1] * 100)
+    spider_records(records["spider"][1], [1] * 200)
+    spider_records(records["spider"][2], [0] * 100 + [1] * 100)
+    frames, _ = written(tmp_path, records, settings)
+    whole = frames["settings"]
+    whole = whole[(whole["category"] == "aggregate") & (whole["measure"] == "correct")]
+    first, second = (rows.set_index("task") for _, rows in whole.groupby("setting", sort=False))
+    assert first.loc["spider", ["verdict", "difference_pp"]].tolist() == ["gained", 50]
+    rates = first.loc[["mmlu", "bird", "own"], "exchange_rate"]
+    assert rates.tolist() == pytest.approx((-first.loc[rates.index, "difference_pp"] / 50).tolist())
+    assert np.isnan(first.loc["spider", "exchange_rate"])
+    assert second["exchange_rate"].isna().all()
 
 
-def test_a_cap_holds_for_every_yardstick(tmp_path):
+def test_the_margin_holds_for_every_yardstick(tmp_path):
     made = study(tmp_path, 2, n=400)
     known, lost = [1] * 400, [1] * 340 + [0] * 60
     gains = ([0] * 400, [1] * 200 + [0] * 200, [1] * 100 + [0] * 300)
     made["spider"] = [spider_records(tmp_path / f"s{i}.csv", right) for i, right in enumerate(gains)]
     made["mmlu"] = [mmlu_records(tmp_path / f"m{i}.csv", known) for i in range(3)]
-    # The adapter that gains most loses on the second yardstick alone.
+    # The adapter that gains most loses 15 points on the second yardstick alone.
     made["own"] = [own_records(tmp_path / f"o{i}.csv", right) for i, right in enumerate((known, lost, known))]
     one = as_inputs(made | {"tasks": TASKS, "own": made["own"]})
     one[1].pop("own")
     both = as_inputs(made | {"tasks": TASKS | {"own": USES["own"]}})
     variants = [run["variant"] for run in made["runs"]]
-    for cap, reason in ((None, "loss shown"), (5, "loss may exceed the cap")):
-        assert recommended(tmp_path, *one, max_loss_pp=cap)[2][0]["variant"] == variants[1]
-        frame, page, (decision,) = recommended(tmp_path, *both, max_loss_pp=cap)
+    for margin, reason in ((3.0, "loses more than the margin"), (15.0, "loss not certified")):
+        assert recommended(tmp_path, *one, margin_pp=margin)[2][0]["variant"] == variants[1]
+        frame, page, (decision,) = recommended(tmp_path, *both, margin_pp=margin)
         assert decision["variant"] == variants[2]
         assert [one["task"] for one in decision["tasks"]] == ["spider", "mmlu", "own"]
-        assert set(decision["report"]["figures"]) == {"spider", "mmlu", "own"}
-        tried = frame[(frame["half"] == "validation") & (frame["variant"] == variants[1])]
-        assert set(tried["choice"]) == {reason}
-        assert "MMLU and own" in page
-        assert all(f"Minimum detectable loss pp, {name} |" in page for name in ("MMLU", "own"))
-    # Halves of the tasks that were there are the same.
-    rows = [recommended(tmp_path, *made_of)[0] for made_of in (one, both)]
-    hashes = [frame.drop_duplicates(["half", "task"]).set_index(["half", "task"])["data_sha256"] for frame in rows]
-    assert hashes[0].to_dict().items() <= hashes[1].to_dict().items()
+        assert set(decision["figures"]) == {"spider", "mmlu", "own"}
+        assert set(frame.loc[frame["setting"] == variants[1], "choice"]) == {reason}
+        assert f"no more than {margin:g} pp of MMLU and own" in page
+    # Of a loss of 15 points it is certain that it is below 30.
+    assert recommended(tmp_path, *both, margin_pp=30.0)[2][0]["variant"] == variants[1]
 
 
 @pytest.mark.parametrize("language", ["en", "pt"])
@@ -184,9 +189,9 @@ def test_no_task_of_form_sql(tmp_path, language):
     uses = {"own": USES["own"] | {"role": "target"}, "mmlu": TASKS["mmlu"]}
     records, settings = with_more(tmp_path, uses=uses, language=language)
     frames, pages = written(tmp_path, records, settings)
-    assert list(frames) == ["regression", "exchange", "factors", "seeds", "mmlu", "own", "flips"]
-    assert set(frames["regression"]["criterion"]) == {""}
-    assert set(frames["exchange"]["task"]) == {"mmlu"}
+    assert list(frames) == ["settings", "contrasts", "transitions", "mmlu", "own", "regression", "flips"]
+    assert set(frames["settings"]["criterion"]) == {""}
+    assert set(frames["settings"]["task"]) == {"own", "mmlu"}
     _, page, (decision,) = recommended(tmp_path, records, settings)
     assert [(one["task"], one["form"], one["role"]) for one in decision["tasks"]] == [
         ("own", "match", "target"),
@@ -200,17 +205,18 @@ def test_no_task_of_form_sql(tmp_path, language):
         assert "Spider" not in text
         assert not re.search(r"\bnan\b", text)
     # No name of a criterion where there is none, also in the note on the questions.
-    assert "criterion: an answer is right if" not in pages["regression"]
+    assert "criterion: an answer is right if" not in pages["settings"]
 
 
 def test_a_study_without_yardsticks(tmp_path):
     records, settings = with_more(tmp_path, uses={"spider": TASKS["spider"]})
-    frames, pages = written(tmp_path, records, settings)
-    assert frames["exchange"].empty
-    assert "nothing that they could lose" in pages["exchange"]
+    frames, _ = written(tmp_path, records, settings)
+    assert frames["settings"]["exchange_rate"].isna().all()
+    assert set(frames["settings"]["task"]) == set(frames["contrasts"]["task"]) == {"spider"}
     _, page, (decision,) = recommended(tmp_path, records, settings)
     assert decision["admissible"] > 0
-    assert "of which nothing else is measured" in page
+    assert set(decision["figures"]) == {"spider"}
+    assert "among those whose gain is shown. If there is none" in page
 
 
 def test_the_page_of_all_tables_names_every_task(tmp_path):
@@ -222,7 +228,7 @@ def test_the_page_of_all_tables_names_every_task(tmp_path):
         assert f"<dt>{name} questions</dt><dd>{value}" in page
     # As many lines on the questions as tasks that a table is about.
     counts = {name: page.split(f"<section id={name}>")[1].split("</section>")[0].count(" questions") for name in frames}
-    assert counts["regression"] > counts["errors"] > counts["own"] > 0
+    assert counts["settings"] > counts["errors"] > counts["own"] > 0
 
 
 def test_cost_of_every_task(tmp_path):

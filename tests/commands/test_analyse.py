@@ -19,8 +19,9 @@ def answers():
         Design(seeds=(3, 1), truths=(0.1, 0.02), cluster_sd=0.03).draw(generator, "spider")[0],
         Design(THREE, seeds=(3, 1), truths=(-0.1, 0.0)).draw(generator, "mmlu")[0],
     ]
-    parts = [np.array(["easy" if i % 3 else "hard" for i in range(len(one.base))], object) for one in found]
-    return [replace(one, parts=of) for one, of in zip(found, parts, strict=True)]
+    # As `records` writes them.
+    hard = [np.arange(len(one.base)) % 3 == 0 for one in found]
+    return [replace(one, parts={"hard": of, "easy": ~of}) for one, of in zip(found, hard, strict=True)]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_tables_are_those_of_the_workflows_own_functions(tmp_path, frame, answer
     options = {"check_dtype": False, "rtol": 1e-8}
     pd.testing.assert_frame_equal(found["settings"], settings, **options)
     pd.testing.assert_frame_equal(found["details"], details, **options)
-    pd.testing.assert_frame_equal(found["contrasts"], contrasts_table(answers, 0.9), **options)
+    pd.testing.assert_frame_equal(found["contrasts"], contrasts_table(answers, 0.9)[[*CONTRASTS]], **options)
     assert list(found["settings"].columns) == [*SETTINGS]
     assert list(found["contrasts"].columns) == [*CONTRASTS]
     assert list(found["settings"]["part"].unique()) == ["all", "hard", "easy"]

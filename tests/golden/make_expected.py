@@ -2,9 +2,9 @@
 
     python tests/golden/make_expected.py results/demo-full results/demo > expected.json
 
-The file beside this one was made by the code before the redesign, from the records in `demo-full.tar.xz` (a run of
-`studies/demo-full.yaml` on a CPU, its weights set to zero). It is made anew only for a change that is meant, and the
-commit that does so says which numbers changed and why.
+The file beside this one is of the records in `demo-full.tar.xz`: a run of `studies/demo-full.yaml` on a CPU, its
+weights set to zero. It is made anew only for a change that is meant, and the commit that does so says which numbers
+changed and why.
 """
 
 import json

@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 # What tables say beside their notes.
-OTHER_WORDS = ["title", "short", "besides", "cap", "no_loss", "nothing_else", "prompted", "change", "accuracy", "all"]
+OTHER_WORDS = ["title", "short", "besides", "kept", "seed_sd", "prompted", "change", "accuracy", "all"]
 
 
 def texts(words, place=""):
@@ -67,27 +67,20 @@ def test_criteria_and_classes_are_those_of_the_metric():
 
 
 def test_a_study_has_what_it_asks_for():
-    has = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots"), False)
+    has = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways"), False)
     has |= {"tasks": {"spider": "sql", "bird": "sql", "mmlu": "choice"}, "sql": True}
-    tables = [
-        "regression",
-        "exchange",
-        "factors",
-        "seeds",
-        "spider",
-        "bird",
-        "databases",
-        "mmlu",
-        "errors",
-        "flips",
-        "confusion",
-    ]
-    assert names(TABLES, has, "tables") == tables
+    compared, single = ["settings", "contrasts", "transitions"], ["regression", "flips"]
+    of_sql = [*compared, "spider", "bird", "databases", "mmlu", "errors", *single, "confusion"]
+    assert names(TABLES, has, "tables") == of_sql
     without = has | {"tasks": {"own": "match", "mmlu": "choice"}, "sql": False}
-    assert names(TABLES, without, "tables") == ["regression", "exchange", "factors", "seeds", "mmlu", "own", "flips"]
+    assert names(TABLES, without, "tables") == [*compared, "mmlu", "own", *single]
+    # What the way from base to adapter costs, where it is evaluated.
+    assert "equal_gain" in names(TABLES, has | {"ways": True}, "tables")
     assert "recommendation" not in names(TABLES, has)
     assert "recommendation" in names(TABLES, has | {"recommend": True})
-    assert names(FIGURES, has) == [figure.key for figure in FIGURES[:6]]
+    plain = ["tradeoff", "differences", "hardness", "databases", "error_flow", "loss"]
+    assert names(FIGURES, has) == plain
+    assert "equal_gain" in names(FIGURES, has | {"ways": True})
     assert names(FIGURES, dict.fromkeys(has, True) | {"tasks": has["tasks"]}) == [figure.key for figure in FIGURES]
 
 

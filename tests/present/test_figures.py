@@ -13,17 +13,28 @@ import pytest
 from matplotlib.text import Text
 
 import figures as module
-from _study import as_inputs, draw, mmlu_records, spider_records, study, table_paths, with_shots, write_tables
+from _study import (
+    as_inputs,
+    draw,
+    mmlu_records,
+    spider_records,
+    study,
+    table_paths,
+    tables_of,
+    with_shots,
+    write_tables,
+)
 from common.files import UserError
 from figures import DRAW, figures, read_results
 from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow, pareto_front
 from present.format import Say, read_words
 from present.plots import COLOURS, WIDTH, Results, covers, frame, label, new, percent, shortened
+from present.values import read_table
 from tasks.base import Measure
 from tasks.registry import measured
 
 PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
-TABLES = ("spider", "mmlu", "regression", "databases", "confusion", "seeds")
+TABLES = ("spider", "mmlu", "settings", "regression", "databases", "confusion")
 
 
 def measure(name, form="choice", role="yardstick", criterion="correct", chance=0.25):
@@ -46,7 +57,7 @@ def report(folder, run, history=True, evaluated=False, best=None):
 def drawn(folder, arguments, pictures=PICTURES, language="en", **loss):
     """Write tables and pictures; return the arguments of `figures` and the texts of each picture."""
     folder.mkdir(exist_ok=True)
-    paths = table_paths(folder)
+    paths = table_paths(folder, tables_of(arguments["runs"]))
     write_tables(outputs=paths, **arguments)
     inputs = {"tables": {name: paths[name] for name in TABLES}}
     inputs["measures"] = measured(as_inputs(arguments)[1]["tasks"])
@@ -76,11 +87,12 @@ def whole(words):
 
 def swept_seeds(folder, rights):
     """A study of one learning rate whose seeds have these right answers of 40; the base has 10."""
-    runs = [{"model": "demo", "variant": "base", "settings": {}}]
+    runs = [{"model": "demo", "variant": "base", "setting": "base", "settings": {}}]
     runs += [
         {
             "model": "demo",
             "variant": f"lr0.001-seed{n}",
+            "setting": "lr0.001",
             "settings": {"training.learning_rate": 0.001, "training.seed": n},
         }
         for n in range(1, len(rights) + 1)
@@ -91,6 +103,7 @@ def swept_seeds(folder, rights):
         "runs": runs,
         "study": "test",
         "confidence_level": 0.9,
+        "margin_pp": 3.0,
         "criterion": "set",
     }
 
@@ -254,7 +267,10 @@ def test_rare_classes_are_drawn_as_one():
     nothing = pd.DataFrame()
     points = pd.DataFrame({"task": ["spider"], "n": [1000], "confidence_level": [0.95]})
     tasks = {"spider": measure("Spider", "sql", criterion="bag")}
-    results = Results(tasks, points, nothing, nothing, nothing, rows.assign(task="spider"), nothing, [])
+    results = Results(
+        tasks=tasks, points=points, accuracy=nothing, settings=nothing, runs=nothing, databases=nothing,
+        confusion=rows.assign(task="spider"), reports=[],
+    )  # fmt: skip
     (axes,) = error_flow(results, Say("en")).axes
     words = [tick.get_text() for tick in axes.get_yticklabels()]
     assert words == ["right", "no SQL", "other classes", "sum"]
@@ -279,15 +295,59 @@ def test_losses(tmp_path):
     assert found["loss"].count("no loss was logged") == 2
 
 
-def test_seeds_are_drawn_with_their_mean_and_deviation(tmp_path):
+def test_seeds_are_drawn_with_the_mean_and_the_interval_of_their_setting(tmp_path):
     arguments = swept_seeds(tmp_path, [20, 24, 31])
-    _, found = drawn(tmp_path, arguments, ("seeds",))
+    inputs, found = drawn(tmp_path, arguments, ("seeds",))
     assert {"lr0.001", "seed 1", "seed 2", "seed 3"} <= set(found["seeds"])
-    # (25 + 35 + 52.5) / 3 and the deviation with n - 1.
-    assert "mean +37.5 pp, SD 13.9 pp" in found["seeds"]
-    assert "mean 0.0 pp, SD 0.0 pp" in found["seeds"]
+    # (25 + 35 + 52.5) / 3.
+    assert "mean +37.5 pp" in found["seeds"]
+    assert "mean 0.0 pp" in found["seeds"]
     assert "90% intervals" in whole(found["seeds"])
     assert "n = 40 Spider questions (set criterion) and 30 MMLU questions." in found["seeds"]
+    table = read_table(inputs["tables"]["settings"])
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
+    for axes, task in zip(DRAW["seeds"](results, Say("en")).axes, ("spider", "mmlu"), strict=True):
+        row = table[(table["task"] == task) & (table["category"] == "aggregate") & (table["measure"] == "correct")]
+        (band,) = axes.collections[-1:]
+        x = band.get_paths()[0].vertices[:, 0]
+        assert [x.min(), x.max()] == pytest.approx(row[["ci_low_pp", "ci_high_pp"]].values[0].tolist())
+        (marks,) = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() != "None"]
+        assert sorted(marks) == pytest.approx([25, 35, 52.5] if task == "spider" else [0, 0, 0])
+
+
+def test_differences_are_those_of_settings_and_stand_by_their_verdict(tmp_path):
+    arguments = study(tmp_path, 6)
+    spider_records(arguments["spider"][1], [1] * 200)
+    mmlu_records(arguments["mmlu"][1], [0] * 150)
+    # The other adapters are seeds of one setting.
+    for seed, run in enumerate(arguments["runs"][2:]):
+        run |= {"setting": "seeds", "settings": {"training.seed": seed}}
+    inputs, found = drawn(tmp_path, arguments, ("differences",))
+    assert "seeds" in found["differences"]
+    assert not [text for text in found["differences"] if text.startswith(("lr0.0002", "lr0.0003"))]
+    assert "Dotted: the margin, a loss of 3 pp." in found["differences"]
+    table = read_table(inputs["tables"]["settings"])
+    single = read_table(inputs["tables"]["regression"])
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
+    shapes = {"^": "gained", "v": "lost", "o": "undecided"}
+    seen = set()
+    for axes, task in zip(DRAW["differences"](results, Say("en")).axes[:2], ("spider", "mmlu"), strict=True):
+        whole_of = (one[(one["task"] == task) & (one["category"] == "aggregate")] for one in (table, single))
+        rows, runs = whole_of
+        rows = rows[rows["measure"] == "correct"]
+        for line in axes.lines:
+            if line.get_marker() in shapes:
+                verdict = shapes[line.get_marker()]
+                own = rows.loc[rows["verdict"] == verdict, "difference_pp"]
+                assert sorted(line.get_xdata()) == pytest.approx(sorted(own))
+                seen.add(verdict)
+            elif line.get_marker() == "|":
+                # The single trainings, where there are several.
+                own = runs.loc[runs["setting"] == "seeds", "difference_pp"]
+                assert sorted(line.get_xdata()) == pytest.approx(sorted(own))
+                seen.add("one training")
+        assert any(list(line.get_xdata()) == [-3, -3] for line in axes.lines) == (task == "mmlu")
+    assert seen == {"gained", "lost", "one training"}
 
 
 def with_points(folder, adapters=2, models=("demo",)):
@@ -302,7 +362,9 @@ def with_points(folder, adapters=2, models=("demo",)):
     ]
     points += [(run, "soup-all", {"of": [r["variant"] for r in rates[:2]], "soup": "all"}) for run in rates[::adapters]]
     for number, (run, name, point) in enumerate(points):
-        arguments["runs"].append({"model": run["model"], "variant": name, "settings": {}, "point": point})
+        arguments["runs"].append(
+            {"model": run["model"], "variant": name, "setting": name, "settings": {}, "point": point}
+        )
         arguments["spider"].append(spider_records(folder / f"p{number}.csv", draw(200, 0.5, 200 + number)))
         arguments["mmlu"].append(mmlu_records(folder / f"pm{number}.csv", draw(150, 0.6, 300 + number)))
     return arguments
@@ -338,6 +400,27 @@ def test_the_curve_goes_through_the_tables_numbers(tmp_path):
         [1.0, by_name[name]],
         [1.5, by_name[f"{name}@1.5"]],
     ]
+
+
+def test_forgetting_at_equal_gain_goes_through_the_tables_numbers(tmp_path):
+    arguments = with_points(tmp_path, 2)
+    inputs, found = drawn(tmp_path / "drawn", arguments, ("equal_gain",))
+    table = read_table(inputs["tables"]["settings"])
+    table = table[(table["category"] == "aggregate") & (table["measure"] == "correct")]
+    by_name = table.set_index(["task", "setting"])["difference_pp"]
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
+    (axes,) = DRAW["equal_gain"](results, Say("en")).axes
+    names = [run["variant"] for run in arguments["runs"][1:3]]
+    ways = [line for line in axes.lines if line.get_label() in names]
+    assert [line.get_label() for line in ways] == names
+    for line, name in zip(ways, names, strict=True):
+        # From the base along the strengths, which come before checkpoints; the setting itself last.
+        along = [f"{name}@{strength}" for strength in (0.25, 0.5, 1.5)] + [name]
+        expected = [[0, 0], *([by_name["spider", one], by_name["mmlu", one]] for one in along)]
+        assert sorted(line.get_xydata().tolist()) == sorted(expected)
+        assert name in whole(found["equal_gain"])
+    assert any(list(line.get_ydata()) == [-3, -3] for line in axes.lines)
+    assert "margin (3 pp)" in found["equal_gain"]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +466,7 @@ def rings(inputs, language):
 
 @pytest.mark.parametrize(
     ("adapters", "chosen", "language", "word"),
-    [(2, "first", "pt", "recomendado"), (13, "first@0.5", "en", "recommended"), (1, "base", "en", "recommended")],
+    [(2, "first", "pt", "recomendada"), (13, "first@0.5", "en", "recommended"), (1, "base", "en", "recommended")],
 )
 def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, word):
     arguments = with_points(tmp_path, adapters)
@@ -392,7 +475,10 @@ def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, wo
     picture = tmp_path / "tradeoff.svg"
     assert word not in found["tradeoff"]
     assert not rings(inputs, language)[0]
-    table = pd.DataFrame({"model": "demo", "variant": [chosen, "soup-all"], "choice": ["recommended", "gains less"]})
+    choices = {chosen: "recommended", "soup-all": "gains less"}
+    # The base is no candidate: it is recommended where no candidate is.
+    choices = choices if chosen != "base" else {"soup-all": "no gain shown"}
+    table = pd.DataFrame({"model": "demo", "setting": [*choices], "choice": [*choices.values()]})
     table.to_csv(tmp_path / "recommendation.csv", index=False)
     inputs["tables"]["recommendation"] = tmp_path / "recommendation.csv"
     figures(**inputs, language=language)
@@ -402,7 +488,7 @@ def test_the_recommended_run_has_a_ring(tmp_path, adapters, chosen, language, wo
     # Around the run's own mark.
     (ring,), points = rings(inputs, language)
     points_of = read_results(inputs["train"], inputs["tables"], inputs["measures"]).points.set_index("variant")
-    assert ring == points_of.loc[chosen].set_index("task").loc[["spider", "mmlu"], "x"].tolist()
+    assert ring == pytest.approx(points_of.loc[chosen].set_index("task").loc[["spider", "mmlu"], "x"].tolist())
     assert points.count(ring) == 1
     # A point of `evaluation` is there if it is the one, and no other is; what was trained is there anyway.
     assert chosen in after
@@ -424,7 +510,7 @@ def test_portuguese(tmp_path):
         words = whole(itertools.chain(*found.values()))
         assert not re.search(r"\b(the|of|and|adapters|questions|no run)\b", words), words
         if folder == "few":
-            assert "média +30,0 pp, DP 7,1 pp" in words
+            assert "média +30,0 pp" in words
     english, portuguese = (flat(read_words(language)["figures"]) for language in ("en", "pt"))
     assert list(english) == list(portuguese)
     for key, words in english.items():
@@ -447,7 +533,7 @@ def of_tasks(inputs, more=(), less=()):
     results = read_results(inputs["train"], tables, {name: one for name, one in known.items() if name not in less})
     added = {name: "spider" if one.form == "sql" else "mmlu" for name, one in more}
     parts = {}
-    for table in ("comparisons", "databases", "confusion", "seeds"):
+    for table in ("settings", "runs", "databases", "confusion"):
         whole_table = getattr(results, table)
         copies = [whole_table[whole_table["task"] == of].assign(task=name) for name, of in added.items()]
         parts[table] = pd.concat([whole_table[~whole_table["task"].isin(less)], *copies], ignore_index=True)

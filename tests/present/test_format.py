@@ -7,7 +7,7 @@ import pytest
 
 from _study import MEASURES
 from present.format import DAGGER, MINUS, VERDICTS, Say
-from present.values import BASE_ITSELF, SAME
+from present.values import NOT_LOST, SAME, UNDECIDED
 
 EN, PT = Say("en", MEASURES), Say("pt", MEASURES)
 
@@ -27,8 +27,6 @@ EN, PT = Say("en", MEASURES), Say("pt", MEASURES)
         (PT.interval(30, 18.14, 45.44), "30,0 (18,1 a 45,4)"),
         (EN.interval_pp(3, -1.8, 7.8), f"+3.0 ({MINUS}1.8 to +7.8)"),
         (EN.interval_pp(math.nan, math.nan, math.nan), "n/a"),
-        (EN.rate(-0.028, -0.127, 0.069, ""), f"{MINUS}0.03 ({MINUS}0.13 to 0.07)"),
-        (PT.rate(math.nan, math.nan, math.nan, "accuracy fell"), "n/a: a acurácia no alvo caiu"),
         (EN.percents(43, 66.8), "43.0 → 66.8"),
         (EN.span(37.5, 42.5), "37.5 to 42.5"),
         (EN.counts(12, 1040), "12 / 1,040"),
@@ -70,7 +68,9 @@ def test_a_verdict_that_holds_for_these_databases_alone_has_a_dagger():
     assert EN.verdict("worse", "question") == f"worse {DAGGER}"
     assert EN.verdict("worse", "database") == "worse"
     assert PT.verdict(SAME, "question") == f"não distinguível com este n {DAGGER}"
-    assert EN.verdict(BASE_ITSELF) == "the base itself"
+    assert EN.margin(NOT_LOST, unit="question") == f"no more than the margin lost {DAGGER}"
+    assert EN.margin(UNDECIDED, 1200, "question", 8) == "undecided: 1,200 questions or 8 seeds a setting would decide"
+    assert EN.margin(UNDECIDED, float("nan"), "database", float("nan")) == "undecided"
     assert EN.verdict("") == EN.verdict(math.nan) == ""
     with pytest.raises(KeyError):
         EN.verdict("excellent")

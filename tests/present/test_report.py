@@ -14,7 +14,7 @@ from common.files import UserError, read_json, write_json
 from custom_metrics.judge import ERROR_CLASSES
 from harness_table import harness_table
 from present import catalogue
-from present.format import LANGUAGES, VERDICTS, Say, read_words
+from present.format import LANGUAGES, Say, read_words
 from present.templates import FOLDER
 from present.typeset import MOST_PAGES
 from present.values import SAME, read_table
@@ -39,7 +39,7 @@ HEADINGS = {
     "recommendation": ("Recommendation", "Recomendação"),
 }
 # What a report tells of beside the tasks' own tables.
-TABLES = ("regression", "errors", "exchange", "factors", "seeds", "cost")
+TABLES = ("settings", "contrasts", "transitions", "equal_gain", "regression", "errors", "cost")
 NO_ADAPTERS = ("This study has no adapters.", "Este estudo não tem adaptadores.")
 DEFECTS = "Known defects of this method"
 COST = {"task": "predict_spider", "device": "cpu", "seconds": 3.5, "gpu_hours": 0, "rows_per_second": 4.2}
@@ -150,8 +150,8 @@ def part(page, heading, language="en"):
 
 def made_of(folder, right, mmlu):
     """Write the records of a base and one adapter with these right answers; return the arguments of `tables`."""
-    runs = [{"model": "demo", "variant": "base", "settings": {}}]
-    runs.append({"model": "demo", "variant": "lr0.1", "settings": {"training.learning_rate": 0.1}})
+    values = {"base": {}, "lr0.1": {"training.learning_rate": 0.1}}
+    runs = [{"model": "demo", "variant": name, "setting": name, "settings": of} for name, of in values.items()]
     folder.mkdir()
     return {
         "spider": [spider_records(folder / f"s{i}.csv", answers) for i, answers in enumerate(right)],
@@ -159,6 +159,7 @@ def made_of(folder, right, mmlu):
         "study": "test",
         "runs": runs,
         "confidence_level": 0.95,
+        "margin_pp": 3.0,
     }
 
 
@@ -196,7 +197,7 @@ def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
         assert len(re.findall(r"(?m)^- .*execution accuracy .*MMLU", page)) == adapters * len(models)
     else:
         assert page.count(none) >= 2
-        assert Say(language).verdict("better") not in part(page, "change", language)
+        assert f"**{Say(language).verdict('gained')}" not in part(page, "change", language)
     measured = {"en": "Spider execution accuracy", "pt": "Execution accuracy no Spider"}[language]
     table = [line for line in page.splitlines() if line.startswith("| `") and measured in line]
     assert len(table) >= adapters * len(models)
@@ -204,42 +205,65 @@ def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
 
 def test_findings_say_what_the_table_says(tmp_path):
     page, _ = written(results(tmp_path, 2))
-    found = re.findall(r"(?m)^- `(\S+)`: .*\*\*(.*)\*\*; .*\*\*(.*)\*\*\.$", part(page, "change"))
-    table = pd.read_csv(tmp_path / "tables/regression.csv")
+    line = r"(?m)^- `(\S+)` \(this training run\): .*\*\*(.*)\*\*; .*\*\*(.*)\*\* \((.*)\)\.$"
+    found = re.findall(line, part(page, "change"))
+    table = pd.read_csv(tmp_path / "tables/settings.csv")
     # Of one database and one subject: each verdict has its dagger.
     assert set(table["unit"]) == {"question"}
-    table["verdict"] += " †"
-    said = table[table["category"] == "aggregate"].groupby("variant")["verdict"].agg(list)
-    assert {name: [gain, loss] for name, gain, loss in found} == said.to_dict()
+    table = table[(table["category"] == "aggregate") & (table["measure"] == "correct")]
+    table["verdict"] = table["verdict"].replace("undecided", "undecided at this n") + " †"
+    said = table.groupby("setting")["verdict"].agg(list)
+    assert {name: [gain, loss] for name, gain, loss, _ in found} == said.to_dict()
+    margins = table[table["task"] == "mmlu"].set_index("setting")["margin_verdict"].map(Say("en").margin)
+    assert {name: margin for name, *_, margin in found} == margins.to_dict()
+
+
+def test_the_abstract_says_the_answer(tmp_path):
+    """One training of each setting, on one database: the sentences follow the verdicts and say what they are about."""
+    base, gain = [0] * 120 + [1] * 80, [1] * 100 + [0] * 20 + [1] * 80
+    made = made_of(tmp_path / "made", [base, gain], [[1] * 150, [1] * 150])
+    abstract = written(results(tmp_path / "kept", 1, made=made))[0].partition("<!-- abstract -->")[2]
+    abstract = abstract.partition("<!-- end -->")[0]
+    gained = "This training run of `lr0.1` gains 50.0 pp of Spider execution accuracy (40.0% to 90.0%) † and "
+    assert f"{gained}loses no more than 3 pp of MMLU †." in abstract
+    assert "what another seed would change is in no interval" in abstract
+    made = made_of(tmp_path / "other", [base, gain], [[1] * 150, [1] * 75 + [0] * 75])
+    page, _ = written(results(tmp_path / "lost", 1, made=made))
+    assert f"{gained}loses 50.0 pp of MMLU (100.0% to 50.0%) †." in page
+    made = made_of(tmp_path / "open", [base, base], [[1] * 20 + [0] * 20, [0] * 4 + [1] * 20 + [0] * 16])
+    page, _ = written(results(tmp_path / "undecided", 1, made=made))
+    assert "leaves open whether it gains or loses Spider execution accuracy (0.0 pp" in page
+    assert "leaves open whether it gains or loses MMLU (0.0 pp" in page
 
 
 # What is said of an adapter ends with what follows from its pair of verdicts, on Spider and on MMLU.
 PAIRS = {
-    ("better", "worse"): {"en": "for the user of the model to say", "pt": "cabe a quem usa o modelo dizer"},
-    ("better", "same"): {"en": r"The intervals reach down to \S+ pp", "pt": r"Os intervalos chegam a \S+ pp"},
-    ("better", "better"): {"en": "no price for the gain", "pt": "não mostram um preço pelo ganho"},
-    ("same", "worse"): {"en": "Nothing in these data speaks for it", "pt": "Nada nestes dados fala a seu favor"},
-    ("same", "same"): {"en": "nor that there is none", "pt": "nem que não existam"},
-    ("same", "better"): {"en": "what it was trained for is not shown", "pt": "naquilo para que foi treinado"},
-    ("worse", "worse"): {"en": "worse than its base in both", "pt": "É pior que a base em ambos"},
-    ("worse", "same"): {"en": "the task it was trained for", "pt": "a tarefa para a qual foi treinado"},
-    ("worse", "better"): {"en": "the task it was trained for", "pt": "a tarefa para a qual foi treinado"},
+    ("gained", "lost"): {"en": "for the user of the model to say", "pt": "cabe a quem usa o modelo dizer"},
+    ("gained", "undecided"): {"en": r"The intervals reach down to \S+ pp", "pt": r"Os intervalos chegam a \S+ pp"},
+    ("gained", "gained"): {"en": "no price for the gain", "pt": "não mostram um preço pelo ganho"},
+    ("undecided", "lost"): {"en": "Nothing in these data speaks for it", "pt": "Nada nestes dados fala a seu favor"},
+    ("undecided", "undecided"): {"en": "nor that there is none", "pt": "nem que não existam"},
+    ("undecided", "gained"): {"en": "what it was trained for is not shown", "pt": "naquilo para que foi treinado"},
+    ("lost", "lost"): {"en": "worse than its base in both", "pt": "É pior que a base em ambos"},
+    ("lost", "undecided"): {"en": "the task it was trained for", "pt": "a tarefa para a qual foi treinado"},
+    ("lost", "gained"): {"en": "the task it was trained for", "pt": "a tarefa para a qual foi treinado"},
 }
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("gain", ["better", "worse", SAME])
-@pytest.mark.parametrize("loss", ["better", "worse", SAME])
+@pytest.mark.parametrize("gain", ["gained", "lost", "undecided"])
+@pytest.mark.parametrize("loss", ["gained", "lost", "undecided"])
 def test_each_pair_of_verdicts_has_its_sentence(tmp_path, gain, loss, language):
     arguments = results(tmp_path, 1)
-    path = table_of(arguments, "regression")
+    path = table_of(arguments, "settings")
     table = pd.read_csv(path)
     table.loc[table["task"] == "spider", "verdict"] = gain
     table.loc[table["task"] == "mmlu", "verdict"] = loss
+    table["margin_verdict"] = "undecided"
     table.to_csv(path, index=False)
     page, _ = written(arguments, language=language)
     (said,) = re.findall(r"(?m)^- (.*)$", part(page, "worth", language))
-    say, pair, change = Say(language), (VERDICTS[gain], VERDICTS[loss]), r"\(\S+ pp.*?\)"
+    say, pair, change = Say(language), (gain, loss), r"\(\S+ pp.*?\)"
     on, both, at = {"en": ("on Spider", "and", "on MMLU"), "pt": ("no Spider", "e", "no MMLU")}[language]
     said_of = rf": {say.verdict(gain)} {on} {change} {both} {say.verdict(loss)} {at} {change}\. "
     assert re.search(rf"{said_of}.*{PAIRS[pair][language]}\.$", said)
@@ -249,9 +273,9 @@ def test_each_pair_of_verdicts_has_its_sentence(tmp_path, gain, loss, language):
 
 def test_an_unknown_verdict_is_refused(tmp_path):
     arguments = results(tmp_path, 1)
-    path = table_of(arguments, "regression")
-    path.write_text(path.read_text().replace(SAME, "promising").replace("better", "promising"))
-    with pytest.raises(UserError, match=r"verdict: found 'promising', expected one of better, worse"):
+    path = table_of(arguments, "settings")
+    path.write_text(re.sub(r"\b(gained|undecided),", "promising,", path.read_text(), count=1))
+    with pytest.raises(UserError, match=r"verdict: found 'promising', expected one of gained, lost"):
         report(**arguments)
 
 
@@ -259,7 +283,7 @@ def test_an_unknown_verdict_is_refused(tmp_path):
 def test_all_wrong_all_right(tmp_path, share):
     made = made_of(tmp_path / "made", [[share] * 60] * 2, [[share] * 30] * 2)
     page, _ = written(results(tmp_path, 1, made=made))
-    for word in ("**better †**", "**worse †**", "The highest is"):
+    for word in ("**gained †**", "**lost †**", "The highest is"):
         assert (word in page) == (word == "The highest is" and share == 1)
     assert ("No run has a right answer" in page) == (share == 0)
     assert ("all 60 answers are right" in page) == (share == 1)
@@ -329,7 +353,8 @@ def test_points_have_a_part_of_their_own(tmp_path, language):
     made = study(tmp_path / "made", 2)
     first = made["runs"][1]["variant"]
     for name, point in {f"{first}@0.5": {"strength": 0.5}, "soup-all": {"soup": "all"}}.items():
-        made["runs"].append({"model": "demo", "variant": name, "settings": {}, "point": {"of": [first], **point}})
+        run = {"model": "demo", "variant": name, "setting": name, "settings": {}}
+        made["runs"].append(run | {"point": {"of": [first], **point}})
         made["spider"].append(made["spider"][1])
         made["mmlu"].append(made["mmlu"][1])
     page, _ = written(results(tmp_path / "points", 2, made=made), language=language)
@@ -452,9 +477,9 @@ def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
     difference = say.signed(whole[top] - reached)
     expected = {
         "en": f"The best number for `demo`, of equal ones the smallest, is {best} examples: {say.number(reached)}%. "
-        f"Its adapter with the highest accuracy, `{top}`, has {say.number(whole[top])}%, {difference} pp against that.",
+        f"The setting with the highest accuracy, `{top}`, has {say.number(whole[top])}%, {difference} pp against that.",
         "pt": f"O melhor número para `demo`, entre iguais o menor, é {best} exemplos: {say.number(reached)}%. "
-        f"Seu adaptador de maior acurácia, `{top}`, tem {say.number(whole[top])}%, {difference} pp em relação a isso.",
+        f"A configuração de maior acurácia, `{top}`, tem {say.number(whole[top])}%, {difference} pp em relação a isso.",
     }
     assert expected[language] in own
     # The base was given the adapters' prompts; what has others is named, with their hash.
@@ -468,7 +493,8 @@ def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
 def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
     made = study(tmp_path / "made", 2)
     for run, fraction in zip(made["runs"][1:], (0.0, 0.25), strict=True):
-        run |= {"settings": {"replay.fraction": fraction}, "variant": f"replay{fraction}"}
+        name = f"replay{fraction}"
+        run |= {"settings": {"replay.fraction": fraction}, "variant": name, "setting": name}
     arguments = results(tmp_path, 2, made=made)
     trained = arguments["inputs"]["train"][1]
     facts = json.loads(trained.read_text())
@@ -479,18 +505,18 @@ def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
     write_json(data[0], manifest | {"dropped": {"a": "test x-00001"}})
     write_json(data[1], {"source": "rows.csv"})
     arguments["inputs"]["data"] += data
-    table = pd.read_csv(table_of(arguments, "factors"))
-    for verdict, key in (("higher", "higher"), ("lower", "lower"), (SAME, "same")):
-        table.assign(verdict=verdict).to_csv(table_of(arguments, "factors"), index=False)
+    table = pd.read_csv(table_of(arguments, "contrasts"))
+    for key in ("higher", "lower", "undecided"):
+        table.assign(verdict=key).to_csv(table_of(arguments, "contrasts"), index=False)
         page, _ = written(arguments, language=language)
         said = {
             "en": "**Replay** "
-            + {"higher": "reduced", "lower": "increased", "same": "did not distinguishably reduce"}[key]
+            + {"higher": "reduced", "lower": "increased", "undecided": "did not distinguishably reduce"}[key]
             + " forgetting: at ",
             "pt": "**A repetição de conhecimento geral** "
-            + {"higher": "reduziu", "lower": "aumentou", "same": "não reduziu"}[key]
+            + {"higher": "reduziu", "lower": "aumentou", "undecided": "não reduziu"}[key]
             + " o esquecimento"
-            + (" de modo distinguível" if key == "same" else "")
+            + (" de modo distinguível" if key == "undecided" else "")
             + ": com ",
         }[language]
         assert f"{said}0.25 " in part(page, "factors", language)

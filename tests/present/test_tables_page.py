@@ -6,13 +6,13 @@ from html import unescape
 import pandas as pd
 import pytest
 
-from _study import MEASURES, TABLES, TASKS, draw, mmlu_records, study, table_paths, write_tables
+from _study import MEASURES, TABLES, TASKS, draw, mmlu_records, settings_of, study, sweep, table_paths, write_tables
 from present.catalogue import MOST_CONFUSIONS
 from present.format import LANGUAGES, Say
 from present.tables import read, shared_facts, to_markdown
 from present.values import read_table
 from tables_page import tables_page
-from tests.analysis.test_tables import costs, run, settings_of, sweep, two
+from tests.analysis.test_tables import costs, run, two
 
 
 def page_of(folder, language="en", **arguments):
@@ -106,7 +106,7 @@ def test_both_languages_say_the_same_numbers(tmp_path):
         say = Say(language, MEASURES)
         facts = shared_facts("test", {task: frames[task] for task in MEASURES}, say)
         pages[language] = {name: to_markdown(name, frames[name], facts, say) for name in TABLES}
-    assert "n = 80 perguntas do Spider" in pages["pt"]["regression"]
+    assert "n = 80 perguntas do Spider" in pages["pt"]["settings"]
     for name in TABLES:
         english, portuguese = (numbers(pages[language][name], language) for language in ("en", "pt"))
         assert len(english) == len(portuguese)
@@ -117,6 +117,19 @@ def test_both_languages_say_the_same_numbers(tmp_path):
         assert [english[i] for i in quantities] == [portuguese[i] for i in quantities]
         hashes = [re.findall(r"sha256\s+`\w+`", pages[language][name]) for language in ("en", "pt")]
         assert hashes[0] == hashes[1]
+
+
+def test_answers_at_equal_gain_name_their_questions(tmp_path):
+    answers = [({}, draw(80, 0.4, 1), draw(40, 0.9, 3))]
+    for r in (4, 8):
+        point = {"variant": f"r{r}@0.5", "setting": f"r{r}@0.5", "point": {"of": [f"r{r}"], "strength": 0.5}}
+        answers += [(settings_of(r=r), draw(80, 0.9, r), draw(40, 0.4, r))]
+        answers += [(settings_of(r=r), point, draw(80, 0.7, r), draw(40, 0.6, r))]
+    frame = sweep(tmp_path, answers)["equal_gain"]
+    assert len(frame) == 2
+    page = (tmp_path / "equal_gain.md").read_text(encoding="utf-8")
+    assert "n = 80 Spider questions" in page
+    assert "n = 40 MMLU questions" in page
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -141,9 +154,10 @@ def test_markdown_and_page_show_the_same_cells(tmp_path, language):
 
 def test_a_verdict_of_few_clusters_has_its_dagger_everywhere(tmp_path):
     page = page_of(tmp_path, **two(tmp_path, [1, 0] * 30, [0, 1] * 30, [1] * 30, [0] * 30))
-    text = (tmp_path / "regression.md").read_text(encoding="utf-8")
-    assert text.count("worse †") == page.count("worse\N{NO-BREAK SPACE}†")
-    assert text.count("worse †") > 0
+    text = (tmp_path / "settings.md").read_text(encoding="utf-8")
+    assert text.count("| lost †") == page.count("lost\N{NO-BREAK SPACE}†") > 0
+    # And so has what stands against the margin.
+    assert text.count("margin lost †") == page.count("margin lost †") > 0
     assert "† These questions come from fewer than five" in page
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from common.access import check_harness
 from common.files import UserError, write_json
@@ -13,12 +14,12 @@ from custom_metrics.stats import clustered_difference
 from harness_table import harness_table
 from present.format import Say
 from present.tables import to_markdown
-from present.values import read_table
+from present.values import SAME, read_table
 
 RUNS = [
-    {"model": "m", "variant": "base", "settings": {}},
-    {"model": "m", "variant": "a", "settings": {}},
-    {"model": "m", "variant": "b", "settings": {}},
+    {"model": "m", "variant": "base", "setting": "base", "settings": {}},
+    {"model": "m", "variant": "a", "setting": "a", "settings": {}},
+    {"model": "m", "variant": "b", "setting": "b", "settings": {}},
 ]
 SETTINGS = {"language": "en", "runs": RUNS, "confidence_level": 0.95, "known_defects": [], "accept_defect": []}
 
@@ -64,6 +65,29 @@ def test_differences_are_paired(tmp_path):
     assert "t 2" in page
     # As the page of all tables reads it.
     assert to_markdown("harness", read_table(tmp_path / "h.csv"), {}, Say("en")) == page
+
+
+def test_p_values_are_adjusted_by_their_order_and_verdicts_follow(tmp_path):
+    # Of 40 questions: one adapter loses 20, another gains 4.
+    base = [1, 0] * 20
+    frame, page = table(tmp_path, base, [0] * 40, [1, 0, 1, 1] * 4 + [1, 0] * 12)
+    rows = frame[(frame["metric"] == "acc") & frame["p"].notna()].set_index("variant")
+    p = rows["p"]
+    assert p["a"] < p["b"]
+    assert rows["p_holm"].tolist() == pytest.approx([2 * p["a"], max(2 * p["a"], p["b"])])
+    # Each question is drawn at random; one gained and one lost are added.
+    changes = np.array([0, 0, 0, 1] * 4 + [0] * 24)
+    centre = changes.sum() / 42
+    spread = ((changes - centre) ** 2).sum() * 40 / 39 + (1 - centre) ** 2 + (1 + centre) ** 2
+    assert p["b"] == pytest.approx(2 * student.sf(centre / (math.sqrt(spread) / 42), 39))
+    # Its p alone is no verdict on several adapters.
+    assert rows["verdict"].tolist() == ["worse", "better" if rows["p_holm"]["b"] < 0.05 else SAME]
+    assert ("worse" in page, SAME in page) == (True, SAME in set(rows["verdict"]))
+    none = [{"model": "m", "variant": "base", "setting": "base", "settings": {}}]
+    harness_table(
+        [tmp_path / "0.json"], {"csv": tmp_path / "h.csv", "md": tmp_path / "h.md"}, SETTINGS | {"runs": none}
+    )
+    assert pd.read_csv(tmp_path / "h.csv")[["p", "p_holm", "verdict"]].isna().all(axis=None)
 
 
 def test_a_point_has_one_column_of_shots(tmp_path):

@@ -2,9 +2,13 @@
 
 import contextlib
 import io
+import json
+import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,23 +16,27 @@ import pytest
 import torch
 from markdown_it import MarkdownIt
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
+from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from _study import MEASURES, TABLES, TASKS, as_inputs, mmlu_records, spider_records, study, table_paths, write_tables
-from analysis.choose import (
-    BASE_ITSELF,
-    GAINS_LESS,
-    HALVES,
-    LOSS_OVER_CAP,
-    LOSS_SHOWN,
-    NO_GAIN,
-    RECOMMENDED,
-    choose,
-    divide,
-    figures_of,
+from _answers import SPIDER as SPIDER_SIZES
+from _answers import SUBJECTS, Design
+from _hand import Hand, holm
+from _study import (
+    EIGHT,
+    MEASURES,
+    TABLES,
+    TASKS,
+    as_inputs,
+    mmlu_records,
+    spider_records,
+    study,
+    table_paths,
+    write_tables,
 )
+from analysis.choose import GAINS_LESS, LOSES_MORE, NO_GAIN, NOT_CERTIFIED, RECOMMENDED, recommendation
+from analysis.data import Results, base_of, heads_of, part_of
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json
-from custom_metrics.stats import clustered_difference
 from export_recommended import export_recommended
 from llm.adapters import average, load_adapter
 from llm.answering import Job, predict
@@ -38,7 +46,6 @@ from present.format import Say
 from present.values import read_table
 from recommend import recommend
 from tables_page import tables_page
-from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records
 from tests.analysis.test_tables import costs
 from tests.present.test_report import HEADINGS, part, results, written
 from tiny_model import make_model, render, write_splits
@@ -46,230 +53,315 @@ from tiny_model import make_model, render, write_splits
 SPIDER, MMLU = "spider", "mmlu"
 
 
-def questions(databases: int, subjects: int, each: int = 16) -> dict[str, pd.DataFrame]:
-    """Return the questions of a study, `each` on each database and of each subject, as records have them."""
-    spider = pd.DataFrame({"db_id": [f"db{i:02d}" for i in range(databases) for _ in range(each)]})
-    spider = spider.assign(id=[f"dev-{i:05d}" for i in range(len(spider))], hardness="easy", question="?", gold="")
-    mmlu = pd.DataFrame({"subject": [f"s{i:02d}" for i in range(subjects) for _ in range(each)]})
-    mmlu = mmlu.assign(id=[f"q-{i:05d}" for i in range(len(mmlu))], category=mmlu["subject"].str[:2], answer="A")
-    return {SPIDER: spider, MMLU: mmlu}
+@pytest.fixture
+def choose(tmp_path):
+    """Recommend a setting of a made-up study on eight databases and eight subjects; return decision, table and page."""
 
+    def choose(candidates, margin_pp=3.0, n=400, subjects=EIGHT):
+        # Of each candidate its name, and of each of its seeds what is gained and lost of n questions, or their answers.
+        # Blocks turn, so databases and subjects are all alike.
+        arguments = {
+            "study": "test",
+            "confidence_level": 0.95,
+            "margin_pp": margin_pp,
+            "runs": [],
+            SPIDER: [],
+            MMLU: [],
+        }
+        rows = [("base", {}, (0, 0)), *candidates]
+        for name, more, *seeds in rows:
+            for seed, (gain, loss) in enumerate(seeds, 1):
+                run = {"model": "m", "variant": name, "setting": name, "settings": {}}
+                run |= {"variant": f"{name}-seed{seed}", "seed": seed} if len(seeds) > 1 else {}
+                arguments["runs"].append(run | more)
+                path = tmp_path / f"{len(arguments['runs'])}"
+                gained = [1] * gain + [0] * (n - gain) if isinstance(gain, int) else gain
+                lost = [0] * loss + [1] * (n - loss) if isinstance(loss, int) else loss
+                arguments[SPIDER].append(spider_records(path.with_suffix(".s"), gained, databases=EIGHT))
+                arguments[MMLU].append(mmlu_records(path.with_suffix(".m"), lost, subjects=subjects))
+        recommended(tmp_path, arguments)
+        frame = read_table(tmp_path / "recommendation.csv")
+        choices = frame.drop_duplicates("setting").set_index("setting")["choice"].to_dict()
+        (decision,) = read_json(tmp_path / "recommendation.json")
+        return SimpleNamespace(
+            decision=decision, frame=frame, choices=choices, page=(tmp_path / "recommendation.md").read_text("utf-8")
+        )
 
-# -- the halves ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("databases", "subjects", "divided"),
-    [(20, 57, ("database", "subject")), (8, 3, ("database", "question")), (3, 9, ("question", "question"))],
-)
-def test_halves_are_apart_and_of_about_one_size(databases, subjects, divided):
-    frames = questions(databases, subjects)
-    halves = divide(frames, MEASURES, 42)
-    columns = (SPIDER, "db_id", divided[0]), (MMLU, "subject", divided[1])
-    for measure, column, by in columns:
-        names = frames[measure][column]
-        first, second = (halves[half][measure].part.chosen for half in HALVES)
-        assert sorted([*first, *second]) == list(range(len(names)))
-        assert abs(len(first) - len(second)) <= 16
-        shared = set(names[first]) & set(names[second])
-        if by == "question":
-            # Half of each database, and the questions are what is drawn, however many databases there are.
-            assert set(names[first].value_counts()) == {8}
-            assert {halves[half][measure].part.unit for half in HALVES} == {"question"}
-        else:
-            assert not shared
-        assert halves["report"][measure].divided == by
-        assert halves["report"][measure].sha256 != halves["validation"][measure].sha256
-
-
-def test_halves_depend_on_the_seed_alone():
-    frames = questions(20, 57)
-
-    def chosen(seed):
-        return divide(frames, MEASURES, seed)["validation"][SPIDER].part.chosen.tolist()
-
-    assert chosen(42) == chosen(42)
-    assert len({tuple(chosen(seed)) for seed in range(8)}) > 4
-
-
-def test_subjects_of_a_category_are_in_both_halves():
-    frames = questions(8, 57)
-    mmlu = frames[MMLU]
-    mmlu["category"] = [f"c{int(name[1:]) // 4}" for name in mmlu["subject"]]
-    halves = divide(frames, MEASURES, 1)
-    counts = [mmlu["category"].iloc[halves[half][MMLU].part.chosen].value_counts() for half in HALVES]
-    # One of 57 is left over.
-    assert all((count.drop("c14", errors="ignore") == 32).all() for count in counts)
-
-
-def test_one_question_cannot_be_divided():
-    with pytest.raises(UserError, match="recommend: found 1 questions of Spider, expected 2"):
-        divide(questions(1, 1, each=1), MEASURES, 1)
-
-
-# -- the choice ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("clusters", "each", "replicates"), [(20, 16, 4000), (3, 80, 1200)])
-def test_shuffled_labels_give_no_gain_beyond_chance(clusters, each, replicates):
-    # Nine runs that differ; which of them is called base, and which candidate 1 to 8, is shuffled in each database and
-    # each subject, and in each question where there are few. So no candidate gains anything, and the best of them looks
-    # as if it did where it is chosen.
-    generator = np.random.default_rng(1)
-    frames = questions(clusters, clusters, each)
-    halves = divide(frames, MEASURES, 42)
-    column = {SPIDER: frames[SPIDER]["db_id"], MMLU: frames[MMLU]["subject"]}
-    if halves["report"][SPIDER].divided == "question":
-        column = {measure: frame["id"] for measure, frame in frames.items()}
-    codes = {measure: pd.factorize(names)[0] for measure, names in column.items()}
-    share = {SPIDER: np.linspace(0.35, 0.7, 9), MMLU: np.linspace(0.7, 0.65, 9)}
-    heads = [{"variant": f"v{i}"} for i in range(9)]
-    seen, confirmed, found = [], [], 0
-    for _ in range(replicates):
-        right = {}
-        for measure, of in codes.items():
-            answers = (generator.random((9, len(of))) < share[measure][:, None]).astype(np.int8)
-            shuffled = generator.permuted(np.tile(np.arange(9), (of.max() + 1, 1)), axis=1)
-            right[measure] = answers[shuffled[of].T, np.arange(len(of))]
-        figures = figures_of(halves["validation"], right, range(9), 0.95)
-        best, _ = choose(figures, heads, None)
-        if best:
-            found += 1
-            seen.append(figures[best][SPIDER])
-            confirmed.append(figures_of(halves["report"], right, [0, best], 0.95)[best][SPIDER])
-    # Of eight candidates one shows a gain far oftener than in one of forty studies.
-    assert found > 0.06 * replicates
-    gains = np.array([one["difference_pp"] for one in confirmed])
-    error = gains.std() / np.sqrt(found)
-    assert error < 0.8
-    assert abs(gains.mean()) < 3 * error
-    covered = np.mean([one["ci_low_pp"] <= 0 <= one["ci_high_pp"] for one in confirmed])
-    assert 0.9 < covered < 0.99
-    assert np.mean([one["verdict"] == "better" for one in confirmed]) < 0.06
-    # What choosing and reporting on one half would have said.
-    naive = np.array([one["difference_pp"] for one in seen])
-    assert naive.mean() > 8
-    assert np.mean([one["verdict"] == "better" for one in seen]) == 1
-
-
-def pick(gains, losses, names=None, max_loss_pp=None, points=(), n=400):
-    """Choose among candidates that gain so many of 400 Spider questions, and lose so many of 400 of MMLU."""
-    half = divide(questions(1, 1, each=2 * n), MEASURES, 1)["validation"]
-    names = names or [f"v{i}" for i in range(len(gains))]
-    right = {measure: np.zeros((len(gains) + 1, 2 * n), dtype=np.int8) for measure in (SPIDER, MMLU)}
-    right[MMLU][:] = 1
-    for number, (gain, loss) in enumerate(zip(gains, losses, strict=True), 1):
-        right[SPIDER][number, half[SPIDER].part.chosen[:gain]] = 1
-        right[MMLU][number, half[MMLU].part.chosen[:loss]] = 0
-    heads = [{"variant": name, "of": "v" if name in points else ""} for name in ("base", *names)]
-    best, reasons = choose(figures_of(half, right, range(len(heads)), 0.95), heads, max_loss_pp)
-    return heads[best]["variant"], [reasons[i] for i in range(len(heads))]
-
-
-def test_the_greatest_gain_without_a_loss_that_shows():
-    assert pick([40, 90, 60, 3], [0, 30, 5, 0]) == (
-        "v2",
-        [BASE_ITSELF, GAINS_LESS, LOSS_SHOWN, RECOMMENDED, NO_GAIN],
-    )
-
-
-def test_without_a_candidate_the_base_is_recommended():
-    assert pick([3, 60], [0, 60]) == ("base", [RECOMMENDED, NO_GAIN, LOSS_SHOWN])
-    assert pick([], []) == ("base", [RECOMMENDED])
-
-
-def test_a_cap_holds_for_the_interval_of_the_loss():
-    # Of 400 questions: 30 lost are 7.5 points, and with 95% confidence no more than 10.6; 5 are 1.25, no more than 2.8.
-    assert pick([90, 60], [30, 5], max_loss_pp=12)[0] == "v0"
-    assert pick([90, 60], [30, 5], max_loss_pp=8) == ("v1", [BASE_ITSELF, LOSS_OVER_CAP, RECOMMENDED])
-    assert pick([90, 60], [30, 5], max_loss_pp=2)[0] == "base"
-    # Nothing is lost, but so few questions cannot show it.
-    assert pick([20], [0], max_loss_pp=1, n=40) == ("base", [RECOMMENDED, LOSS_OVER_CAP])
-
-
-def test_ties_go_to_less_loss_then_to_the_adapter_then_by_name():
-    assert pick([60, 60], [5, 4])[0] == "v1"
-    assert pick([60, 60], [4, 4], names=["a@0.5", "b"], points=["a@0.5"])[0] == "b"
-    assert pick([60, 60], [4, 4], names=["d", "c"])[0] == "c"
+    return choose
 
 
 def recommended(folder: Path, made: dict, **others) -> None:
     """Write the recommendation for what `study` returned."""
     ends = {"csv": "csv", "md": "md", "decision": "json"}
-    records, settings = as_inputs({"max_loss_pp": None, "seed": 42} | made | others)
+    records, settings = as_inputs(made | others)
     recommend(records, {name: folder / f"recommendation.{end}" for name, end in ends.items()}, settings)
 
 
-def test_each_model_has_its_own_and_the_report_half_is_of_what_is_recommended_alone(tmp_path):
-    made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
-    recommended(tmp_path, made)
-    frame = read_table(tmp_path / "recommendation.csv")
-    decided = read_json(tmp_path / "recommendation.json")
-    assert [one["model"] for one in decided] == ["llama", "gemma"]
-    for one in decided:
-        rows = frame[frame["model"] == one["model"]]
-        assert one["candidates"] == 3
-        assert rows.loc[rows["half"] == "validation", "variant"].nunique() == 4
-        report = rows[rows["half"] == "report"]
-        assert report["variant"].tolist() == [one["variant"]] * 2
-        assert set(report["choice"]) == {RECOMMENDED}
-        # The figures are those of the records.
-        number = [(run["model"], run["variant"]) for run in made["runs"]].index((one["model"], one["variant"]))
-        base = [(run["model"], run["variant"]) for run in made["runs"]].index((one["model"], "base"))
-        frames = [read_records(made["spider"][i], SPIDER_COLUMNS) for i in (base, number)]
-        same = {SPIDER: frames[0], MMLU: read_records(made["mmlu"][0], MMLU_COLUMNS)}
-        half = divide(same, MEASURES, 42)["report"][SPIDER].part.chosen
-        before, after = (records["bag"].to_numpy()[half] for records in frames)
-        found = one["report"]["figures"][SPIDER]
-        assert (found["n"], found["base_correct"], found["tuned_correct"]) == (len(half), before.sum(), after.sum())
-        estimate = clustered_difference(after - before, np.ones(len(half)), 0.95)
-        assert found["ci_low_pp"] == pytest.approx(100 * estimate.low)
-    page = (tmp_path / "recommendation.md").read_text(encoding="utf-8")
-    assert page.index("On the report half") < page.index("What the validation half says")
+# -- the choice ----------------------------------------------------------------------------------------------------
 
 
-def test_prompts_alone_and_strength_0_are_no_candidates(tmp_path):
-    made = study(tmp_path / "made", 1)
-    best = made["runs"][1]["variant"]
-    points = {"base@shots5": {"of": [], "shots": 5}, f"{best}@0": {"of": [best], "strength": 0.0}}
-    for name, point in points.items():
-        made["runs"].append({"model": "demo", "variant": name, "settings": {}, "point": point})
-        made["spider"].append(spider_records(tmp_path / f"{name}.csv", [1] * 200))
-        made["mmlu"].append(mmlu_records(tmp_path / f"{name}-m.csv", [1] * 150))
-    recommended(tmp_path, made)
-    (one,) = read_json(tmp_path / "recommendation.json")
-    assert one["candidates"] == 1
-    assert one["variant"] in ("base", best)
-
-
-@pytest.mark.parametrize(
-    ("language", "max_loss_pp", "loss", "base", "to"),
-    [
-        ("en", None, "its loss of MMLU must not be distinguishable.", "none passes", "to"),
-        ("pt", 2.5, "sua perda em MMLU, pelo intervalo de 95%, deve ser de no máximo 2,5 pp.", "nenhum passa", "a"),
-    ],
-)
-def test_the_report_says_what_the_report_half_says(tmp_path, language, max_loss_pp, loss, base, to):
-    made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
-    recommended(tmp_path, made, max_loss_pp=max_loss_pp)
-    page, _ = written(
-        results(tmp_path, 3, made=made, models=("llama", "gemma")),
-        tmp_path / "recommendation.csv",
-        language=language,
+def test_the_largest_gain_among_those_shown_to_keep_what_the_base_knows(choose):
+    found = choose(
+        [("a", {}, (40, 0)), ("b", {}, (200, 120)), ("c", {}, (160, 0)), ("d", {}, (0, 0)), ("e", {}, (180, 8))]
     )
+    # What e loses, 2 points, may be more than 3: its interval says so.
+    assert found.choices == {
+        "a": GAINS_LESS, "b": LOSES_MORE, "c": RECOMMENDED, "d": NO_GAIN, "e": NOT_CERTIFIED,
+    }  # fmt: skip
+    decision, rows = found.decision, found.frame.set_index(["setting", "task"])
+    assert (decision["setting"], decision["variant"]) == ("c", "c")
+    assert (decision["candidates"], decision["admissible"]) == (5, 2)
+    assert decision["criterion"] == {"criterion": "bag", "margin_pp": 3.0, "confidence_level": 0.95}
+    assert [one["task"] for one in decision["tasks"]] == [SPIDER, MMLU]
+    # All candidates and tasks are one family, and the intervals are those of its levels.
+    assert set(found.frame["family"]) == {10}
+    assert rows["p_holm"].tolist() == pytest.approx(holm_of(found.frame), abs=1e-12)
+    for setting, gain, loss in (("a", 40, 0), ("b", 200, 120), ("c", 160, 0), ("e", 180, 8)):
+        for task, turned in ((SPIDER, gain), (MMLU, -loss)):
+            row = rows.loc[setting, task]
+            assert row["difference_pp"] == turned / 4
+            changes = np.sign(turned) * (np.arange(400) < abs(turned))
+            centre, half = Hand(changes[None]).contrast([1])
+            assert (row["ci_low_pp"] + row["ci_high_pp"]) / 2 == pytest.approx(100 * centre)
+            # Between the level of a single comparison and that of all ten.
+            assert half(0.05) < (row["ci_high_pp"] - row["ci_low_pp"]) / 200 <= half(0.005) * (1 + 1e-6)
+    assert decision["figures"][SPIDER]["difference_pp"] == 40
+    assert decision["figures"][MMLU]["margin_verdict"] == "no more than the margin lost"
+    assert "All 10 comparisons are one family" in found.page
+    assert found.page.index("Recommended:") < found.page.index("| c") < found.page.index("All other candidates:")
+    # Another margin, another choice.
+    assert choose([("c", {}, (160, 0)), ("e", {}, (180, 8))], margin_pp=5.0).decision["setting"] == "e"
+
+
+def holm_of(frame) -> list[float]:
+    """Adjusted p values of the rows, by those that textbook formulas give."""
+    p = []
+    for row in frame.itertuples():
+        turned = round(4 * row.difference_pp)
+        changes = np.sign(turned) * (np.arange(400) < abs(turned))
+        p.append(Hand(changes[None].astype(float)).row([1], 0.05)[2])
+    return holm(p)
+
+
+def test_a_lucky_seed_is_neither_chosen_nor_taken(choose):
+    # The second seed of `lucky` gains most of all runs; over seeds its setting gains less than the other.
+    found = choose([("lucky", {}, (88, 0), (160, 0), (100, 0)), ("steady", {}, (128, 0), (136, 0), (132, 0))])
+    assert found.choices == {"lucky": GAINS_LESS, "steady": RECOMMENDED}
+    decision = found.decision
+    # The first seed's adapter, though the second one scored more.
+    assert (decision["setting"], decision["variant"], decision["seeds"]) == ("steady", "steady-seed1", [1, 2, 3])
+    assert decision["candidates"] == 2
+    assert decision["figures"][SPIDER]["difference_pp"] == pytest.approx(33)
+    assert found.frame["seeds"].tolist() == [3] * 4
+    assert set(found.frame["about"]) == {"setting"}
+    assert "seed2" not in found.page
+
+
+def test_one_training_run_is_named_so(choose):
+    found = choose([("a", {}, (160, 0))])
+    assert set(found.frame["about"]) == {"this training run"}
+    assert "a, this training run" in found.page
+
+
+def test_without_a_candidate_the_base_is_recommended(choose):
+    found = choose([("a", {}, (3, 0)), ("b", {}, (160, 120))])
+    assert found.choices == {"a": NO_GAIN, "b": LOSES_MORE}
+    assert (found.decision["setting"], found.decision["variant"], found.decision["figures"]) == ("base", "base", {})
+    assert (found.decision["candidates"], found.decision["admissible"]) == (2, 0)
+    assert "No candidate passes, so the base model itself is recommended." in found.page
+    assert "seeds_to_certify" in found.frame
+
+
+def test_a_study_without_adapters_recommends_the_base(choose):
+    found = choose([])
+    assert (found.decision["variant"], found.decision["candidates"]) == ("base", 0)
+    assert found.frame.empty
+
+
+@pytest.mark.parametrize("subjects", [EIGHT, ("one",)])
+def test_how_many_questions_would_certify_a_candidate(choose, subjects):
+    lost = np.ones(400, int)
+    lost[np.random.default_rng(2).choice(400, 8, replace=False)] = 0
+    found = choose([("a", {}, (160, lost.tolist()))], subjects=subjects)
+    assert found.choices == {"a": NOT_CERTIFIED}
+    row = found.frame.set_index("task").loc[MMLU]
+    assert row["difference_pp"] == -2
+    if len(subjects) > 1:
+        units, df = 8, 7
+        error = Hand((lost - 1)[None]).contrast([1])[1](0.05) / student.isf(0.025, df)
+    else:
+        # Of one subject the questions are drawn; one gained and one lost are added.
+        units, df, centre = 400, 399, -8 / 402
+        spread = ((lost - 1 - centre) ** 2).sum() * 400 / 399 + (1 - centre) ** 2 + (1 + centre) ** 2
+        error = np.sqrt(spread) / 402
+    # The gain is decided. So the loss stands alone at the full level, or is decided itself at half of it.
+    p = 2 * student.sf(8 / 402 / error, df)
+    alpha = 0.025 if p < 0.025 else 0.05
+    # The t of this level and that of 80% power, times the standard error of so many units, are the point to the margin.
+    factor = ((student.isf(alpha / 2, df) + student.ppf(0.8, df)) * error / 0.01) ** 2
+    assert factor > 1
+    assert row["questions_to_certify"] == np.ceil(factor * units) * 400 / units
+    assert np.isnan(row["seeds_to_certify"])
+    assert f"| {int(row['questions_to_certify']):,} " in re.sub(" +", " ", found.page)
+    assert np.isnan(found.frame.set_index("task").loc[SPIDER, "questions_to_certify"])
+    assert "does not show that all candidates lose" in found.page
+    if len(subjects) == 1:
+        # With so many of the same kind it is certified.
+        times = int(np.ceil(row["questions_to_certify"] / 400))
+        again = choose([("a", {}, (160 * times, lost.tolist() * times))], n=400 * times, subjects=subjects)
+        assert again.choices == {"a": RECOMMENDED}
+
+
+def test_equal_gains_go_to_less_loss_then_to_the_setting_then_by_name(choose):
+    point = {"point": {"of": ["b"], "strength": 0.5}}
+    one = [("a", {}, (160, 4)), ("b", {}, (160, 0))]
+    assert choose(one, margin_pp=8.0).choices == {"a": GAINS_LESS, "b": RECOMMENDED}
+    points_first = [("b", {}, (160, 4)), ("a@0.5", point, (160, 4))]
+    assert choose(points_first, margin_pp=8.0).decision["setting"] == "b"
+    assert choose([("b", {}, (160, 4)), ("a@0.5", point, (160, 0))], margin_pp=8.0).decision["setting"] == "a@0.5"
+    assert choose([("d", {}, (160, 4)), ("c", {}, (160, 4))], margin_pp=8.0).decision["setting"] == "c"
+
+
+def test_points_are_candidates_and_one_is_taken_with_its_strength(choose):
+    point = {"point": {"of": ["a"], "strength": 0.5}, "settings": {}}
+    found = choose([("a", {}, (200, 120)), ("a@0.5", point, (160, 0))])
+    assert found.choices == {"a": LOSES_MORE, "a@0.5": RECOMMENDED}
+    assert found.decision["point"] == {"of": ["a"], "strength": 0.5}
+    # They are in the family of the settings here: all that may be chosen.
+    assert set(found.frame["family"]) == {4}
+
+
+def test_prompts_alone_and_strength_0_are_no_candidates(choose):
+    shots = {"point": {"of": ["base"], "shots": 5}}
+    zero = {"point": {"of": ["a"], "strength": 0.0}}
+    found = choose([("a", {}, (40, 0)), ("base@shots5", shots, (400, 0)), ("a@0", zero, (300, 0))])
+    assert found.choices == {"a": RECOMMENDED}
+    assert (found.decision["candidates"], set(found.frame["family"])) == (1, {2})
+
+
+def test_each_model_has_its_own(tmp_path):
+    made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
+    recommended(tmp_path, made)
+    frame, decided = read_table(tmp_path / "recommendation.csv"), read_json(tmp_path / "recommendation.json")
+    assert [one["model"] for one in decided] == ["llama", "gemma"]
+    assert [one["candidates"] for one in decided] == [3, 3]
+    # A family of each model: three candidates and two tasks.
+    assert frame.groupby("model", sort=False)["family"].unique().map(list).to_dict() == {"llama": [6], "gemma": [6]}
+    for one in decided:
+        chosen = set(frame.loc[(frame["model"] == one["model"]) & (frame["choice"] == RECOMMENDED), "setting"])
+        assert chosen == ({one["setting"]} - {"base"})
+
+
+def test_the_decision_is_plain_json(choose, tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    choose([("a", {}, (160, 0))])
+    json.loads((tmp_path / "recommendation.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# -- how often it errs ---------------------------------------------------------------------------------------------
+
+
+def blank(spider: tuple[int, ...], mmlu: tuple[int, ...], runs: list[dict]) -> Results:
+    """A study of so many questions on each database and of each subject, whose answers are yet to come."""
+    frames = {
+        SPIDER: pd.DataFrame({"db_id": np.repeat(np.arange(len(spider)), spider), "hardness": "easy", "flags": ""}),
+        MMLU: pd.DataFrame({"subject": np.repeat(np.arange(len(mmlu)), mmlu), "category": "stem", "probability": 0.5}),
+    }
+    axes, heads = heads_of(runs)
+    parts = [part_of(task, MEASURES[task], frame, np.arange(len(frame))) for task, frame in frames.items()]
+    return Results(
+        runs=runs, axes=axes, heads=heads, bases=base_of(heads), measures=MEASURES,
+        frames={task: [frame] * len(runs) for task, frame in frames.items()}, right={}, parts=parts,
+        hashes=dict.fromkeys(MEASURES, ""), level=0.95, margin_pp=3.0,
+    )  # fmt: skip
+
+
+def outcomes(gain: Design, loss: Design, count: int) -> list[tuple[str, str]]:
+    """What is recommended, and which candidate gained most, in so many studies of these candidates."""
+    settings = [(f"s{i}", seed) for i, seeds in enumerate(gain.seeds) for seed in range(seeds)]
+    runs = [{"model": "m", "variant": "base", "setting": "base", "settings": {}}]
+    runs += [{"model": "m", "variant": f"{name}-{seed}", "setting": name, "settings": {}} for name, seed in settings]
+    results, generator, found = blank(gain.sizes, loss.sizes, runs), np.random.default_rng(4), []
+    for _ in range(count):
+        drawn = {task: design.draw(generator)[0] for task, design in ((SPIDER, gain), (MMLU, loss))}
+        right = {
+            task: np.array([one.base, *(one.settings[name][seed] for name, seed in settings)], np.int8)
+            for task, one in drawn.items()
+        }
+        (one,) = recommendation(replace(results, right=right))[1]
+        found.append((one["setting"], one["variant"]))
+    return found
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_loss_of_the_margin_itself_is_seldom_certified(seeds):
+    # Four candidates gain, and each loses just as much as the margin: none may be recommended.
+    count, four = 300, (seeds,) * 4
+    gain = Design(SPIDER_SIZES, four, (0.15,) * 4, seed_sd=0.0 if seeds == 1 else 0.01, changed=0.25)
+    loss = Design((150,) * 8, four, (-0.03,) * 4, seed_sd=0.0 if seeds == 1 else 0.01, changed=0.1)
+    wrong = np.mean([setting != "base" for setting, _ in outcomes(gain, loss, count)])
+    assert wrong <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / count)
+
+
+def test_a_gain_that_is_none_is_seldom_recommended():
+    # Nine candidates that change answers and gain nothing: the best of them looks as if it did.
+    count, nine = 300, (1,) * 9
+    nothing = Design(SPIDER_SIZES, nine, seed_sd=0.0, changed=0.3), Design((150,) * 8, nine, seed_sd=0.0, changed=0.05)
+    wrong = np.mean([setting != "base" for setting, _ in outcomes(*nothing, count)])
+    assert wrong <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / count)
+
+
+def test_a_good_setting_is_found_and_its_first_seed_taken():
+    # One gains 15 points and loses nothing; another gains more and loses 10; two gain nothing.
+    gain = Design(SPIDER_SIZES, (3,) * 4, (0.15, 0.2, 0.0, 0.0), seed_sd=0.01, changed=0.25)
+    loss = Design(SUBJECTS, (3,) * 4, (0.0, -0.1, 0.0, 0.0), seed_sd=0.002, changed=0.1)
+    found = outcomes(gain, loss, 60)
+    assert np.mean([one == ("s0", "s0-0") for one in found]) > 0.8
+    assert {variant for _, variant in found} <= {"s0-0", "base"}
+
+
+# -- report and page -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["en", "pt"])
+def test_the_report_says_what_is_recommended(tmp_path, language):
+    made = study(tmp_path / "made", 3, ("llama", "gemma"), n=600)
+    recommended(tmp_path, made, margin_pp=40.0, language=language)
+    reported = results(tmp_path, 3, made=made | {"margin_pp": 40.0}, models=("llama", "gemma"))
+    page, _ = written(reported, tmp_path / "recommendation.csv", language=language)
     own, say = part(page, "recommendation", language), Say(language)
-    assert loss in own
+    decided = read_json(tmp_path / "recommendation.json")
+    assert {one["variant"] == "base" for one in decided} == {False}
+    for one in decided:
+        found = one["figures"][SPIDER]
+        value, low, high = (say.signed(found[key]) for key in ("difference_pp", "ci_low_pp", "ci_high_pp"))
+        assert f"`{one['model']} {one['setting']}`" in own
+        assert f"{value} pp ({low} {say.word('numbers.to')} {high})" in own or f"{value} pp, {low}" in own
+    # None is certified at a margin of nothing.
+    recommended(tmp_path, made, margin_pp=0.0, language=language)
+    page, _ = written(reported, tmp_path / "recommendation.csv", language=language)
+    own = part(page, "recommendation", language)
     for one in read_json(tmp_path / "recommendation.json"):
-        found = one["report"]["figures"][SPIDER]
-        if one["variant"] == "base":
-            assert re.search(rf"\w+ 3 candidat\w+ \w+ {one['model']} {base}", own.replace("`", ""))
-        else:
-            value, low, high = (say.signed(found[key]) for key in ("difference_pp", "ci_low_pp", "ci_high_pp"))
-            assert f"`{one['model']} {one['variant']}`" in own
-            verdict = say.verdict(found["verdict"], found["unit"])
-            assert f"{value} pp, {low} {to} {high} ({verdict})" in own
+        assert one["variant"] == "base"
+        assert re.search(rf"\b3 candidat\w+ \w+ {one['model']}\b", own.replace("`", ""))
     without, _ = written(results(tmp_path / "without", 3, models=("llama", "gemma")), language=language)
     assert f"### {HEADINGS['recommendation'][language == 'pt']}" not in without
+
+
+def test_the_report_says_what_would_certify_a_candidate_that_gains(tmp_path):
+    made = study(tmp_path / "made", 2)
+    # One gains, and loses nearly the margin; another gains nothing, and one question would nearly be enough.
+    for number, (gain, loss) in enumerate(((0, 0), (100, 3), (0, 1))):
+        spider_records(made["spider"][number], [1] * gain + [0] * (200 - gain))
+        mmlu_records(made["mmlu"][number], [0] * loss + [1] * (150 - loss))
+    recommended(tmp_path, made)
+    frame = read_table(tmp_path / "recommendation.csv")
+    needed = frame[frame["task"] == MMLU].set_index("choice")["questions_to_certify"]
+    assert needed[NO_GAIN] < needed[NOT_CERTIFIED]
+    page, _ = written(results(tmp_path, 2, made=made), tmp_path / "recommendation.csv")
+    assert f"would need {needed[NOT_CERTIFIED]:,.0f} questions" in part(page, "recommendation")
 
 
 def test_the_page_of_tables_begins_with_it(tmp_path):
@@ -280,12 +372,12 @@ def test_the_page_of_tables_begins_with_it(tmp_path):
     csv = {name: paths[name] for name in TABLES} | {"cost": tmp_path / "cost.csv"}
     pages = []
     for more in ({}, {"recommendation": tmp_path / "recommendation.csv"}):
-        recommended(tmp_path, made, max_loss_pp=0)  # so small a cap that it is the base
+        recommended(tmp_path, made, margin_pp=0.0)  # so small a margin that it is the base
         settings = {"study": "test", "tasks": TASKS, "language": "en", "known_defects": [], "accept_defect": []}
         tables_page(csv | more, tmp_path / "tables.html", settings)
         pages.append((tmp_path / "tables.html").read_text(encoding="utf-8"))
     assert "section id=recommendation" not in pages[0]
-    assert pages[1].index("section id=recommendation") < pages[1].index("section id=regression")
+    assert pages[1].index("section id=recommendation") < pages[1].index("section id=settings")
     assert "nan" not in pages[1]
 
 
@@ -332,16 +424,20 @@ def made(tmp_path_factory, one_thread) -> Path:
     return folder
 
 
-def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",), **others) -> Path:
+def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",), seeds=(42,), **others) -> Path:
     """Export a variant of each model as if `recommend` had chosen it; return the folder."""
-    figures = {"n": 10, "clusters": 2, "unit": "question", "base_correct": 4, "tuned_correct": 6, "difference_pp": 20.0}
-    figures |= {"base_accuracy_pct": 40.0, "tuned_accuracy_pct": 60.0, "ci_low_pp": -4.0, "ci_high_pp": 44.0}
-    figures |= {"gained": 3, "lost": 1, "p": 0.04, "minimum_detectable_pp": 30.0, "verdict": "better"}
-    half = {"figures": {SPIDER: figures, MMLU: figures}, "sha256": {SPIDER: "ab", MMLU: "cd"}}
-    criterion = {"max_loss_pp": None, "confidence_level": 0.95, "criterion": "bag"}
+    figures = {"seeds": 1, "n": 10, "clusters": 2, "unit": "question", "about": "this training run", "family": 8}
+    figures |= {"base_accuracy_pct": 40.0, "tuned_accuracy_pct": 60.0, "difference_pp": 20.0}
+    figures |= {"ci_low_pp": 1.0, "ci_high_pp": 39.0, "p_holm": 0.04, "verdict": "gained"}
+    figures |= {"margin_verdict": "no more than the margin lost", "questions_to_certify": None}
+    figures |= {"seeds_to_certify": None}
+    figures |= {"seeds": len(seeds), "about": "setting"} if len(seeds) > 1 else {}
+    criterion = {"margin_pp": 3.0, "confidence_level": 0.95, "criterion": "bag"}
     decided = [
-        {"model": model, "variant": variant, "point": POINTS[variant], "settings": {}, "candidates": 4, "admissible": 2}
-        | {"criterion": criterion, "seed": 42, "validation": half, "report": half}
+        {"model": model, "setting": variant, "variant": variant, "point": POINTS[variant], "settings": {}}
+        | {"candidates": 4, "admissible": 2, "criterion": criterion, "seeds": seeds}
+        | {"figures": {} if variant == "base" else {SPIDER: figures, MMLU: figures}}
+        | {"data_sha256": {SPIDER: "ab", MMLU: "cd"}}
         for model in models
     ]
     write_json(folder / "decision.json", decided)
@@ -513,19 +609,27 @@ def test_a_missing_adapter_leaves_no_folder(made, tmp_path):
 def test_the_card_says_what_was_measured(made, tmp_path):
     folder = export(made, tmp_path, "lr0.1@0.75", known_defects=["It is a toy."])
     page = (folder / "README.md").read_text(encoding="utf-8")
-    assert (
-        "| Spider execution accuracy | 10 (2) | 40.0 | 60.0 | +20.0 (\N{MINUS SIGN}4.0 to +44.0) | 0.040 | better † |"
-        in page
-    )
+    told = "10 (2) | 40.0 | 60.0 | +20.0 (+1.0 to +39.0) | 0.040 | gained † |"
+    assert f"| Spider execution accuracy | 1 | {told}  |" in page
+    assert f"| MMLU | 1 | {told} no more than the margin lost |" in page
+    assert "These figures are of this one training run." in page
+    assert "The intervals of all 4 candidates hold together" in page
+    assert "lose no more than 3 pp of MMLU: 2 passed." in page
     assert "at strength 0.3" in page
     assert "† There are few databases or subjects" in page
-    assert "A loss of MMLU of less than 30.0 pp" in page
     assert "* It is a toy." in page
     assert "example.zip" in page
 
 
+def test_the_card_of_several_seeds_says_whose_adapter_it_is(made, tmp_path):
+    page = (export(made, tmp_path, "lr0.1", seeds=(7, 8, 9)) / "README.md").read_text(encoding="utf-8")
+    assert "means over 3 training seeds (7, 8, 9)" in page
+    assert "that of seed 7, taken because it is the first, not for what it scored" in page
+    assert "this one training run" not in page
+
+
 def test_hostile_names_cannot_change_the_card(made, tmp_path):
-    hostile = "a`b|c <i>d</i>\n# e\n```\n$x$ {{ 7 * 7 }}"
+    hostile = "a`b|c <i>d</i>\n# e\n```\n$x$ {{ 7919 * 7907 }}"
     page = (
         export(made, tmp_path, "lr0.1", study=hostile, known_defects=[hostile], accept_defect=[hostile]) / "README.md"
     ).read_text(encoding="utf-8")
@@ -533,4 +637,4 @@ def test_hostile_names_cannot_change_the_card(made, tmp_path):
     assert sum(token.type == "heading_open" for token in tokens) == 8
     assert sum(token.type == "fence" for token in tokens) == 1
     assert not [token for token in tokens for child in token.children or () if child.type.startswith("html")]
-    assert "49" not in page.replace(sha256_file(tmp_path / "recommended/prompt.txt"), "").partition("## Measured")[0]
+    assert "62615533" not in page

@@ -82,7 +82,7 @@ def rates(design: Design, count: int, seed: int = 1) -> dict[str, float]:
         missed["settings"].append(off > found.error.half(0.05))
         missed["questions_alone"].append(off > replace(found.error, seeds=Seeds()).half(0.05))
         if len(design.seeds) > 1:
-            _, _, centres, error = found.contrasts()
+            _, centres, error = found.contrasts()
             between = true[np.array(np.triu_indices(len(true), 1))]
             missed["contrasts"].append(np.abs(centres - between[0] + between[1]) > error.half(0.05))
     return {name: float(np.mean(of)) if of else float("nan") for name, of in missed.items()}

@@ -60,17 +60,32 @@ def reply(request: Request, body: bytes = b"", status: int = 200, cut: int | Non
 
 
 class Hub:
-    """What huggingface_hub asks of a hub: the list of the files of owner/model, and each file."""
+    """What huggingface_hub asks of a hub: the list of the files of owner/model, and each file.
 
-    def __init__(self, files: Mapping[str, bytes], error: tuple[int, str] | None = None, only_files: bool = False):
-        self.files, self.error, self.only_files = files, error, only_files
+    `plan` lists what the next requests for a file ("" for the list) are answered with before it is given as it is: a
+    status, `cut` bytes of it, or another `body`. Weights have the SHA-256 of large files, others git's SHA-1.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        error: tuple[int, str] | None = None,
+        only_files: bool = False,
+        plan: Mapping[str, list[dict]] | None = None,
+    ):
+        self.files, self.error, self.only_files, self.plan = files, error, only_files, plan or {}
         self.seen = []
 
     def __call__(self, request):
         path = request.path.split("?")[0]
         self.seen.append((request.command, path))
         listing = path.startswith("/api/")
-        if self.error and not (self.only_files and listing):
+        name = "" if listing else path.removeprefix(f"/owner/model/resolve/{COMMIT}/")
+        planned = self.plan.get(name) if request.command == "GET" else None
+        step = planned.pop(0) if planned else {}
+        if "status" in step:
+            reply(request, b"{}", step["status"], Content_Type="application/json")
+        elif self.error and not (self.only_files and listing):
             status, code = self.error
             reply(request, b"{}", status, X_Error_Code=code, Content_Type="application/json")
         elif listing:
@@ -78,8 +93,17 @@ class Hub:
             body = json.dumps({"id": "owner/model", "sha": COMMIT, "siblings": siblings}).encode()
             reply(request, body, Content_Type="application/json")
         else:
-            body = self.files[path.removeprefix(f"/owner/model/resolve/{COMMIT}/")]
-            reply(request, body, ETag=f'"{hashlib.sha1(body).hexdigest()}"', X_Repo_Commit=COMMIT)
+            body = self.files[name]
+            git = hashlib.sha1(b"blob %d\0" % len(body) + body)
+            etag = (hashlib.sha256(body) if name.endswith(".safetensors") else git).hexdigest()
+            headers = {"ETag": f'"{etag}"', "X_Repo_Commit": COMMIT, "Accept_Ranges": "bytes"}
+            sent, status = step.get("body", body), 200
+            if wanted := request.headers.get("Range"):
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                headers["Content_Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+                self.seen.append(("Range", wanted))
+                sent, status = sent[start:], 206
+            reply(request, sent, status, step.get("cut"), **headers)
 
 
 @contextmanager

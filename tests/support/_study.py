@@ -6,6 +6,7 @@ from pathlib import Path
 
 from custom_metrics.compare import SEMANTICS
 from present import catalogue
+from present.values import read_table
 from tables import tables
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
 from tasks.registry import measured
@@ -17,10 +18,11 @@ TASKS = {
 }
 MEASURES = measured(TASKS)
 # What such a study has, for the catalogue, and what the rule `tables` writes of it.
-HAS = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots"), False)
+HAS = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways"), False)
 HAS |= {"tasks": {task: measure.form for task, measure in MEASURES.items()}, "sql": True}
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 HARDNESS = ("easy", "medium", "hard", "extra")
+EIGHT = tuple("abcdefgh")
 CATEGORIES = ("stem", "humanities", "social_sciences")
 
 
@@ -76,6 +78,43 @@ def draw(n: int, share: float, seed: int) -> list[int]:
     return [int(generator.random() < share) for _ in range(n)]
 
 
+def settings_of(seed=None, **values):
+    """Return the settings of one run, by their places in the configuration."""
+    places = {"lr": "training.learning_rate", "r": "lora.r"}
+    return {places[name]: value for name, value in values.items()} | ({"training.seed": seed} if seed else {})
+
+
+def sweep(folder: Path, answers: Sequence[tuple], made=(), change=None, **others) -> dict:
+    """Write a study on eight databases and eight subjects, and its tables; return these as frames.
+
+    Args:
+        answers: of each run its settings, what `runs` holds besides (a name, or what a point is), and the 0/1 of its
+            answers to Spider and MMLU; the base first.
+        made: the places of ready-made adapters.
+        change: called with the path of each run's MMLU records and the place of the run, to change them.
+    """
+    folder.mkdir(exist_ok=True)
+    runs, spider, mmlu = [], [], []
+    for number, (settings, *more, on_spider, on_mmlu) in enumerate(answers):
+        name, setting = (
+            "-".join(f"{place.rsplit('.', 1)[1]}{value}" for place, value in settings.items() if place not in without)
+            for without in ((), ("training.seed",))
+        )
+        run = {"model": "m", "variant": name or "adapter", "setting": setting or "adapter", "settings": settings}
+        run |= {} if number else {"variant": "base", "setting": "base"}
+        run |= {"variant": "public", "setting": "public", "ready_made": True} if number in made else {}
+        runs.append(run | dict(*more))
+        spider.append(spider_records(folder / f"{number}-spider.csv", on_spider, databases=EIGHT))
+        mmlu.append(mmlu_records(folder / f"{number}-mmlu.csv", on_mmlu, subjects=EIGHT))
+        if change:
+            change(mmlu[-1], number)
+    arguments = {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs}
+    arguments |= {"confidence_level": 0.95, "margin_pp": 3.0} | others
+    paths = table_paths(folder, names := tables_of(runs))
+    write_tables(outputs=paths, **arguments)
+    return {name: read_table(paths[name]) for name in names}
+
+
 def with_shots(arguments: dict, folder: Path, rights: dict[int, list[int]], own: int = 3) -> dict:
     """Add to what `study` returned each base with other numbers of examples: of each number the 0/1 of its answers."""
     for number, run in list(enumerate(arguments["runs"])):
@@ -84,7 +123,8 @@ def with_shots(arguments: dict, folder: Path, rights: dict[int, list[int]], own:
             for shots, right in rights.items():
                 point = {"of": ["base"], "shots": shots}
                 name = f"base@shots{shots}"
-                arguments["runs"].append({"model": run["model"], "variant": name, "settings": {}, "point": point})
+                added = {"model": run["model"], "variant": name, "setting": name, "settings": {}, "point": point}
+                arguments["runs"].append(added)
                 arguments["spider"].append(spider_records(folder / f"{run['model']}-{name}.csv", right))
                 arguments["mmlu"].append(arguments["mmlu"][number])
     return arguments
@@ -97,7 +137,8 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
     for m, model in enumerate(models):
         for a in range(adapters + 1):
             rate = f"{0.00005 * (a + 1):.5f}".rstrip("0")
-            run = {"model": model, "variant": f"lr{rate}-r8-seed42" if a else "base", "settings": {}}
+            name = f"lr{rate}-r8-seed42" if a else "base"
+            run = {"model": model, "variant": name, "setting": name, "settings": {}}
             if a:
                 run["settings"] = {"learning_rate": float(rate), "r": 8, "seed": 42}
             runs.append(run)
@@ -106,7 +147,7 @@ def study(folder: Path, adapters: int, models: tuple[str, ...] = ("demo",), n: i
             loss = 0.7 - 0.3 * a / (adapters + 1)
             spider.append(spider_records(folder / f"{name}-spider.csv", draw(n, gain, 10 * m + a)))
             mmlu.append(mmlu_records(folder / f"{name}-mmlu.csv", draw(150, loss, 100 + 10 * m + a)))
-    return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95}
+    return {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95, "margin_pp": 3.0}
 
 
 def as_inputs(arguments: dict) -> tuple[dict[str, list[Path]], dict]:
@@ -121,6 +162,12 @@ def write_tables(outputs: dict[str, Path], **arguments) -> None:
     """Write the tables of what `study` returned."""
     records, settings = as_inputs(arguments)
     tables(records, outputs, settings)
+
+
+def tables_of(runs: Sequence[dict]) -> list[str]:
+    """The names of the tables of a study with these runs."""
+    ways = any({"strength", "step"} & {*run.get("point", ())} for run in runs)
+    return catalogue.names(catalogue.TABLES, HAS | {"ways": ways}, "tables")
 
 
 def table_paths(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, Path]:
