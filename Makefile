@@ -1,38 +1,39 @@
-# `make help` lists what there is. Everything runs in .venv, made once from requirements.txt.
+# `make help` lists what there is. Everything runs in the environment .venv, which envs/environment.py builds.
 
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# Any Python 3.11 or later makes the environment: make demo PYTHON=python3.12
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+# Any Python 3.11 or later makes the environment, and torch can be another build, from the index whose address PyTorch's
+# install page names: make demo PYTHON=python3.12 TORCH=<address>. The choice stays until another is made.
+ENVIRONMENT := $(or $(PYTHON),$(shell command -v python3.11 || command -v python3)) envs/environment.py \
+	$(if $(PYTHON),--python $(PYTHON)) $(if $(TORCH),--torch $(TORCH))
+# Where the link points now: what runs for days must not follow it to another environment.
+BIN = $(realpath .venv)/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help demo demo-full demo-replay studies plan why test harness faults lint size format dag demo-data demo-model clean
+.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why test harness faults lint size format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# torch first and alone: pip then takes exactly this build, whatever the other packages would accept.
-.venv/.stamp: requirements.txt
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=...")'
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements.txt)"
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	touch $@
+environment: ## build .venv beside the one there is, if its requirements changed; PYTHON=python3.12 TORCH=<index> choose
+	@$(ENVIRONMENT)
 
-demo: .venv/.stamp ## the whole study on the embedded data: offline, on a CPU, in minutes
+# What may be typed while a study runs builds nothing.
+environment-is-there:
+	@$(ENVIRONMENT) --check
+
+demo: environment ## the whole study on the embedded data: offline, on a CPU, in minutes
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all
 	@echo
-	@cat results/demo/tables/regression.md
+	@cat results/demo/tables/settings.md
 	@echo
 	@echo "Read results/demo/report.pdf; look at results/demo/answers.html and tables.html in a browser."
 	@echo "The adapter to use: results/demo/recommended/README.md"
 
-demo-full: .venv/.stamp ## the demo with strengths, trajectory and a soup: within 20 minutes on two cores
+demo-full: environment-is-there ## the demo with strengths, trajectory and a soup: within 20 minutes on two cores
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-full.yaml
 	@echo
 	@cat results/demo-full/tables/regression.md
@@ -40,36 +41,35 @@ demo-full: .venv/.stamp ## the demo with strengths, trajectory and a soup: withi
 	@echo "Figures: results/demo-full/figures/strength.svg and trajectory.svg   Report: results/demo-full/report.pdf"
 	@echo "The point to use: results/demo-full/recommended/README.md"
 
-demo-replay: .venv/.stamp ## the demo's adapter that forgets, with replay and a KL term: within 20 minutes on two cores
+demo-replay: environment-is-there ## the demo's adapter that forgets, with replay and a KL term: within 20 minutes on two cores
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-replay.yaml
 	@echo
-	@cat results/demo-replay/tables/factors.md
+	@cat results/demo-replay/tables/contrasts.md
 
-studies: .venv/.stamp ## list the studies: model, licence, adapters, questions, memory
+studies: environment-is-there ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/studies.py
 
-plan: .venv/.stamp ## what a study will need: memory, tokens, time; make plan STUDY=studies/<name>.yaml
+plan: environment-is-there ## what a study will need and be able to find; make plan STUDY=studies/<name>.yaml
+	@$(OFFLINE) $(BIN)/python scripts/preregister.py $(if $(STUDY),--configfile $(STUDY))
+	@echo
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
 
-why: .venv/.stamp ## what a run would do, because of which key or file, and its GPU hours; make why STUDY=studies/<name>.yaml
+why: environment-is-there ## what a run would do, because of which key or file, and its GPU hours; make why STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/why.py $(if $(STUDY),--configfile $(STUDY))
 
 # Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
-test: .venv/.stamp ## all tests but those that take minutes
+test: environment ## all tests but those that take minutes
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/workflow --ignore tests/golden tests
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/golden tests/workflow
 
-.venv/.harness: requirements-harness.txt .venv/.stamp
+harness: environment-is-there ## add lm-evaluation-harness to the environment, for evaluation.harness
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
-	touch $@
 
-harness: .venv/.harness ## add lm-evaluation-harness to the environment, for evaluation.harness
-
-faults: .venv/.harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
+faults: harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long and not faults" tests
 	$(OFFLINE) $(BIN)/python -m pytest -m faults tests
 
-lint: .venv/.stamp ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
+lint: environment-is-there ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
@@ -84,22 +84,22 @@ size: ## count the lines of code
 		| grep -Ev '^(tests|studies|benchmarks|resources/demo)/|$(PROSE)' | xargs cat | wc -l | sed 's/$$/ lines of code/'
 	@git ls-files | grep -E '$(PROSE)|/words\.' | xargs cat | wc -l | sed 's/$$/ lines of sentences/'
 
-format: .venv/.stamp ## mend style
+format: environment-is-there ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-dag: .venv/.stamp ## draw the rules into docs/dag.mmd (Mermaid)
+dag: environment-is-there ## draw the rules into docs/dag.mmd (Mermaid)
 	mkdir -p docs
 	$(BIN)/python -m snakemake --cores 1 --forceall --rulegraph mermaid-js > docs/dag.mmd
 
-demo-data: .venv/.stamp ## write the demo's databases and questions anew; equal bytes every time
+demo-data: environment-is-there ## write the demo's databases and questions anew; equal bytes every time
 	$(BIN)/python resources/demo/build/make_data.py
 
-demo-model: .venv/.stamp ## train the demo's base model anew; needs a GPU, seven minutes on an H100
+demo-model: environment-is-there ## train the demo's base model anew; needs a GPU, seven minutes on an H100
 	$(BIN)/python resources/demo/build/pretrain.py
 
-clean: ## remove the demo's results and all caches; not .venv, not other studies
+clean: ## remove the demo's results and all caches; not environments, not other studies
 	# .snakemake stays: it remembers the settings behind the other studies' results.
 	rm -rf results/demo .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ for task in TASKS:
         threads: 2
         resources:
             gpu=1,
-            mem_mb=more_memory,
+            mem_mb=more_memory(f"predict_{task}/{{model}}/{{run}}.log"),
             runtime=720,
         params:
             identity=lambda wildcards: identity.decoding(decoding(wildcards), LABELS[wildcards.run] in FOLDERS),

@@ -4,6 +4,7 @@ rule fetch_harness:
         manifest="<results>/data/harness.json",
     log:
         "<logs>/fetch_harness.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/harness.yaml"
@@ -30,7 +31,7 @@ rule harness:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=more_memory,
+        mem_mb=more_memory("harness/{model}/{run}.log"),
         runtime=720,
     params:
         identity=lambda wildcards: identity.stage(

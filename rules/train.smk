@@ -22,6 +22,7 @@ rule audit_labels:
         "<benchmarks>/audit_labels/{model}/{task}.tsv"
     wildcard_constraints:
         task=any_of(unfold.tasks_of(config, "target", "replay")),
+    retries: 0
     conda:
         "../envs/model.yaml"
     params:
@@ -58,7 +59,7 @@ rule train:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=more_memory,
+        mem_mb=more_memory("train/{model}/{run}.log"),
         runtime=1440,
     params:
         identity=lambda wildcards: identity.training(training_settings(wildcards)),
@@ -81,6 +82,7 @@ rule fetch_adapter:
         "<logs>/fetch_adapter/{model}/{run}.log",
     wildcard_constraints:
         run=any_of(READY_MADE),
+    retries: 0
     localrule: True
     conda:
         "../envs/model.yaml"

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from common.files import ADAPTER_FILES, UserError, read_json, read_jsonl, sha256_file
+from common.files import ADAPTER_FILES, UserError, check_files, read_json, read_jsonl, sha256_file
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
 from study.unfold import recommended_folder, words_sha256
@@ -107,7 +107,10 @@ def find(folder: Path, model: str) -> Source:
     if not any(there) and (chosen["merged"] or source.adapter is None):
         return source
     if not all(there) or source.adapter is None:
-        raise UserError(f"{place}: does not hold the adapter of {run}, which it recommends. Run the study again.")
+        raise UserError(
+            f"{place}: does not hold the adapter of {run}, which it recommends. Make it again: run the study as "
+            "you did, with --forcerun export_recommended"
+        )
     # Its strength is in its weights already.
     return replace(source, adapter=place, settings=source.settings | {"strength": 1.0})
 
@@ -122,7 +125,8 @@ def _source(data: Path, record: dict, run: Path) -> Source:
             there = (adapter / file).is_file()
             if not there or sha256_file(adapter / file) != sha256:
                 problem = f"has changed since {run.name} answered its study's questions" if there else "no such file"
-                raise UserError(f"{adapter / file}: {problem}. Run the study again.")
+                remedy = f"Make it again: run the study as you did, with --forcerun {adapter / file}"
+                raise UserError(f"{adapter / file}: {problem}. {remedy}")
     folder = data.parents[1] / "prompts" / run.parent.name
     for prompts in map(read_json, sorted(folder.glob(f"{data.name}_test*.json"))):
         if prompts["sha256"] == answered["prompts_sha256"]:
@@ -181,6 +185,7 @@ def answers_of(source: Source) -> Callable[[str], tuple[str, bool]]:
     from llm.decoding import Decoding
     from llm.load import set_threads
 
+    check_files(source.data.parents[1] / f"models/{source.record['name']}.json")
     set_threads(2)  # as the study's jobs
     return one_by_one(source.record, source.adapter, Decoding(**source.settings))
 

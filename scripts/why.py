@@ -30,6 +30,12 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 from snakemake.workflow import Workflow
 
 ROOT = Path(__file__).resolve().parents[1]
+# `custom_metrics` stands beside this folder.
+sys.path.insert(0, str(ROOT))
+
+from common.files import UserError  # noqa: E402
+from study.read import read_yaml  # noqa: E402
+
 # The settings that list a study's runs.
 RUNS = ("runs", "labels", "folders", "adapters")
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -156,9 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="name every job")
     given = parser.parse_args(arguments)
     try:
+        read_yaml(given.configfile)  # of what Snakemake cannot read it says less
         workflow = planned(given.configfile, json.loads(json.dumps(parse_config(given.config))))
         print(*report(workflow, given.verbose), sep="\n")
-    except (WorkflowError, OSError) as error:
+    except (UserError, WorkflowError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     return 0

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.download import ACCEPT
 from common.files import UserError
+from common.hub import ACCEPT
 
 
 def check_harness(tasks: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Data from elsewhere: resumable downloads, archives opened safely, snapshots of a model hub."""
+"""Data from elsewhere: resumable downloads, archives opened safely."""
 
 import lzma
 import os
@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 
-from common.files import UserError, sha256_file
+from common.files import UserError, redacted, sha256_file
 
 if TYPE_CHECKING:
     import requests  # where it is used: every parse of the workflow, in each cluster job too, reads this module
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 CACHE = Path("results/downloads")
 GOOGLE_DRIVE = "https://drive.usercontent.google.com"
 ATTEMPTS = 6
-# What to do about a gated repository.
-ACCEPT = (
-    "Accept its licence at {page}, then set the environment variable HF_TOKEN to a token of the account that accepted "
-    "it (https://huggingface.co/settings/tokens)."
-)
+# What an archive may hold: so many entries, and so many times its own bytes. Text and databases shrink to a twentieth.
+MOST_ENTRIES = 1_000_000
+MOST_GROWTH = 200
+SMALL = 1 << 28  # bytes that any archive may hold
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -82,7 +81,7 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
                 f"{url}: {reason}; tried {ATTEMPTS} times. The {size:,} bytes that came are kept in {part}. "
                 "Run again to go on from there, or download the file yourself and give its path as source."
             )
-        print(f"{url}: {reason}; trying again.", flush=True)
+        print(redacted(f"{url}: {reason}; trying again."), flush=True)
         time.sleep(min(60, 2 ** (failures - 1) if wait is None else wait))
     size, found = _size(part), sha256 and sha256_file(part)
     validator.unlink(missing_ok=True)
@@ -196,14 +195,18 @@ def extract(archive: Path, target: Path, endings: tuple[str, ...] = ("",)) -> No
     files itself: what the archive says of links, owners and modes has no effect.
 
     Raises:
-        UserError: the archive is damaged, or has an entry that is a link, a device, or leaves the folder.
+        UserError: the archive is damaged, or has an entry that is a link, a device, or leaves the folder, or holds
+            far more than its size.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
     temporary.mkdir(parents=True)
+    left = max(SMALL, MOST_GROWTH * archive.stat().st_size)
     try:
-        for name, plain, open_entry in _entries(archive):
+        for number, (name, plain, open_entry) in enumerate(_entries(archive)):
+            if number >= MOST_ENTRIES:
+                raise UserError(f"{archive}: more than {MOST_ENTRIES:,} entries. Do not use this archive.")
             path = PureWindowsPath(name)  # knows both separators and drive letters
             if path.drive or path.root or ".." in path.parts:
                 raise UserError(f"{archive}: the entry {name!r} leaves the folder. Do not use this archive.")
@@ -214,7 +217,14 @@ def extract(archive: Path, target: Path, endings: tuple[str, ...] = ("",)) -> No
                 file = temporary.joinpath(*path.parts)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with open_entry() as source, file.open("wb") as stream:
-                    shutil.copyfileobj(source, stream, 1 << 20)
+                    while block := source.read(min(1 << 20, left + 1)):
+                        left -= len(block)
+                        if left < 0:
+                            raise UserError(
+                                f"{archive}: unpacks to more than {MOST_GROWTH} times its size, at {name!r}: made to "
+                                "fill a disk. Do not use it; if you trust it, unpack it and give the folder."
+                            )
+                        stream.write(block)
         temporary.rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -260,46 +270,3 @@ def find_root(folder: Path, pattern: str, source: str) -> Path:
             raise UserError(f"{source}: {found[0].name} and {found[1].name} both hold {pattern}. Give the path of one.")
         level = [child for place in level for child in sorted(place.iterdir()) if child.is_dir()]
     raise UserError(f"{source}: holds no {pattern}. It is not the data expected here, or not all of it.")
-
-
-def hub_snapshot(repo: str, revision: str | None, kind: str, allow: list[str], ignore: list[str]) -> Path:
-    """Download the files of a hub repository at a pinned commit; return their folder, named by the commit.
-
-    `repo` is `owner/name`, `revision` 40 hexadecimal digits, `kind` "model" or "dataset"; `allow` and `ignore` are glob
-    patterns of file names.
-
-    Raises:
-        UserError: the revision is not a commit, the repository is gated or missing, or the hub cannot be reached.
-    """
-    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repo}"
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise UserError(
-            f"{repo}, revision: found {revision!r}, expected the 40 hexadecimal digits of a commit. A branch name "
-            f"moves with time: pin a commit of {page}/commits/main."
-        )
-    import httpx  # a dependency of huggingface_hub; both take half a second to import
-    from huggingface_hub import errors, snapshot_download
-
-    # The first that fits: some are kinds of others.
-    reasons = {
-        errors.GatedRepoError: f"this {kind} is gated. {ACCEPT.format(page=page)}",
-        errors.RevisionNotFoundError: f"has no commit {revision}. Pin one of {page}/commits/main.",
-        errors.RepositoryNotFoundError: (
-            f"no such {kind} on the hub, or it is private. Check the name; for a private one set the environment "
-            "variable HF_TOKEN."
-        ),
-        errors.HFValidationError: "not a name of a hub repository ({error}).",
-        # RuntimeError: a thread of huggingface_hub asks with a client that another, its connection broken, has closed.
-        (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx.HTTPError, RuntimeError): (
-            "the hub cannot be reached, and this revision is not in the local cache ({error}). Go online and run "
-            "again, or give a local folder as source."
-        ),
-    }
-    files = {"allow_patterns": allow, "ignore_patterns": ignore}
-    try:
-        return Path(snapshot_download(repo, repo_type=kind, revision=revision, etag_timeout=10, **files))
-    except Exception as error:
-        for kinds, reason in reasons.items():
-            if isinstance(error, kinds):
-                raise UserError(f"{repo}: {reason.format(error=str(error).splitlines()[0])}") from None
-        raise

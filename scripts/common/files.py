@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,20 @@ NOT_LINEAR = ("use_dora", "modules_to_save", "trainable_token_indices", "target_
 
 class UserError(Exception):
     """Something the user can mend. The message names the file, the key and the remedy; no traceback is shown."""
+
+
+KNOWN = Path("results/fingerprints.json")
+SECRET = re.compile(
+    r"(//)[^/\s@?#]+(?=@)|([?&][^=&\s]*(?:sig|token|key|credential|secret|password|auth|policy)[^=&\s]*=)[^&\s'\")]*[^&\s'\"):.,]",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """A text without what gives access: names and passwords in addresses, their signatures, the token of the hub."""
+    text = SECRET.sub(lambda found: f"{found[1] or found[2]}***", text)
+    token = os.environ.get("HF_TOKEN", "")
+    return text.replace(token, "***") if len(token) > 7 else text
 
 
 @contextmanager
@@ -75,13 +90,15 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     """Yield the number of each line that is not blank, and its value.
 
     Raises:
-        UserError: a line is not JSON; the message names the line.
+        UserError: a line is not UTF-8 or not JSON; the message names the line.
     """
-    with Path(path).open(encoding="utf-8") as stream:
+    with Path(path).open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 if line.strip():
-                    yield number, json.loads(line)
+                    yield number, json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}, line {number}: not UTF-8 ({error}). Save the file as UTF-8.") from None
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number}: not valid JSON ({error}). Mend the line.") from None
 
@@ -108,25 +125,47 @@ def described(folder: str | Path, names: Iterable[str]) -> dict[str, dict]:
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in names}
 
 
-def fingerprint(source: str, known: Path = Path("results/fingerprints.json")) -> str | None:
+def _hashes(paths: Iterable[Path], known: Path) -> dict[Path, str]:
+    """The SHA-256 of each file. `known` keeps them with size and times of change: weights are gigabytes."""
+    kept = json.loads(known.read_text()) if known.exists() else {}
+    before, found = dict(kept), {}
+    for path in paths:
+        status, place = path.stat(), str(path.resolve())
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        if kept.get(place, [])[:-1] != stamp:
+            kept[place] = [*stamp, sha256_file(path)]
+        found[path] = kept[place][-1]
+    if kept != before:
+        with suppress(OSError), atomic_write(known) as stream:  # of a folder that cannot be written, hashed every time
+            json.dump(kept, stream)
+    return found
+
+
+def fingerprint(source: str, known: Path = KNOWN) -> str | None:
     """SHA-256 of a local file, or of the names and contents of all files in a local folder; None if it is neither.
 
-    The file `known` keeps the hash of each file with its size and time of change: the workflow is read again in every
-    job, and weights are gigabytes.
+    The workflow is read again in every job, so a file that has not changed is not read again: see `_hashes`.
     """
     root = Path(source)
     if not root.exists():
         return None
-    kept = json.loads(known.read_text()) if known.exists() else {}
-    before, found = dict(kept), {}
-    for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-        if path.is_file():
-            status = path.stat()
-            stamp, entry = [status.st_size, status.st_mtime_ns], kept.get(str(path.resolve()))
-            if entry is None or entry[:2] != stamp:
-                entry = kept[str(path.resolve())] = [*stamp, sha256_file(path)]
-            found[str(path.relative_to(root))] = entry[2]
-    if kept != before:
-        with suppress(OSError), atomic_write(known) as stream:  # of a folder that cannot be written, hashed every time
-            json.dump(kept, stream)
-    return sha256_json(found)
+    files = [path for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
+    return sha256_json({str(path.relative_to(root)): found for path, found in _hashes(files, known).items()})
+
+
+def check_files(record: str | Path, known: Path = KNOWN) -> None:
+    """Refuse a model whose files are no longer those of its record, before a result is made that names them.
+
+    Raises:
+        UserError: a file is not there, or has another SHA-256 than the record says.
+    """
+    facts = read_json(record)
+    wanted = {Path(facts["path"], name): one["sha256"] for name, one in facts["files"].items()}
+    found = _hashes([path for path in wanted if path.is_file()], known)
+    for path, expected in wanted.items():
+        if found.get(path) != expected:
+            what = f"found {found[path]}" if path in found else "found no file"
+            raise UserError(
+                f"{path}: changed since the model was fetched: expected sha256 {expected}, {what}. Put the file back, "
+                "or make the results of the model as it is now: `snakemake -R fetch_model`."
+            )

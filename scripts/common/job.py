@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 
-from common.files import UserError
+from common.files import UserError, redacted
 
 # Those that can change a result.
 LIBRARIES = (
@@ -23,6 +23,7 @@ LIBRARIES = (
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # The last two are how torch's writer ends.
 FULL_TEXTS = (*map(os.strerror, FULL), "PytorchStreamWriter failed", "unexpected pos")
+OUT_OF_MEMORY = "out of main memory"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -30,8 +31,9 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
     """Write all output of this process and its children to `log`; end with a sentence if a user can mend the error.
 
-    File descriptors are redirected, which catches the output of C libraries too. If Snakemake is killed, this process
-    gets SIGTERM, so that the next Snakemake does not find it at work on the same files.
+    File descriptors are redirected, which catches the output of C libraries too. Standard input is empty: no library
+    may take an answer from there, as to whether it shall run a model's code. If Snakemake is killed, this process gets
+    SIGTERM, so that the next Snakemake does not find it at work on the same files.
 
     Args:
         log: the file; it is replaced.
@@ -44,14 +46,16 @@ def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+        with open(os.devnull) as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 0)
         try:
             with _alone(lock) if lock else nullcontext():
                 yield
         except Exception as error:
-            sentence = str(error) if isinstance(error, UserError) else _remedy(error)
+            sentence = redacted(str(error) if isinstance(error, UserError) else _remedy(error))
             if not sentence:
                 raise
-            trace = "" if isinstance(error, UserError) else traceback.format_exc()
+            trace = "" if isinstance(error, UserError) else redacted(traceback.format_exc())
             try:
                 print(f"{trace}ERROR: {sentence}", file=sys.stderr, flush=True)
             except OSError:  # the log lies on the full disk
@@ -97,11 +101,24 @@ def _remedy(error: BaseException) -> str:
             return f"{where}: cannot be written ({found.strerror}). Make it writable and run snakemake again."
         if isinstance(found, MemoryError) or number == errno.ENOMEM or "can't allocate memory" in text:
             return (
-                "out of main memory. Give the job more (mem_mb in the profile), or have it need less "
+                f"{OUT_OF_MEMORY}. Give the job more (mem_mb in the profile), or have it need less "
                 "(training.per_device_train_batch_size, inference.batch_size), and run snakemake again."
             )
         found = found.__cause__ or found.__context__
     return ""
+
+
+def killed(log: str | Path) -> bool:
+    """Whether the last attempt of a job that failed had too little main memory, as far as its log tells.
+
+    An attempt that says so had. One that was killed for it left no word; what ends otherwise leaves a sentence or a
+    traceback, but for a few kills that have nothing to do with memory.
+    """
+    try:
+        text = Path(log).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return OUT_OF_MEMORY in text or not ("ERROR: " in text or "Traceback (most recent call last)" in text)
 
 
 class Sigterm:

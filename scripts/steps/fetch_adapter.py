@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from common.download import hub_snapshot
 from common.files import ADAPTER_FILES, UserError, described, read_json, write_json
+from common.hub import hub_snapshot
 from common.job import job
 
 HUB = "hub:"

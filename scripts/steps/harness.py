@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import _path  # noqa: F401
+from common.files import check_files
 from common.gpus import take
 from common.job import job
 from llm.harness import harness
@@ -10,6 +11,7 @@ from llm.load import set_threads
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.scores}.lock"):
+        check_files(snakemake.input.record)
         take(snakemake.resources.gpu)
         set_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")

@@ -7,6 +7,7 @@ what the model writes, not the log-probabilities.
 from pathlib import Path
 
 import _path  # noqa: F401
+from common.files import check_files
 from common.gpus import take
 from common.job import job
 from llm.answering import Job, predict
@@ -15,6 +16,7 @@ from llm.load import set_threads
 
 if __name__ == "__main__":
     with job(snakemake.log[0], lock=f"{snakemake.output.answers}.lock"):
+        check_files(snakemake.input.record)
         gpus = take(snakemake.resources.gpu)
         set_threads(snakemake.threads)
         adapter = snakemake.input.get("adapter")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
+from common.files import check_files
 from common.gpus import take
 from common.job import job
 from llm.load import set_threads
@@ -29,6 +30,7 @@ def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<run>
     with job(snakemake.log[0], lock=run_dir / ".train.lock"):
+        check_files(snakemake.input.record)
         gpus = take(snakemake.resources.gpu)
         set_threads(snakemake.threads)
         files = {

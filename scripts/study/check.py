@@ -1,10 +1,12 @@
 """What a study says in one place and takes back in another, found before a job fails on it hours later."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.files import NOT_LINEAR
+from common.files import NOT_LINEAR, UserError
+from common.weights import modules
 from study.unfold import BASE, adapters, changed, loading, members, points, ready_made, settings, target_of
 
 
@@ -21,7 +23,7 @@ def contradictions(config: dict) -> Iterator[str]:
         for check in (_validation, _linear):
             found |= dict.fromkeys(check(changed(config, chosen)))
     yield from found
-    for check in (_models, _published):
+    for check in (_models, _published, _modules):
         yield from check(config)
     yield from (wrong := list(_points(config)))
     if not wrong:
@@ -176,6 +178,39 @@ def _points(config: dict) -> Iterator[str]:
         if len({count for count in counts.values() if count}) > 1:
             shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
             yield f"evaluation.{key}: a mean is made once a seed, but {shown}. Name settings with the same seeds."
+
+
+def _modules(config: dict) -> Iterator[str]:
+    """Damaged weights, and layers to adapt that a model does not have, as far as models lie in folders.
+
+    PEFT leaves out a name that it does not find, unless it finds none.
+    """
+    sources = {name: one["source"] for section in ("models", "adapters") for name, one in config[section].items()}
+    local = {name: Path(source) for name, source in sources.items() if source and Path(source).is_dir()}
+    trained = [changed(config, chosen)["lora"]["target_modules"] for chosen in settings(config).values() or [{}]]
+    said: dict[str, None] = {}
+    for name, folder in local.items():
+        try:
+            found = modules(folder)
+        except UserError as error:
+            said[str(error)] = None
+            continue
+        own = {module.rpartition(".")[2] for module in found}
+        # Experts have other names in files of weights than in the model.
+        if name not in config["models"] or not found or any("experts" in module for module in found):
+            continue
+        for wanted in (one for one in trained if isinstance(one, list)):
+            for layer in wanted:
+                if layer not in own and not any(module.endswith(f".{layer}") for module in found):
+                    near = difflib.get_close_matches(layer, own, 1)
+                    meant = f"Did you mean {near[0]}?" if near else f"Its layers are {', '.join(sorted(own))}."
+                    said[f"lora.target_modules: found {layer}, which models.{name} does not have. {meant}"] = None
+        for wanted in (one for one in trained if isinstance(one, str) and one != "all-linear"):
+            # A model may have a word more at the front of its names than its files.
+            ends = (module.split(".", n)[-1] for module in found for n in range(module.count(".") + 1))
+            if not any(re.fullmatch(wanted, end) for end in ends):
+                said[f"lora.target_modules: found {wanted}, which no layer of models.{name} matches in full."] = None
+    yield from said
 
 
 def _published(config: dict) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tasks.registry import KINDS
 from tasks.sections import Section
 
 WIDTH = 120
+MOST_WORDS = 20
 CONFIG = "config.yaml"
 HEAD = """\
 # yaml-language-server: $schema=config.schema.json
@@ -136,6 +137,8 @@ def _page(section: dict, place: str = "") -> Iterator[str]:
 def _value(node: dict) -> str:
     """Put into words what values a key takes."""
     words = [f"`{word}`" for word in words_of(node)]
+    if len(words) > MOST_WORDS:
+        return f"one of {len(words)} names, which config.schema.json lists"
     kinds = [kind for kind in kinds_of(node) if not (words and kind == "text")]
     # The bounds of a number are also those of the numbers in a list.
     numbers = (

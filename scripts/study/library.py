@@ -14,13 +14,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
-from tasks.sections import Section
+from tasks.sections import Section, sized
 
 FILE = Path(__file__).with_name("library_keys.json")
-KEYS = {
-    cls: {key: kinds.split("|") for key, kinds in keys.items()}
-    for cls, keys in json.loads(FILE.read_text(encoding="utf-8")).items()
-}
+_LISTED = json.loads(FILE.read_text(encoding="utf-8"))
+# The names that a key of SFTConfig may have.
+WORDS = {key: tuple(words) for key, words in _LISTED.pop("words").items()}
+KEYS = {cls: {key: kinds.split("|") for key, kinds in keys.items()} for cls, keys in _LISTED.items()}
 # In a JSON schema, the library's class that a key is passed on to.
 MARK = "x-passed-on-to"
 PYTHON = {
@@ -163,6 +163,8 @@ def _passed(cls: str, key: str, kinds: list[str]) -> Any:
     def convert(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             raise PydanticCustomError("finite_number", "not finite")
+        if type(value) in (int, float):
+            sized(value)
         if isinstance(value, float) and value.is_integer() and "integer" in kinds:
             return int(value)
         if type(value) is int and "number" in kinds and "integer" not in kinds:

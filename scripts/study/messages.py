@@ -213,6 +213,8 @@ def _wrong_value(found: Any, node: dict) -> str:
             others = [kind for kind in kinds if kind not in ("text", "null")]
             near = difflib.get_close_matches(found, words, 1)
             expected = " or ".join([*words, *others]) if others else f"one of {', '.join(words)}"
+            if len(words) > 20:
+                expected = f"one of {len(words)} names, which config.schema.json lists"
             return f"found {found!r}, expected {expected}." + (f" Did you mean {near[0]}?" if near else "")
     expected = " or ".join(kinds)
     if found is None:

@@ -5,6 +5,7 @@ Snakemake parses the workflow again inside every cluster job, so nothing here im
 
 import copy
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from tasks.sections import Section
 
 # Names of rules and tables, which no task may have.
 RESERVED = (
-    "model", "adapter", "harness", "replay", "regression", "exchange", "factors", "seeds", "databases", "errors",
-    "flips", "confusion", "recommendation", "cost", "published", "sql", "choice", "match",
+    "model", "adapter", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions", "regression",
+    "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "sql", "choice", "match",
 )  # fmt: skip
 # The sections that may differ between the adapters of a study.
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}
@@ -36,15 +37,43 @@ def read_yaml(path: Path) -> dict:
     """Read a YAML file of keys.
 
     Raises:
-        UserError: it is not YAML, or has no keys.
+        UserError: it is not there, not UTF-8 or not YAML, has no keys, or has a key twice, of which YAML would take the
+            last.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the fast one, if it is there
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Give the path of a study, such as config.yaml.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x}). Save the file as UTF-8."
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({error}).") from None
+    if twice := list(_twice(node)):
+        raise UserError("\n".join(f"{path}, {sentence}" for sentence in twice))
     if not isinstance(found, dict):
         raise UserError(f"{path}: found no keys, expected a study. See config.yaml.")
     return found
+
+
+def _twice(node: yaml.Node | None, prefix: str = "") -> Iterator[str]:
+    """A sentence for each key that stands twice in a section."""
+    if isinstance(node, yaml.SequenceNode):
+        for number, child in enumerate(node.value):
+            yield from _twice(child, f"{prefix.removesuffix('.')}[{number}].")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, child in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in first and name != "<<":
+            yield f"line {line}: {prefix}{name} stands in line {first[name]} already. Remove one, or put both together."
+        first.setdefault(name, line)
+        yield from _twice(child, f"{prefix}{name}.")
 
 
 def retype(overrides: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from study.library import passes_on
+from study.library import WORDS, passes_on
 from study.models import Adapter, Model
 from tasks.sections import (
     ABSENT,
     AtLeast1,
     Count,
+    Limit,
     Modules,
     Name,
     NotNegative,
@@ -24,10 +25,12 @@ from tasks.sections import (
     Set,
     Share,
     Some,
+    StudyName,
     TaskName,
     Text,
     Unique,
     either,
+    real,
     whole,
 )
 
@@ -60,7 +63,7 @@ class Training(Section):
     """Highest learning rate of the schedule."""
     num_train_epochs: Positive = 1.0
     """Epochs: how often the training goes through the rows."""
-    max_steps: whole(ge=-1) = -1
+    max_steps: Limit = -1
     """Stop after N optimizer steps, whatever the epochs; -1 for no limit."""
     mode: Literal["faithful", "fast"] = "faithful"
     """faithful: an optimizer step has per_device_train_batch_size x gradient_accumulation_steps rows, in whatever
@@ -71,7 +74,7 @@ class Training(Section):
     follows from the GPU's memory."""
     gradient_accumulation_steps: AtLeast1 = 1
     """Multiplies the rows in one optimizer step; see per_device_train_batch_size."""
-    optim: str = "adamw_torch"
+    optim: Literal[*WORDS["optim"]] = "adamw_torch"
     """The optimizer, by its name in transformers."""
     weight_decay: NotNegative = 0.0
     """Decoupled weight decay. It draws the adapter's matrices A and B, and so what they add to the weights, towards
@@ -80,7 +83,7 @@ class Training(Section):
     """The norm of the gradient is clipped to this value."""
     warmup_steps: NotNegative = 0.03
     """Optimizer steps in which the learning rate rises; below 1, a share of all steps."""
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: Literal[*WORDS["lr_scheduler_type"]] = "cosine"
     """How the learning rate falls after the warmup."""
     max_length: AtLeast1 = 1024
     """Longest training row in tokens. A longer row stops the run, unless truncate is true."""
@@ -119,7 +122,7 @@ class Training(Section):
 class Replay(Section):
     """Rows of the task of role replay, mixed into the training against forgetting; see studies/demo-replay.yaml."""
 
-    fraction: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    fraction: real(ge=0, le=1) = 0.0
     """Replayed rows for each row of the target; 0 for none. They are added and replace nothing, so an epoch has more
     optimizer steps."""
     kl: NotNegative = 0.0
@@ -146,7 +149,7 @@ class Inference(Section):
     """Draw each token at random instead of taking the likeliest one, to repeat a study that did."""
     temperature: Positive = 1.0
     """With do_sample: below 1 sharpens the probabilities, above 1 flattens them."""
-    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    top_p: real(gt=0, le=1) = 1.0
     """With do_sample: draw among the likeliest tokens whose probabilities together reach this value."""
     seed: Count = 42
     """With do_sample: draws the tokens. Each question has its own generator, so the size of batches changes nothing."""
@@ -193,24 +196,21 @@ class Evaluation(Section):
 class Tables(Section):
     """What the tables show."""
 
-    confidence_level: Annotated[Number, Field(gt=0, lt=1)] = 0.95
+    confidence_level: real(gt=0, lt=1) = 0.95
     """Coverage of every interval."""
+    margin_pp: Annotated[Number, Field(ge=0, lt=100)] = 3.0
+    """Margin of forgetting, in percentage points: a loss of no more does not matter. A verdict says of each setting
+    whether it lost more, no more, or whether that is undecided at this number of questions. Choose it before the run:
+    `make plan` says which margin a study can certify."""
 
 
 class Recommend(Section):
-    """Recommend one adapter, interpolation, checkpoint or soup of each model; null for no recommendation.
+    """Recommend one setting, interpolation, checkpoint or soup of each model; null for no recommendation.
 
-    It is chosen on one half of the questions, and its figures come from the other half. It is written to
-    results/<study>/recommended/, ready to load.
+    It is the one that gains most on the target among those shown to lose no more than tables.margin_pp on every
+    yardstick. It is written to results/<study>/recommended/, ready to load.
     """
 
-    max_loss_pp: NotNegative | None = None
-    """The most accuracy that may be lost on a yardstick, in percentage points. The whole interval of the loss, on the
-    half that chooses, must stay within it: with a true loss equal to the cap, the measured loss alone would be over it
-    half of the time. null admits any loss that cannot be told from none. With few questions that is nearly every loss;
-    the report says which loss could have been found."""
-    seed: whole() = 42
-    """Draws the halves. To try several and keep the best would be to choose on both halves."""
     merge: bool = False
     """Write the whole model with the adapter merged into its weights, instead of the adapter alone. This takes the
     memory and disk space of the model. Not with nf4."""
@@ -289,7 +289,7 @@ class Published(Section):
 class Study(Section):
     """What to train on what data, how to evaluate it, and what to put in the tables."""
 
-    study: Name
+    study: StudyName
     """Name of the study. Its results go to results/<study>/."""
     scale: Literal["full", "smoke"] = "full"
     """smoke puts rules/smoke.yaml over the study: a run of a minute which shows that all steps work. Meant for the

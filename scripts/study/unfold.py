@@ -300,6 +300,11 @@ def loading(model: dict) -> dict[str, Any]:
     return pick(model, "precision", **({"quantization": other} if other else {}))
 
 
+def thinking(model: dict) -> dict[str, int]:
+    """What a model's record says of its thoughts: the most tokens of one, or nothing if it has none."""
+    return {"thinking": model["thinking_tokens"]} if model["thinking"] else {}
+
+
 def generation(inference: dict) -> dict[str, float]:
     """The keys of GenerationConfig that a study passes on, those of drawing at random only if it does so."""
     keys = (*PROCESSORS, *WARPERS) if inference["do_sample"] else PROCESSORS
@@ -348,3 +353,15 @@ def _in_label(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return plain(value)
     return "all" if value is None else str(value).lower()
+
+
+def registered(config: dict) -> dict[str, Any]:
+    """What a pre-registration of a study holds: all that decides what will be concluded, and nothing of the results."""
+    sections = ("models", "tasks", "lora", "training", "sweep", "adapters", "replay", "evaluation", "tables")
+    found = {"study": label(config)} | {key: config[key] for key in sections}
+    return canonical(found | {"settings": [*settings(config), *ready_made(config)]})
+
+
+def registration(config: dict) -> str:
+    """The name of a pre-registration: the first 12 digits of its SHA-256."""
+    return sha256_json(registered(config))[:12]

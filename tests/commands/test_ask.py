@@ -253,7 +253,10 @@ def test_prompts_or_adapter_changed_since(study, here, tmp_path):
     shutil.copytree(study, tmp_path / "results/other")
     adapter = tmp_path / f"results/other/runs/demo/{ADAPTER}/adapter/adapter_model.safetensors"
     adapter.write_bytes(adapter.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(UserError, match=rf"adapter_model.safetensors: has changed since {ADAPTER}@0.5 answered"):
+    with pytest.raises(
+        UserError,
+        match=rf"adapter_model.safetensors: has changed since {ADAPTER}@0.5 answered .* --forcerun .*adapter_model",
+    ):
         ask.find(Path("results/other"), HALF)
     report = tmp_path / "results/other/prompts/demo/spider_test.json"
     write_json(report, read_json(report) | {"sha256": "0"})

@@ -335,6 +335,27 @@ def test_damaged_archive(tmp_path, damage):
     assert list((tmp_path / "in").iterdir()) == []
 
 
+def test_an_archive_that_would_fill_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.download.SMALL", 100_000)
+    for make in (make_zip, make_tar):
+        make(tmp_path / "archive", {"a.json": b"[]", "b.json": bytes(30_000_000)})
+        with pytest.raises(UserError, match=r"unpacks to more than 200 times its size, at 'b\.json'.*Do not use it"):
+            extract(tmp_path / "archive", tmp_path / "in" / "out")
+        assert list((tmp_path / "in").iterdir()) == []
+    make_zip(tmp_path / "archive", {"a.json": bytes(100_000)})
+    extract(tmp_path / "archive", tmp_path / "in" / "out")
+    monkeypatch.setattr("common.download.MOST_ENTRIES", 3)
+    make_zip(tmp_path / "archive", {f"{number}.json": b"" for number in range(4)})
+    with pytest.raises(UserError, match="more than 3 entries"):
+        extract(tmp_path / "archive", tmp_path / "in" / "out")
+
+
+def test_what_gives_access_is_in_no_output(tmp_path, naps, capsys):
+    with serve(Server({"status": 503}, {"status": 404})) as url, pytest.raises(UserError):
+        download(f"{url}/data.zip?X-Amz-Signature=0ff1ce", tmp_path / "data.zip", None)
+    assert "data.zip?X-Amz-Signature=***: the server answered 503; trying again" in capsys.readouterr().out
+
+
 # Sources
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from common import files
-from common.files import fingerprint
+from common.files import UserError, check_files, described, fingerprint, write_json
 
 
 @pytest.fixture
@@ -68,3 +68,24 @@ def test_nothing_is_hashed_twice(source, known, monkeypatch):
     (source / "a.txt").write_text("longer", encoding="utf-8")
     assert fingerprint(str(source), known) != before
     assert hashed == ["a.txt"]
+
+
+def test_a_model_must_have_the_files_of_its_record(source, known, tmp_path):
+    record = tmp_path / "record.json"
+    write_json(record, {"path": str(source), "files": described(source, ["a.txt", "inner/b.txt"])})
+    check_files(record, known)
+    os.utime(source / "a.txt", (1, 1))
+    check_files(record, known)
+    # As many bytes, and the old time: a copy that keeps times.
+    before = (source / "a.txt").stat()
+    (source / "a.txt").write_text("b", encoding="utf-8")
+    os.utime(source / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(
+        UserError, match=r"a\.txt: changed since the model was fetched: expected sha256 .*found .*-R fetch_model"
+    ):
+        check_files(record, known)
+    (source / "a.txt").write_text("a", encoding="utf-8")
+    check_files(record, known)
+    (source / "inner/b.txt").unlink()
+    with pytest.raises(UserError, match=r"b\.txt: changed .*found no file"):
+        check_files(record, known)

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,34 +20,31 @@ NOT_IN_JOBS = {
     "pytest",
     "pytest-xdist",
     "hypothesis",
+    "jsonschema",
     "playwright",
     "ruff",
     "import-linter",
     "snakefmt",
 }
-# Requirements whose module has another name, and modules that come with a requirement.
-MODULES = {
-    "pyyaml": {"yaml"},
-    "markdown-it-py": {"markdown_it"},
-    "pydantic": {"pydantic", "pydantic_core"},
-    "jinja2": {"jinja2", "markupsafe"},
-    "huggingface_hub": {"huggingface_hub", "httpx"},
-    "datasets": {"datasets", "requests"},
-    "deepeval": {"deepeval", "requests"},
-}
+# Requirements whose module has another name.
+MODULES = {"pyyaml": "yaml", "markdown-it-py": "markdown_it", "liger-kernel": "liger_kernel"}
+# An evaluator that a benchmark is pointed at, which is in no package.
+ELSEWHERE = {"exec_eval"}
 
 
 def required(repo: Path) -> dict[str, str]:
     names = ("requirements.txt", "requirements-harness.txt")
     lines = "\n".join((repo / name).read_text(encoding="utf-8") for name in names).splitlines()
     pins = [line for line in lines if line.strip() and not line.startswith(("#", "--constraint"))]
+    pins = [line.partition(";")[0] for line in pins]
     assert all(line.count("==") == 1 for line in pins), "every requirement has one exact version"
     return dict(line.split("==") for line in pins)
 
 
 def pip_pins(env: Path) -> dict[str, str]:
     dependencies = yaml.safe_load(env.read_text(encoding="utf-8"))["dependencies"]
-    return dict(line.split("==") for entry in dependencies if isinstance(entry, dict) for line in entry["pip"])
+    lines = [line.partition(";")[0] for entry in dependencies if isinstance(entry, dict) for line in entry["pip"]]
+    return dict(line.split("==") for line in lines)
 
 
 @pytest.mark.parametrize("env", ENVS, ids=lambda path: path.stem)
@@ -101,11 +99,52 @@ def test_every_environment_has_what_its_steps_import(repo):
     )
     assert len(steps) == len(SCRIPT.findall(rules))
     for env, step in steps:
-        pins = {name: MODULES.get(name, {name}) for name in pip_pins(repo / f"envs/{env}.yaml")}
+        pins = {MODULES.get(name, name) for name in pip_pins(repo / f"envs/{env}.yaml")}
         # Pandas and torch bring numpy along, at the version of requirements.txt or near it.
-        assert imported(step, repo, set()) - {"numpy"} <= set().union(*pins.values()), f"{step} in {env}.yaml"
+        assert imported(step, repo, set()) - {"numpy"} <= pins, f"{step} in {env}.yaml"
+
+
+def test_every_package_that_is_imported_is_required(repo):
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.smk", "Snakefile"]
+    files = subprocess.run(listed, cwd=repo, capture_output=True, text=True, check=True).stdout.splitlines()
+    ours = {Path(name).stem for name in files} | {part for name in files for part in Path(name).parts}
+    found = set()
+    for name in files:
+        text = (repo / name).read_text(encoding="utf-8") if (repo / name).is_file() else ""
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    found.add(node.module.partition(".")[0])
+        else:  # no Python to parse
+            found |= set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    assert found >= {"torch", "requests"}
+    allowed = {MODULES.get(name, name) for name in required(repo)} | ours | ELSEWHERE | sys.stdlib_module_names
+    assert found - allowed == set()
+
+
+def test_the_lock_has_what_is_required(repo):
+    """`envs/environment.py` says how it is made."""
+    lines = (repo / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split()[0].split("==") for line in lines if not line.startswith(" "))
+    pins = re.findall(r"^([\w.-]+)==([^;\s]+)", (repo / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    wanted = {name.replace("_", "-"): version for name, version in pins}
+    assert {name: locked.get(name) for name in wanted} == wanted
+    assert sum("--hash=sha256:" in line for line in lines) > len(locked)
 
 
 def test_no_module_has_the_name_of_one_in_the_standard_library(repo):
     # Python may take its own instead: which one it finds first differs between machines.
     assert not {path.stem for path in (repo / "scripts").glob("*.py")} & sys.stdlib_module_names
+
+
+def test_what_a_platform_lacks_is_not_asked_of_it(repo):
+    """Triton, which Liger's kernels need, is made for Linux alone; the environments say so as requirements.txt does."""
+    needed = (repo / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    kept = {line for line in needed if ";" in line and not line.startswith("#")}
+    assert kept == {'liger-kernel==0.8.5; sys_platform == "linux"'}
+    for env in ENVS:
+        dependencies = yaml.safe_load(env.read_text(encoding="utf-8"))["dependencies"]
+        lines = {line for entry in dependencies if isinstance(entry, dict) for line in entry["pip"]}
+        assert {line for line in lines if line.startswith("liger-kernel")} <= kept

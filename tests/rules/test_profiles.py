@@ -1,5 +1,7 @@
 """The profiles agree in what makes a result stale, and every rule that computes on a GPU says what it needs."""
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
@@ -36,13 +38,40 @@ def test_every_rule_on_a_gpu_has_its_time_and_memory(profiles, rules):
     assert set(on_a_gpu) == {"train", "predict_spider", "predict_mmlu", "predict_quiz", "harness"}
     for resources in on_a_gpu.values():
         assert (resources["gpu"].value, resources["runtime"].value >= 240) == (1, True)
-        memory = [resources["mem_mb"].evaluate(None, attempt=attempt).value for attempt in (1, 2)]
-        assert memory == [32000, 64000]
+        run = SimpleNamespace(model="demo", run="base")
+        assert [resources["mem_mb"].evaluate(run, attempt=attempt).value for attempt in (1, 2)] == [32000, 32000]
     # Only exceptions, of rules that there are.
     assert set(profiles["slurm"]["set-resources"]) <= set(on_a_gpu)
     assert all("mem_mb" not in given for given in profiles["slurm"]["set-resources"].values())
     assert profiles["slurm"]["retries"] > 0
     assert profiles["slurm"]["default-resources"]["mem_mb"].endswith("* attempt")
+
+
+def test_memory_grows_after_kills_for_it_alone_and_not_for_ever(rules, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "results/demo/logs/train/demo/lr.log"
+    log.parent.mkdir(parents=True)
+    memory, run = rules["train"].resources["mem_mb"], SimpleNamespace(model="demo", run="lr")
+    ends = [
+        "ERROR: training: stopped by SIGTERM (preemption or time limit).",
+        "half a li",
+        "ERROR: a mistake",
+        "ERROR: out of main memory. Give the job more",
+        "Traceback (most recent call last):\nZeroDivisionError",
+        "",
+    ]
+    found = []
+    for attempt, end in enumerate(ends, 2):
+        log.write_text(end)
+        found.append(memory.evaluate(run, attempt=attempt).value)
+    assert found == [32000, 64000, 64000, 128000, 128000, 128000]
+
+
+def test_a_mistake_in_study_or_data_fails_once(rules, profiles):
+    never = {name for name, rule in rules.items() if rule._restart_times == 0}
+    of_tasks = {name for name in rules if name.startswith(("fetch_", "prepare_", "render_"))}
+    assert never == of_tasks | {"audit_labels"}
+    assert profiles["slurm"]["retries"] > 0
 
 
 def test_downloads_are_local_rules(rules):

@@ -61,6 +61,7 @@ BESIDES = {"kind", "name", "role", "files", "words", "shots", "cluster", "yardst
 # Of the rules that write for a reader, which see of each task what its `measure` says.
 OF_RUNS = {"folder", "setting", "seed"}
 OF_MEASURES = {"adapters", "labels", "language", "semantics", "dev_questions", "official", "criterion", "tasks"}
+OF_MEASURES |= {"margin_pp"}
 TO_COMPUTE = {"train", "predict_spider", "predict_mmlu", "harness", "fetch_harness", "soup"}
 
 
@@ -72,8 +73,15 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
     config = read.resolve(raw, {"protocol": protocol, "scale": scale}, file)
     # Keys of later at their default, which move nothing.
     assert {model.pop("quantization")["bnb_4bit_quant_type"] for model in config["models"].values()} == {"nf4"}
+    assert {(model.pop("thinking"), model.pop("thinking_tokens")) for model in config["models"].values()} == {
+        (False, 1024)
+    }
     assert config.pop("adapters") == {}
+    assert config["tables"].pop("margin_pp") == 3.0
     was = before(run)
+    # Once, a half of the questions chose what is recommended, with a seed and a cap of its own.
+    if was["recommend"]:
+        was["recommend"] = {"merge": was["recommend"]["merge"]}
     for place in config["sweep"]:
         # Beside the values to sweep the section has one that nothing uses.
         section, key = place.split(".")
@@ -103,7 +111,8 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
             )
             assert {key: found[key] for key in was} == was
         else:
-            was = {{"face": "protocol"}.get(key, key): value for key, value in was.items()}
+            gone = {"max_loss_pp", "seed"} if rule == "recommend" else ()
+            was = {{"face": "protocol"}.get(key, key): value for key, value in was.items() if key not in gone}
             assert found.keys() ^ was.keys() <= OF_MEASURES, rule
             kept = was.keys() - OF_MEASURES - {"folders"}
             if "runs" in found:
@@ -443,14 +452,21 @@ def test_settings_are_plain_sorted_values():
 
 
 def test_what_only_the_list_of_studies_shows_reaches_no_job():
-    model = {"source": "folder", "gated": True, "parameters": 8, "vocabulary": 9}
+    model = {"source": "folder", "gated": True, "parameters": 8, "vocabulary": 9, "thinking_tokens": 7}
     assert settings(study(models={"m": model})) == settings(study())
 
 
+def test_a_model_that_thinks_changes_its_record_alone():
+    """On which prompts, training and answers depend as files."""
+    before, after = (settings(study(models={"m": {"source": "folder", "thinking": on}})) for on in (False, True))
+    assert {rule for rule in after if after[rule] != before[rule]} == {"fetch_model"}
+    assert after["fetch_model"]["m"]["thinking"] == 1024
+
+
 def test_a_recommendation_changes_its_own_rules_alone():
-    before, after = (settings(study(recommend=section)) for section in (None, {"max_loss_pp": 2}))
+    before, after = (settings(study(recommend=section)) for section in (None, {}))
     assert {rule for rule in after if after[rule] != before.get(rule)} == {"recommend", "export_recommended"}
-    merged = settings(study(recommend={"max_loss_pp": 2, "merge": True}))
+    merged = settings(study(recommend={"merge": True}))
     assert {rule for rule in after if after[rule] != merged[rule]} == {"export_recommended"}
 
 
@@ -476,7 +492,8 @@ TO_TRAINING = ("fetch_spider", "fetch_model", "audit_labels", "train")
         {"evaluation": {"interpolate": [0.5]}},
         {"evaluation": {"harness": {"tasks": ["arc_easy"]}}},
         {"evaluation": {"checkpoints": [5]}},
-        {"recommend": {"max_loss_pp": 2}},
+        {"tables": {"margin_pp": 2}},
+        {"recommend": {}},
         {"evaluation": {"shots": [0, 9]}},
     ],
 )

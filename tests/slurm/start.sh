@@ -46,8 +46,9 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmctldPort=16817
 AuthType=auth/munge
-# A job that is put back into the queue waits as long as credentials hold: two minutes by default.
-AuthInfo=socket=$folder/munge.socket,cred_expire=5
+# A job that is put back into the queue waits as long as credentials hold: two minutes by default. If it comes back to a
+# node where its processes still end, SLURM drains the node.
+AuthInfo=socket=$folder/munge.socket,cred_expire=20
 CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/%n

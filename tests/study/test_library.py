@@ -99,12 +99,14 @@ def test_quantization_reaches_bitsandbytes(monkeypatch, tmp_path):
     given = loading(study(models={"m": NF4 | {"quantization": section}})["models"]["m"])
     assert given == {"precision": "nf4", "quantization": section}
     asked = {}
+    (tmp_path / "config.json").write_text("{}")  # of a shape that nothing is known of
 
     def from_pretrained(path, quantization_config, **options):
         asked["config"] = quantization_config
         raise ValueError
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: True)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
     with pytest.raises(Exception, match="cannot load"):
         load_model({"path": tmp_path, "name": "m"}, **given)

@@ -32,7 +32,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         ({"trainig": {}}, "trainig: no such key. Did you mean training?"),
         ({"learning_rate": 0.1}, "learning_rate: no such key. Did you mean training.learning_rate?"),
         ({"replay": {"xyz": 1}}, "replay.xyz: no such key. Keys here: fraction, kl."),
-        ({"tables": {3: 1}}, "tables.3: no such key. Keys here: confidence_level."),
+        ({"tables": {3: 1}}, "tables.3: no such key. Keys here: confidence_level, margin_pp."),
         (
             {"training": {"learning_rate": "1e-4"}},
             "training.learning_rate: '1e-4' is text in YAML 1.1; write 1.0e-4 or 0.0001.",
@@ -127,6 +127,52 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "training.eval_strategy: found False (YAML 1.1 reads yes, no, on and off as true or false), expected text. "
             "Put it in quotes.",
         ),
+        # What no library can store, and what is no number.
+        ({"training": {"max_steps": 0}}, "training.max_steps: found 0, expected -1 for no limit, or at least 1."),
+        ({"training": {"seed": 2**70}}, f"training.seed: found {2**70}, expected at most 2147483647."),
+        ({"training": {"seed": [1, 2**70]}}, f"training.seed[1]: found {2**70}, expected at most 2147483647."),
+        (
+            {"training": {"data_seed": -(2**70)}},
+            f"training.data_seed: found {-(2**70)}, expected at least -2147483647.",
+        ),
+        (
+            {"training": {"learning_rate": 1e30}},
+            "training.learning_rate: found 1e+30, expected at most 1000000000000000.",
+        ),
+        ({"training": {"adam_beta1": 1e30}}, "training.adam_beta1: found 1e+30, expected at most 1000000000000000."),
+        (
+            {"training": {"seed": float("nan")}},
+            "training.seed: found nan (a number), expected a whole number or a list.",
+        ),
+        ({"lora": {"r": float("inf")}}, "lora.r: found inf (a number), expected a whole number."),
+        (
+            {"training": {"weight_decay": float("nan")}},
+            "training.weight_decay: found nan, expected a number that is not",
+        ),
+        ({"sweep": {"lora.r": [8, 1e30]}}, "sweep.lora.r: found 1e+30, expected at most 2147483647."),
+        # Words of the libraries.
+        (
+            {"training": {"optim": "adamw_troch"}},
+            "training.optim: found 'adamw_troch', expected one of 41 names, which config.schema.json lists. Did you "
+            "mean adamw_torch?",
+        ),
+        (
+            {"training": {"lr_scheduler_type": "cosin"}},
+            "training.lr_scheduler_type: found 'cosin', expected one of linear, cosine, ",
+        ),
+        (
+            {"sweep": {"training.optim": ["adamw_torch", "sdg"]}},
+            "sweep.training.optim: found 'sdg', expected one of 41 names, which config.schema.json lists. Did you mean",
+        ),
+        # Names in results/ that are taken.
+        (
+            {"study": "downloads"},
+            "study: found 'downloads', expected another name: results/downloads is, or may become,",
+        ),
+        ({"study": "demo-smoke"}, "study: found 'demo-smoke', expected another name"),
+        ({"study": "demo-as_reported"}, "study: found 'demo-as_reported', expected another name"),
+        ({"study": "calibration.json"}, "study: found 'calibration.json', expected another name"),
+        ({"study": "fingerprints.json"}, "study: found 'fingerprints.json', expected another name"),
         # What nothing can be drawn with.
         ({"inference": {"temperature": 0.0}}, "inference.temperature: found 0.0, expected more than 0."),
         ({"inference": {"top_p": 0.0}}, "inference.top_p: found 0.0, expected more than 0."),

@@ -28,6 +28,34 @@ def test_the_studies_of_the_repository_are_valid(path):
         assert config["study"] == path.stem
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a:\n  b: 1\nc: 2\na: 3\n", "line 4: a stands in line 1 already. Remove one, or put both together."),
+        (b"a:\n  b: 1\n  c: {d: 1, e: 2, d: 3}\n", "line 3: a.c.d stands in line 3 already."),
+        (b"a:\n- b: 1\n- b: 1\n  b: 2\n", r"line 4: a\[1\].b stands in line 3 already."),
+        (b"a: 1\na: 2\nb: 1\nb: 2\n", "line 4: b stands in line 3 already."),
+        ("study: caf\u00e9\n".encode("latin-1"), r"line 1: not UTF-8 \(byte 0xe9\). Save the file as UTF-8."),
+        (b"a: [\n", ": not YAML"),
+        (b"- a\n", "found no keys"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_is_no_study(tmp_path, content, message):
+    path = tmp_path / "study.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read.read_yaml(path)
+    assert all(line.startswith(str(path)) for line in str(caught.value).splitlines() if "stands" in line)
+
+
+def test_the_same_key_in_several_sections_and_a_merge_are_no_mistake(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("a: &a {b: 1}\nc: {<<: *a, d: 2}\ne: {<<: *a, <<: *a}\n")
+    assert read.read_yaml(path)["c"] == {"b": 1, "d": 2}
+
+
 def test_the_full_demo_differs_from_the_demo_in_its_points_alone():
     def parts(path):
         config = read.check(read.read_yaml(REPO / path))
@@ -53,6 +81,8 @@ def test_defaults_are_the_official_data():
         "quantization": {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
         "revision": None,
         "source": "folder",
+        "thinking": False,
+        "thinking_tokens": 1024,
         "vocabulary": None,
     }
 

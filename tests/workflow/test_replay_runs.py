@@ -60,8 +60,8 @@ def test_replayed_rows_are_in_the_training_and_a_test_question_is_not(replay_run
         assert reports[name]["replay"]["rows"] == -(-plain // 4) == reports[name]["rows"] - plain
         assert reports[name]["replay"]["of"] == {"fraction": 0.25, "kl": kl}
     assert any("replay_kl" in entry for entry in reports[HELD]["history"])
-    factors = read_table(results / "tables/factors.csv")
-    assert set(factors["axis"]) == {"replay.fraction", "replay.kl"}
+    contrasts = read_table(results / "tables/contrasts.csv")
+    assert set(contrasts["axis"]) == {"replay.fraction", "replay.kl"}
     report = (results / "report.md").read_text(encoding="utf-8")
     assert "rows.csv" in report
     assert "forgetting: at 0.25 against 0, MMLU changed by" in report

@@ -170,7 +170,7 @@ class Training:
         with (folder / "driver.log").open("w") as log:
             self.driver = start(folder, *ARGUMENTS, "--", str(WEIGHTS), stdout=log)
 
-    def until(self, reached: Callable[[], object], timeout_s: float = 120) -> None:
+    def until(self, reached: Callable[[], object], timeout_s: float = 600) -> None:
         deadline = time.monotonic() + timeout_s
         while not reached():
             assert self.driver.poll() is None, (self.folder / "driver.log").read_text()[-4000:]
@@ -242,7 +242,7 @@ def test_scancel_and_preemption(finished, start_snakemake, tiny_run):
     training.known.add(other)
     training.until(lambda: node_of(other) == node)
     assert "stopped by SIGTERM" in said(finished)
-    assert training.driver.wait(timeout=180) == 0
+    assert training.driver.wait(timeout=600) == 0
     assert "resuming." in said(finished)
     assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
 
@@ -266,7 +266,7 @@ def test_a_node_goes_down_and_a_daemon_is_killed(finished, start_snakemake, tiny
     training.until(lambda: "waiting for its end" in said(finished))
     assert orphan in training.processes()
     subprocess.run(["slurmd", "-f", cluster / "slurm.conf", "-N", node], check=True)
-    assert training.driver.wait(timeout=180) == 0, (finished / "driver.log").read_text()[-4000:]
+    assert training.driver.wait(timeout=600) == 0, (finished / "driver.log").read_text()[-4000:]
     assert not training.processes()
     assert "Restarts=2" in command("scontrol", "show", "job", job)
     assert "resuming." in said(finished)
@@ -280,7 +280,7 @@ def test_the_driver_is_killed_while_its_job_runs(finished, start_snakemake, snak
     training.driver.kill()
     training.driver.wait()
     os.kill(process, signal.SIGCONT)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while state_of(job) != "COMPLETED":  # the cluster goes on without it
         assert time.monotonic() < deadline
         time.sleep(0.2)

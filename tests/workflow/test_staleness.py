@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import ask
 from _folders import folders, labels
 from _study import TABLES as WRITTEN
+from common.files import UserError
 
 # What is made of the tables, and of the answers and times that lie behind them.
 TABLES = {"tables", "tables_page", "figures", "report", "recommend", "export_recommended"}
@@ -89,8 +91,7 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
     "defects": ({"known_defects": ["x"]}, RUNS - {"index"}),
     "criterion": ({"tasks/spider/criterion": "test_suite"}, ANSWERED),
     "timeout": ({"tasks/spider/timeout_s": 31}, chain(ALL, "score_spider") | SCORED),
-    "cap": ({"recommend/max_loss_pp": 2}, {"recommend", "export_recommended", "tables_page", "figures", "report"}),
-    "halves": ({"recommend/seed": 7}, {"recommend", "export_recommended", "tables_page", "figures", "report"}),
+    "margin": ({"tables/margin_pp": 2}, TABLES),
     "merged model": ({"recommend/merge": True}, {"export_recommended"}),
     "no recommendation": ({"recommend": GONE}, {"tables_page", "figures", "report"}),
     # What is asked.
@@ -317,6 +318,21 @@ def test_demo_is_complete_and_then_there_is_nothing_to_do(demo_run, snakemake):
     run = snakemake(demo_run)
     assert run.returncode == 0
     assert "Nothing to be done" in run.stdout
+
+
+def test_an_adapter_that_is_gone_is_made_again_as_ask_says(demo_run, snakemake, config, monkeypatch):
+    # Snakemake misses no file between two that are there.
+    monkeypatch.chdir(demo_run)
+    weights = folders(Path("results/demo"))["lr0.003"] / "adapter/adapter_model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    try:
+        with pytest.raises(UserError) as caught:
+            ask.find(Path("results/demo"), "lr0.003")
+        remedy = str(caught.value).partition(" with ")[2].split()
+        assert "train demo/lr0.003" in jobs(snakemake(demo_run, "--dry-run", *remedy).stdout, config)
+    finally:
+        weights.write_bytes(content)
 
 
 def test_new_time_stamps_on_all_sources_make_nothing_stale(demo_run, snakemake):

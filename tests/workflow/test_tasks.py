@@ -111,8 +111,8 @@ def test_a_yardstick_is_asked_scored_and_shown(yardsticks, name):
             assert len({record[stratum] for record in records}) > 1
     table = rows_of(yardsticks / f"tables/{name}.csv")
     assert {row["variant"] for row in table} == set(VARIANTS)
-    for file, key in (("regression", "task"), ("exchange", "task")):
-        assert name in {row[key] for row in rows_of(yardsticks / f"tables/{file}.csv")}
+    for file in ("settings", "transitions", "regression"):
+        assert name in {row["task"] for row in rows_of(yardsticks / f"tables/{file}.csv")}
     assert {"bird": "BIRD"}.get(name, name) in (yardsticks / "report.md").read_text(encoding="utf-8")
 
 
@@ -120,8 +120,12 @@ def test_only_tasks_of_sql_have_classes_of_errors(yardsticks):
     assert {row["task"] for row in rows_of(yardsticks / "tables/errors.csv")} == {"spider", "bird", "shop"}
 
 
-def test_each_yardstick_is_a_row_of_the_exchange_and_the_target_is_none(yardsticks):
-    assert {row["task"] for row in rows_of(yardsticks / "tables/exchange.csv")} == set(YARDSTICKS)
+def test_each_yardstick_has_a_verdict_against_the_margin(yardsticks):
+    rows = [row for row in rows_of(yardsticks / "tables/settings.csv") if row["category"] == "aggregate"]
+    assert {row["task"] for row in rows if row["measure"] == "correct"} == {*YARDSTICKS, "spider"}
+    assert all(row["margin_verdict"] for row in rows)
+    # Where there are letters, there are their probabilities.
+    assert {row["task"] for row in rows if row["measure"] == "score"} == {"choices"}
 
 
 def test_bird_shows_its_evidence_and_a_template_of_ones_own_its_words(yardsticks):
@@ -147,7 +151,7 @@ def test_a_target_is_trained_on(name, folder, study_of, snakemake, tiny_study):
     assert read_json(results / f"prompts/demo/{name}_audit.json")["failed"] == []
     assert read_json(folders(results)["lr0.001"] / "train.json")["steps"] == 2
     assert {row["task"] for row in rows_of(results / "tables/regression.csv")} == {name, "mmlu"}
-    assert {row["task"] for row in rows_of(results / "tables/exchange.csv")} == {"mmlu"}
+    assert {row["task"] for row in rows_of(results / "tables/settings.csv")} == {name, "mmlu"}
     # What counts as right, or divides the questions, concerns no training and no answer.
     tasks[name] |= {"criterion": "ordered"} if learnt == "query" else {"strata": ["size"]}
     found = jobs(run(snakemake, folder, "--dry-run", "--configfile", study_of(f"on-{name}", tasks)))

@@ -1,0 +1,50 @@
+"""What is in files of weights (safetensors), by their heads alone: nothing is loaded, and no library needed."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from common.files import UserError, read_json
+
+HEAD = 8  # bytes that say how long the head is
+INDEX = "model.safetensors.index.json"
+REMEDY = "Get the file again."
+
+
+def tensors(path: str | Path) -> dict[str, dict]:
+    """The tensors in a file: of each name its dtype, shape and place in the file.
+
+    Raises:
+        UserError: the file is cut, or no safetensors.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(HEAD), "little")
+        if not 0 < length <= size - HEAD:
+            raise UserError(f"{path}: no safetensors: its first bytes are of no head. {REMEDY}")
+        head = stream.read(length)
+    try:
+        found = {name: one for name, one in json.loads(head).items() if name != "__metadata__"}
+        end = max((one["data_offsets"][1] for one in found.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        raise UserError(f"{path}: no safetensors: its head cannot be read. {REMEDY}") from None
+    if HEAD + length + end != size:
+        raise UserError(f"{path}: found {size:,} bytes, expected {HEAD + length + end:,} by its head. {REMEDY}")
+    return found
+
+
+@cache
+def modules(folder: Path) -> frozenset[str]:
+    """The names of what has weights in the model of a local folder, such as model.layers.0.self_attn.q_proj.
+
+    There are none if the folder has no weights as safetensors.
+
+    Raises:
+        UserError: as `tensors`.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    names = {name for file in files for name in tensors(file)}
+    if (folder / INDEX).is_file() and isinstance(index := read_json(folder / INDEX), dict):
+        names |= set(index.get("weight_map", {}))
+    return frozenset(name.removesuffix(".weight") for name in names)

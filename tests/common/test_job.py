@@ -1,0 +1,38 @@
+"""What stands around every step: its log, the sentence at its end, and no standard input."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+PROGRAM = """
+import sys
+from common.files import UserError
+from common.job import job
+with job(sys.argv[1]):
+    {body}
+"""
+
+
+def run(tmp_path: Path, body: str) -> tuple[int, str]:
+    """Run a step with this body, answering yes to everything; return its exit status and its log."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", PROGRAM.format(body=body), log]
+    env = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run(command, input="y\n" * 100, text=True, check=False, env=env)
+    return done.returncode, log.read_text()
+
+
+def test_nobody_answers_a_library(tmp_path):
+    assert run(tmp_path, "print(repr(sys.stdin.read()))") == (0, "''\n")
+    status, _ = run(tmp_path, "input('Run the code of this model? [y/N]')")
+    assert status != 0
+
+
+def test_what_gives_access_is_in_no_log(tmp_path):
+    said = "https://host/data.zip?X-Amz-Signature=0ff1ce: the server answered 404."
+    status, log = run(tmp_path, f"raise UserError({said!r})")
+    assert (status, log) == (1, "ERROR: https://host/data.zip?X-Amz-Signature=***: the server answered 404.\n")
