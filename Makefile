@@ -13,7 +13,7 @@ BIN = $(realpath .venv)/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why test harness faults lint size format dag demo-data demo-model clean
+.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why test harness faults families lint size format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ harness: environment-is-there ## add lm-evaluation-harness to the environment, f
 faults: harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long and not faults" tests
 	$(OFFLINE) $(BIN)/python -m pytest -m faults tests
+
+families: environment-is-there ## engine, packing and adapters on a tiny model of each family; REWRITE=1 writes docs/families.md
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 -m families tests/llm/test_families.py
 
 lint: environment-is-there ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .

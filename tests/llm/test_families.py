@@ -2,7 +2,7 @@
 
 docs/families.md was written by
 
-    python -m pytest -m long tests/llm/test_families.py, with REWRITE set in the environment
+    REWRITE=1 make families
 """
 
 import os
@@ -128,7 +128,7 @@ def line(name: str, row: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.families) for name in FAMILIES]
 )
 def test_a_family_is_right_or_refused(tmp_path, name):
     row = battery(tmp_path, name)
