@@ -70,7 +70,7 @@ faults: harness ## the tests that take minutes: kill, fill and break what runs; 
 	$(OFFLINE) $(BIN)/python -m pytest -m faults tests
 
 families: environment-is-there ## engine, packing and adapters on a tiny model of each family; REWRITE=1 writes docs/families.md
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 -m families tests/llm/test_families.py
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m families tests/llm/test_families.py
 
 lint: environment-is-there ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .
