@@ -8,7 +8,7 @@ with Judge(timeout_s=5, jobs=4) as judge:
 import atexit
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -107,11 +107,7 @@ def everywhere(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
     if failed:
         return failed[0]
     least = min(verdicts, key=lambda verdict: sum(verdict.correct.values()))
-    correct, raw = (
-        {name: all(getattr(verdict, kind)[name] for verdict in verdicts) for name in SEMANTICS}
-        for kind in ("correct", "correct_raw")
-    )
-    return replace(least, correct=correct, correct_raw=raw)
+    return _judged(least, verdicts, all)
 
 
 def best(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
@@ -123,11 +119,16 @@ def best(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
     if not found:
         return verdicts[0]
     chosen = max(found, key=lambda verdict: sum(verdict.correct.values()))
+    return _judged(chosen, found, any)
+
+
+def _judged(shown: Verdict, verdicts: Sequence[Verdict], by: Callable[[Iterable[bool]], bool]) -> Verdict:
+    """Return `shown` with what all or any of the verdicts say under each criterion."""
     correct, raw = (
-        {name: any(getattr(verdict, kind)[name] for verdict in found) for name in SEMANTICS}
+        {name: by(getattr(verdict, kind)[name] for verdict in verdicts) for name in SEMANTICS}
         for kind in ("correct", "correct_raw")
     )
-    return replace(chosen, correct=correct, correct_raw=raw)
+    return replace(shown, correct=correct, correct_raw=raw)
 
 
 class Judge(AbstractContextManager):

@@ -18,7 +18,6 @@ CPU's are rougher still, and with --memory-gb, which plans for a GPU of that siz
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -39,7 +38,7 @@ from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
 from study import unfold
 from study.local_rows import local_rows
-from study.read import read_yaml, resolve, retype
+from study.read import as_for_snakemake
 from study.unfold import BASE, label, shots_of, stage, target_of, tasks_of
 from tasks.base import filled
 from tasks.mmlu import grouped
@@ -408,16 +407,13 @@ def plan(config: dict, device: Device, results: Path) -> Plan:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the plan; return 1 if something cannot fit, or the study is none, and say why on stderr."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="the study")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
     parser.add_argument("--memory-gb", type=float, help="plan for a GPU with so much memory, in GB of 10^9 bytes")
     given = parser.parse_args(arguments)
     try:
-        overrides = retype(json.loads(json.dumps(parse_config(given.config))))
-        config = resolve(read_yaml(given.configfile), overrides, given.configfile.name)
+        config = as_for_snakemake(given.configfile, given.config)
         if given.memory_gb:
             device = Device("a GPU that is not here", given.memory_gb * 1e9, cuda=True)
         else:

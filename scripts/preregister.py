@@ -14,7 +14,6 @@ report cites the file whose hash is that of the study as it is then. A file that
 
 import argparse
 import datetime
-import json
 import sys
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from analysis.prospect import PUBLISHED, Prospect, expected, of_results
 from common.files import UserError, write_json
 from study import unfold
 from study.local_rows import local_rows
-from study.read import read_yaml, resolve, retype
+from study.read import as_for_snakemake
 from tasks.mmlu import grouped
 from tasks.registry import KINDS
 
@@ -35,11 +34,9 @@ from tasks.registry import KINDS
 DATABASES, SUBJECTS, QUESTIONS = 20, 57, 14_042
 
 
-def clusters_of(config: dict, task: str, data: Path) -> list | None:
+def clusters_of(config: dict, task: str, cluster: str, data: Path) -> list | None:
     """The database or subject of each question; None if nothing is known of them before the data are fetched."""
     section = config["tasks"][task]
-    kind = KINDS[section["kind"]]
-    cluster = kind.measure(unfold.stage(config, task, "measure", role=section["role"])).cluster
     if (data / "test.jsonl").exists() or Path(section["source"]).exists():
         with local_rows(config, task, data) as found:
             if found is not None:
@@ -47,7 +44,8 @@ def clusters_of(config: dict, task: str, data: Path) -> list | None:
     if section["kind"] == "mmlu":
         categories, each = grouped(section["categories"]), section["questions_per_category"]
         if each is None:
-            return [subject for subjects in categories.values() for one in subjects for subject in [one] * 246]
+            each = QUESTIONS // SUBJECTS
+            return [subject for subjects in categories.values() for one in subjects for subject in [one] * each]
         # The questions of a category are drawn from all its subjects.
         return [subjects[number % len(subjects)] for subjects in categories.values() for number in range(each)]
     if section["kind"] == "spider":
@@ -65,11 +63,11 @@ def prospects(config: dict, results: Path, like: Path | None) -> tuple[dict[str,
     earlier = of_results(like / "tables/settings.csv") if like else of_results(own) if own.exists() else {}
     found, unknown = {}, []
     for task in tasks:
-        form = KINDS[config["tasks"][task]["kind"]].measure(unfold.stage(config, task, "measure", role="")).form
-        if (clusters := clusters_of(config, task, results / "data" / task)) is None:
+        measure = KINDS[config["tasks"][task]["kind"]].measure(unfold.stage(config, task, "measure"))
+        if (clusters := clusters_of(config, task, measure.cluster, results / "data" / task)) is None:
             unknown.append(task)
             continue
-        variances = earlier.get(task, PUBLISHED["sql" if form == "sql" else "other"])
+        variances = earlier.get(task, PUBLISHED["sql" if measure.form == "sql" else "other"])
         alpha = 1 - config["tables"]["confidence_level"]
         found[task] = Prospect(clusters, variances, settings, max(1, seeds), max(1, settings * len(tasks)), alpha)
     return found, unknown
@@ -87,8 +85,6 @@ def register(config: dict, folder: Path, rows: list[dict]) -> tuple[Path, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what will be found, and write it down; return 1 if the study is none, and say why on stderr."""
-    from snakemake.cli import parse_config
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="the study")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
@@ -96,8 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--like", type=Path, metavar="RESULTS", help=help_like)
     given = parser.parse_args(arguments)
     try:
-        overrides = retype(json.loads(json.dumps(parse_config(given.config))))
-        config = resolve(read_yaml(given.configfile), overrides, given.configfile.name)
+        config = as_for_snakemake(given.configfile, given.config)
         results = Path("results") / unfold.label(config)
         found, unknown = prospects(config, results, given.like)
         if not unfold.settings(config) and not unfold.ready_made(config):

@@ -6,13 +6,14 @@ low.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.compare import RIGHT, answers_of, head_columns, setting_heads
 from analysis.data import BASE, Results, chosen_criterion
-from analysis.settings import ALL, DETAILS, GAINED, LOST_MORE, NOT_LOST, SETTINGS, settings_tables
+from analysis.settings import DETAILS, GAINED, LOST_MORE, NOT_LOST, SETTINGS, settings_tables
 
 # What the table says of a candidate.
 RECOMMENDED, GAINS_LESS = "recommended", "gains less"
@@ -60,18 +61,18 @@ def recommendation(results: Results) -> tuple[pd.DataFrame, list[dict[str, Any]]
 
 def candidates(results: Results, model: str) -> pd.DataFrame:
     """Compare all candidates of a model with its base, in one family: a row for each setting and task."""
-    answers = [one for one in answers_of(results, "adapter", "point") if one.model == model and one.measure == RIGHT]
-    # What an adapter adds, times 0, is no adapter.
+    # What an adapter adds, times 0, is no adapter. Parts of the questions decide nothing.
     zero = {run["setting"] for run in results.runs if run.get("point", {}).get("strength") == 0}
-    for one in answers:
-        for name in zero & {*one.settings}:
-            del one.settings[name]
-    answers = [one for one in answers if one.settings]
+    answers = [
+        replace(one, parts={}, settings={name: runs for name, runs in one.settings.items() if name not in zero})
+        for one in answers_of(results, "adapter", "point")
+        if one.model == model and one.measure == RIGHT and not zero.issuperset(one.settings)
+    ]
     if not answers:
         return pd.DataFrame(columns=["setting", *FIGURES])
     verdicts, details = settings_tables(answers, results.margin_pp, results.level)
     frame = verdicts.join(details[[name for name in DETAILS if name not in SETTINGS]])
-    frame = frame[frame["part"] == ALL].rename(columns={"seeds_to_decide": "seeds_to_certify"})
+    frame = frame.rename(columns={"seeds_to_decide": "seeds_to_certify"})
     base = {one.task: 100 * one.base.mean() for one in answers}
     before = frame["task"].map(base)
     # Within fixed databases or subjects the units are questions; else as many questions a unit as here.

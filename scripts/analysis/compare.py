@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.crossed import Units
 from analysis.data import ALL, BASE, SEED, Results
-from analysis.forgetting import EQUAL_GAIN, TRANSITIONS, Course, at_equal_gain, transitions_table
+from analysis.forgetting import EQUAL_GAIN, Course, at_equal_gain, transitions_table
 from analysis.settings import ALL as WHOLE
 from analysis.settings import DETAILS, GAINED, Answers, Pair, contrasts_table, settings_tables
 from analysis.settings import SETTINGS as VERDICTS
@@ -107,7 +107,7 @@ def answers_of(results: Results, *kinds: str) -> list[Answers]:
             for measure, (values, of_measure) in measured.items():
                 by_setting = {name: values[runs] for name, runs in own.items()}
                 before = values[base].astype(float)
-                found.append(Answers(model, task, before, by_setting, whole.subjects, of_measure, measure))
+                found.append(Answers(model, task, before, by_setting, whole.subjects, of_measure, measure, share=True))
     return found
 
 
@@ -133,22 +133,18 @@ def settings(results: Results) -> pd.DataFrame:
     """
     heads, frames = setting_heads(results), []
     parts = {(part.task, f"{part.part} {part.value}"): part for part in results.reported()}
-    whole = {part.task: part for part in results.parts if part.part == ALL}
     for kind in ("adapter", "point", "examples"):
         answers = answers_of(results, kind)
         if not answers:
             continue
         verdicts, details = settings_tables(answers, results.margin_pp, results.level)
         frame = verdicts.join(details[[*details.columns.difference(VERDICTS)]])
-        # Probabilities are shares, too: none differs by more than 100.
-        limits = ["ci_low_pp", "ci_high_pp", "single_ci_low_pp", "single_ci_high_pp"]
-        frame[limits] = frame[limits].clip(-100, 100)
         if kind == "examples":  # no training, which chance could be left out of
             frame = frame.assign(about=PROMPT, seed_variance="")
         by_task = {(one.model, one.task, one.measure): one for one in answers}
         extra = []
         for row in frame.itertuples():
-            part = whole[row.task] if row.part == WHOLE else parts[row.task, row.part]
+            part = results.whole[row.task] if row.part == WHOLE else parts[row.task, row.part]
             base = by_task[row.model, row.task, row.measure].base[part.chosen]
             tuned = base.mean() + row.difference_pp / 100
             own = {"base_accuracy_pct": 100 * base.mean(), "tuned_accuracy_pct": 100 * tuned, "category": part.value}
@@ -167,7 +163,6 @@ def settings(results: Results) -> pd.DataFrame:
     frame["order"] = [order[key] for key in zip(frame["model"], frame["setting"], strict=True)]
     frame["place"] = frame["task"].map(tasks.index)
     frame["unit"] = frame["unit"].where(frame["unit"] == "question", frame["task"].map(results.units))
-    frame["minimum_detectable_pp"] = possible(frame["minimum_detectable_pp"])
     frame = frame.sort_values(["order", "place", "measure"], kind="stable", ignore_index=True)
     return exchanged(results, frame).assign(margin_pp=results.margin_pp)[columns]
 
@@ -196,43 +191,46 @@ def contrasts(results: Results) -> pd.DataFrame:
     """
     pairs: dict[str, list[tuple[dict[str, Any], Pair]]] = {}
     answers, accuracy = answers_of(results, "adapter"), {}
+    for model, heads in heads_by_model(results).items():
+        pairs[model] = [*swept_pairs(results, heads), *named_pairs(results, heads)]
     for one in answers:
-        numbers = {name: number for number, name in enumerate(one.settings)}
-        pairs.setdefault(
-            one.model, [*swept_pairs(results, one.model, numbers), *named_pairs(results, one.model, numbers)]
-        )
         accuracy[one.model, one.task, one.measure] = np.array([100 * runs.mean() for runs in one.settings.values()])
     frame = contrasts_table(answers, results.level, {model: [pair for _, pair in of] for model, of in pairs.items()})
+    frame = frame.rename(columns={"mde_pp": "minimum_detectable_pp"})
     rows = []
     for row in frame.to_dict("records"):
         head, sides = pairs[row["model"]][row["pair"]]
         means = (accuracy[row["model"], row["task"], RIGHT][[*side]].mean() for side in sides)
         rows.append(row | head | dict(zip(("high_accuracy_pct", "low_accuracy_pct"), means, strict=True)))
-    frame = pd.DataFrame(rows, columns=[*CONTRASTS, "mde_pp"])
-    unit = frame["unit"].where(frame["unit"] == "question", frame["task"].map(results.units))
-    return frame.assign(unit=unit, minimum_detectable_pp=possible(frame["mde_pp"]))[[*CONTRASTS]]
+    frame = pd.DataFrame(rows, columns=[*CONTRASTS])
+    return frame.assign(unit=frame["unit"].where(frame["unit"] == "question", frame["task"].map(results.units)))
 
 
-def possible(effects: pd.Series) -> pd.Series:
-    """Leave out minimum detectable effects that no difference of shares can reach."""
-    return effects.where(effects <= 100)
+Heads = Mapping[str, Mapping[str, Any]]  # of a model's settings, in their order, the first columns of the first run
 
 
-def swept_pairs(results: Results, model: str, numbers: Mapping[str, int]) -> Iterator[tuple[dict[str, Any], Pair]]:
+def heads_by_model(results: Results) -> dict[str, Heads]:
+    """By model the heads of the settings that were trained or are ready-made."""
+    found: dict[str, dict[str, Any]] = {}
+    for (model, setting), runs in results.settings().items():
+        found.setdefault(model, {})[setting] = results.heads[runs[0]]
+    return found
+
+
+def swept_pairs(results: Results, heads: Heads) -> Iterator[tuple[dict[str, Any], Pair]]:
     """Yield two levels of what is swept, and the settings that have them and are alike in all else.
 
     Of more than `MOST_LEVELS` levels each is compared with the first alone: all pairs would leave the adjusted p values
     no power.
     """
-    axes = [axis for axis in results.axes if axis != SEED]
-    heads = {name: results.heads[results.settings()[model, name][0]] for name in numbers}
-    heads = {name: head for name, head in heads.items() if all(head[axis] != "" for axis in axes)}
+    axes = results.swept
+    swept = {number: head for number, head in enumerate(heads.values()) if all(head[axis] != "" for axis in axes)}
     for axis in axes:
-        levels = list(dict.fromkeys(head[axis] for head in heads.values()))
+        levels = list(dict.fromkeys(head[axis] for head in swept.values()))
         by_rest: dict[tuple, dict[str, int]] = {}
-        for name, head in heads.items():
+        for number, head in swept.items():
             rest = tuple(head[other] for other in axes if other != axis)
-            by_rest.setdefault(rest, {})[head[axis]] = numbers[name]
+            by_rest.setdefault(rest, {})[head[axis]] = number
         for low, high in itertools.combinations(levels, 2):
             if len(levels) > MOST_LEVELS and low != levels[0]:
                 continue
@@ -242,23 +240,19 @@ def swept_pairs(results: Results, model: str, numbers: Mapping[str, int]) -> Ite
                 yield {"axis": axis, "low": low, "high": high, "pairs": len(alike)}, sides
 
 
-def named_pairs(results: Results, model: str, numbers: Mapping[str, int]) -> Iterator[tuple[dict[str, Any], Pair]]:
+def named_pairs(results: Results, heads: Heads) -> Iterator[tuple[dict[str, Any], Pair]]:
     """Yield each pair of settings of which one has a name of its own."""
-    axes = [axis for axis in results.axes if axis != SEED]
-    heads = {name: results.heads[results.settings()[model, name][0]] for name in numbers}
+    axes = results.swept
     named = {name for name, head in heads.items() if not axes or any(head[axis] == "" for axis in axes)}
-    for low, high in itertools.combinations(numbers, 2):
+    for (first, low), (second, high) in itertools.combinations(enumerate(heads), 2):
         if named & {low, high}:
-            yield {"axis": "", "low": low, "high": high, "pairs": 1}, ((numbers[high],), (numbers[low],))
+            yield {"axis": "", "low": low, "high": high, "pairs": 1}, ((second,), (first,))
 
 
 def transitions(results: Results) -> pd.DataFrame:
     """Count how many right answers of the base became wrong, and the reverse, of each setting over its seeds."""
-    answers = [one for one in answers_of(results, "adapter") if one.measure == RIGHT]
-    if not answers:
-        return pd.DataFrame(columns=TRANSITIONS)
     chances = {task: measure.chance for task, measure in results.measures.items()}
-    return transitions_table(answers, chances, results.level)
+    return transitions_table(answers_of(results, "adapter"), chances, results.level)
 
 
 def equal_gain(results: Results) -> pd.DataFrame:
@@ -266,14 +260,13 @@ def equal_gain(results: Results) -> pd.DataFrame:
 
     Of more than `MOST_COURSES` settings of a model each is compared with the first alone.
     """
-    whole = {part.task: part for part in results.parts if part.part == ALL}
     rows = []
     for model, yardstick in itertools.product(
         dict.fromkeys(head["model"] for head in results.heads), results.yardsticks
     ):
         courses = dict(courses_of(results, model, yardstick))
         units = {
-            name: Units.of(whole[task].subjects, fixed=False)
+            name: Units.of(results.whole[task].subjects, fixed=False)
             for name, task in (("target", results.target), ("yardstick", yardstick))
         }
         for first, second in itertools.combinations(courses, 2):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from analysis.crossed import FEWEST_CLUSTERS
 from common.files import UserError, atomic_write, sha256_json
 from tasks.base import Measure
 from tasks.records import read_records, right_probability
+from tasks.registry import measured
 
 ALL, BASE, SEED = "aggregate", "base", "training.seed"
 
@@ -44,7 +46,7 @@ class Results:
     parts: list[Part]  # of all tasks
     hashes: dict[str, str]  # the SHA-256 of the questions
     level: float  # of all intervals and verdicts, such as 0.95
-    margin_pp: float = 3.0  # a loss of no more percentage points than these does not matter
+    margin_pp: float  # a loss of no more percentage points than these does not matter
 
     @property
     def target(self) -> str:
@@ -55,6 +57,16 @@ class Results:
     def yardsticks(self) -> list[str]:
         """The tasks that are only evaluated."""
         return [task for task in self.measures if task != self.target]
+
+    @cached_property
+    def whole(self) -> dict[str, Part]:
+        """By task all its questions."""
+        return {part.task: part for part in self.parts if part.part == ALL}
+
+    @property
+    def swept(self) -> list[str]:
+        """The swept settings but for the seed."""
+        return [axis for axis in self.axes if axis != SEED]
 
     @property
     def units(self) -> dict[str, str]:
@@ -106,22 +118,17 @@ def chosen_criterion(measure: Measure) -> str:
     return "" if measure.criterion == "correct" else measure.criterion
 
 
-def read_results(
-    records: Mapping[str, Sequence[str | Path]],
-    runs: Sequence[Mapping[str, Any]],
-    measures: Mapping[str, Measure],
-    level: float,
-    margin_pp: float = 3.0,
-) -> Results:
+def read_results(records: Mapping[str, Sequence[str | Path]], settings: Mapping[str, Any]) -> Results:
     """Read the records of all runs.
 
     Args:
         records: by task, the file of each run in the order of `runs`.
-        measures: by task, the target first.
+        settings: a rule's, with `runs`, `confidence_level`, `margin_pp` and `tasks`, the target first.
 
     Raises:
         UserError: a run lacks a file or a base, two files are not about the same questions, or a name is taken.
     """
+    runs, measures = settings["runs"], measured(settings["tasks"])
     if {len(paths) for paths in records.values()} != {len(runs)}:
         found = " and ".join(str(len(paths)) for paths in records.values())
         raise UserError(f"tables: found {found} record files, expected one of each of {len(runs)} runs.")
@@ -142,8 +149,8 @@ def read_results(
         right={task: np.array([one[measures[task].criterion] for one in of], np.int8) for task, of in frames.items()},
         parts=[part for task, of in frames.items() for part in parts_of(task, measures[task], of[0])],
         hashes={task: question_hash(measures[task], of[0]) for task, of in frames.items()},
-        level=level,
-        margin_pp=margin_pp,
+        level=settings["confidence_level"],
+        margin_pp=settings["margin_pp"],
     )
 
 

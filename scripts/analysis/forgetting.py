@@ -53,7 +53,7 @@ def transitions_table(tasks: Sequence[Answers], chance: Mapping[str, float], lev
             found[f"{name}_pct"] = 100 * sums.sum(axis=1) / units.n
             found |= {f"{name}_low_pct": low, f"{name}_high_pct": high}
         frames.append(pd.DataFrame(found))
-    return pd.concat(frames, ignore_index=True)[[*TRANSITIONS]]
+    return pd.concat([pd.DataFrame(columns=TRANSITIONS)] * (not frames) + frames, ignore_index=True)[[*TRANSITIONS]]
 
 
 @dataclass(frozen=True)

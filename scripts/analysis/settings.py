@@ -51,7 +51,13 @@ class Answers:
     clusters: np.ndarray  # (questions,), any labels
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # by name: (questions,), which are of the part
     measure: str = "correct"  # or score
+    share: bool = False  # a score that lies between 0 and 1, as `correct` does
     fixed: bool = False  # these clusters are all that conclusions are about; always so of fewer than `FEWEST_CLUSTERS`
+
+    @property
+    def most(self) -> float:
+        """The largest difference that there can be."""
+        return 1.0 if self.share or self.measure == "correct" else np.inf
 
 
 def decide(p: np.ndarray, families: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -168,8 +174,13 @@ class Estimates:
 
     def interval(self, alpha: np.ndarray, centres: np.ndarray, error: Error) -> tuple[np.ndarray, np.ndarray]:
         """Limits in percentage points."""
-        half, most = error.half(alpha), 1.0 if self.answers.measure == "correct" else np.inf
+        half, most = error.half(alpha), self.answers.most
         return 100 * np.maximum(centres - half, -most), 100 * np.minimum(centres + half, most)
+
+    def detectable(self, alpha: np.ndarray, error: Error) -> np.ndarray:
+        """Minimum detectable effects in percentage points; NaN where no difference can be as large."""
+        least = error.detectable(alpha)
+        return 100 * np.where(least > self.answers.most, np.nan, least)
 
     def contrasts(self, pairs: Sequence[Pair] | None = None) -> tuple[np.ndarray, np.ndarray, Error]:
         """Compare settings: differences of the first to the second of each pair, centres, error.
@@ -237,8 +248,7 @@ def judge(
     """Fill the columns of both tables for one group of estimates; see `settings_tables`."""
     answers, units, error = group.answers, group.units, group.error
     low, high = group.interval(levels, group.centres, error)
-    difference, binary = group.sums.sum(axis=1) / units.n, answers.measure == "correct"
-    least, decided = 100 * error.detectable(levels), found["p_holm"] < alpha
+    difference, decided = group.sums.sum(axis=1) / units.n, found["p_holm"] < alpha
     on_margin = against(low, high, -margin_pp, (NOT_LOST, LOST_MORE))
     factor, seeds = to_decide(error, np.abs(difference + margin_pp / 100), levels)
     single_low, single_high = group.interval(np.full(len(levels), alpha), group.centres, error)
@@ -258,7 +268,7 @@ def judge(
         **found,
         "verdict": np.where(decided, np.where(group.centres > 0, GAINED, LOST), UNDECIDED),
         "margin_verdict": on_margin,
-        "mde_pp": np.where(binary & (least > 100), np.nan, least),
+        "mde_pp": group.detectable(levels, error),
         "about": np.where(own | known, SETTING, RUN),
         "unit": units.unit,
         "confidence_of_interval": 1 - levels,
@@ -329,6 +339,6 @@ def contrasts_table(
             | {"p": one, "p_holm": adjusted[place], "pair": np.arange(len(one)), "n": int(group.units.n)}
             | {"clusters": group.units.clusters, "unit": group.units.unit, "verdict": verdicts}
             | {"about": SETTING if error.seeds.df else RUN, "family": sizes[place]}
-            | {"mde_pp": 100 * error.detectable(levels[place])}
+            | {"mde_pp": group.detectable(levels[place], error)}
         )
     return stacked(rows, (*CONTRASTS, *CONTRASTED))

@@ -12,7 +12,6 @@ from common.files import write_json, write_text
 from common.job import job
 from present.format import Say
 from present.tables import shared_facts, to_markdown
-from tasks.registry import measured
 
 
 def recommend(
@@ -28,12 +27,10 @@ def recommend(
     Raises:
         UserError: as `tables`.
     """
-    measures = measured(settings["tasks"])
-    level, margin = settings["confidence_level"], settings["margin_pp"]
-    results = read_results(records, settings["runs"], measures, level, margin)
+    results = read_results(records, settings)
     frame, decided = recommendation(results)
     write_table(outputs["csv"], frame)
-    say = Say(settings["language"], measures)
+    say = Say(settings["language"], results.measures)
     facts = settings | shared_facts(settings["study"], describe.questions(results), say)
     write_text(outputs["md"], to_markdown("recommendation", frame, facts, say))
     write_json(outputs["decision"], decided)

@@ -13,7 +13,6 @@ from common.files import write_text
 from common.job import job
 from present.format import Say
 from present.tables import shared_facts, to_markdown
-from tasks.registry import measured
 
 
 def tables(
@@ -31,10 +30,8 @@ def tables(
     Raises:
         UserError: the records of two runs are not about the same questions, or a model has no base run.
     """
-    measures = measured(settings["tasks"])
-    level, margin = settings["confidence_level"], settings["margin_pp"]
-    results = read_results(records, settings["runs"], measures, level, margin)
-    say = Say(settings["language"], measures)
+    results = read_results(records, settings)
+    say = Say(settings["language"], results.measures)
     facts = settings | shared_facts(settings["study"], describe.questions(results), say)
     found = all_tables(results)
     for name in (name for name in found if name in outputs):

@@ -5,7 +5,8 @@ Snakemake parses the workflow again inside every cluster job, so nothing here im
 
 import copy
 import difflib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,18 @@ def _twice(node: yaml.Node | None, prefix: str = "") -> Iterator[str]:
             yield f"line {line}: {prefix}{name} stands in line {first[name]} already. Remove one, or put both together."
         first.setdefault(name, line)
         yield from _twice(child, f"{prefix}{name}.")
+
+
+def as_for_snakemake(configfile: Path, given: Sequence[str]) -> dict:
+    """Read and check the study that a command names as snakemake does: --configfile, and --config KEY=VALUE …
+
+    Raises:
+        UserError: as `read_yaml` and `resolve`.
+    """
+    from snakemake.cli import parse_config  # takes a second to import
+
+    overrides = retype(json.loads(json.dumps(parse_config(given))))
+    return resolve(read_yaml(configfile), overrides, configfile.name)
 
 
 def retype(overrides: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.download import find_root, opened
-from common.files import UserError, redacted
+from common.files import UserError
 from tasks import spider_format, text_to_sql
 from tasks.base import PARTS, Context, Measure
 from tasks.sections import Text
@@ -76,7 +76,7 @@ def fetch(options: Mapping, folder: Path) -> None:
         if missing := sorted(set(databases) - set(tables)):
             raise UserError(f"dev_tables.json or train_tables.json: has no entry for {missing[0]}. Get the data again.")
         used = {name: tables[name] for name in databases}
-        store(folder, questions, used, databases, {"source": redacted(source), "archive_sha256": archive})
+        store(folder, questions, used, databases, {"source": source, "archive_sha256": archive})
 
 
 def context(options: Mapping, folder: Path) -> Context:

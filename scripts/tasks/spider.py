@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.download import find_root, opened
-from common.files import UserError, redacted, sha256_file
+from common.files import UserError, sha256_file
 from tasks import text_to_sql
 from tasks.base import PARTS, Measure, Part
 from tasks.sections import AtLeast1, Count, Section, Sha256, SomeSet, Text
@@ -84,5 +84,5 @@ def fetch(options: Mapping, folder: Path) -> None:
         # Beside it later releases have other states of the same databases, for the test suite.
         databases = find_databases(root / "database", questions, source)
         originals = {f"{name}.json": sha256_file(root / f"{name}.json") for name in (*questions, "tables")}
-        facts = {"source": redacted(source), "archive_sha256": archive, "original_sha256": originals}
+        facts = {"source": source, "archive_sha256": archive, "original_sha256": originals}
         store(folder, questions, tables, databases, facts)

@@ -68,7 +68,7 @@ def fetch(options: Mapping, folder: Path) -> None:
         tables = {name: given.get(name) or read_schema(path) | {"db_id": name} for name, path in databases.items()}
         _check_apart(questions)
         _run_gold(questions, databases)
-        store(folder, questions, tables, databases, {"source": redacted(source), "archive_sha256": archive})
+        store(folder, questions, tables, databases, {"source": source, "archive_sha256": archive})
 
 
 def no_train(options: Mapping, needing: str) -> UserError:
@@ -169,6 +169,8 @@ def store(
 ) -> None:
     """Write checked data: the questions of each file, schemas, the databases by db_id, and manifest.json with `facts`.
 
+    Their `source` stands there without passwords and signatures.
+
     What was there before, of these or of other files, is no longer there after it.
     """
     shutil.rmtree(folder / "database", ignore_errors=True)
@@ -183,7 +185,8 @@ def store(
         (folder / files[-1]).parent.mkdir(parents=True)
         shutil.copyfile(path, folder / files[-1])
     counts = {"counts": {name: len(rows) for name, rows in questions.items()}, "databases": len(databases)}
-    write_json(folder / "manifest.json", {**facts, **counts, "files": described(folder, files)})
+    known = {**facts, "source": redacted(facts["source"]), **counts}
+    write_json(folder / "manifest.json", known | {"files": described(folder, files)})
 
 
 def prepare(options: Mapping, folder: Path, part: str) -> Part:

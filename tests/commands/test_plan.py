@@ -217,7 +217,7 @@ def test_what_nothing_is_known_of_is_said_in_a_sentence(monkeypatch, capsys):
     found = planned(config)
     assert [line["Rule"] for line in found.rows] == ["train", "predict_spider", "predict_mmlu"]
     assert (found.unknown, found.refused) == (["render_quiz"], [])
-    monkeypatch.setattr(plan, "resolve", lambda *_: config)
+    monkeypatch.setattr(plan, "as_for_snakemake", lambda *_: config)
     assert plan.main([]) == 0
     out = capsys.readouterr().out
     assert "snakemake --cores all --configfile config.yaml --until render_quiz" in out
