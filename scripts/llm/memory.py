@@ -168,7 +168,7 @@ def unquantised(source: str, name: str, shape: Shape, precision: str) -> list[st
     part, whole = (gb(2 * number) for number in (shape.expert_parameters, shape.parameters))
     return [
         f"models.{name}.precision: nf4 quantises linear layers alone, and of the {whole} GB of {source} in bf16 "
-        f"{part} GB are experts, which are none. Set it to bf16, or take a model without experts."
+        f"{part} GB are experts, which it leaves as they are. Set it to bf16, or take a model without experts."
     ]
 
 

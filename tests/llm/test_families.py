@@ -23,7 +23,7 @@ from llm.load import load_model, set_greedy
 from llm.memory import Shape, unquantised
 from llm.options import LLAMA, lora_config
 from llm.packing import collate, keep_apart
-from llm.proof import own_logits
+from llm.proof import distance, own_logits
 from study.schema import Lora
 
 PAGE = Path(__file__).parents[2] / "docs/families.md"
@@ -143,3 +143,42 @@ def test_a_family_is_right_or_refused(tmp_path, name):
         PAGE.write_text("\n".join([*lines[:start], *table, ""]), encoding="utf-8")
         return
     assert written == [line(name, row)]
+
+
+def first_logits(engine, prompts) -> torch.Tensor:
+    """The logits of the first new token after each prompt, (prompts, 1, vocabulary)."""
+    found = {}
+    for number, group in enumerate(engine.groups):
+        logits, _ = engine.answer([Encoded(str(i), prompts[i]) for i in group], number, len(group))
+        found |= dict(zip(group, logits.float(), strict=True))
+    engine.close()
+    return torch.stack([found[i] for i in range(len(prompts))])[:, None]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+@pytest.mark.parametrize("name", FAST)
+def test_on_a_gpu_a_family_answers_within_the_rounding_of_its_precision(tmp_path, name, precision):
+    record = save_family(tmp_path, name)
+    if record is None:
+        pytest.skip("no tiny model of it is made from these sizes")
+    chat = load_chat(record)
+    prompts = [chat.encode(chat.prompt([Turn("system", "You write SQL."), Turn("user", q)]))[0] for q in QUESTIONS]
+    try:
+        model = load_model(record, precision)
+    except UserError as error:
+        assert (precision, "experts") == ("nf4", next(word for word in str(error).split() if word == "experts"))
+        return
+    set_greedy(model, chat, NEW)
+    decoding = Decoding(precision, NEW, 4)
+    engine = choose(model, chat, prompts, decoding)
+    with torch.inference_mode():
+        ours = first_logits(engine, prompts)
+        plain = torch.stack([own_logits(model, ids, 1) for ids in prompts])
+        # The same weights, computed without rounding to half precision.
+        exact = (model.dequantize() if precision == "nf4" else model).float()
+        exact = torch.stack([own_logits(exact, ids, 1) for ids in prompts])
+    error, rounding = (distance(found, exact, torch.bfloat16)[0] for found in (ours, plain))
+    print(f"{name}, {precision}: {engine.facts()['decoder']}; {error:.4f} off, the model itself {rounding:.4f}")
+    assert error <= max(2 * rounding, 0.01)

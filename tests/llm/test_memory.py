@@ -152,7 +152,7 @@ def test_experts_are_counted():
         assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.01), kind
         assert shape.widest == routed * shape.expert
         assert _memory.unquantised("x", "m", shape, "bf16") == []
-        assert "are experts, which are none" in _memory.unquantised("x", "m", shape, "nf4")[0]
+        assert "are experts, which it leaves as they are" in _memory.unquantised("x", "m", shape, "nf4")[0]
     inside = {"text_config": LLAMA3_8B, "vision_config": {}, "tie_word_embeddings": False}
     assert Shape.of(inside) == Shape.of(LLAMA3_8B)
     assert _memory.unquantised("x", "m", Shape.of(LLAMA3_8B), "nf4") == []
