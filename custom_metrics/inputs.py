@@ -123,6 +123,34 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
     return predictions
 
 
+def read_rows(path: str | Path, name: str | Path | None = None) -> Rows:
+    """Read a file of answers as objects, each with the number of its line or its place in a list.
+
+    The format follows from `name`, by default the file's own: CSV, JSON (a list, or an object with a text for each
+    index), JSON lines; of any other name it is JSON lines if it begins with `{`, else one answer a line. Where there
+    are no columns, an object has the key `answer`, and `index` where the file gives one.
+
+    Raises:
+        InputError: the file cannot be read, or a row is no object.
+    """
+    text, suffix = _read(path), Path(name or path).suffix.lower()
+    if suffix == ".csv":
+        return _csv_rows(path, text)
+    if suffix == ".json":
+        value = _json(path, text)
+        if isinstance(value, dict):
+            value = [{"index": index, "answer": answer} for index, answer in value.items()]
+        rows = _json_rows(path, value, "answer")
+    elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
+        rows = _json_lines(path, text)
+    else:
+        lines = text.removesuffix("\n").split("\n")
+        rows = [(number, {"answer": line.removesuffix("\r")}) for number, line in enumerate(lines, 1)]
+    if wrong := next((number for number, row in rows if not isinstance(row, dict)), None):
+        raise InputError(f"{path}, line {wrong}: expected a JSON object.")
+    return rows
+
+
 def _without_db_id(path: str | Path, number: int, text: str | None, question: Question) -> str | None:
     """Drop the name of the database that BIRD's files have behind the SQL."""
     sql, mark, db_id = (text or "").partition(BIRD_MARK)

@@ -52,6 +52,11 @@ WRITTEN = (*DEFECTS, "report.language")
 STUDY = unfold.label(config)
 # One entry for each row of the tables: {"model": …, "variant": its label, "folder": …, "settings": …}.
 RUNS = unfold.runs(config)
+# Of a run whose answers were given elsewhere: by task, where they are.
+GIVEN = unfold.given(config)
+# What is done here, and the models that it needs.
+RUNS_HERE = [run for run in RUNS if not run.get("imported")]
+LOADED = [model for model in config["models"] if any(run["model"] == model for run in RUNS_HERE)]
 # Rules know a run by its folder, which is named after what it is and not after what else the study has.
 LABELS = {run["folder"]: run["variant"] for run in RUNS}
 VALUES = {adapter["folder"]: adapter["values"] for adapter in unfold.adapters(config).values()}
@@ -80,7 +85,8 @@ TRAININGS = [unfold.changed(config, values) for values in VALUES.values()]
 EVALUATED = any(one["training"]["eval_strategy"] != "no" for one in TRAININGS)
 REPLAYED = any(one["replay"]["fraction"] for one in TRAININGS)
 # Which parts of the data the report tells of.
-REPORTED_PARTS = {task: KINDS[config["tasks"][task]["kind"]].PARTS if task == TARGET else ["test"] for task in TASKS}
+REPORTED_PARTS = {task: ["test"] for task in TASKS}
+REPORTED_PARTS |= {TARGET: KINDS[config["tasks"][TARGET]["kind"]].PARTS} if LOADED else {}
 REPORTED_PARTS |= {REPLAY_TASK: ["train"]} if REPLAYED else {}
 PUBLISHED = bool(config["published"]["tables"])
 HARNESS = bool(config["evaluation"]["harness"]["tasks"])
@@ -91,6 +97,7 @@ HAS = {
     "recommend": config["recommend"],
     "harness": HARNESS,
     "published": PUBLISHED,
+    "trained": bool(ADAPTERS),
     "seeds": len(VALUES) > len(unfold.settings(config)),
     **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
 }
@@ -100,7 +107,7 @@ REGISTERED = Path("results", STUDY, "preregistered", f"{unfold.registration(conf
 HAS["ways"] = bool(YARDSTICKS) and (HAS["strength"] or HAS["step"])
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 FIGURES = catalogue.names(catalogue.FIGURES, HAS)
-of_models = partial(collect, model=config["models"])
+of_models = partial(collect, model=LOADED)
 SAY = Say(config["report"]["language"], MEASURES)
 
 
@@ -120,8 +127,8 @@ def of_runs(name, runs=RUNS):
 
 
 def asked(task):
-    """The runs with answers of their own to a task."""
-    return RUNS if task == TARGET else ASKED_ONCE
+    """The runs that give answers of their own to a task."""
+    return RUNS_HERE if task == TARGET else [run for run in ASKED_ONCE if run in RUNS_HERE]
 
 
 def named(runs):
@@ -192,7 +199,23 @@ def kept_out(task):
 def part_settings(task, part):
     """What a part of a task's data depends on."""
     kinds = [config["tasks"][name]["kind"] for name in kept_out(task)]
-    return stage(task, part, **({"yardsticks": kinds} if task == REPLAY_TASK else {}))
+    others = {"yardsticks": kinds} if task == REPLAY_TASK else {}
+    if part == "test" and config["tasks"][task].get("answered"):
+        others["answered"] = given_settings(next(iter(config["models"])), unfold.GIVEN_BASE, task)
+    return stage(task, part, **others)
+
+
+def given_settings(model, run, task):
+    """Where answers of a run that were given elsewhere are, and how their file is read."""
+    section = GIVEN[model, run][task]
+    return unfold.canonical(section | local_files(section))
+
+
+def deciding_answers(wildcards):
+    """The answers that decide which questions of a task are asked; nothing where the study decides it."""
+    if "answered" not in part_settings(wildcards.task, wildcards.part):
+        return []
+    return f"<results>/runs/{next(iter(config['models']))}/{unfold.GIVEN_BASE}/{wildcards.task}_given"
 
 
 def part_rows(wildcards):
@@ -335,7 +358,7 @@ def more_memory(log):
 def before_first_job():
     """Stop if a gated model, lm-evaluation-harness or a GPU that jobs need is not there."""
     try:
-        check_access(config["models"])
+        check_access({name: config["models"][name] for name in LOADED})
         # Conda brings the harness along.
         deployed = workflow.deployment_settings.deployment_method
         check_harness([] if deployed else config["evaluation"]["harness"]["tasks"])

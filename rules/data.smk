@@ -59,6 +59,7 @@ for task in config["tasks"]:
         input:
             manifest="<results>/data/{task}/source/manifest.json",
             yardsticks=[f"<results>/data/{name}/source/manifest.json" for name in kept_out(task)],
+            answers=deciding_answers,
         output:
             rows="<results>/data/{task}/{part}.jsonl",
             about="<results>/data/{task}/{part}.json",

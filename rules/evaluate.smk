@@ -1,4 +1,29 @@
-# Answers and scores. Each task has rules of its own, which are the same for all: predict_<task>, score_<task>.
+# Answers and scores. Each task has rules of its own, which are the same for all: predict_<task>, score_<task>, and for
+# answers that were given elsewhere import_<task>.
+
+
+rule fetch_answers:
+    """Get a file of answers that were given elsewhere, as it is."""
+    output:
+        file="<results>/runs/{model}/{run}/{task}_given",
+    log:
+        "<logs>/fetch_answers/{model}/{run}/{task}.log",
+    wildcard_constraints:
+        task=any_of(TASKS),
+        run=any_of(folder for _, folder in GIVEN),
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/data.yaml"
+    params:
+        recipe=identity.RECIPES["fetch"],
+        settings=lambda wildcards: unfold.pick(
+            given_settings(wildcards.model, wildcards.run, wildcards.task), "source", "sha256", "name"
+        )
+        | local_files(GIVEN[wildcards.model, wildcards.run][wildcards.task]),
+    script:
+        "../scripts/steps/fetch_answers.py"
+
 
 for task in TASKS:
 
@@ -18,6 +43,7 @@ for task in TASKS:
             "<benchmarks>/predict_{task}/{model}/{run}.tsv"
         wildcard_constraints:
             task=task,
+            run=any_of(run["folder"] for run in RUNS_HERE),
         conda:
             "../envs/model.yaml"
         threads: 2
@@ -30,6 +56,31 @@ for task in TASKS:
             unwatched=lambda wildcards, resources: decoding(wildcards),
         script:
             "../scripts/steps/predict.py"
+
+    rule:
+        name:
+            f"import_{task}"
+        input:
+            file="<results>/runs/{model}/{run}/{task}_given",
+            questions="<results>/data/{task}/test.jsonl",
+            manifest="<results>/data/{task}/source/manifest.json",
+        output:
+            answers="<results>/runs/{model}/{run}/{task}_answers.jsonl",
+            report="<results>/runs/{model}/{run}/{task}_predict.json",
+        log:
+            "<logs>/import_{task}/{model}/{run}.log",
+        wildcard_constraints:
+            task=task,
+            run=any_of(folder for _, folder in GIVEN),
+        retries: 0
+        conda:
+            "../envs/score.yaml"
+        params:
+            settings=lambda wildcards: given_settings(wildcards.model, wildcards.run, wildcards.task)
+            | {"kind": config["tasks"][wildcards.task]["kind"]},
+            code=code.digest("import_answers"),
+        script:
+            "../scripts/steps/import_answers.py"
 
     rule:
         name:

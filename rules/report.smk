@@ -36,7 +36,7 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY, runs=tabled(RUNS)) | {"tasks": MEASURED},
+        settings=pick(*WRITTEN, study=STUDY, runs=tabled(RUNS_HERE)) | {"tasks": MEASURED},
         code=code.digest("cost"),
     script:
         "../scripts/steps/cost.py"
@@ -125,6 +125,8 @@ rule report:
         prompts=[file for task in TASKS for file in of_models(f"<results>/prompts/{{model}}/{task}_test.json")],
         train=of_runs("train.json", ADAPTERS),
         answers=[file for task in TASKS for file in of_runs(f"{task}_predict.json", asked(task))],
+        imported=[f"<results>/runs/{model}/{run}/{task}_predict.json" for model, run in GIVEN for task in TASKS],
+        published=["<results>/tables/published.json"] if PUBLISHED else [],
         registered=[f"<results>/preregistered/{REGISTERED.name}"] if REGISTERED.exists() else [],
     output:
         report="<results>/report.md",
@@ -163,6 +165,7 @@ rule compare_published:
         **{task: of_runs(f"{task}.csv", TRAINED) for task in TASKS},
     output:
         **table("published"),
+        findings="<results>/tables/published.json",
     log:
         "<logs>/compare_published.log",
     conda:

@@ -363,8 +363,9 @@ class Plan:
 
         further, own = unfold.points(config), unfold.own_prompts(config)
         made = [name for name, of in unfold.ready_made(config).items() if of == target.name]
-        asked = Counter(own.get(variant, "test") for variant in [BASE, *trainings, *made, *further])
-        others = 1 + len(trainings) + len(made) + sum("shots" not in point for point in further.values())
+        bases = [] if "answers" in config["models"][target.name] else [BASE]
+        asked = Counter(own.get(variant, "test") for variant in [*bases, *trainings, *made, *further])
+        others = len(bases) + len(trainings) + len(made) + sum("shots" not in point for point in further.values())
         jobs = [(learnt, *item) for item in asked.items()]
         for task, part, number in jobs + [(name, "test", others) for name in tasks_of(config, "yardstick")]:
             new, rule = config["tasks"][task]["max_new_tokens"], f"predict_{task}"
@@ -384,7 +385,10 @@ def plan(config: dict, device: Device, results: Path) -> Plan:
     found = Plan()
     # The same for all models.
     sampled = cache(lambda task, part, new: sample(config, task, part, new, results / "data" / task))
+    asked = {run["model"] for run in unfold.runs(config) if "imported" not in run}
     for model, values in config["models"].items():
+        if model not in asked:
+            continue
         record = results / "models" / f"{model}.json"
         shape, read = shape_of(values, record)
         if shape is None:

@@ -57,8 +57,9 @@ def clusters_of(config: dict, task: str, cluster: str, data: Path) -> list | Non
 def prospects(config: dict, results: Path, like: Path | None) -> tuple[dict[str, Prospect], list[str]]:
     """The tasks of a study with their questions and variances; and those of which nothing is known yet."""
     tasks = [unfold.target_of(config), *unfold.tasks_of(config, "yardstick")]
-    settings = len(unfold.settings(config)) + len(unfold.ready_made(config))
-    seeds = len(unfold.adapters(config)) // max(1, len(unfold.settings(config)))
+    settings = len(unfold.compared(config))
+    trained = len(unfold.adapters(config)) + len(unfold.imported(config))
+    seeds = trained // max(1, settings - len(unfold.ready_made(config)))
     own = results / "tables/settings.csv"
     earlier = of_results(like / "tables/settings.csv") if like else of_results(own) if own.exists() else {}
     found, unknown = {}, []
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = as_for_snakemake(given.configfile, given.config)
         results = Path("results") / unfold.label(config)
         found, unknown = prospects(config, results, given.like)
-        if not unfold.settings(config) and not unfold.ready_made(config):
+        if not unfold.compared(config):
             print("This study has no settings: nothing is compared with the base model.")
             return 0
         margin = config["tables"]["margin_pp"]

@@ -74,16 +74,17 @@ def describe(path: Path) -> list[dict[str, str]]:
         loras = [training(config, name, one["values"])["lora"] for one in trained] or [config["lora"]]
         largest = max(loras, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
         memory = memory_gb(model, largest, config["training"], config["inference"])
+        known = "?" if memory is None else f"{memory:.0f}"
         rows.append(
             {
                 "Study": str(path),
-                "Model": model["source"],
-                "Precision": model["precision"],
+                "Model": model["source"] or "none, only answers",
+                "Precision": model["precision"] if model["source"] else "",
                 "Licence": "gated: accept it, set HF_TOKEN" if model["gated"] else "open",
                 "Adapters": str(len(trained)),
                 "Target": asked["target"],
                 "Yardsticks": asked["yardstick"] or "none",
-                "Memory GB": "?" if memory is None else f"{memory:.0f}",
+                "Memory GB": known if model["source"] else "none",
                 "Protocols": ", ".join(one for one in PROTOCOLS if one == PROTOCOLS[0] or config["protocols"][one]),
             }
         )

@@ -103,7 +103,9 @@ def answers_of(results: Results, *kinds: str) -> list[Answers]:
             masks = {f"{part.part} {part.value}": np.isin(np.arange(len(whole.chosen)), part.chosen) for part in parts}
             measured = {RIGHT: (results.right[task], masks)}
             if results.measures[task].form == "choice":
-                measured[PROBABILITY] = np.array([one["probability"] for one in results.frames[task]]), {}
+                probabilities = np.array([one["probability"] for one in results.frames[task]])
+                if not np.isnan(probabilities[[base, *itertools.chain.from_iterable(own.values())]]).any():
+                    measured[PROBABILITY] = probabilities, {}
             for measure, (values, of_measure) in measured.items():
                 by_setting = {name: values[runs] for name, runs in own.items()}
                 before = values[base].astype(float)

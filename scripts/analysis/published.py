@@ -4,6 +4,7 @@ It knows the benchmark and the rules of rounding, and nothing about any particul
 of every other that prints the same numbers.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -198,7 +199,7 @@ def check_table(table: Mapping[str, Any], subjects: Subjects) -> Iterator[dict[s
                 else:
                     compared = (table["accuracy"].get(name, {}).get(column) for name in (BASE, variant))
                     found = check_change(value, table["decimals"], *compared, parts)
-                row = {name: table[name] for name in ("table", "task", "decimals")}
+                row = {name: table.get(name) for name in ("table", "task", "criterion", "decimals")}
                 row |= {"kind": kind, "variant": variant, "column": column, "published": value}
                 yield row | {"published_n": table["n"][column], "published_correct": correct} | found._asdict()
 
@@ -233,6 +234,25 @@ def findings(published: Mapping[str, Any], official: Mapping[str, int]) -> Itera
             yield reason("other_share", what=stated["what"], printed=value, **values)
 
 
+def swapped(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Say which two columns of a table have each other's numbers, where ours are about the same answers.
+
+    `rows` are those of `beside`. Every printed number of right answers must be ours of the other column, and at least
+    one must not be ours of its own.
+    """
+    tables: dict[str, dict[str, dict[str, tuple]]] = {}
+    for row in rows:
+        if row["kind"] == "accuracy" and row["column"] != WHOLE and row["published_correct"] is not None:
+            pair = row["published_correct"], row.get("correct")
+            tables.setdefault(row["table"], {}).setdefault(row["column"], {})[row["variant"]] = pair
+    for table, columns in tables.items():
+        for one, other in itertools.combinations(columns, 2):
+            a, b = columns[one], columns[other]
+            crossed = a.keys() == b.keys() and all(a[run] == b[run][::-1] for run in a)
+            if crossed and any(printed != ours for printed, ours in a.values()):
+                yield reason("swapped", table=table, one=one, other=other)
+
+
 def beside(
     published: Mapping[str, Any],
     ours: Mapping[str, Mapping[str, pd.DataFrame]],
@@ -251,7 +271,7 @@ def beside(
         for run in matching(row["variant"], list(ours)) or [None]:
             found, records = {}, (ours.get(name, {}).get(row["task"]) for name in (run, BASE))
             (correct, n), (before, _) = (
-                (0, 0) if one is None else count(one, measures[row["task"]], row["column"], subjects) for one in records
+                (0, 0) if one is None else count(one, measures[row["task"]], row, subjects) for one in records
             )
             if n and row["kind"] == "accuracy":
                 found = {"ours": 100 * correct / n, "n": n, "correct": correct}
@@ -271,13 +291,15 @@ def matching(variant: str, ours: Sequence[str]) -> list[str]:
     return [name for name in ours if parts <= set(name.split("-"))]
 
 
-def count(records: pd.DataFrame, measure: Measure, column: str, subjects: Subjects) -> tuple[int, int]:
-    """Count right answers and questions of ours that a published column is about; no questions if we lack a subject.
+def count(records: pd.DataFrame, measure: Measure, figure: Mapping[str, Any], subjects: Subjects) -> tuple[int, int]:
+    """Count right answers and questions of ours that a published figure is about; no questions if we lack a subject.
+
+    What is right follows the report's criterion, where the study names it, else the study's own.
 
     A category stands for the subjects that the report put into it, whatever this study calls them; where the report
     does not name them, for this study's own. Subjects are those of multiple choice.
     """
-    named = subjects if measure.form == "choice" else {}
+    column, named = figure["column"], subjects if measure.form == "choice" else {}
     wanted = {subject for one in named.values() for subject in one} if column == WHOLE else {*named.get(column, ())}
     if wanted:
         own = records[measure.cluster]
@@ -286,5 +308,5 @@ def count(records: pd.DataFrame, measure: Measure, column: str, subjects: Subjec
         chosen = pd.Series(True, index=records.index)
     else:
         chosen = records[[*measure.strata]].eq(column).any(axis=1)
-    part = records.loc[chosen, measure.criterion]
+    part = records.loc[chosen, figure.get("criterion") or measure.criterion]
     return int(part.sum()), len(part)

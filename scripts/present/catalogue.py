@@ -115,6 +115,7 @@ FORMATS = {
     "verdict": "verdict=verdict,unit verdict_alone=verdict",
     "count": (
         "n pairs seeds both_right gained lost both_wrong seconds token_rate=tokens_per_second rows databases steps "
+        "answered missing "
         "questions_to_certify seeds_to_certify"
     ),
     "counts": "right=correct,n gained_lost=gained,lost trainable=trainable_parameters,all_parameters",
@@ -429,7 +430,7 @@ FIGURES = (
     *map(Figure, ("tradeoff", "differences")),
     Figure("equal_gain", when="ways"),
     *(Figure(key, when="sql") for key in ("hardness", "databases", "error_flow")),
-    Figure("loss"),
+    Figure("loss", when="trained"),
     *(Figure(key, when=key) for key in ("seeds", "strength")),
     Figure("trajectory", when="step"),
     Figure("shots", when="shots"),

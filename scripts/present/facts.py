@@ -7,7 +7,7 @@ changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -65,6 +65,9 @@ class Results:
     train: Mapping[Run, Mapping]  # reports of `train` of each adapter
     answers: Mapping[tuple[str, str, str], Mapping]  # reports of `predict` by model, variant and task
     registered: Mapping | None = None  # what was written down before the run, with `file`
+    published: Mapping | None = None  # what is found of the figures that a report printed
+    # Of answers that were given elsewhere, by model, variant and task: source, sha256, rows, questions, answered.
+    imported: Mapping[tuple[str, str, str], Mapping] = field(default_factory=dict)
 
 
 def facts(results: Results, say: Say) -> dict[str, Any]:
@@ -179,6 +182,9 @@ class _Facts:
             "failures": [self.failures(run) for run in self.rank or self.accuracy] if results.records else [],
             "worth": self.worth(),
             "changing": self.changing(),
+            "criteria": self.criteria(),
+            "imported": self.imported(),
+            "published": results.published,
             "factors": self.factors(),
             "detectable": {
                 "headline": extremes(
@@ -425,6 +431,32 @@ class _Facts:
             signs = [tuned[f"{name}_correct"] - base[f"{name}_correct"] for name in criteria]
             found += [self.name(run)] if min(signs) < 0 < max(signs) else []
         return found
+
+    def criteria(self) -> dict[str, Any] | None:
+        """Of the first base the least and the greatest accuracy by any criterion, and the largest change of a setting.
+
+        None if the target executes no SQL.
+        """
+        if self.say.measures[self.target].form != "sql":
+            return None
+        run, rows = next((run, rows) for run, rows in self.accuracy.items() if run[1] == BASE)
+        shares = [100 * rows[0][f"{name}_correct"] / rows[0]["n"] for name in self.say.words["criteria"]]
+        changes = [abs(row["difference_pp"]) for row in self.headline if row["task"] == self.target]
+        return {"name": self.name(run), "low": min(shares), "high": max(shares), "largest": max(changes, default=None)}
+
+    def imported(self) -> list[Row]:
+        """The runs whose answers were given elsewhere, and where."""
+        return [
+            {
+                "name": self.name((model, variant)),
+                "measured": self.say.measure(task),
+                "task": task,
+                **{key: facts[key] for key in ("source", "rows", "answered")},
+                "missing": facts["questions"] - facts["answered"],
+                "sha256": facts["sha256"][:DIGITS],
+            }
+            for (model, variant, task), facts in self.results.imported.items()
+        ]
 
     def factors(self) -> dict[str, Any]:
         """The contrasts between settings, the least p first; and what was meant to soften forgetting."""

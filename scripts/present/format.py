@@ -4,7 +4,7 @@ There is one minus sign (U+2212), one way to print p, and one dagger. CSV files 
 only what a person reads passes through here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partialmethod, reduce
 from operator import getitem
 from pathlib import Path
@@ -196,6 +196,22 @@ class Say:
         """How many of something there are: `one adapter`, `12 adapters`."""
         one, many = self.words["nouns"].get(noun, (noun, noun))
         return f"{self.word('numbers.one')} {one}" if n == 1 else f"{self.count(n)} {many}"
+
+    def told(self, reasons: Sequence, marked: Callable[[str], str] = str, between: str = "; ") -> str:
+        """Write why a printed figure can be or not: keys of the words, each with what is filled in.
+
+        `marked` writes a number with its marks.
+        """
+
+        def value(one: str | Sequence) -> str:
+            if not isinstance(one, str):
+                return self.told(one, marked, ", ")
+            return one if any(letter.isalpha() for letter in one) else marked(one)
+
+        return between.join(
+            self.word(f"tables.published.why.{key}", **{name: value(one) for name, one in values.items()})
+            for key, values in reasons
+        )
 
     def printed(self, value: float, kind: str, decimals: int) -> str:
         """A figure as a report printed it: a change has its sign."""

@@ -1,6 +1,6 @@
 """Put the figures that a report printed beside ours: difference, interval, and whether they can be right."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ import pandas as pd
 
 import _path  # noqa: F401
 from analysis.data import write_table
-from analysis.published import COLUMNS, WHOLE, Reasons, beside, findings
-from common.files import write_text
+from analysis.published import COLUMNS, WHOLE, Reasons, beside, findings, swapped
+from common.files import write_json, write_text
 from common.job import job
 from present.format import Say
 from present.tables import to_markdown
@@ -24,7 +24,7 @@ def compare_published(
 
     Args:
         records: by task, the records of each run, in the order of `runs`.
-        outputs: the files `csv` and `md`.
+        outputs: the files `csv` and `md`; `findings`, what the report says of it (JSON).
         settings: the rule's; `official` has by task the size of the official evaluation split.
     """
     published, measures = settings["published"], measured(settings["tasks"])
@@ -35,13 +35,19 @@ def compare_published(
     }
     rows = beside(published, ours, measures, settings["confidence_level"])
     # The CSV file is the same in every language.
-    frame = pd.DataFrame([row | {"why": told(row["why"], Say("en"))} for row in rows])
+    frame = pd.DataFrame([row | {"why": Say("en").told(row["why"])} for row in rows])
     whole = dict.fromkeys(("published_n", "published_correct", "n", "correct"), "Int64")
     write_table(outputs["csv"], frame.reindex(columns=COLUMNS).astype(whole))
-    write_text(outputs["md"], page(rows, settings, Say(settings["language"], measures)))
+    found = [*findings(published, settings["official"]), *swapped(rows)]
+    write_text(outputs["md"], page(rows, found, settings, Say(settings["language"], measures)))
+    compared = [row for row in rows if "ours" in row]
+    facts = {"report": published["report"], "figures": len(rows), "compared": len(compared), "findings": found}
+    facts["equal"] = sum(round(row["ours"], row["decimals"]) == row["published"] for row in compared)
+    facts["impossible"] = sum(row["possible"] is False for row in rows)
+    write_json(outputs["findings"], facts)
 
 
-def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], say: Say) -> str:
+def page(rows: Sequence[Mapping[str, Any]], found: Reasons, settings: Mapping[str, Any], say: Say) -> str:
     """Write the comparison as a page of Markdown."""
     published = settings["published"]
 
@@ -50,30 +56,16 @@ def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], say: Sa
         return say.word(f"tables.published.{row['kind']}", what=say.measure(row["task"], part))
 
     shown = [
-        row | {"shown": row["run"] or row["variant"], "what": what(row), "why": told(row["why"], say, say.marked)}
+        row | {"shown": row["run"] or row["variant"], "what": what(row), "why": say.told(row["why"], say.marked)}
         for row in rows
     ]
-    odd = (f"* {told([one], say, say.marked)}" for one in findings(published, settings["official"]))
+    odd = (f"* {say.told([one], say.marked)}" for one in found)
     stated = (f"* {one['what']}: {say.number(one['value'], one['decimals'])}" for one in published["stated"])
     facts = {"percent": say.level(settings["confidence_level"]), "report": published["report"]}
     facts |= {"findings": "\n".join(odd), "stated": "\n".join(stated)}
     beside_ours = ["ours", "n", "correct", "difference_pp", "ci_low", "ci_high", "published_in_ci"]
     columns = ["table", "shown", "what", "published", "kind", "decimals", "possible", "why", *beside_ours]
     return to_markdown("published", pd.DataFrame(shown, columns=columns), settings | facts, say)
-
-
-def told(reasons: Reasons, say: Say, marked: Callable[[str], str] = str, between: str = "; ") -> str:
-    """Write reasons in a language; `marked` writes a number with its marks."""
-
-    def value(one: str | Reasons) -> str:
-        if not isinstance(one, str):
-            return told(one, say, marked, ", ")
-        return one if any(letter.isalpha() for letter in one) else marked(one)
-
-    return between.join(
-        say.word(f"tables.published.why.{key}", **{name: value(one) for name, one in values.items()})
-        for key, values in reasons
-    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from present.format import Say
 from present.tables import to_markdown
 from tasks.registry import measured
 
+RUN = ("model", "variant")
 COLUMNS = (
     "task", "device", "seconds", "job_seconds", "gpu_hours", "cpu_hours", "rows", "rows_per_second",
     "tokens_per_second", "peak_memory_mib", "resumed",
@@ -52,7 +53,7 @@ def cost(
         for name, row in found.items():
             whole = benchmark(benchmarks / name / run["model"] / f"{Path(path).parent.name}.tsv", row["device"])
             rows.append(head | {"task": name} | row | whole)
-    frame = pd.DataFrame(rows, columns=[*heads[0], *COLUMNS])
+    frame = pd.DataFrame(rows, columns=[*(heads[0] if heads else RUN), *COLUMNS])
     write_table(outputs["csv"], frame)
     write_text(outputs["md"], to_markdown("cost", frame, settings, Say(settings["language"], measures)))
 

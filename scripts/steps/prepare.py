@@ -7,6 +7,7 @@ from typing import Any
 import _path  # noqa: F401
 from common.files import sha256_file, sha256_json, write_json, write_jsonl
 from common.job import job
+from tasks.imported import Join, read_given
 from tasks.registry import KINDS
 
 
@@ -16,7 +17,8 @@ def prepare(folder: Path, part: str, settings: Mapping[str, Any], rows: Path, ya
     Args:
         folder: of the task's raw data.
         part: train, validation, shots or test.
-        settings: of the part, with `kind` and `name`; of a task of role replay `yardsticks`, the kinds of those.
+        settings: of the part, with `kind` and `name`; of a task of role replay `yardsticks`, the kinds of those. `only`
+            names the questions to ask, if not all.
         yardsticks: the folders of the raw data of those, whose rows a task of role replay must not hold.
 
     Raises:
@@ -29,17 +31,32 @@ def prepare(folder: Path, part: str, settings: Mapping[str, Any], rows: Path, ya
     found, facts = KINDS[settings["kind"]].prepare(settings, folder, part, **given)
     write_jsonl(rows, found)
     ids = [row["id"] for row in found]
-    about = {"settings": dict(settings), "rows": len(found), "ids": ids, "ids_sha256": sha256_json(ids)}
+    known = {key: settings[key] for key in settings if key != "only"}
+    about = {"settings": known, "rows": len(found), "ids": ids, "ids_sha256": sha256_json(ids)}
     about |= {"source_sha256": sha256_file(folder / "manifest.json"), "sha256": sha256_file(rows)}
     write_json(rows.with_suffix(".json"), about | facts)
 
 
+def answered(folder: Path, settings: Mapping[str, Any], file: str | Path) -> list[str]:
+    """The questions that a file of answers is about, by their ids; `settings` has `tasks.imported.Answers` as answered.
+
+    Raises:
+        UserError: as `tasks.imported`.
+    """
+    task, given = KINDS[settings["kind"]], settings["answered"]
+    asked = task.prepare(settings, folder, "test")[0]
+    return sorted(Join(read_given(file, given), asked, task.held_out(folder), given).found)
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
+        settings, data = snakemake.params.unwatched, Path(snakemake.input.manifest).parent
+        if "answered" in settings:
+            settings = {**settings, "only": answered(data, settings, snakemake.input.answers)}
         prepare(
-            Path(snakemake.input.manifest).parent,
+            data,
             snakemake.wildcards.part,
-            snakemake.params.unwatched,
+            settings,
             Path(snakemake.output.rows),
             [Path(file).parent for file in snakemake.input.get("yardsticks", [])],
         )

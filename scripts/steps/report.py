@@ -29,7 +29,8 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
             each); `records` of each run, those of the target, empty if it executes no SQL; `data`, manifests of tasks
             (data/<task>/source/manifest.json) and of parts of them (data/<task>/<part>.json); `prompts`, reports
             (prompts/<model>/<task>_test.json); `models`; `audits`; `train`; `answers`, reports
-            (runs/<model>/<run>/<task>_predict.json); `registered`, the pre-registration, if there is one.
+            (runs/<model>/<run>/<task>_predict.json); `imported`, those of answers that were given
+            elsewhere; `published`, what is found of printed figures, and `registered`, the pre-registration, if any.
         settings: `language`, `labels` (of each run's folder), what `Results.settings` names, and `tasks`: of each its
             kind, its role and what its measure depends on, the target first.
 
@@ -66,6 +67,10 @@ def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures:
         """Model and label of the run in whose folder, …/<model>/<run>/, a file lies."""
         return Path(path).parts[-3], labels[Path(path).parts[-2]]
 
+    def task_of(path: str | Path) -> tuple[str, str, str]:
+        """Model, label and task of a report on answers."""
+        return *run_of(path), Path(path).stem.removesuffix("_predict")
+
     read = {Path(path).stem: read_table(path) for path in inputs["tables"]}
     whole = ("settings", "recommendation", "equal_gain", "contrasts", "transitions")
     tables = {name: frame if name in whole else trained(frame) for name, frame in read.items()}
@@ -92,10 +97,10 @@ def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures:
         audits={Path(path).parent.name: read_json(path) for path in inputs["audits"]},
         prompts=prompts,
         train={run_of(path): read_json(path) for path in inputs["train"]},
+        published=next(map(read_json, inputs.get("published", ())), None),
         registered={"file": os.path.relpath(registered[0], here)} | read_json(registered[0]) if registered else None,
-        answers={
-            (*run_of(path), Path(path).stem.removesuffix("_predict")): read_json(path) for path in inputs["answers"]
-        },
+        answers={task_of(path): read_json(path) for path in inputs["answers"]},
+        imported={task_of(path): read_json(path)["imported"] for path in inputs.get("imported", ())},
     )
 
 

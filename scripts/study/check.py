@@ -7,7 +7,21 @@ from pathlib import Path
 
 from common.files import NOT_LINEAR, UserError
 from common.weights import modules
-from study.unfold import BASE, adapters, changed, loading, members, points, ready_made, settings, target_of
+from study.unfold import (
+    BASE,
+    adapters,
+    changed,
+    given,
+    imported,
+    loaded,
+    loading,
+    members,
+    points,
+    ready_made,
+    settings,
+    target_of,
+    tasks_of,
+)
 
 
 def contradictions(config: dict) -> Iterator[str]:
@@ -16,6 +30,7 @@ def contradictions(config: dict) -> Iterator[str]:
         yield from wrong
         return
     yield from _named(config)
+    yield from _imported(config)
     yield from _replay(config)
     # A sentence about what several settings have stands once.
     found: dict[str, None] = {}
@@ -71,7 +86,7 @@ def _validation(config: dict) -> Iterator[str]:
 
 def _models(config: dict) -> Iterator[str]:
     for name, model in config["models"].items():
-        if model["revision"] is not None and Path(model["source"]).is_dir():
+        if model["source"] and model["revision"] is not None and Path(model["source"]).is_dir():
             yield (
                 f"models.{name}.revision: found {model['revision']}, expected null, since a local folder has no "
                 "revision."
@@ -122,7 +137,7 @@ def _named(config: dict) -> Iterator[str]:
         given = [key for key in ("lora", "training", "replay") if adapter[key]]
         if adapter["source"] is None:
             for key in ("revision", "model"):
-                if adapter[key] is not None:
+                if adapter[key] is not None and not (key == "model" and "answers" in adapter):
                     yield f"adapters.{name}.{key}: found {adapter[key]}, but no source. Add it, or remove {key}."
             continue
         if given:
@@ -138,6 +153,63 @@ def _named(config: dict) -> Iterator[str]:
             yield f"adapters.{name}.revision: found {adapter['revision'] or 'null'}, expected {expected}."
 
 
+def _imported(config: dict) -> Iterator[str]:
+    """Answers that were given elsewhere, beside what needs a model."""
+    asked, elsewhere = tasks_of(config, "target", "yardstick"), given(config)
+    for name, model in config["models"].items():
+        if model["source"] is None and "answers" not in model:
+            yield (
+                f"models.{name}.source: missing. Write a folder or a repository on the hub, or give the model answers "
+                "(docs/answers.md)."
+            )
+    for name, adapter in config["adapters"].items():
+        if "answers" not in adapter:
+            continue
+        for key in ("source", "lora", "replay"):
+            if adapter[key]:
+                yield f"adapters.{name}.{key}: not used, since its answers were given elsewhere. Remove it."
+        for key in adapter["training"].keys() - {"seed"}:
+            yield f"adapters.{name}.training.{key}: not used, since its answers were given elsewhere. Remove it."
+        if adapter["model"] not in (config["models"] if len(config["models"]) > 1 else (None, *config["models"])):
+            yield (
+                f"adapters.{name}.model: found {adapter['model'] or 'null'}, expected the one of this study's models "
+                f"that it belongs to: {', '.join(config['models'])}."
+            )
+    for answers in elsewhere.values():
+        place = next((one["name"].rpartition(".")[0] for one in answers.values()), "answers")
+        for task in asked:
+            if task not in answers:
+                yield f"{place}: found no answers to {task}. Add them, or take {task} out of tasks."
+        for task in answers.keys() - set(asked):
+            yield f"{place}.{task}: this study does not ask {task}, only {', '.join(asked)}. Remove it."
+    if elsewhere and config["scale"] == "smoke":
+        yield "scale: found smoke, but answers that were given elsewhere cannot be made fewer. Remove it."
+    needing = {"recommend": config["recommend"], "evaluation.harness.tasks": config["evaluation"]["harness"]["tasks"]}
+    needing["evaluation.shots"] = (
+        any("answers" in one for one in config["models"].values()) and config["evaluation"]["shots"]
+    )
+    for key, value in needing.items() if elsewhere else ():
+        if value:
+            yield f"{key}: needs models, and this study has answers that were given elsewhere. Remove it."
+    if not loaded(config) and (config["sweep"] or settings(config)):
+        where = "sweep" if config["sweep"] else f"adapters.{next(iter(settings(config)))}"
+        yield f"{where}: there is no model to train, as no model has a source. Remove it, or give a model a source."
+    first = next(iter(config["models"].values())).get("answers", {})
+    for task, section in config["tasks"].items():
+        if not section.get("answered"):
+            continue
+        if task not in first:
+            yield f"tasks.{task}.answered: found true, but the first model has no answers to {task}. Remove it."
+        elif first[task]["in_order"]:
+            yield (
+                f"tasks.{task}.answered: found true, but in_order says that the answers are to the questions of the "
+                "study. Name a column that says which question a row answers."
+            )
+        for key in ("questions", "questions_per_category"):
+            if section.get(key) is not None:
+                yield f"tasks.{task}.{key}: found {section[key]}, but answered chooses the questions. Write null."
+
+
 def _twins(config: dict) -> Iterator[str]:
     """Names that stand for two things, and adapters that are the same training."""
     found: dict[str, str] = {}
@@ -147,6 +219,9 @@ def _twins(config: dict) -> Iterator[str]:
             yield f"{name} and {twin} are the same training. Remove one from sweep or adapters."
     swept = set(settings(config | {"adapters": {}})) if config["sweep"] else set()
     taken = {BASE, *swept, *points(config, trained)}
+    for name in imported(config):
+        if name in trained:
+            yield f"adapters.{name}: this study has another run of that name. Write another name."
     for name in config["adapters"]:
         if name in taken:
             yield f"adapters.{name}: this study has another run of that name. Write another name."

@@ -79,6 +79,8 @@ def _tidy(schema: Any) -> Any:
 def _commented(section: dict, values: dict, indent: str = "", comments: bool = True) -> Iterator[str]:
     """The lines of a section's keys, each key below a comment that says what it means."""
     for key, node in own(section).items():
+        if values.get(key) is None and node.get("default", "") is None and "null" not in kinds_of(node):
+            continue  # a key that may be left out, and is
         if not indent:
             yield ""
         if comments:

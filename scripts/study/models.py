@@ -3,7 +3,8 @@
 from typing import Any, Literal
 
 from study.library import passes_on
-from tasks.sections import AtLeast1, Name, Positive, Section, Text
+from tasks.imported import Answers
+from tasks.sections import ABSENT, AtLeast1, Name, Positive, Section, TaskName, Text
 
 
 @passes_on("BitsAndBytesConfig")
@@ -19,9 +20,9 @@ class Quantization(Section):
 class Model(Section):
     """An instruct model, and how it is loaded, for training and for inference alike."""
 
-    source: Text
+    source: Text | None = None
     """A local folder (config, weights, tokenizer with a chat template), or a repository on the Hugging Face hub such as
-    mistralai/Mistral-7B-Instruct-v0.2."""
+    mistralai/Mistral-7B-Instruct-v0.2; null if all answers were given elsewhere."""
     revision: str | None = None
     """The commit on the hub, 40 hexadecimal digits; a branch or a tag may move. null for a local folder."""
     precision: Literal["fp32", "bf16", "nf4"] = "bf16"
@@ -39,6 +40,9 @@ class Model(Section):
     """Size in billions of parameters. Only `make studies` and `make plan` use it, to estimate memory."""
     vocabulary: AtLeast1 | None = None
     """Tokens in the vocabulary. Only `make studies` and `make plan` use it, to estimate memory."""
+    answers: dict[TaskName, Answers] = ABSENT
+    """Answers of the base that were given elsewhere, by task, such as {spider: {source: base.csv, question: question}};
+    docs/answers.md. May be left out."""
 
 
 class Adapter(Section):
@@ -61,4 +65,8 @@ class Adapter(Section):
     revision: str | None = None
     """The commit on the hub, 40 hexadecimal digits; null for a local folder."""
     model: Name | None = None
-    """Which of `models` an adapter from a source is made for; null if there is one alone."""
+    """Which of `models` an adapter from a source, or whose answers stand here, is made for; null if there is one
+    alone."""
+    answers: dict[TaskName, Answers] = ABSENT
+    """Answers of this setting that were given elsewhere, by task, as of `models`. Nothing of it is trained or asked.
+    May be left out."""

@@ -24,8 +24,9 @@ from tasks.sections import Section
 
 # Names of rules and tables, which no task may have.
 RESERVED = (
-    "model", "adapter", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions", "regression",
-    "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "sql", "choice", "match",
+    "model", "adapter", "answers", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions",
+    "regression", "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "sql", "choice",
+    "match",
 )  # fmt: skip
 # The sections that may differ between the adapters of a study.
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}
@@ -222,7 +223,7 @@ def _task(name: str, section: Any) -> tuple[Any, list[str]]:
 
 
 def _merge(below: dict, above: dict) -> dict:
-    """Return `below` with the values of `above` in their places; lists replace lists.
+    """Return `below` with the values of `above` in their places; lists replace lists, and null removes a section.
 
     The key "*" stands for every key that is there, for what a study names by itself.
     """
@@ -230,7 +231,10 @@ def _merge(below: dict, above: dict) -> dict:
     for key, value in above.items():
         for place in below if key == "*" else [key]:
             old = merged.get(place)
-            merged[place] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+            if isinstance(old, dict) and value is None:
+                del merged[place]
+            else:
+                merged[place] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

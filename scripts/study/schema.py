@@ -11,6 +11,7 @@ from pydantic import Field
 
 from study.library import WORDS, passes_on
 from study.models import Adapter, Model
+from tasks.records import CRITERIA
 from tasks.sections import (
     ABSENT,
     AtLeast1,
@@ -225,12 +226,14 @@ class Report(Section):
 
 class Protocols(Section):
     """What each protocol changes in the study. It is merged over the study before anything else is read; a list
-    replaces a list. studies/souza.yaml is an example."""
+    replaces a list, and null removes a section. studies/souza.yaml is an example."""
 
     corrected: dict[str, Any] = {}
     """What the corrected protocol changes: often nothing, since the study itself is written corrected."""
     as_reported: dict[str, Any] = {}
     """What a published report did otherwise, where that can be run."""
+    reanalysed: dict[str, Any] = Field(default={}, exclude_if=lambda value: not value)
+    """The answers behind a published report in place of ours, where they are public: nothing is trained or asked."""
 
 
 class Stated(Section):
@@ -253,6 +256,9 @@ class PublishedTable(Section):
     """Its name in the report."""
     task: str
     """The task that it is about."""
+    criterion: Literal[CRITERIA] = ABSENT
+    """By which criterion the report counts as right, where the study has another; with _raw of the answers as they are.
+    May be left out."""
     decimals: Count
     """Digits after the point of the percentages, as printed."""
     n: dict[str, AtLeast1 | None]
@@ -294,9 +300,10 @@ class Study(Section):
     scale: Literal["full", "smoke"] = "full"
     """smoke puts rules/smoke.yaml over the study: a run of a minute which shows that all steps work. Meant for the
     command line: --config scale=smoke. Its results go to results/<study>-smoke/."""
-    protocol: Literal["corrected", "as_reported"] = "corrected"
-    """A study that repeats a published one can have two protocols: corrected, and as_reported with the report's
-    defects. --config protocol=as_reported runs the second one, in results/<study>-as_reported/."""
+    protocol: Literal["corrected", "as_reported", "reanalysed"] = "corrected"
+    """A study that repeats a published one can have three protocols: corrected, as_reported with the report's defects,
+    and reanalysed, which analyses the report's own answers. --config protocol=as_reported runs the second one, in
+    results/<study>-as_reported/."""
     protocols: Protocols = Protocols()
     known_defects: Unique[Text] = []
     """What is known to be wrong with the study's method, in sentences that stand in its tables."""

@@ -20,7 +20,9 @@ from study.models import Quantization
 from tasks.registry import KINDS
 
 BASE = "base"
-PROTOCOLS = ("corrected", "as_reported")
+PROTOCOLS = ("corrected", "as_reported", "reanalysed")
+# The folder of a base whose answers were given elsewhere.
+GIVEN_BASE = "base_given"
 SEED = "training.seed"
 # The last part of a place in a label, if not the key itself; these come first, in this order.
 SHORT = {
@@ -121,12 +123,59 @@ def settings(config: dict) -> dict[str, dict[str, Any]]:
             continue
         named = "-".join(f"{SHORT.get(key[place], key[place])}{_in_label(chosen[place])}" for place in axes)
         found[named or "adapter"] = chosen
-    if not sweep and config["adapters"]:
+    if not sweep and (config["adapters"] or not loaded(config)):
         found = {}
     for name, own in config["adapters"].items():
-        if own["source"] is None:
+        if own["source"] is None and "answers" not in own:
             sections = ("lora", "training", "replay")
             found[name] = {f"{section}.{key}": value for section in sections for key, value in own[section].items()}
+    return found
+
+
+def loaded(config: dict) -> list[str]:
+    """The models that are there to be trained and asked; of others there are only answers."""
+    return [name for name, model in config["models"].items() if model["source"] is not None]
+
+
+def imported(config: dict) -> dict[str, dict[str, Any]]:
+    """The settings whose answers were given elsewhere, by the labels of their runs.
+
+    Each has its model, setting, folder and `answers` (of `tasks.imported.Answers`, by task), and a seed if it has any.
+    """
+    only, found = next(iter(config["models"])), {}
+    for name, own in config["adapters"].items():
+        if "answers" not in own:
+            continue
+        about = {"model": own["model"] or only, "setting": name}
+        seeds = own["training"].get("seed")
+        for seed in seeds if isinstance(seeds, list) else [seeds]:
+            label = f"{name}-seed{seed}" if isinstance(seeds, list) else name
+            answers = {
+                task: section | {"source": section["source"].replace("{seed}", str(seed))}
+                for task, section in own["answers"].items()
+            }
+            found[label] = about | {"folder": label, "answers": answers} | ({} if seed is None else {"seed": seed})
+    return found
+
+
+def compared(config: dict) -> list[str]:
+    """The names of all settings that are compared with a base model."""
+    return list(
+        dict.fromkeys([*settings(config), *ready_made(config), *(one["setting"] for one in imported(config).values())])
+    )
+
+
+def given(config: dict) -> dict[tuple[str, str], dict[str, Any]]:
+    """By model and folder of a run whose answers were given elsewhere: by task its section, with `name`, its place."""
+    found = {
+        (name, GIVEN_BASE): {task: one | {"name": f"models.{name}.answers.{task}"} for task, one in own.items()}
+        for name, own in ((name, model.get("answers", {})) for name, model in config["models"].items())
+        if own
+    }
+    for own in imported(config).values():
+        place = f"adapters.{own['setting']}.answers"
+        named = {task: one | {"name": f"{place}.{task}"} for task, one in own["answers"].items()}
+        found[own["model"], own["folder"]] = named
     return found
 
 
@@ -232,7 +281,8 @@ def runs(config: dict) -> list[dict[str, Any]]:
     further = points(config, trained)
     # The base's own number of examples matters only beside other numbers.
     shown = {"shots": base_shots(config)} if any("shots" in point for point in further.values()) else {}
-    several = any(name != own["setting"] for name, own in trained.items())
+    elsewhere = imported(config)
+    several = any(name != own["setting"] for name, own in (trained | elsewhere).items())
     swept = {
         # None is all training rows.
         name: {key: "all" if value is None else value for key, value in own["values"].items() if key in config["sweep"]}
@@ -241,8 +291,9 @@ def runs(config: dict) -> list[dict[str, Any]]:
     }
     found = []
     for model in config["models"]:
-        found.append({"model": model, "variant": BASE, "setting": BASE, "folder": BASE, "settings": {}} | shown)
-        for name, own in trained.items():
+        about = {"folder": GIVEN_BASE, "imported": True} if "answers" in config["models"][model] else {"folder": BASE}
+        found.append({"model": model, "variant": BASE, "setting": BASE, "settings": {}} | about | shown)
+        for name, own in trained.items() if model in loaded(config) else ():
             about = {key: own[key] for key in ("setting", "seed", "folder")}
             found.append({"model": model, "variant": name, "settings": swept[name]} | about)
         mine = [name for name, of in ready_made(config).items() if of == model]
@@ -250,7 +301,12 @@ def runs(config: dict) -> list[dict[str, Any]]:
             {"model": model, "variant": name, "setting": name, "folder": name, "settings": {}, "ready_made": True}
             for name in mine
         ]
-        for name, point in further.items():
+        for name, own in elsewhere.items():
+            if own["model"] == model:
+                about = {key: own[key] for key in ("setting", "seed", "folder") if key in own}
+                seed = {SEED: own["seed"]} if "seed" in own and several else {}
+                found.append({"model": model, "variant": name, "settings": seed, "imported": True} | about)
+        for name, point in further.items() if model in loaded(config) else ():
             of = point["of"]
             if of[0] in (BASE, *trained, *mine):
                 # A soup has no one value of what its adapters differ in, but a seed they have in common.
@@ -359,7 +415,7 @@ def registered(config: dict) -> dict[str, Any]:
     """What a pre-registration of a study holds: all that decides what will be concluded, and nothing of the results."""
     sections = ("models", "tasks", "lora", "training", "sweep", "adapters", "replay", "evaluation", "tables")
     found = {"study": label(config)} | {key: config[key] for key in sections}
-    return canonical(found | {"settings": [*settings(config), *ready_made(config)]})
+    return canonical(found | {"settings": compared(config)})
 
 
 def registration(config: dict) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal, Protocol
 
+from pydantic import Field
+
 from tasks.sections import AtLeast1, Section, Text
 
 PARTS = ("train", "validation", "shots", "test")
@@ -33,6 +35,8 @@ class TaskOptions(Section):
     """A prompt template of your own (a Jinja file; docs/tasks.md); null for the task's own."""
     max_new_tokens: AtLeast1 = 128
     """Longest answer in tokens."""
+    answered: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Ask only the questions that the imported answers of the first model's base are about; see docs/answers.md."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class Task(Protocol):
         """Make a part. It is drawn with seeds: the same on every run and every machine.
 
         A row with `choices` is answered by the letter with the highest log-probability, any other one by free text. A
-        task of role replay is also given `held_out`, the rows of all yardsticks that it must not hold.
+        task of role replay is also given `held_out`, the rows of all yardsticks that it must not hold. Of the part test
+        the options may have `only`, the ids of the questions to ask.
         """
 
     def held_out(self, folder: Path) -> list[dict]:
@@ -100,6 +105,12 @@ class Task(Protocol):
 
     def score(self, options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
         """Score all answers, with `workers` processes; without an answer a record is wrong, not missing."""
+
+
+def chosen(options: Mapping, rows: Sequence[dict]) -> list[dict]:
+    """The rows that the options' `only` names; all rows without it."""
+    only = set(options.get("only", ()))
+    return [row for row in rows if row["id"] in only] if "only" in options else list(rows)
 
 
 def letters(row: Mapping) -> str:

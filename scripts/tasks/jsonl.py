@@ -16,7 +16,7 @@ from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from common.files import UserError, described, json_lines, read_jsonl, sha256_json, write_json, write_jsonl
-from tasks.base import PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, letters
+from tasks.base import PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, chosen, letters
 from tasks.choice import fault, judged, normal, not_text
 from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction
 from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide, first
@@ -180,7 +180,7 @@ def prepare(options: Mapping, folder: Path, part: str) -> Part:
     """One part of the data; validation by database keeps the rows of one `cluster` together."""
     name, path = options["name"], folder / "train.jsonl"
     if part == "test":
-        return first(held_out(folder), options["questions"], f"{name}.questions"), {}
+        return first(chosen(options, held_out(folder)), options["questions"], f"{name}.questions"), {}
     if not path.is_file():
         return [], {}
     drawn, number = read_jsonl(path), options["shots"]
@@ -214,8 +214,9 @@ def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
         if form == "choice":
             own = letters(row)
             # Another question may have more choices, whose letters have log-probabilities here too.
-            logprobs = {letter: answer["logprobs"][letter] for letter in own} if answer else {}
-            best = max(own, key=logprobs.__getitem__) if answer else ""
+            known = answer["logprobs"] if answer else None
+            logprobs = {letter: known[letter] for letter in own} if known else {}
+            best = max(own, key=logprobs.__getitem__) if known else answer["prediction"] if answer else ""
             record |= judged(row, answer, best, own) | {"logprobs": json.dumps(logprobs)}
         else:
             text = answer["answer"].strip() if answer else ""

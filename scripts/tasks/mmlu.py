@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from common.download import find_root, opened
 from common.files import UserError, atomic_write, described, redacted, sha256_json, write_json
 from common.hub import hub_snapshot
-from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions
+from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions, chosen
 from tasks.choice import LETTERS, fault, judged, told
 from tasks.records import MMLU_COLUMNS
 from tasks.sections import ABSENT, AtLeast1, Count, Name, Section, Sha256, Some, Text, contradiction, either
@@ -221,9 +221,10 @@ def prepare(options: Mapping, folder: Path, part: str) -> Part:
                     f"{number} ({per_category} in {category}). Use fewer questions, or more subjects."
                 )
             random.Random(options["seed"]).shuffle(order)
-            for row in order[:number]:
+            found = [{"id": f"{subject}-{row['index']:05d}", "subject": subject, **row} for row in order[:number]]
+            for row in chosen(options, found):
                 _check_not_shown(options, subject, row, shown[subject])
-                about = {"id": f"{subject}-{row['index']:05d}", "subject": subject}
+                about = {"id": row["id"], "subject": subject}
                 rows.append(about | _plain(row) | {"shots": shown[subject]})
     parts = {"subject": itertools.chain(*categories.values()), "answer": LETTERS}
     facts = {f"by_{part}": {**dict.fromkeys(of, 0), **Counter(row[part] for row in rows)} for part, of in parts.items()}
@@ -318,7 +319,7 @@ def _unknown(subject: str, known: Table, key: str) -> str:
 def held_out(folder: Path) -> list[dict]:
     """All rows of test and dev, of whatever subject."""
     return [
-        {"id": f"{split} {subject}-{row['index']:05d}", **row}
+        {"id": f"{split} {subject}-{row['index']:05d}", "subject": subject, **row}
         for split in ("test", "dev")
         for subject, found in read_table(folder / f"{split}.csv").items()
         for row in found
@@ -338,12 +339,14 @@ def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
     category = {one: name for name, subjects in grouped(options["categories"]).items() for one in subjects}
     for row, given in asked:
         prediction = given["prediction"] if given else ""
-        if given and prediction not in set(LETTERS):
+        # A text that was written elsewhere may hold no letter.
+        if given and prediction not in {*LETTERS, *([] if given["logprobs"] else [""])}:
             raise UserError(
                 f"{row['id']}: found prediction {prediction!r}, expected a letter A to D. Run "
                 f"`snakemake -R predict_{options['name'].rpartition('.')[2]}`."
             )
-        logprobs = {f"logprob_{letter}": given["logprobs"][letter] if given else None for letter in LETTERS}
+        known = (given["logprobs"] if given else None) or dict.fromkeys(LETTERS)
+        logprobs = {f"logprob_{letter}": known[letter] for letter in LETTERS}
         yield {**row, "category": category[row["subject"]], **judged(row, given, prediction), **logprobs}, None
 
 

@@ -86,7 +86,7 @@ def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
 def right_probability(frame: "pd.DataFrame") -> "pd.Series":
     """The probability of the right letter among the letters of a question, of records of form choice: 0 to 1.
 
-    It is 0 where there is no answer.
+    It is 0 where there is no answer, and NaN where no answer has log-probabilities: they were given elsewhere.
     """
     import numpy as np
     import pandas as pd
@@ -96,6 +96,8 @@ def right_probability(frame: "pd.DataFrame") -> "pd.Series":
     else:
         logprobs = frame[[name for name in frame if name.startswith("logprob_")]]
         logprobs = logprobs.rename(columns=lambda name: name.removeprefix("logprob_"))
+    if logprobs.isna().all(axis=None):
+        return pd.Series(np.nan, index=frame.index)
     shares = np.exp(logprobs.sub(logprobs.max(axis=1), axis=0).to_numpy(float))
     right = np.equal.outer(frame["answer"].to_numpy(object), logprobs.columns.to_numpy(object))
     total = np.nansum(shares, axis=1)

@@ -91,7 +91,7 @@ Name = _text(
 )
 # What lies in results/ besides studies, and what a study's name gets from its protocol and scale.
 TAKEN = ("downloads", "calibration.json", "fingerprints.json")
-ENDS = ("-smoke", "-as_reported", ".lock")
+ENDS = ("-smoke", "-as_reported", "-reanalysed", ".lock")
 StudyName = Annotated[Name, AfterValidator(_free)]
 Sha256 = _text(r"[0-9a-f]{64}", "the archive's SHA-256 in 64 lower-case hexadecimal digits, or null")
 Number = real()

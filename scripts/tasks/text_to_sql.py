@@ -15,7 +15,7 @@ from common.files import UserError, read_json, sha256_file
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.hardness import LEVELS, hardness, parse
 from custom_metrics.judge import GoldError, Judge
-from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions
+from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions, chosen
 from tasks.records import CRITERIA, SPIDER_COLUMNS
 from tasks.sections import AtLeast1, Count, Positive, Section, Set, Share, Unique, either
 from tasks.sql_schema import schema_texts
@@ -120,7 +120,7 @@ def prepare(options: Mapping, folder: Path, part: str, train: list[dict]) -> Par
             raise UserError(
                 f"{name}.exclude_databases: found {', '.join(unknown)}, expected databases of the questions to ask."
             )
-        asked = [row for row in dev if row["db_id"] not in options["exclude_databases"]]
+        asked = [row for row in chosen(options, dev) if row["db_id"] not in options["exclude_databases"]]
         rows = first(asked, options["questions"], f"{name}.questions")
         return rows, _described(rows)
     schemas = {entry["db_id"]: entry for entry in read_json(folder / "tables.json")}

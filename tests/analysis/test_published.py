@@ -24,7 +24,7 @@ from analysis.published import (
     matching,
 )
 from common.files import UserError
-from compare_published import compare_published, told
+from compare_published import compare_published
 from present.format import MINUS, Say
 from study import read
 
@@ -38,7 +38,7 @@ def published(name: str) -> dict:
 
 def checked(block: dict) -> dict[tuple, dict]:
     rows = [row for table in block["tables"] for row in check_table(table, block["subjects"])]
-    rows = [row | {"why": told(row["why"], Say("en"))} for row in rows]
+    rows = [row | {"why": Say("en").told(row["why"])} for row in rows]
     return {(row["table"], row["kind"], row["variant"], row["column"]): row for row in rows}
 
 
@@ -87,7 +87,7 @@ def test_cunhas_counts_are_right():
 
 
 def found_in(block: dict) -> list[str]:
-    return [told([one], Say("en")) for one in findings(block, {"spider": 1034})]
+    return [Say("en").told([one]) for one in findings(block, {"spider": 1034})]
 
 
 # The least change that arithmetic can see, of each kind of figure.
@@ -208,11 +208,10 @@ def test_a_truncated_figure_says_so():
     assert rows["I", "accuracy", "base", "stem"]["why"] == "2 of 3; truncated, not rounded"
     assert rows["I", "accuracy", "base", "humanities"]["why"] == "1 of 3"
     assert rows["I", "accuracy", "base", "all"]["possible"] is False  # 3 of 6 are 50.0, rounded or truncated
-    assert told(check_percentage(66.6, 1, 3, 2).why, Say("pt")) == "2 de 3; truncado, não arredondado"
+    assert Say("pt").told(check_percentage(66.6, 1, 3, 2).why) == "2 de 3; truncado, não arredondado"
     # From 66.66… and 33.33… percent: a fall by half. From 33.3 and 66.6 as they are printed: a gain of 100%.
     assert (
-        told(check_change(-66.6, 1, 50.0, 16.6, {}).why, Say("en"))
-        == "follows from its columns; truncated, not rounded"
+        Say("en").told(check_change(-66.6, 1, 50.0, 16.6, {}).why) == "follows from its columns; truncated, not rounded"
     )
     assert check_change(-66.4, 1, 50.0, 16.6, {}).possible is False
 
@@ -228,7 +227,7 @@ def test_a_true_change_is_never_called_impossible(n, data):
 def test_the_edges():
     assert check_percentage(50.0, 1, None).possible is None
     assert check_percentage(33.3, 1, 2000).possible is None  # any figure could be
-    assert told(check_percentage(50.0, 1, 10, 11).why, Say("en")) == "11 right answers to 10 questions"
+    assert Say("en").told(check_percentage(50.0, 1, 10, 11).why) == "11 right answers to 10 questions"
     assert check_change(5.0, 1, 0.0, 5.0, {}).possible is None
     assert check_total(50.0, 1, {"categories 3": 51.0}).possible is False
 
@@ -322,7 +321,8 @@ def compared(tmp_path):
             "known_defects": [],
             "accept_defect": [],
         }
-        outputs = {"csv": tmp_path / "published.csv", "md": tmp_path / "published.md"}
+        outputs = {name: tmp_path / f"published.{name}" for name in ("csv", "md")}
+        outputs["findings"] = tmp_path / "published.json"
         compare_published({"spider": sql, "mmlu": records} | (given or {}), outputs, settings | changes)
         rows = pd.read_csv(tmp_path / "published.csv", keep_default_na=False).to_dict("records")
         return rows, (tmp_path / "published.md").read_text(encoding="utf-8")
@@ -375,7 +375,7 @@ def test_the_page_says_why_in_portuguese_and_the_file_does_not_change(compared):
     fall = [("own", {"percent": "-33.0"}), ("it_is", {"what": [("subjects_changes", {"n": "39"})]})]
     say = Say("pt")
     told_so = f"de suas próprias colunas {MINUS}33,0%; é a média das mudanças de 39 disciplinas"
-    assert told(fall, say, say.marked) == told_so
+    assert say.told(fall, say.marked) == told_so
 
 
 # The list

@@ -68,7 +68,13 @@ def _settings(workflow: Workflow) -> dict[str, Any]:
         def by_part(parts, of=of, task=task):
             return {part: of(task=task, part=part) for part in sorted(parts)}
 
-        if rule.name == "fetch_adapter":
+        if rule.name == "fetch_answers" or (step == "import" and one_task):
+            given_to = [
+                (run, one) for run, files in names["GIVEN"].items() for one in files if task in (one, "answers")
+            ]
+            of_runs = {f"{'/'.join(run)}/{one}": of(model=run[0], run=run[1], task=one) for run, one in given_to}
+            found |= {rule.name: of_runs} if of_runs else {}
+        elif rule.name == "fetch_adapter":
             adapters = sorted(names["READY_MADE"])
             found |= {rule.name: {name: of(run=name) for name in adapters}} if adapters else {}
         elif rule.name == "fetch_model":
