@@ -2,12 +2,13 @@
 
     python benchmarks/gpu.py --spider spider_data --mmlu mmlu_data.tar.gz [--part study ...] [--out results.json]
 
-One CUDA GPU with 80 GB, about twelve minutes. The weights are random; prompts and rows are real ones, made by the
+One CUDA GPU with 80 GB, about twenty minutes. The weights are random; prompts and rows are real ones, made by the
 functions of scripts/ for studies/assignment.yaml, with a byte-level BPE tokenizer trained on the spot. Its parts, each
 a process of its own, whose results are kept in the file as each ends:
 
     inference   benchmarks/inference.py on the study's Spider prompts: seconds, peaks, limit, equality of the answers
     training    benchmarks/training.py on rows of about 500 tokens (one solved example before each, not three)
+    shared      benchmarks/training.py --shared on the rows of three studies, with all of their few-shot examples
     study       the study's own jobs: all 1,034 dev questions and 150 of MMLU with an adapter, `--answer` new tokens
                 each, by `predict_spider` and `predict_mmlu` as the rules call them, loading of the model included;
                 MMLU one question at a time; and training at the study's own rows (three examples) and steps
@@ -39,8 +40,9 @@ import torch  # noqa: E402
 from common.files import read_json, read_jsonl, write_json  # noqa: E402
 from llm.chat import load_chat  # noqa: E402
 
-PARTS = ("inference", "training", "study")
+PARTS = ("inference", "training", "shared", "study")
 STUDY = "assignment"
+SHARED = (STUDY, "cunha", "freitas")
 # Rows of training that are rendered, evenly spaced over the split: enough for every measured step.
 ROWS, ADAPTERS = 512, 2
 
@@ -48,9 +50,11 @@ ROWS, ADAPTERS = 512, 2
 def make_data(folder: Path, spider: Path, mmlu: str) -> Path:
     """Write the token ids of a study's prompts and rows, and how many there are of all; return the file."""
     data: dict[str, Any] = {}
-    for key, shots in (("train", ["train_spider-00001"]), ("study_train", 3)):
-        config = shapes.read_study(STUDY, spider={"shots": shots})
-        rows = {"train": ROWS, "validation": shapes.VALIDATION}
+    rows = {"train": ROWS, "validation": shapes.VALIDATION}
+    others = [(name, shapes.read_study(name)) for name in SHARED[1:]]
+    own = [(key, shapes.read_study(STUDY, spider={"shots": shots})) for key, shots in
+           (("train", ["train_spider-00001"]), ("study_train", 3))]  # fmt: skip
+    for key, config in (*others, *own):
         prompts, record = shapes.prepare(config, folder / key, (spider, mmlu), rows)
         chat = load_chat(read_json(record))
         pairs = [chat.encode(row["prompt"], row["completion"]) for row in read_jsonl(prompts / "spider_train.jsonl")]
@@ -60,6 +64,7 @@ def make_data(folder: Path, spider: Path, mmlu: str) -> Path:
         # Of every length in each step.
         random.Random(0).shuffle(pairs)
         data[key] = pairs
+    data["shared"] = {STUDY: data["study_train"], **{name: data.pop(name) for name in SHARED[1:]}}
     for task in shapes.TASKS:
         data[task] = [chat.encode(row["prompt"])[0] for row in read_jsonl(prompts / f"{task}_test.jsonl")]
     training = config["training"]
@@ -176,6 +181,18 @@ def markdown(result: dict) -> str:
                 f"{row['peak_gib']:.1f} |"
             )
         lines.append("")
+    if "shared" in parts:
+        lines += [
+            "| training, few-shot rows | rows a step | tokens a second (spread) | times whole rows | peak GiB |",
+            "| --- | --: | --: | --: | --: |",
+        ]
+        for row in parts["shared"]["rows"]:
+            times = f"{row['times_whole']:.2f}" if "times_whole" in row else ""
+            lines.append(
+                f"| {row['way']}, {row['precision']} | {row['rows_per_step']} | {row['tokens_per_second']:,.0f} "
+                f"({row['lowest']:,.0f} to {row['highest']:,.0f}) | {times} | {row['peak_gib']:.1f} |"
+            )
+        lines.append("")
     if "inference" in parts:
         lines += [
             "| answering | batch | seconds a prompt (spread) | times the reports' way | times the limit | peak GiB |",
@@ -238,7 +255,9 @@ def main() -> int:
                            f"gpu.write_json(pathlib.Path({str(own)!r}), gpu.study(data, {given.answer}))"]  # fmt: skip
             else:
                 more = ["--compare", str(given.compare)] if part == "inference" else ["--steps", str(given.steps)]
-                command = [sys.executable, str(REPO / f"benchmarks/{part}.py"), "--data", str(file), *more]
+                more += ["--shared"] if part == "shared" else []
+                script = "inference" if part == "inference" else "training"
+                command = [sys.executable, str(REPO / f"benchmarks/{script}.py"), "--data", str(file), *more]
                 command += ["--out", str(own)]
             print(f"== {part}", flush=True)
             code = subprocess.run(command, cwd=REPO / "benchmarks").returncode

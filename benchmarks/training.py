@@ -1,12 +1,15 @@
 """Training a LoRA adapter at the shapes of an 8B model: the reports' way, plain batches, and this workflow's ways.
 
-    python benchmarks/training.py [--data data.json] [--out results.json]
+    python benchmarks/training.py [--data data.json] [--shared] [--out results.json]
 
 One CUDA GPU with 80 GB. The weights are random. Rows are those of a study, as benchmarks/gpu.py writes them into a
 file, or else random ones of 500 tokens on average, of which the last 40 are the target. The reports' way is nf4, one
 row a micro-batch, 4 of them a step, gradient checkpointing; `faithful` has the same rows in each step, `fast` as many
 as one micro-batch takes. Each way runs in this process through the trainer of the workflow, or TRL's where it says so;
 tokens are those of the rows, without padding, and the time is the median of the steps after the first two.
+
+`--shared` compares two ways only, in which the prefix of all rows is computed once in each micro-batch or with every
+row: with the rows of each study of the data, the way that is measured first changing from pair to pair.
 
 The limit is the arithmetic that cannot be saved, 4 operations a weight and token (forward, and backward to the
 activations; frozen weights have no gradient), at the measured rate of a large matrix product.
@@ -20,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -35,7 +39,7 @@ from llm.fit import settle
 from llm.labels import IGNORED
 from llm.load import fuse_kernels
 from llm.options import training_arguments
-from llm.packing import collate, keep_apart
+from llm.packing import collate, keep_apart, share
 from llm.trainer import Trainer
 
 MEAN, SPREAD, TARGET = 500, 150, 40
@@ -90,6 +94,7 @@ def measure(
     mode: str = "",
     gib: float | None = None,
     rows: Dataset | None = None,
+    shared: bool = False,
 ) -> tuple[dict, torch.nn.Module]:
     """Train some steps and return the tokens a second and what they took, and the model without its adapter.
 
@@ -97,6 +102,7 @@ def measure(
         rows: to train on; None = random ones.
         mode: of the workflow; "" for TRL's own trainer with gradient checkpointing.
         gib: GPU memory that may be used; None = all.
+        shared: whether what all rows begin with is computed once in each micro-batch.
     """
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
@@ -109,13 +115,16 @@ def measure(
     arguments.save_strategy = "no"
     if rows is None or gib:
         rows = make_rows(64 * steps, 1024 if gib else None)
+    start, proof = [], {}
+    model.set_attn_implementation("sdpa")
     if mode:
-        reason, _ = keep_apart(model, [*zip(rows["input_ids"], rows["labels"], strict=True)])
+        pairs = [*zip(rows["input_ids"], rows["labels"], strict=True)]
+        reason, _ = keep_apart(model, pairs)
         assert not reason, reason
+        start, proof = share(model, pairs) if shared else (start, proof)
+        assert bool(start) == shared, proof
         model.gradient_checkpointing_disable()
         arguments.gradient_checkpointing = False
-    else:
-        model.set_attn_implementation("sdpa")
     clock = Clock()
     trainer = (Trainer if mode else SFTTrainer)(
         model=model,
@@ -130,6 +139,7 @@ def measure(
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total if gib else 1.0)
     if mode:
+        trainer.start = start
         how = settle(trainer, {"mode": mode}, folder / "passes.json")
         trainer.use(how)
         arguments.max_steps = steps
@@ -144,6 +154,7 @@ def measure(
     found = {
         "way": way, "precision": precision, "rows_per_step": per_step, "tokens_per_second": statistics.median(rates),
         "lowest": min(rates), "highest": max(rates), "steps": len(rates), "peak_gib": peak / 2**30, **how,
+        "proof": proof.get("proof"),
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
     }  # fmt: skip
     print(json.dumps(found), flush=True)
@@ -154,30 +165,80 @@ def measure(
     return found, base
 
 
+def rows_of(pairs: Sequence[tuple[list[int], list[int]]]) -> Dataset:
+    """The rows of prompts and completions."""
+    return Dataset.from_list(
+        [
+            {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
+            for prompt, completion in pairs
+        ]
+    )
+
+
+def quantised(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same weights, quantised, in a new model without the kernels."""
+    weights = model.state_dict()
+    with torch.device("meta"):
+        found = LlamaForCausalLM(LlamaConfig(**LLAMA3_8B)).eval()
+    found.load_state_dict(weights, assign=True)
+    found.model.rotary_emb = type(found.model.rotary_emb)(found.config, device="cuda")
+    return quantise(found)
+
+
+def compare_shared(studies: Mapping[str, Dataset], steps: int, write: Callable[[dict], None]) -> None:
+    """Measure, with the rows of each study, whole rows and shared prefixes; `write` gets each result."""
+    first, model = next(iter(studies)), make_model()
+    fuse_kernels(model)
+    order = [False, True]
+
+    def pair(precision: str, name: str, per_step: int) -> None:
+        nonlocal model
+        order.reverse()
+        rows, found = studies[name], {}
+        for shared in order:
+            way = f"{name}, {'prefix once' if shared else 'whole rows'}"
+            found[shared], model = measure(
+                model, precision, way, per_step, 1, steps, "faithful", rows=rows, shared=shared
+            )
+            found[shared]["mean_tokens"] = statistics.mean(map(len, rows["input_ids"]))
+        found[True]["times_whole"] = found[True]["tokens_per_second"] / found[False]["tokens_per_second"]
+        write(found[False])
+        write(found[True])
+
+    pair("bf16", first, 16)
+    model = quantised(model)
+    fuse_kernels(model)
+    for name in studies:
+        pair("nf4", name, 16)
+    pair("nf4", first, 4)
+    pair("nf4", first, 4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6, help="steps of each way, the first two not counted")
     parser.add_argument("--data", type=Path, help="rows as benchmarks/gpu.py writes them")
+    parser.add_argument("--shared", action="store_true", help="whole rows against shared prefixes, and nothing else")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    data = None
-    if given.data:
-        data = Dataset.from_list(
-            [
-                {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
-                for prompt, completion in json.loads(given.data.read_text())["train"]
-            ]
-        )
+    data = json.loads(given.data.read_text()) if given.data else {}
+    if given.shared and not data:
+        parser.error("--shared needs --data: random rows share nothing")
     flops, _ = ceilings()
     torch.cuda.empty_cache()
-    model = make_model()
-    limit = flops / (4 * sum(p.numel() for p in model.model.layers.parameters()))
+    with torch.device("meta"):
+        layers = LlamaForCausalLM(LlamaConfig(**LLAMA3_8B)).model.layers
+    limit = flops / (4 * sum(p.numel() for p in layers.parameters()))
     print(f"{flops / 1e12:.0f} TFLOP/s, limit {limit:.0f} tokens/s", flush=True)
-    rows = []
+    rows, model = [], None
+    plain = rows_of(data["train"]) if data and not given.shared else None
 
     def run(*way, **more) -> None:
         nonlocal model
-        found, model = measure(model, *way, **more, rows=data)
+        found, model = measure(model, *way, **more, rows=plain)
+        write(found)
+
+    def write(found: dict) -> None:
         rows.append(found)
         if given.out:  # what there is so far, should the run be cut
             given.out.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
@@ -189,19 +250,14 @@ def main() -> None:
         "limit_tokens_per_second": limit,
     }
     steps = given.steps
+    if given.shared:
+        return compare_shared({name: rows_of(pairs) for name, pairs in data["shared"].items()}, steps, write)
+    model = make_model()
     run("bf16", "TRL, 4 rows a pass", 4, 4, steps)
     fuse_kernels(model)
     run("bf16", "faithful", 4, 4, steps, "faithful")
     run("bf16", "fast", 4, 4, steps, "fast")
-    # nf4 from here on: the same weights, quantised, in a new model without the kernels.
-    weights = model.state_dict()
-    del model
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**LLAMA3_8B)).eval()
-    model.load_state_dict(weights, assign=True)
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config, device="cuda")
-    del weights
-    model = quantise(model)
+    model = quantised(model)
     run("nf4", "reports: TRL, 1 row a pass", 1, 4, steps)
     fuse_kernels(model)
     run("nf4", "faithful", 1, 4, steps, "faithful")

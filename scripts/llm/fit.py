@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from common.files import UserError, read_json, write_json
+from llm.labels import IGNORED
 from llm.load import device
 from llm.memory import SPARE
 from llm.packing import pack
+from llm.shared import Row, taken
 from llm.trainer import Trainer
 
 # A micro-batch of more tokens is no faster for it.
@@ -23,25 +25,37 @@ MOST_TOKENS = 16384
 
 
 def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """How the trainer is to compute a step: tokens_per_pass (a micro-batch), gradient_checkpointing, rows_per_step.
+    """How the trainer is to compute a step, as `Trainer.use` takes it.
 
-    It is measured once and kept in `file`: a training that is resumed goes on as it began. With `mode: fast`, a step
-    has as many rows as fit a micro-batch.
+    That is tokens_per_pass, of which a micro-batch computes at most so many; shared_tokens, those with which its rows
+    begin; gradient_checkpointing; and rows_per_step. It is measured once and kept in `file`: a training that is resumed
+    goes on as it began. With `mode: fast`, a step has as many rows as fit a micro-batch.
     """
-    arguments, ids = trainer.args, trainer.train_dataset["input_ids"]
+    arguments = trainer.args
     with arguments.main_process_first(local=False):
         if not file.is_file():
             found, rows = fit(trainer), arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
             if training.get("mode") == "fast":
-                rows = max(rows, arguments.world_size * found["tokens_per_pass"] * len(ids) // sum(map(len, ids)))
-            write_json(file, found | {"rows_per_step": rows})
-    return read_json(file)
+                all_rows = rows_in(trainer)
+                given = taken(all_rows, trainer.start)
+                own = sum(len(ids) for ids, _ in all_rows) - sum(given)
+                left = found["tokens_per_pass"] - max(given)
+                rows = max(rows, arguments.world_size * left * len(all_rows) // own)
+            write_json(file, found | {"shared_tokens": len(trainer.start), "rows_per_step": rows})
+    return {"shared_tokens": 0} | read_json(file)
+
+
+def rows_in(trainer: Trainer) -> list[Row]:
+    """The rows of the training set."""
+    data = trainer.train_dataset
+    return [*zip(data["input_ids"], data["labels"], strict=True)]
 
 
 def fit(trainer: Trainer) -> dict[str, Any]:
     """Measure how many tokens a micro-batch may have, and whether it must compute activations twice (checkpointing).
 
-    On a GPU, two micro-batches of rows of the training set are measured: memory grows linearly with tokens. Only if
+    On a GPU, two micro-batches of rows of the training set are measured: memory grows linearly with the tokens that are
+    computed. Only if
     the longest row does not fit otherwise, activations are computed twice; if it does not then, that is a UserError.
     On a CPU, a micro-batch has as many tokens as per_device_train_batch_size of the longest rows.
     """
@@ -76,19 +90,30 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 
 def peak(trainer: Trainer, tokens: int) -> int | None:
-    """Measure the most bytes of GPU memory in one micro-batch of `tokens`, None if there was not enough."""
-    rows, left = [], tokens
-    longest_first = itertools.cycle(sorted(trainer.train_dataset["input_ids"], key=len, reverse=True))
-    while left:
-        ids = list(next(longest_first))[:left]
-        rows.append((ids, ids))
-        left -= len(ids)
+    """Measure the most bytes of GPU memory in a micro-batch that computes `tokens`, None if there was not enough.
+
+    Of rows with a shared prefix, those that come first are taken: their gathered keys and values need memory too,
+    and the shorter a row's rest, the more of it for each of its tokens. Without one, the longest rows are taken.
+    """
+    data, start = rows_in(trainer), list(trainer.start)
+    given = taken(data, start)
+    if start:
+        rests = [ids[n:] for (ids, _), n in zip(data, given, strict=True) if n]
+    else:
+        rests = sorted((ids for ids, _ in data), key=len, reverse=True)
+    rows, left = [], tokens - len(start)
+    following = itertools.cycle(rests)
+    while left > 0:
+        rest = next(following)[:left]
+        rows.append((start + rest, [IGNORED] * (len(start) + 1) + rest[1:]))
+        left -= len(rest)
+    batch = pack(rows, trainer.args.device, start)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     trainer.model.train()  # with dropout, and checkpointing, which is off in evaluation
     try:
         with trainer.measuring(), trainer.accelerator.autocast():
-            trainer.compute_loss(trainer.model, pack(rows, trainer.args.device), num_items_in_batch=tokens).backward()
+            trainer.compute_loss(trainer.model, batch, num_items_in_batch=tokens).backward()
         return torch.cuda.max_memory_allocated()
     except torch.cuda.OutOfMemoryError:
         return None

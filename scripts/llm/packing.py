@@ -3,11 +3,12 @@
 On a GPU in half precision, attention is PyTorch's variable-length FlashAttention (`torch.nn.attention.varlen`), which
 is told where each row ends; elsewhere it is computed row by row. Anything else in most decoders works on single tokens
 and takes positions, which begin at 0 with each row. Whether that is so is tried on the model itself (`keep_apart`).
+Where rows begin alike, that prefix can be computed once (`llm.shared`), which is tried too (`share`).
 """
 
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,12 +19,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from llm.attention import decoder, failed, refuse, replaceable, takes_flash
 from llm.labels import IGNORED
+from llm.shared import Row, find_prefix, gather, layout, room, taken
 
 NAME = "rows_apart"
 # PyTorch before 2.12 takes fewer heads of keys than of queries without being told.
 GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
-
-Row = tuple[list[int], list[int]]  # ids and labels
 
 # How far hidden states, losses and gradients of packed rows may lie from those of each row alone, by the norm.
 FP32, HALF = 1e-4, 0.1
@@ -39,35 +39,44 @@ def attend(  # noqa: PLR0913 - transformers' signature
     scaling: float | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    cu_seq_lens_k: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    max_length_k: int | None = None,
+    shared_keys: tuple[torch.Tensor, ...] | None = None,
     **others,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row of a micro-batch.
+    """Causal attention within each row of a micro-batch: its last token sees all of the row, the one before one less.
 
     Args:
         query, key, value: (1, heads, tokens, head size); there may be fewer heads of keys and values.
         sliding_window: tokens that a token sees, itself included; None = all before it.
-        cu_seq_lens_q: where each row begins, and the number of tokens; int32, (rows + 1).
-        max_length_q: tokens of the longest row.
+        cu_seq_lens_q: where each row's queries begin, and the number of tokens; int32, (rows + 1).
+        cu_seq_lens_k: the same of its keys, once those of the shared prefix are gathered before each row's own.
+        max_length_q, max_length_k: queries and keys of the longest row.
+        shared_keys: the indices of `llm.shared.gather`, if rows have a shared prefix.
 
     Returns:
         (1, tokens, query heads, head size), and no weights.
     """
     refuse(others)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-    window = (sliding_window - 1 if sliding_window else -1, 0)
+    if shared_keys is not None:
+        key, value = (gather(x, *shared_keys) for x in (key, value))
     if takes_flash(query):
+        window = (sliding_window - 1 if sliding_window else -1, 0)
         out = varlen_attn(
-            query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
+            query, key, value, cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k,
             scale=scaling, window_size=window, **GROUPED,
         )  # fmt: skip
         return out[None], None
     rows = []
-    for start, end in itertools.pairwise(cu_seq_lens_q.tolist()):
-        q, k, v = (x[start:end].transpose(0, 1)[None] for x in (query, key, value))
-        mask = None
-        if sliding_window and end - start > sliding_window:
-            mask = torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).tril().triu(window[0] * -1)
+    bounds = (itertools.pairwise(lengths.tolist()) for lengths in (cu_seq_lens_q, cu_seq_lens_k))
+    for (start, end), (first, last) in zip(*bounds, strict=True):
+        q, k, v = (x.transpose(0, 1)[None] for x in (query[start:end], key[first:last], value[first:last]))
+        before, mask = (last - first) - (end - start), None
+        if before or (sliding_window and last - first > sliding_window):
+            mask = torch.ones(end - start, last - first, dtype=torch.bool, device=q.device).tril(before)
+            mask = mask.triu(before - sliding_window + 1) if sliding_window else mask
         how = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling}
         row = F.scaled_dot_product_attention(q, k, v, **how, enable_gqa=True)
         rows.append(row[0].transpose(0, 1))
@@ -79,7 +88,10 @@ AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
 class Seen(NamedTuple):
-    """What a model makes of a row: hidden states, and the gradient of the losses by the embeddings, (tokens, width)."""
+    """What a model makes of a row: hidden states, and the gradient of the losses by the embeddings, (tokens, width).
+
+    Of a shared prefix, the gradient is that of the losses of all rows that have it.
+    """
 
     hidden: torch.Tensor
     gradient: torch.Tensor
@@ -95,23 +107,49 @@ def keep_apart(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[str, dict[s
     """
     if not replaceable(model):
         return "its attention cannot be replaced", {}
+    before = decoder(model).config._attn_implementation
+
+    def differs(pair: Sequence[Row]) -> tuple[str, dict[str, Any]]:
+        decoder(model).set_attn_implementation(before)
+        return _differs(model, pair)
+
+    reason, facts = _tried(differs, rows)
+    decoder(model).set_attn_implementation(before if reason else NAME)
+    return reason, facts
+
+
+def share(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[list[int], dict[str, Any]]:
+    """The prefix that rows share, [] if they must be computed whole; and why, and what was compared.
+
+    The model must keep rows apart (`keep_apart`). It is tried on the longest and the shortest of the rows with the
+    prefix, beside one that begins otherwise: each must have the hidden states and losses that it has without a
+    shared prefix, and the gradients must be the same.
+    """
+    start = find_prefix(rows)
+    alike = [row for row, count in zip(rows, taken(rows, start), strict=True) if count]
+    if not alike:
+        return [], {"reason": "too few tokens are the same in all rows"}
+    reason, facts = _tried(lambda pair: _shared_differs(model, pair, start), alike)
+    return [] if reason else start, {"reason": reason, "proof": facts}
+
+
+def _tried(
+    compared: Callable[[Sequence[Row]], tuple[str, dict[str, Any]]], rows: Sequence[Row]
+) -> tuple[str, dict[str, Any]]:
+    """What comes of comparing the longest and the shortest row; of half of the longest where memory is too small."""
     order = sorted(rows, key=lambda row: len(row[0]))
     pair = [order[-1], order[0]]
-    before = decoder(model).config._attn_implementation
     while True:
-        decoder(model).set_attn_implementation(before)
         try:
-            reason, facts = _differs(model, pair)
+            return compared(pair)
         except torch.cuda.OutOfMemoryError as error:
-            reason, facts = failed(error), {}
-            longest = pair[0][0]
-            if len(longest) > 2 * len(pair[1][0]):
-                pair[0] = (longest[: len(longest) // 2],) * 2  # its labels may be gone: all are then learnt
-                continue
+            reason, longest = failed(error), pair[0][0]
+            if len(longest) <= 2 * len(pair[1][0]):
+                return reason, {}
+            ids = longest[: len(longest) // 2]  # its labels may be gone: half of it is then learnt
+            pair[0] = (ids, [IGNORED] * (len(ids) // 2) + ids[len(ids) // 2 :])
         except Exception as error:  # whatever a model does with an attention that is not its own
-            reason, facts = failed(error), {}
-        decoder(model).set_attn_implementation(before if reason else NAME)
-        return reason, facts
+            return failed(error), {}
 
 
 def _differs(model: PreTrainedModel, pair: Sequence[Row]) -> tuple[str, dict[str, Any]]:
@@ -132,6 +170,26 @@ def _differs(model: PreTrainedModel, pair: Sequence[Row]) -> tuple[str, dict[str
     return "", facts
 
 
+def _shared_differs(model: PreTrainedModel, pair: Sequence[Row], start: Sequence[int]) -> tuple[str, dict[str, Any]]:
+    """Why the prefix `start` changes what the model makes of a pair of rows, "" if not; and by how much."""
+    allowed = FP32 if model.dtype == torch.float32 else HALF
+    start = start[: min(map(room, pair))]  # half of a row may not have all of it
+    ids, labels = pair[1]
+    rows = [*pair, ([*ids[1:], ids[0]], labels)]  # the last one begins otherwise
+    alike = [place for place, count in enumerate(taken(rows, start)) if count]
+    if not alike:
+        return "half of the longest row, all that the memory can take, has too few tokens of the prefix", {}
+    whole, shared = _seen(model, rows), _seen(model, rows, start)
+    on_start = sum(whole[place].gradient[: len(start)] for place in alike)
+    for place in alike:
+        whole[place].gradient[: len(start)] = on_start
+    found = max(map(_distance, shared, whole))
+    facts = {"rows_tokens": [len(ids) for ids, _ in pair], "shared_tokens": len(start), "difference": found}
+    if not found <= allowed:
+        return f"it computes a shared prefix otherwise ({found:.2g}, more than {allowed:.2g})", facts
+    return "", facts
+
+
 def _distance(one: Seen, other: Seen) -> float:
     """How far apart a row was seen: the largest part of a norm by which hidden states, gradient or losses differ."""
     pairs = [(one.hidden, other.hidden), (one.hidden[:FIRST], other.hidden[:FIRST])]
@@ -139,13 +197,12 @@ def _distance(one: Seen, other: Seen) -> float:
     return max(((a - b).norm() / b.norm().clamp(min=1e-20)).item() for a, b in pairs)
 
 
-def _seen(model: PreTrainedModel, rows: Sequence[Row]) -> list[Seen]:
-    """What the model makes of rows, packed if there are several."""
-    inputs = pack(rows, model.device)
+def _seen(model: PreTrainedModel, rows: Sequence[Row], start: Sequence[int] = ()) -> list[Seen]:
+    """What the model makes of rows, packed if there are several, with the prefix `start` computed once."""
+    inputs = pack(rows, model.device, start)
     labels = inputs.pop("labels")[0]
     if len(rows) == 1:
         inputs = {"input_ids": inputs["input_ids"]}
-    starts = [0, *itertools.accumulate(len(ids) for ids, _ in rows)]
     kept = (labels != IGNORED).nonzero()[:, 0]
     with _watched(model) as (embedded, hidden):
         logits = model(**inputs, use_cache=False, logits_to_keep=kept - 1).logits[0]
@@ -153,12 +210,13 @@ def _seen(model: PreTrainedModel, rows: Sequence[Row]) -> list[Seen]:
         logits = logits[kept - 1]
     losses = F.cross_entropy(logits.float(), labels[kept], reduction="none")
     (gradient,) = torch.autograd.grad(losses.sum(), embedded)
-    found = []
-    for start, end in itertools.pairwise(starts):
-        own = (kept >= start) & (kept < end)
-        found.append(
-            Seen(hidden[0][0, start:end].detach().float(), gradient[0, start:end].float(), losses[own].detach())
-        )
+    found, given = [], taken(rows, start)
+    ends = itertools.accumulate((len(ids) - n for (ids, _), n in zip(rows, given, strict=True)), initial=max(given))
+    for (first, end), count in zip(itertools.pairwise(ends), given, strict=True):
+        places = torch.tensor([*range(count), *range(first, end)], device=labels.device)
+        own = (kept >= first) & (kept < end)
+        hers = hidden[0][0, places].detach().float(), gradient[0, places].float()
+        found.append(Seen(*hers, losses[own].detach()))
     return found
 
 
@@ -183,19 +241,31 @@ def _watched(model: PreTrainedModel) -> Iterator[tuple[list[torch.Tensor], list[
             hook.remove()
 
 
-def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict:
-    """Make one micro-batch as a model takes it: all tensors (1, tokens), with where each row begins."""
-    lengths = [len(ids) for ids, _ in rows]
-    starts, longest = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32), max(lengths)
+def pack(rows: Sequence[Row], device: torch.device | str = "cpu", start: Sequence[int] = ()) -> dict:
+    """Make one micro-batch as a model takes it: all tensors (1, tokens), with where each row begins.
+
+    The prefix `start` comes once, before the rows, and those that have it (`llm.shared.taken`) follow without it.
+    """
+    given = taken(rows, start)
+    count = max(given)
+    first = [0] if count else []  # the prefix is a row too
+    rests = [(row[0][n:], row[1][n:]) for row, n in zip(rows, given, strict=True)]
+    queries = [count] * len(first) + [len(ids) for ids, _ in rests]
+    keys = [count] * len(first) + [len(ids) for ids, _ in rows]
     found = {
-        "input_ids": torch.tensor([[token for ids, _ in rows for token in ids]]),
+        "input_ids": torch.tensor([[*start[:count], *(token for ids, _ in rests for token in ids)]]),
         # Without the first label of each row, which nothing before it may predict.
-        "labels": torch.tensor([[label for _, row in rows for label in (IGNORED, *row[1:])]]),
-        "position_ids": torch.tensor([[place for length in lengths for place in range(length)]]),
-        "cu_seq_lens_q": starts,
-        "cu_seq_lens_k": starts,
+        "labels": torch.tensor([[*[IGNORED] * count, *(label for _, row in rests for label in (IGNORED, *row[1:]))]]),
+        "position_ids": torch.tensor(
+            [[place for n, k in zip([*first, *given], keys, strict=True) for place in range(n, k)]]
+        ),
+        "cu_seq_lens_q": torch.tensor([0, *itertools.accumulate(queries)], dtype=torch.int32),
+        "cu_seq_lens_k": torch.tensor([0, *itertools.accumulate(keys)], dtype=torch.int32),
     }
-    return {key: value.to(device) for key, value in found.items()} | {"max_length_q": longest, "max_length_k": longest}
+    found = {key: value.to(device) for key, value in found.items()}
+    if count:
+        found["shared_keys"] = tuple(x.to(device) for x in layout([len(ids) for ids, _ in rests], given))
+    return found | {"max_length_q": max(queries), "max_length_k": max(keys)}
 
 
 def collate(examples: Sequence[dict]) -> dict:
@@ -203,28 +273,29 @@ def collate(examples: Sequence[dict]) -> dict:
     return pack([(list(example["input_ids"]), list(example["labels"])) for example in examples])
 
 
-def divide(rows: Sequence[Row], tokens: int, processes: int = 1) -> list[list[list[Row]]]:
+def divide(rows: Sequence[Row], tokens: int, processes: int = 1, start: Sequence[int] = ()) -> list[list[list[Row]]]:
     """Divide the rows of a step among processes, and each process's rows into micro-batches of at most `tokens` tokens.
 
     The longest row goes first, each to where the fewest tokens are: micro-batches are then about equally full. Every
     process gets the same number of them, since the processes meet in each; one without rows gets a row without labels.
-    A row longer than `tokens` is a micro-batch of its own.
+    A row longer than `tokens` is a micro-batch of its own. The prefix `start` counts once in each micro-batch.
     """
+    given = dict(zip(range(len(rows)), taken(rows, start), strict=True))
 
-    def size(part: Sequence[Row]) -> int:
-        return sum(len(ids) for ids, _ in part)
+    def size(part: Sequence[int]) -> int:
+        return sum(len(rows[i][0]) - given[i] for i in part) + max((given[i] for i in part), default=0)
 
-    def evenly(rows: Sequence[Row], count: int) -> list[list[Row]]:
-        parts: list[list[Row]] = [[] for _ in range(count)]
-        for row in rows:
-            min(parts, key=size).append(row)
+    def evenly(places: Sequence[int], count: int) -> list[list[int]]:
+        parts: list[list[int]] = [[] for _ in range(count)]
+        for i in places:
+            min(parts, key=size).append(i)
         return parts
 
-    order = sorted(rows, key=lambda row: -len(row[0]))
+    order = sorted(range(len(rows)), key=lambda i: given[i] - len(rows[i][0]))
     shares = evenly(order, processes)
     for count in itertools.count(1):
         divided = [evenly(share, count) for share in shares]
         if all(size(part) <= tokens or len(part) == 1 for parts in divided for part in parts):
             break
-    ids = order[-1][0]
-    return [[part or [(ids, [IGNORED] * len(ids))] for part in parts] for parts in divided]
+    ids = rows[order[-1]][0]
+    return [[[rows[i] for i in part] or [(ids, [IGNORED] * len(ids))] for part in parts] for parts in divided]

@@ -58,7 +58,7 @@ class Trainer(SFTTrainer):
 
     With `micro_batch_tokens`, a batch is all the rows of an optimizer step, in each process. They are divided into
     micro-batches of at most so many tokens, which changes the gradient by rounding only: the loss is the sum over the
-    step's labels divided by their number.
+    step's labels divided by their number. What the rows begin with, `start`, is computed once in each micro-batch.
 
     With `kl`, the loss at each label of a replayed row is its cross entropy and `kl` times KL(base || tuned) there; the
     sum is divided by the same number, that of all the step's labels. The term is computed in micro-batches of its own,
@@ -66,6 +66,7 @@ class Trainer(SFTTrainer):
     """
 
     micro_batch_tokens: int | None = None
+    start: Sequence[int] = ()
     kl: float = 0.0
 
     def __init__(self, *args, **kwargs):
@@ -78,6 +79,7 @@ class Trainer(SFTTrainer):
         arguments, rows = self.args, micro_batches["rows_per_step"]
         before = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
         self.micro_batch_tokens = micro_batches["tokens_per_pass"]
+        self.start = self.start[: micro_batches["shared_tokens"]]
         arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = rows, 1
         self._train_batch_size = rows
         self.accelerator.gradient_accumulation_steps = 1
@@ -121,9 +123,14 @@ class Trainer(SFTTrainer):
             term = self._diverge(model, [[row] for row in replayed], num_items_in_batch)
             return term + super().training_step(model, inputs, num_items_in_batch)
         labels = sum(label != IGNORED for _, row in rows for label in row)
+        counted = self._total_train_tokens
         while True:
             try:
-                return self._step(model, rows, replayed, torch.tensor(labels, device=self.args.device))
+                loss = self._step(model, rows, replayed, torch.tensor(labels, device=self.args.device))
+                if self.start:  # those of the rows, not only those that were computed
+                    self._total_train_tokens = counted + sum(len(ids) for ids, _ in rows)
+                    self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+                return loss
             except torch.cuda.OutOfMemoryError:
                 longest = max(len(ids) for ids, _ in rows)
                 if self.args.world_size > 1 or self.micro_batch_tokens <= longest:
@@ -135,24 +142,27 @@ class Trainer(SFTTrainer):
 
     def _step(self, model, rows, replayed, labels):
         def mine(rows):
-            return divide(rows, self.micro_batch_tokens, self.args.world_size)[self.args.process_index]
+            return divide(rows, self.micro_batch_tokens, self.args.world_size, self.start)[self.args.process_index]
 
         loss = self._diverge(model, mine(replayed) if replayed else [], labels)
         *parts, last = mine(rows)
         with self.accelerator.no_sync(model):  # the processes add up their gradients once, at the last
             for part in parts:
-                loss += super().training_step(model, pack(part, self.args.device), labels)
-        return loss + super().training_step(model, pack(last, self.args.device), labels)
+                loss += super().training_step(model, pack(part, self.args.device, self.start), labels)
+        return loss + super().training_step(model, pack(last, self.args.device, self.start), labels)
 
     def _diverge(self, model, parts, labels):
         """Add the gradient of the KL term, in micro-batches of replayed rows, to the model's; the term.
 
         The `parts` are this process's; `labels` is how many the step has in all processes.
         """
-        inner, device = self.accelerator.unwrap_model(model), self.args.device
+        device = self.args.device
         term = torch.zeros((), device=device)
+        if not parts:
+            return term
+        inner = self.accelerator.unwrap_model(model)
         for part in parts:
-            batch = pack(part, device)
+            batch = pack(part, device, self.start)
             targets = batch.pop("labels")[0]
             at = (targets != IGNORED).nonzero()[:, 0]
             if not len(at):
@@ -177,6 +187,10 @@ class Trainer(SFTTrainer):
             self._replayed["loss"] += F.nll_loss(tuned.detach(), targets[at], reduction="sum").item()
             self._replayed["labels"] += len(at)
         return term
+
+    def floating_point_ops(self, inputs):
+        """None: nobody reads how many there were, and to count all weights in each step takes a tenth of its time."""
+        return 0
 
     def log(self, logs, start_time=None):
         """Log the means over the labels of the rows replayed since the last log beside the loss: KL, cross entropy."""

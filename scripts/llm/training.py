@@ -25,8 +25,9 @@ from llm.fit import settle
 from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_target, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.options import lora_config, training_arguments
-from llm.packing import collate, keep_apart
+from llm.packing import collate, keep_apart, share
 from llm.processes import serve
+from llm.shared import Row
 from llm.trainer import Trainer, mark
 
 
@@ -35,7 +36,7 @@ class Plan:
     """What to train, and on what; plain values, so that processes on several GPUs can be told.
 
     training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `truncate`, `mode`,
-        `early_stopping_patience` and `report_to`.
+        `share_prefix`, `early_stopping_patience` and `report_to`.
     replay: `fraction`, rows to replay for each row of `prompts`, rounded up and added to them, drawn among them by the
         sampler; and `kl`, the weight of the KL term (see `llm.trainer.Trainer`). None: no replay.
     """
@@ -103,7 +104,7 @@ def train(plan: Plan) -> dict[str, Any]:
     if not how["padded"]:
         found = settle(trainer, plan.training, plan.checkpoints / "passes.json")
         trainer.use(found)
-        how |= found
+        how |= found | {"shared_tokens": len(trainer.start)}
     last, spent = optimise(plan, trainer, resumed, sigterm)
     trainer.accelerator.wait_for_everyone()
     state = read_json(last / "trainer_state.json")
@@ -214,6 +215,7 @@ def make_trainer(
     padded, proof = "neftune_noise_alpha scales its noise by the length of rows", {}
     if not noisy:
         padded, proof = keep_apart(model, rows)
+    start, shared = shared_prefix(plan, model, rows, padded)
     kernels = "" if padded else fuse_kernels(model)
     rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     if padded:
@@ -237,13 +239,39 @@ def make_trainer(
         )
     except ValueError as error:  # PEFT's, of layers that it cannot adapt
         raise UserError(f"training: TRL or PEFT refuses this model with these settings ({error}).") from None
-    trainer.kl = kl
+    trainer.kl, trainer.start = kl, start
     if arguments.fp16:  # TRL makes an adapter beside nf4 bf16, which a scaled loss cannot have
         for weight in trainer.model.parameters():
             weight.data = weight.data.float() if weight.requires_grad else weight.data
-    how = {"padded": padded, "packing_proof": proof, "kernels": kernels, "rows_per_step": rows_per_step}
-    how["processes"] = arguments.world_size
+    how = {"padded": padded, "packing_proof": proof, "shared_prefix": shared, "kernels": kernels}
+    how["rows_per_step"], how["processes"] = rows_per_step, arguments.world_size
     return trainer, how
+
+
+def shared_prefix(
+    plan: Plan, model: PreTrainedModel, rows: Sequence[Row], padded: str
+) -> tuple[list[int], dict[str, Any]]:
+    """What rows begin with and is computed once, [] if they are computed whole; and why, for the report."""
+    why = "rows are padded" if padded else whole(plan, model)
+    if why:
+        return [], {"reason": why}
+    start, facts = share(model, rows)
+    if start and plan.lora.get("lora_dropout"):
+        facts["dropout"] = "the rows of a micro-batch share one draw on the shared tokens"
+    said = f"The first {len(start)} tokens of rows are computed once in each micro-batch."
+    print(said if start else f"Rows are computed whole: {facts['reason']}.", flush=True)
+    return start, facts
+
+
+def whole(plan: Plan, model: PreTrainedModel) -> str:
+    """Why rows are computed whole, whatever they share; "" if what they begin with may be computed once."""
+    if not plan.training.get("share_prefix", True):
+        return "training.share_prefix is false"
+    if device().type != "cuda":
+        return "there is no CUDA GPU"
+    if getattr(model.config, "output_router_logits", False):
+        return "its routers have a loss over all tokens"
+    return ""
 
 
 def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path | None:

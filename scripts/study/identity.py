@@ -46,6 +46,7 @@ RUN_KEYS = {
 # Keys of our own, not of a library, that do nothing at these values.
 DEFAULTS = {
     "mode": "faithful",
+    "share_prefix": True,
     "truncate": False,
     "early_stopping_patience": None,
     "train_target": "sql",
@@ -97,6 +98,9 @@ def training(settings: Mapping[str, Any]) -> dict[str, Any]:
     # Evaluations leave the weights alone, unless they choose the checkpoint or stop the training.
     inert += [] if given["load_best_model_at_end"] else ["eval_*", "metric_for_best_model"]
     inert += [] if given["truncate"] else ["max_length"]  # it only refuses rows
+    # Rows then share the draws of dropout; and more of them fit a micro-batch.
+    same = not settings["lora"]["lora_dropout"] and given["mode"] == "faithful"
+    inert += ["share_prefix"] if same else []
     inert += ["num_train_epochs"] if given["max_steps"] > 0 else []
     sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
     matter = _without(given, inert)

@@ -50,6 +50,7 @@ def test_packed_rows_have_the_loss_of_padded_ones(study, precision, close, monke
     packed, padded = (read_json(study / f"{precision}-{how}/train.json") for how in ("packed", "padded"))
     assert (packed["padded"], padded["padded"]) == ("", "a test says so")
     assert packed["tokens_per_pass"] >= 1024
+    assert packed["shared_tokens"] > 100  # computed once in each micro-batch
     losses = [[entry["loss"] for entry in report["history"]] for report in (packed, padded)]
     assert losses[0] == pytest.approx(losses[1], rel=close)
     assert losses[0][-1] < losses[0][0]

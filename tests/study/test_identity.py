@@ -57,7 +57,8 @@ BEST = {"eval_strategy": "steps", "eval_steps": 10, "save_steps": 10, "load_best
         ({"mode": "fast"}, {"mode": "fast", "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, False),
         ({}, {"mode": "fast"}, False),
         # Our own keys at their default.
-        ({}, {"mode": "faithful", "truncate": False, "early_stopping_patience": None}, True),
+        ({}, {"mode": "faithful", "truncate": False, "share_prefix": True, "early_stopping_patience": None}, True),
+        ({}, {"share_prefix": False}, False),
         # All others.
         ({}, {"learning_rate": 0.5}, False),
         ({}, {"seed": 1}, False),
@@ -71,6 +72,14 @@ BEST = {"eval_strategy": "steps", "eval_steps": 10, "save_steps": 10, "load_best
 def test_edits_of_training(before, after, equal):
     (one,), (other,) = (trainings(study(training=section)) for section in (before, after))
     assert (repr(one) == repr(other)) == equal
+
+
+@pytest.mark.parametrize(("mode", "equal"), [("faithful", True), ("fast", False)])
+def test_without_dropout_shared_prefixes_change_rounding_alone(mode, equal):
+    """But for the number of rows in a step, where a micro-batch decides it."""
+    sections = [{"mode": mode, "share_prefix": share} for share in (True, False)]
+    (one,), (other,) = (trainings(study(training=section, lora={"lora_dropout": 0.0})) for section in sections)
+    assert (one == other) == equal
 
 
 def test_a_further_value_leaves_the_others_as_they_are():
