@@ -51,7 +51,9 @@ CHUNK = 16
 
 
 class GoldError(ValueError):
-    """The gold query itself cannot be run: an error in the data, not in the answer."""
+    """The gold query itself cannot be run: an error in the data, not in the answer. `error_class` is its class."""
+
+    error_class = "other_sql_error"
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,9 @@ class Judge(AbstractContextManager):
                 result, _ = process.assess(task)
         if "gold_error" in result:
             error_class, message = result["gold_error"]
-            raise GoldError(f"{task['database']}: the gold query fails ({error_class}: {message}): {task['gold']}")
+            error = GoldError(f"{task['database']}: the gold query fails ({error_class}: {message}): {task['gold']}")
+            error.error_class = error_class
+            raise error
         return Verdict(**result["verdict"] | {"flags": tuple(result["verdict"]["flags"])})
 
     @contextmanager

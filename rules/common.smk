@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
@@ -14,6 +15,7 @@ from common import code
 from common.access import check_access, check_harness
 from common.files import ADAPTER_FILES, UserError, fingerprint
 from common.job import killed
+from common.terminal import show_jobs
 from present import catalogue
 from present.format import Say
 from study import identity, read as _read, unfold
@@ -89,7 +91,8 @@ REPORTED_PARTS = {task: ["test"] for task in TASKS}
 REPORTED_PARTS |= {TARGET: KINDS[config["tasks"][TARGET]["kind"]].PARTS} if LOADED else {}
 REPORTED_PARTS |= {REPLAY_TASK: ["train"]} if REPLAYED else {}
 PUBLISHED = bool(config["published"]["tables"])
-HARNESS = bool(config["evaluation"]["harness"]["tasks"])
+HARNESS_TASKS = config["evaluation"]["harness"]["tasks"]
+HARNESS = bool(HARNESS_TASKS)
 # What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
 HAS = {
     "tasks": {task: measure.form for task, measure in MEASURES.items()},
@@ -109,6 +112,11 @@ TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 FIGURES = catalogue.names(catalogue.FIGURES, HAS)
 of_models = partial(collect, model=LOADED)
 SAY = Say(config["report"]["language"], MEASURES)
+
+# The bars in logs, from which the terminal takes how far a job is: not a line each tenth of a second.
+os.environ.setdefault("TQDM_MININTERVAL", "2")
+if workflow.is_main_process:
+    show_jobs(logger, workflow.output_settings, LABELS, len(config["models"]) == 1)
 
 
 def any_of(names):
@@ -270,10 +278,15 @@ def audited(wildcards, path, part):
     return path.format(task=wildcards.task) if wildcards.task == TARGET and needed else []
 
 
+def prompts_of(task, model, run):
+    """The prompts of a task that a run answers."""
+    part = OWN_PROMPTS.get(run, "test") if task == TARGET else "test"
+    return f"<results>/prompts/{model}/{task}_{part}.jsonl"
+
+
 def asked_prompts(wildcards):
-    """The prompts that a run answers."""
-    part = OWN_PROMPTS.get(wildcards.run, "test") if wildcards.task == TARGET else "test"
-    return f"<results>/prompts/{wildcards.model}/{wildcards.task}_{part}.jsonl"
+    """The prompts that a job answers."""
+    return prompts_of(wildcards.task, wildcards.model, wildcards.run)
 
 
 def scored_answers(wildcards):
@@ -359,9 +372,9 @@ def before_first_job():
     """Stop if a gated model, lm-evaluation-harness or a GPU that jobs need is not there."""
     try:
         check_access({name: config["models"][name] for name in LOADED})
-        # Conda brings the harness along.
-        deployed = workflow.deployment_settings.deployment_method
-        check_harness([] if deployed else config["evaluation"]["harness"]["tasks"])
+        # Conda brings the harness along, and of a bundle nothing is measured again.
+        deployed, allowed = workflow.deployment_settings.deployment_method, workflow.dag_settings.allowed_rules
+        check_harness([] if deployed or "harness" not in (allowed or ["harness"]) else HARNESS_TASKS)
     except UserError as error:
         raise WorkflowError(str(error)) from None
     # Snakemake would lower a job's GPUs to those of the run, unsaid.

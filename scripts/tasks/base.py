@@ -74,6 +74,9 @@ class Task(Protocol):
     STAGES: Mapping[str, Sequence[str]]
     """Which keys each stage depends on: fetch, each part, prompt, score, measure. Whatever a stage does not name cannot
     make its outputs stale."""
+    LICENCE: str
+    """That of the data set, under which its questions may be passed on (`scripts/bundle.py`); "" where only their owner
+    knows."""
     SMOKE: Mapping[str, Any]
     """What the scale smoke puts over its section."""
     REMEDY: str

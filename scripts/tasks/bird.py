@@ -20,6 +20,7 @@ from tasks.text_to_sql import REMEDY, SMOKE, held_out, score, target
 __all__ = ["PARTS", "REMEDY", "SMOKE", "held_out", "prepare", "score", "target"]
 
 PROMPT = "bird.jinja"
+LICENCE = "CC-BY-SA-4.0"
 STAGES = spider_format.STAGES | {"prompt": (*spider_format.STAGES["prompt"], "evidence")}
 DIFFICULTY = ("simple", "moderate", "challenging")
 FIELDS = {"db_id": "db_id", "question": "question", "query": "SQL"}

@@ -24,6 +24,7 @@ from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide, first
 __all__ = ["PARTS", "SMOKE"]
 
 PROMPT = "jsonl.jinja"
+LICENCE = ""
 REMEDY = "Shorten the row, use fewer {name}.shots, or take a model with a longer context."
 _TRAIN = ("cluster", *TRAIN)
 STAGES = {

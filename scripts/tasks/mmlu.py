@@ -22,6 +22,7 @@ from tasks.records import MMLU_COLUMNS
 from tasks.sections import ABSENT, AtLeast1, Count, Name, Section, Sha256, Some, Text, contradiction, either
 
 PROMPT = "choice.jinja"
+LICENCE = "MIT"
 PARTS = ("test",)
 STAGES = {
     "fetch": ("source", "revision", "sha256", "subjects"),

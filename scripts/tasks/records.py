@@ -96,7 +96,8 @@ def right_probability(frame: "pd.DataFrame") -> "pd.Series":
     else:
         logprobs = frame[[name for name in frame if name.startswith("logprob_")]]
         logprobs = logprobs.rename(columns=lambda name: name.removeprefix("logprob_"))
-    if logprobs.isna().all(axis=None):
+    answered = any((frame[name] != "").any() for name in ("prediction", "generated") if name in frame)
+    if answered and logprobs.isna().all(axis=None):
         return pd.Series(np.nan, index=frame.index)
     shares = np.exp(logprobs.sub(logprobs.max(axis=1), axis=0).to_numpy(float))
     right = np.equal.outer(frame["answer"].to_numpy(object), logprobs.columns.to_numpy(object))

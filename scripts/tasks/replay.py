@@ -32,6 +32,7 @@ from tasks.sections import AtLeast1, Count, Sha256, Text
 CHOICE, INSTRUCTION = "multiple_choice", "instruction"
 KEYS = {"question", "choices", "answer"}
 PROMPT = "replay.jinja"
+LICENCE = ""
 PARTS = ("train",)
 STAGES = {"fetch": ("source", "revision", "sha256"), "train": ("questions", "seed"), "prompt": ("system",)}
 SMOKE: Mapping[str, Any] = {}

@@ -16,6 +16,7 @@ __all__ = ["FIELDS", "PARTS", "PROMPT", "REMEDY", "SMOKE", "context", "held_out"
 
 _TRAIN = {part: ("train_files", *text_to_sql.STAGES[part]) for part in ("train", "validation", "shots")}
 STAGES = text_to_sql.STAGES | {"fetch": ("source", "sha256", "counts")} | _TRAIN
+LICENCE = "CC-BY-SA-4.0"
 
 
 class Counts(Section):

@@ -24,6 +24,7 @@ from tasks.text_to_sql import PROMPT, REMEDY, SMOKE, context, held_out, score, t
 __all__ = ["PARTS", "PROMPT", "REMEDY", "SMOKE", "context", "held_out", "score", "target"]
 
 STAGES = text_to_sql.STAGES | {"fetch": ("source", "sha256", "role")}
+LICENCE = ""
 TRAIN_FILES = ("train.json", "train_spider.json")
 # Our keys of a row, each with its name in the file.
 FIELDS = {key: key for key in ("db_id", "question", "query")}

@@ -5,7 +5,7 @@ What the tasks of form sql share. A row has id (`<file>-<5-digit position>`), db
 
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from common.files import UserError, read_json, sha256_file
 from custom_metrics.compare import SEMANTICS
+from custom_metrics.gold import certify
 from custom_metrics.hardness import LEVELS, hardness, parse
 from custom_metrics.judge import GoldError, Judge
 from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions, chosen
@@ -37,6 +38,8 @@ REMEDY = (
     "Choose a shorter {name}.schema, fewer shots or a smaller {name}.max_new_tokens, exclude database {db_id}, or take "
     "a model with a longer context."
 )
+# What is known of a gold query.
+CERTIFIED = ("id", *SEMANTICS, "error_class", "gold_rows", "open")
 # An example is paid for in every prompt, with its schema: what is drawn is short.
 MAX_SHOT_CHARACTERS = 200
 MAX_SHOT_COLUMNS = 30
@@ -286,6 +289,15 @@ def _find_databases(name: str, folder: Path, db_ids: set[str]) -> dict[str, Path
         if (actual := sha256_file(path)) != expected:
             raise UserError(f"{path}: found sha256 {actual}, expected {expected}. {refetch}")
     return found
+
+
+def certified(options: Mapping, folder: Path, questions: Sequence[Mapping], workers: int) -> Iterator[dict]:
+    """Say of each question what its gold query is worth (`custom_metrics.gold`): rows with the columns `CERTIFIED`."""
+    databases = _find_databases(options["name"], folder, {row["db_id"] for row in questions})
+    queries = [(databases[row["db_id"]], row["query"]) for row in questions]
+    for row, one in zip(questions, certify(queries, options["timeout_s"], workers), strict=True):
+        right = {name: int(one.correct[name]) for name in SEMANTICS}
+        yield {"id": row["id"], **right, "error_class": one.error_class, "gold_rows": one.rows, "open": one.open}
 
 
 def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
