@@ -13,7 +13,10 @@ BIN = $(realpath .venv)/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
 
-.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why test harness faults families lint size format dag demo-data demo-model clean
+# With what a run of a study ends: its answer, and where the rest stands.
+answered = cat results/$(1)/answer.md; echo; ls results/$(1)/report.pdf results/$(1)/answers.html results/$(1)/tables.html
+
+.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why bundle verify test harness faults families lint size format dag demo-data demo-model clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,23 +31,17 @@ environment-is-there:
 demo: environment ## the whole study on the embedded data: offline, on a CPU, in minutes
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all
 	@echo
-	@cat results/demo/tables/settings.md
-	@echo
-	@echo "Read results/demo/report.pdf; look at results/demo/answers.html and tables.html in a browser."
-	@echo "The adapter to use: results/demo/recommended/README.md"
+	@$(call answered,demo)
 
 demo-full: environment-is-there ## the demo with strengths, trajectory and a soup: within 20 minutes on two cores
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-full.yaml
 	@echo
-	@cat results/demo-full/tables/regression.md
-	@echo
-	@echo "Figures: results/demo-full/figures/strength.svg and trajectory.svg   Report: results/demo-full/report.pdf"
-	@echo "The point to use: results/demo-full/recommended/README.md"
+	@$(call answered,demo-full)
 
 demo-replay: environment-is-there ## the demo's adapter that forgets, with replay and a KL term: within 20 minutes on two cores
 	$(OFFLINE) $(BIN)/python -m snakemake --cores all --configfile studies/demo-replay.yaml
 	@echo
-	@cat results/demo-replay/tables/contrasts.md
+	@$(call answered,demo-replay)
 
 studies: environment-is-there ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/studies.py
@@ -56,6 +53,12 @@ plan: environment-is-there ## what a study will need and be able to find; make p
 
 why: environment-is-there ## what a run would do, because of which key or file, and its GPU hours; make why STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/why.py $(if $(STUDY),--configfile $(STUDY))
+
+bundle: environment-is-there ## pack a finished study into results/<study>.zip; make bundle STUDY=studies/<name>.yaml
+	@$(OFFLINE) $(BIN)/python scripts/bundle.py $(if $(STUDY),--configfile $(STUDY))
+
+verify: environment-is-there ## score and count a packed study anew; make verify BUNDLE=<study>.zip [DATA=results/<study>/data]
+	@$(BIN)/python scripts/verify.py $(BUNDLE) $(if $(DATA),--data $(DATA))
 
 # Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
 test: environment ## all tests but those that take minutes
@@ -80,7 +83,7 @@ lint: environment-is-there ## check style and rooms: ruff, snakefmt, import-lint
 	$(BIN)/python -m snakemake --lint
 
 # What a newcomer would have to read. Sentences (prose of report and card, words) stand apart, tests and benchmarks too.
-PROSE := templates/(report|results|discussion|card)[a-z.]*\.md\.j2
+PROSE := templates/(report|results|discussion|model_card)[a-z.]*\.md\.j2
 
 size: ## count the lines of code
 	@git ls-files | grep -E '\.(py|smk|html|js|css|typ|j2)$$|^Snakefile$$' \

@@ -40,6 +40,10 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
+# What was found, with which Snakemake's own report opens.
+report: str(Path("results", STUDY, "answer.rst").absolute())
+
+
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
@@ -61,6 +65,7 @@ rule all:
     """Everything a reader needs: the report, the tables, the figures and the answers."""
     default_target: True
     input:
+        "<results>/README.md",
         "<results>/report.pdf",
         "<results>/report.md",
         "<results>/index.csv",

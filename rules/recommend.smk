@@ -48,7 +48,7 @@ rule export_recommended:
         settings=pick(
             "recommend.merge",
             "inference.merge_adapters",
-            *DEFECTS,
+            *WRITTEN,
             study=STUDY,
             folders=FOLDERS,
             precisions={name: model["precision"] for name, model in config["models"].items()},

@@ -17,6 +17,53 @@ rule tables:
         "../scripts/steps/tables.py"
 
 
+for task in SQL_TASKS:
+
+    rule:
+        name:
+            f"certify_{task}"
+        input:
+            questions="<results>/data/{task}/test.jsonl",
+            manifest="<results>/data/{task}/source/manifest.json",
+        output:
+            certificates="<results>/data/{task}/gold.csv",
+        log:
+            "<logs>/certify_{task}.log",
+        wildcard_constraints:
+            task=task,
+        conda:
+            "../envs/score.yaml"
+        threads: 4
+        params:
+            settings=stage(task, "score"),
+            code=code.digest("certify"),
+        script:
+            "../scripts/steps/certify.py"
+
+
+if SQL_TASKS:
+
+    rule gold:
+        """Say what the gold queries are worth, and between which bounds that leaves each accuracy."""
+        input:
+            **{task: of_runs(f"{task}.csv") for task in SQL_TASKS},
+            **{f"certified_{task}": f"<results>/data/{task}/gold.csv" for task in SQL_TASKS},
+        output:
+            **table("gold"),
+        log:
+            "<logs>/gold.log",
+        conda:
+            "../envs/score.yaml"
+        params:
+            settings=pick(
+                *keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(RUNS)
+            )
+            | {"tasks": {task: MEASURED[task] for task in SQL_TASKS}},
+            code=code.digest("gold"),
+        script:
+            "../scripts/steps/gold.py"
+
+
 # Apart from `tables`: what a run cost may change without what it answered.
 rule cost:
     """Put the time, speed and memory of every training and every run of a model into one table."""
@@ -46,6 +93,7 @@ rule tables_page:
     """Put all tables on one page to look at, which needs no network and no other file."""
     input:
         **csv_of(*catalogue.names(catalogue.TABLES, HAS | {"published": False})),
+        answer="<results>/answer.md",
     output:
         page="<results>/tables.html",
     log:
@@ -66,6 +114,8 @@ rule answers:
         **{f"questions_{task}": f"<results>/data/{task}/test.jsonl" for task in TASKS},
         **{f"rows_{task}": of_runs(f"{task}_rows.jsonl") for task in SQL_TASKS},
         **{f"schemas_{task}": f"<results>/data/{task}/source/manifest.json" for task in SQL_TASKS},
+        **{f"prompts_{task}": [prompts_of(task, run["model"], run["folder"]) for run in RUNS_HERE] for task in TASKS},
+        answer="<results>/answer.md",
     output:
         page="<results>/answers.html",
     log:
@@ -73,10 +123,34 @@ rule answers:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY, runs=named(RUNS)) | {"tasks": MEASURED},
+        settings=pick(
+            *WRITTEN,
+            study=STUDY,
+            runs=[one | ({} if run in RUNS_HERE else {"imported": True}) for one, run in zip(named(RUNS), RUNS)],
+        )
+        | {"tasks": MEASURED},
         code=code.digest("answers"),
     script:
         "../scripts/steps/answers.py"
+
+
+rule conclude:
+    """Say in a few sentences what was found, and open the results with it."""
+    input:
+        **csv_of("settings", *(["recommendation"] if config["recommend"] else [])),
+    output:
+        answer="<results>/answer.md",
+        readme="<results>/README.md",
+        caption="<results>/answer.rst",
+    log:
+        "<logs>/conclude.log",
+    conda:
+        "../envs/score.yaml"
+    params:
+        settings=pick("scale", *WRITTEN, study=STUDY) | {"tasks": MEASURED},
+        code=code.digest("conclude"),
+    script:
+        "../scripts/steps/conclude.py"
 
 
 rule figures:
@@ -109,7 +183,7 @@ rule report:
             f"<results>/tables/{name}.csv"
             for name in (*TASKS, "settings", "contrasts", "transitions", "regression", "cost")
             + (("equal_gain",) if "equal_gain" in TABLES else ())
-            + (("errors",) if SQL_TASKS else ())
+            + (("errors", "gold") if SQL_TASKS else ())
             + (("recommendation",) if config["recommend"] else ())
             + (("harness",) if HARNESS else ())
         ],
@@ -136,7 +210,16 @@ rule report:
     conda:
         "../envs/report.yaml"
     params:
-        settings=pick("protocol", "scale", *WRITTEN, study=STUDY, labels=LABELS, own_prompts=sorted(OWN_PROMPTS))
+        settings=pick(
+            "protocol",
+            "scale",
+            "published.report",
+            *keys_of("report", "title", "authors", "affiliation", "course", "date"),
+            *WRITTEN,
+            study=STUDY,
+            labels=LABELS,
+            own_prompts=sorted(OWN_PROMPTS),
+        )
         | {"tasks": MEASURED},
         code=code.digest("report"),
     script:

@@ -85,7 +85,7 @@ def describe(path: Path) -> list[dict[str, str]]:
                 "Target": asked["target"],
                 "Yardsticks": asked["yardstick"] or "none",
                 "Memory GB": known if model["source"] else "none",
-                "Protocols": ", ".join(one for one in PROTOCOLS if one == PROTOCOLS[0] or config["protocols"][one]),
+                "Protocols": ", ".join(one for one in PROTOCOLS if one == PROTOCOLS[0] or config["protocols"].get(one)),
             }
         )
     return rows

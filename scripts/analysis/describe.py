@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import bounds, gains
-from analysis.data import ALL, Part, Results, values_of, word
+from analysis.data import ALL, Part, Results, kind_of, values_of, word
 from custom_metrics.judge import ERROR_CLASSES
-from custom_metrics.stats import clustered_difference, mean_of_proportions, wilson_interval
+from custom_metrics.stats import clustered_difference, holm, mean_of_proportions, wilson_interval
 from tasks.records import CRITERIA
 
 GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"
+ERRORS = (
+    "task", "error_class", "n", "share_pct", "questions", "base_n", "difference_pp", "ci_low_pp", "ci_high_pp", "p",
+    "p_holm",
+)  # fmt: skip
 PROPORTION = ("n", "correct", "accuracy_pct", "ci_low", "ci_high")
 
 
@@ -119,15 +123,37 @@ def macro_difference(part: Part, change: np.ndarray, level: float) -> dict[str, 
 
 
 def errors(results: Results) -> pd.DataFrame:
-    """Count each class of error of each run, in the order of `ERROR_CLASSES`; of the tasks of form sql."""
+    """Count each class of error of each run, in the order of `ERROR_CLASSES`; of the tasks of form sql.
+
+    Beside it stands what became of the base's count, with the test of the difference (databases drawn at random, as in
+    the comparison of a single run). Holm's adjustment is over all classes of wrong answers that occur, of all runs of
+    one kind.
+    """
     rows = []
     for task in results.of_form("sql"):
-        for head, frame in zip(results.heads, results.frames[task], strict=True):
-            counts, n = Counter(frame["error_class"]), len(frame)
+        whole, classes = results.whole[task], [frame["error_class"].to_numpy() for frame in results.frames[task]]
+        for run, head in enumerate(results.heads):
             for name in ERROR_CLASSES:
-                row = {"task": task, "error_class": name, "n": counts[name], "share_pct": 100.0 * counts[name] / n}
-                rows.append(head | row | {"questions": n})
-    return pd.DataFrame(rows)
+                is_class = classes[run] == name
+                row = {"task": task, "error_class": name, "n": int(is_class.sum()), "questions": len(is_class)}
+                row |= {"share_pct": 100.0 * is_class.mean(), "family": kind_of(results.runs[run])}
+                if run in results.compared(task):
+                    before = classes[results.bases[run]] == name
+                    row["base_n"] = int(before.sum())
+                    row |= class_change(whole, before, is_class, results.level)
+                rows.append(head | row)
+    frame = pd.DataFrame(rows, columns=[*results.heads[0], *ERRORS, "family"])
+    tested = (frame["error_class"] != "ok") & ((frame["n"] > 0) | (frame["base_n"] > 0)) & frame["p"].notna()
+    families = frame[tested].groupby(["task", "family"])["p"]
+    frame["p_holm"] = families.transform(lambda family: holm(family.tolist()))
+    return frame.drop(columns="family").astype({"base_n": "Int64"})
+
+
+def class_change(whole: Part, before: np.ndarray, after: np.ndarray, level: float) -> dict[str, float]:
+    """Give how much more often a run's answers are of a class than its base's, question by question."""
+    change = after.astype(int) - before
+    found = clustered_difference(np.bincount(whole.codes, change), whole.sizes, level)
+    return {"difference_pp": 100 * change.mean(), "p": found.p} | bounds(found.low, found.high, suffix="_pp")
 
 
 def flips(results: Results) -> pd.DataFrame:

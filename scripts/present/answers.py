@@ -17,26 +17,24 @@ from present.format import Say
 from present.templates import FOLDER, html_environment
 
 
-def answers_page(
-    say: Say, study: str, defects: Sequence[str], runs: Sequence[Mapping], tasks: Sequence[Mapping]
-) -> str:
+def answers_page(say: Say, facts: Mapping, runs: Sequence[Mapping], tasks: Sequence[Mapping]) -> str:
     """Write the page of a study.
 
     Args:
         say: the language.
-        study: the name in the title.
-        defects: sentences about the study.
+        facts: `study`, the name in the title; `finding`, what was found, as Markdown; `defects`, sentences.
         runs: each a `key`, a `name`, and as `base` the place of its base model's run, None for a base model. An answer
             stands at the place of its run.
         tasks: the target first. Each has its `name` and `title`; its `form` (sql, choice or match); `right`, the ways
             to be right, and the `headline` among them; `strata`, the values of each column that divides the questions;
             `runs`, the places of those with answers of their own; `schemas`, the text of each database's, and
             `cluster`, the column that names it; `questions`, each with the columns of the records that are about it,
-            `choices` if it has them, the `rows` of gold as (index, cells), and `answers`, each with the other columns.
-            A long text is [its beginning, its length].
+            `choices` if it has them, the `rows` of gold as (index, cells), and `answers`, each with the other columns;
+            `prompts`, lists of what was read, as `front_coded` of the step has it, and `reads`, of each run the place
+            of its list. A long text is [its beginning, its length].
     """
-    style = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("base.css", "answers.css"))
-    script = (FOLDER / "answers.js").read_text(encoding="utf-8")
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("queries.js", "answers.js"))
     policy = (
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -48,13 +46,13 @@ def answers_page(
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     template = html_environment(say).get_template("answers.html.j2")
     page = template.render(
-        title=say.word("answers.title", study=study),
+        title=say.word("answers.title", study=facts["study"]),
+        **facts,
         words=words,
         criteria=words | {key: one["name"] for key, one in say.words["criteria"].items()},
         keys={task["name"]: [runs[n]["key"] for n in task["runs"]] for task in tasks},
         adapters=any(run["base"] is not None for run in runs),
         tasks=tasks,
-        defects=defects,
         policy=policy,
         style=Markup(style),
         script=Markup(script),

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from present.format import Say
-from present.values import ALL, CLASSES, RIGHT, THIS_RUN, is_point, is_prompted
+from present.values import ALL, CLASSES, GOLD, RIGHT, THIS_RUN, is_point, is_prompted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 WORDS = (
-    "text", "code", "axis", "measure", "job", "verdict", "choice", "change", "margin", "allowed", "held", "of_setting",
-    "effect", "chance",
+    "text", "code", "class_of", "level_of", "axis", "measure", "job", "verdict", "choice", "change", "margin",
+    "allowed", "held", "of_setting", "effect", "chance",
 )  # fmt: skip
 # Nobody reads the counts of each class for more adapters than this.
 MOST_CONFUSIONS = 40
@@ -31,7 +31,8 @@ class Column:
 
     `format` is the method of `Say` that writes a cell, and `of` the columns of the rows that it takes: `key` itself, if
     there are none. The heading is `columns.<heading>` of the words (`columns.<key>`, if empty) with `fill` filled in.
-    With `bar` the page draws the interval into the cell; `of` is then value, low, high.
+    With `bar` the page draws the interval into the cell; `of` is then value, low, high. With `link` the page links the
+    cell to the answers that it counts: the fields of the page of answers that show them, beside task and run of a row.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Column:
     heading: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
     bar: bool = False
+    link: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> bool:
@@ -99,10 +101,11 @@ CHANGE = ("difference_pp", "ci_low_pp", "ci_high_pp")
 # All columns by their format: `name`, or `name=a,b` where the format takes the columns a and b of the rows.
 FORMATS = {
     "text": (
-        "model variant setting category why task_metric shown where=table of=what part by commit precision batch "
-        "device version what"
+        "model variant setting why task_metric shown where=table of=what part by commit precision batch "
+        "device version what criterion_name"
     ),
     "code": "run=name factor=name model_name=name of_what parameter value source sha256 library",
+    "level_of": "category",
     "of_setting": "setting_about=setting,about",
     "measure": "measure=task measure_category=task,category measure_value=task,value",
     "effect": "effect=task,category,measure",
@@ -115,8 +118,7 @@ FORMATS = {
     "verdict": "verdict=verdict,unit verdict_alone=verdict",
     "count": (
         "n pairs seeds both_right gained lost both_wrong seconds token_rate=tokens_per_second rows databases steps "
-        "answered missing "
-        "questions_to_certify seeds_to_certify"
+        "answered missing questions_to_certify seeds_to_certify failed empty rows_open order_open doubtful"
     ),
     "counts": "right=correct,n gained_lost=gained,lost trainable=trainable_parameters,all_parameters",
     "clusters": "n_clusters=n,clusters",
@@ -131,7 +133,8 @@ FORMATS = {
         "first_second=low_accuracy_pct,high_accuracy_pct"
     ),
     "interval": (
-        "accuracy=accuracy_pct,ci_low,ci_high macro=macro_accuracy_pct,macro_ci_low,macro_ci_high "
+        "accuracy=accuracy_pct,ci_low,ci_high bounds=accuracy_pct,low_pct,high_pct "
+        "macro=macro_accuracy_pct,macro_ci_low,macro_ci_high "
         "generated=accuracy_generated_pct,generated_ci_low,generated_ci_high "
         "invalid=invalid_pct,invalid_ci_low,invalid_ci_high "
         "right_to_wrong=right_to_wrong_pct,right_to_wrong_low_pct,right_to_wrong_high_pct "
@@ -207,9 +210,10 @@ def shares(
     return {part: share(name, say.count(sizes[part]), form) for part, name in names.items() if part in sizes}
 
 
-def class_columns(names: Container[str]) -> dict[str, Column]:
+def class_columns(names: Container[str], say: Say) -> dict[str, Column]:
     """A column of counts for each of these classes of answers, in their order."""
-    return {name: Column("class", "count", (), "named", {"name": f"`{name}`"}) for name in CLASSES if name in names}
+    shown = [name for name in CLASSES if name in names]
+    return {name: Column("class", "count", (), "named", {"name": say.class_of(name)}) for name in shown}
 
 
 def criterion_columns(say: Say, raw: str = "") -> list[Column]:
@@ -333,17 +337,22 @@ def choice(frame: "DataFrame", say: Say) -> Shown:
 
 def errors(frame: "DataFrame", say: Say) -> Shown:
     """A column for each class that occurs, of each task apart."""
-    occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
+    occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]), say)
     blocks = []
     for task, rows in frame.groupby("task", sort=False):
-        block = crossed(rows, RUN, "error_class", ["n"], occur)
+        cells = {name: replace(one, link={"task": task, "class": name}) for name, one in occur.items()}
+        block = crossed(rows, RUN, "error_class", ["n"], cells)
         blocks.append(replace(block, above="task", fill={"measure": say.measure(task)}))
     return blocks, {}
 
 
 def flips(frame: "DataFrame", say: Say) -> Shown:
     """All questions, then their parts; databases and subjects, which may be many, are in the CSV file alone."""
-    shown = columns("model variant measure_value n both_right gained lost both_wrong")
+    changes = {"both_right": "both", "gained": "gained", "lost": "lost", "both_wrong": "neither"}
+    shown = [
+        replace(one, link={"change": changes[one.key]}) if one.key in changes else one
+        for one in columns("model variant measure_value n both_right gained lost both_wrong")
+    ]
     many = {"database", *(one.cluster for one in say.measures.values() if one.cluster not in one.reported)}
     few = frame[~frame["part"].isin({ALL, *many})]
     return [Block(shown, frame[frame["part"] == ALL]), Block(shown, few, "parts")], {}
@@ -354,8 +363,8 @@ def confusion(frame: "DataFrame", say: Say) -> Shown:
     adapters, blocks = len(frame[["model", "variant"]].drop_duplicates()), []
     many, runs = adapters > MOST_CONFUSIONS, frame.groupby(["task", "model", "variant"], sort=False)
     for (task, model, variant), rows in runs if not many else ():
-        shown = class_columns(set(rows["tuned_class"]))
-        block = crossed(rows, [Column("base_class", "code")], "tuned_class", ["n"], shown)
+        shown = class_columns(set(rows["tuned_class"]), say)
+        block = crossed(rows, [Column("base_class", "class_of")], "tuned_class", ["n"], shown)
         fill = {"model": model, "variant": variant, "measure": say.measures[task].name}
         blocks.append(replace(block, above="run", fill=fill))
     return blocks, {"adapters": adapters, "many": many, "classes": not many}
@@ -375,6 +384,14 @@ def harness(frame: "DataFrame", say: Say) -> Shown:
     shots = ", ".join(f"{row.task} {say.count(row.shots)}" for row in tasks)
     facts = {"version": str(first["lm_eval"]), "shots": shots, "level": say.level(first["confidence_level"])}
     return [Block(shown, scored(frame))], facts
+
+
+def gold(frame: "DataFrame", say: Say) -> Shown:
+    """The gold queries as answers, by every criterion; then each run, by the study's."""
+    frame = frame.assign(criterion_name=[say.words["criteria"][key]["name"] for key in frame["criterion"]])
+    own, worth = frame["variant"] == GOLD, "failed empty rows_open order_open doubtful"
+    shown = columns("measure criterion_name right bounds")
+    return [Block([*shown, *columns(worth)], frame[own]), Block([*RUN, *shown], frame[~own], "runs")], {}
 
 
 def cost(frame: "DataFrame", say: Say) -> Shown:
@@ -408,6 +425,7 @@ TABLES = (
     Table("transitions", plain(TURNED), "how criteria", "no_adapters"),
     Table("sql", sql, "criteria wilson meanings"),
     Table("databases", databases, "criteria csv", when="sql"),
+    Table("gold", gold, "how bounds questions", rule="gold", when="sql"),
     Table("choice", choice, "criteria unasked letters averages"),
     Table("match", choice, "criteria unasked wilson averages"),
     Table("errors", errors, "questions classes", when="sql"),

@@ -6,33 +6,32 @@ Every sentence about a result follows from a verdict about a setting or a number
 changed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from present.catalogue import RUN, SHARE, Column, class_columns, criterion_columns, crossed, scored, shares, uneven
-from present.failures import aligned, choose_failures
-from present.format import VERDICTS, Say, missing
+from present.conclusion import conclusion, finding
+from present.failures import ROWS, aligned, choose_failures, why
+from present.format import Say, missing
+from present.provenance import DIGITS, hashes, models, reproducibility, splits, trainings
 from present.values import (
     ALL,
     BASE,
     GAINS_LESS,
     NOT_CERTIFIED,
-    NOT_LOST,
     RECOMMENDED,
     RIGHT,
     THIS_RUN,
     UNDECIDED,
     is_point,
     is_prompted,
-    setting_name,
 )
 
 MITIGATIONS = ("replay.fraction", "replay.kl", "training.weight_decay")
-DIGITS = 16
-WEIGHTS = "adapter_model.safetensors"
 # Parts of the questions that have a column each; with more, the table shows the whole alone.
 MOST_PARTS = 4
 # Rows on the tasks of lm-evaluation-harness: a yardstick of its own, whose table is a file beside the report.
@@ -64,6 +63,8 @@ class Results:
     prompts: Mapping[str, Mapping]  # of each task the report of a model's prompts, with `model` and `file`
     train: Mapping[Run, Mapping]  # reports of `train` of each adapter
     answers: Mapping[tuple[str, str, str], Mapping]  # reports of `predict` by model, variant and task
+    # How the queries of gold and answer differ, see `failures.why`.
+    differences: Callable[[str, str], Sequence[tuple[str, str, str]] | None]
     registered: Mapping | None = None  # what was written down before the run, with `file`
     published: Mapping | None = None  # what is found of the figures that a report printed
     # Of answers that were given elsewhere, by model, variant and task: source, sha256, rows, questions, answered.
@@ -127,10 +128,8 @@ class _Facts:
         for row in found:
             run = row["model"], row.get("variant", row.get("setting"))
             ranks = self.rank if "variant" in row else self.order
-            row |= {"name": self.name(run), "rank": ranks.get(run), "finding": VERDICTS.get(row.get("verdict"))}
+            row |= {"name": self.name(run), "rank": ranks.get(run), "finding": finding(row, self.target)}
             row["this_run"] = row.get("about") == THIS_RUN
-            if row["finding"] == "undecided" and row.get("margin_verdict") == NOT_LOST and row["task"] != self.target:
-                row["finding"] = "kept"
             # On the target a gain is held against the margin, elsewhere a loss.
             if row.get("task") == self.target and "gain_margin_verdict" in row:
                 row["margin_verdict"] = row["gain_margin_verdict"]
@@ -151,6 +150,9 @@ class _Facts:
             "settings": results.settings,
             "registered": results.registered,
             "drawn": results.figures,
+            "answer": list(
+                map(Markup, conclusion(self.tables["settings"], self.tables.get("recommendation"), self.say))
+            ),
             "digits": DIGITS,
             "tasks": tasks,
             "target": tasks[0],
@@ -158,12 +160,12 @@ class _Facts:
             "forms": {one["form"]: [task["name"] for task in tasks if task["form"] == one["form"]] for one in tasks},
             "knowledge": any(task["kind"] == "mmlu" for task in tasks),
             "by_chance": [task for task in tasks if task["chance"]],
-            "splits": self.splits(),
+            "splits": splits(results.data[self.target], *self.levels(self.target)),
             "replay": results.data.get("replay"),
             "bases": [rows for (_, variant), rows in self.accuracy.items() if variant == BASE],
             "adapters": len(self.adapters),
-            "models": self.models(),
-            "training": self.training(),
+            "models": models(results, self.say),
+            "training": trainings(results, self.name, self.rank),
             "pairs": list(self.compared.values()),
             "headline": self.headline,
             "parts": self.parts,
@@ -193,8 +195,8 @@ class _Facts:
                 "parts": extremes(row["minimum_detectable_pp"] for row in self.parts),
             },
             "sampled": any(report["settings"].get("do_sample") for report in results.answers.values()),
-            "reproducibility": self.reproducibility(),
-            "hashes": self.hashes(),
+            "reproducibility": reproducibility(results),
+            "hashes": hashes(results, self.name, self.rank, self.say),
         }
 
     # -- methodology -----------------------------------------------------------------------------------------------
@@ -206,7 +208,7 @@ class _Facts:
         settings = {name: value for one in (*data.values(), prompt) for name, value in one.get("settings", {}).items()}
         compared = [row for row in self.headline if row["task"] == key]
         (stratum, levels), first = self.levels(key), frame.iloc[0]
-        names = {name: self.say.level_of(name, title=True) if use.form == "sql" else name for name in levels}
+        names = {name: self.say.level_of(name, title=True) for name in levels}
         names = names if 1 < len(names) <= MOST_PARTS else {}
         wide = crossed(frame, RUN, part, SHARE, shares(frame, part, names, self.say, "interval"))
         rows = [rows[list(self.say.measures).index(key)] for rows in self.accuracy.values()]
@@ -254,9 +256,7 @@ class _Facts:
             databases = next(iter(self.results.records.values()))[self.say.measures[key].cluster].nunique()
         frame = self.tables["errors"]
         frame = frame[frame["task"] == key]
-        occur = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]))
-        # Without underscores, so that headings can be broken into lines.
-        shown = {name: replace(one, fill={"name": name.replace("_", " ")}) for name, one in occur.items()}
+        shown = class_columns(set(frame.loc[frame["n"] > 0, "error_class"]), self.say)
         wrong = frame[frame["error_class"].ne("ok") & frame["n"].gt(0)]
         commonest = wrong.loc[wrong.groupby(["model", "variant"], sort=False)["n"].idxmax()]
         errors = crossed(frame, RUN, "error_class", ["n"], shown)
@@ -267,7 +267,14 @@ class _Facts:
             "strata": (rows, "run", file, "accuracy", parts),
             "errors": (self.rows(errors.rows), "run", "tables/errors.csv", "accuracy", errors.columns[len(RUN) :]),
         }
+        tested = self.numbered(frame[frame["p_holm"].notna()].sort_values("p_holm", kind="stable"))
+        alpha = 1 - float(self.tables[key]["confidence_level"].iloc[0])
         found = {"criterion": criterion, "databases": databases, "commonest": self.rows(commonest), "grids": grids}
+        found |= {"tested": len(tested), "changed": [row for row in tested if row["p_holm"] < alpha]}
+        golds = self.tables["gold"][self.tables["gold"]["task"] == key]
+        golds = golds[golds["criterion"] == task["criterion"]]
+        gaps = {side: (golds["accuracy_pct"] - golds[f"{side}_pct"])[1:].abs().max() for side in ("low", "high")}
+        found["gold"] = golds.iloc[0].to_dict() | gaps
         return found | {"said": task["said"] | {"criterion": criterion["lower"]}}
 
     def letters(self, task: Row, parts: Sequence[Column]) -> Row:
@@ -280,47 +287,6 @@ class _Facts:
             found["gap"] = (whole["accuracy_pct"] - whole["accuracy_generated_pct"]).abs().max()
             found["invalid"] = whole["invalid_pct"].max()
         return found | {"grids": {"accuracy": (task["rows"], columns, task["file"], "accuracy", parts)}}
-
-    def splits(self) -> list[Row]:
-        """The parts of the target's data, by name."""
-        (stratum, levels), rows = self.levels(self.target), []
-        for name, part in sorted(self.results.data[self.target].items()):
-            if name != "source":
-                by = part.get(f"by_{stratum}", {})
-                row = {"part": name, "rows": part["rows"], "databases": len(part.get("by_database", ())) or None}
-                row |= {"by": " / ".join(str(by.get(level, 0)) for level in levels) if by else ""}
-                rows.append(row | {"sha256": part["sha256"][:DIGITS]})
-        return rows
-
-    def models(self) -> list[Row]:
-        rows = []
-        for model in self.results.models:
-            reports = [report for (name, *_), report in self.results.answers.items() if name == model["name"]]
-            commit = model["commit"][:DIGITS] if model["commit"] else self.words["local_folder"]
-            row = {**model, "commit": commit, "sha256": model["sha256"][:DIGITS]}
-            row["precision"] = ", ".join(sorted({one["settings"]["precision"] for one in reports}))
-            row["batch"] = ", ".join(sorted({str(one["batch_size_used"]) for one in reports}))
-            rows.append(row | {"device": "; ".join(sorted({one["device"] for one in reports}))})
-        return rows
-
-    def training(self) -> dict[str, Any]:
-        """The settings of all adapters, each with the values that it has, and what came of them."""
-        train, values = self.results.train, {}
-        settings = [flat(report["settings"]) for report in train.values()]
-        for name in dict.fromkeys(name for one in settings for name in one):
-            found = [one.get(name, "0.0" if name == "replay.fraction" else None) for one in settings]
-            values[setting_name(name)] = "; ".join(dict.fromkeys(value for value in found if value is not None))
-        last = {run: report["history"][-1]["loss"] if report["history"] else None for run, report in train.items()}
-        return {
-            "settings": [{"parameter": name, "value": value} for name, value in values.items()],
-            "seed": values.get("seed"),
-            "rows": [
-                {**report, "name": self.name(run), "rank": self.rank.get(run), "loss": last[run], "digits": 3}
-                for run, report in train.items()
-            ],
-            "audits": self.results.audits,
-            "replaying": sum("replay" in report for report in train.values()),
-        }
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -394,10 +360,16 @@ class _Facts:
         cases = [
             {"rule": rule, "same_class": int((wrong["error_class"] == row["error_class"]).sum()), **row}
             | {"place": [row[use.cluster], row[stratum]]}
+            | self.explained(row)
             for rule, row in choose_failures(frame, base, use.criterion, (stratum, levels))
         ]
         forgotten = None if base is None else int((aligned(base, frame)[use.criterion] == 1).loc[wrong.index].sum())
         return {"name": self.name(run), "cases": cases, "n": len(frame), "wrong": len(wrong), "forgotten": forgotten}
+
+    def explained(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """In words why an answer is wrong, and what SQLite or the comparison said where the words do not say it."""
+        sentences = why(self.results.differences(row["gold"], row["sql"]), row, self.say)
+        return {"why": list(map(Markup, sentences)), "said": "" if row["error_class"] in ROWS else row["message"]}
 
     def worth(self) -> list[dict[str, Any]]:
         """Of each yardstick the settings of each pair of verdicts that occurs."""
@@ -470,56 +442,8 @@ class _Facts:
             "mitigations": [row for row in softened if float(row["low"]) < float(row["high"])],
         }
 
-    # -- reproducibility -------------------------------------------------------------------------------------------
-
-    def reproducibility(self) -> dict[str, Any]:
-        results = self.results
-        reports = [*results.train.values(), *results.answers.values()]
-        versions = [(name, version) for report in reports for name, version in report.get("versions", {}).items()]
-        libraries = {name: sorted({found for one, found in versions if one == name}) for name, _ in sorted(versions)}
-        sampled = {str(r["settings"]["seed"]) for r in results.answers.values() if r["settings"].get("do_sample")}
-        chosen = {"protocol": ("corrected", results.settings["protocol"]), "scale": ("full", results.settings["scale"])}
-        return {
-            "config": [f"{key}={value}" for key, (usual, value) in chosen.items() if value != usual],
-            "sampling_seeds": sorted(sampled),
-            "libraries": [{"library": name, "version": ", ".join(of)} for name, of in libraries.items()],
-            "different": any(len(found) > 1 for found in libraries.values()) or len({r["device"] for r in reports}) > 1,
-        }
-
-    def hashes(self) -> list[Row]:
-        """The hash of every input and artefact that has one."""
-        results, words, rows = self.results, self.words["artefacts"], []
-
-        def add(what: str, of: str, sha256: str | None, task: str = "", run: Run | None = None) -> None:
-            what = words[what].format(name=self.say.measures[task].name if task else "")
-            row = {"what": what, "of_what": of, "sha256": (sha256 or "")[:DIGITS], "rank": self.rank.get(run)}
-            rows.extend([row] if sha256 and row not in rows else [])
-
-        for task in self.say.measures:
-            for part, about in sorted(results.data[task].items()):
-                if part == "source":
-                    add("archive", "", about.get("archive_sha256"), task)
-                else:
-                    add("split", part, about["sha256"], task)
-        for model in results.models:
-            add("model", model["name"], model["sha256"])
-        for (model, variant, task), report in results.answers.items():
-            own = task == self.target and variant in results.settings["own_prompts"]
-            add("prompts", f"{model} {variant}" if own else model, report["prompts_sha256"], task)
-        for run, report in results.train.items():
-            add("adapter", self.name(run), report.get("adapter_sha256", {}).get(WEIGHTS), run=run)
-        return rows
-
 
 def extremes(values: Iterable[float]) -> tuple[float, float] | None:
     """The least and the greatest of the values that are there; None if there are none."""
     found = [value for value in values if not missing(value)]
     return (min(found), max(found)) if found else None
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as one level of text, the keys joined by dots."""
-    (found,) = pd.json_normalize(settings).to_dict("records")
-    return {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in found.items()
-    }

@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 from present import plots
 from present.format import Say
 from present.plots import BLUE, COLOURS, GREY, INK, ORANGE, WIDTH, Results, adapters_of, mark, named, runs_of
-from present.values import ALL, BASE, CLASSES, GAINED, GOLD_EMPTY, GOLD_NOT_EMPTY, LOST, UNDECIDED, is_point
+from present.values import ALL, BASE, CLASSES, GAINED, GOLD_EMPTY, GOLD_NOT_EMPTY, LOST, SEED, UNDECIDED, is_point
 
-# More adapters than this get a number at the point and a key below the figure; only the Pareto front keeps its crosses.
+# More adapters than this get a number at the point and a key below; only the recommended one keeps its cross.
 MOST_LABELS = 12
 # More adapters than this get the figures that have less detail and room for all of them.
 MOST_PANELS, MOST_MATRICES = 6, 3
@@ -30,6 +30,7 @@ SIDES = ["base_class", "tuned_class"]
 # Where there is room for few classes: right, other rows (to `duplicate_only`), did not run (to `forbidden`), no SQL.
 GROUPS = {"ok": CLASSES[:1], "other_rows": CLASSES[1:6], "not_run": CLASSES[6:14], "no_sql": CLASSES[14:]}
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+ENDS = ("", "_low", "_high")
 BASE_LOOK, ADAPTER_LOOK = mark(INK, hollow=True), mark(BLUE, "D", markersize=5)
 SEED_LOOK = mark(INK, "|", markersize=5)
 GUIDE = {"color": INK, "linestyle": plots.DOTTED, "linewidth": 1}
@@ -46,72 +47,127 @@ def plane_points(points: pd.DataFrame, target: str, yardstick: str) -> pd.DataFr
 
 
 def tradeoff(results: Results, say: Say) -> Figure:
-    """Draw a plane a yardstick: of each run a point with its interval cross and label, and the Pareto front."""
+    """Draw of each yardstick two planes: accuracies of base and settings, and their paired differences with intervals.
+
+    What was swept is encoded: a colour for each level of the first factor, a shape for each of the second, and a line
+    along the first. Of several models each has its colour instead.
+    """
     target, *yardsticks = results.tasks
     if not yardsticks:
         return plots.sentence(say, "tradeoff.title", "no_yardstick")
-    accuracy = {f"accuracy{end}": f"x{end}" for end in ("", "_low", "_high")}
-    settings = results.settings[results.settings["category"] == ALL].drop(columns=[*accuracy.values()])
-    bases = results.points[results.points["variant"] == BASE]
-    points = pd.concat([bases, settings.rename(columns=accuracy)], ignore_index=True)
-    best = [run in results.best for run in zip(points["model"], points["variant"], strict=True)]
-    points = points.assign(best=best, base=points["variant"] == BASE, ink=INK)
-    # An interpolation, checkpoint or soup has a point of its own only where it is the one recommended.
-    points = points[points["base"] | ~is_point(points) | points["best"]]
-    models = list(dict.fromkeys(points["model"]))
-    variants = [name for name in dict.fromkeys(points["variant"]) if name != BASE]
-    several, numbered = len(models) > 1, len(adapters_of(points)) > MOST_LABELS
-    looks = {model: mark(COLOURS[i % 6], plots.SHAPES[i % 6]) for i, model in enumerate(models)}
-    names = plots.shortened(variants, 36)
-    labels = range(1, len(names) + 1) if numbered else names
-    labels = dict(zip(variants, map(str, labels), strict=True)) | {BASE: say.word("figures.base_label")}
-    points["label"] = points["variant"].map(labels)
-    if several:
-        points["ink"] = points["model"].map(lambda model: plots.darker(looks[model]["color"]))
-    planes = {}
-    for task in yardsticks:
-        runs = plane_points(points, target, task)
-        runs["front"] = pareto_front(runs)
-        plain = numbered & ~runs[["base", "front", "best"]].any(axis=1)
-        runs.loc[plain, ["x_low", "x_high", "y_low", "y_high"]] = np.nan
-        # With many adapters of several models each model has a plane of its own.
-        parts = [runs[runs["model"] == model] for model in models] if numbered and several else [runs]
-        planes |= {(task, number): part for number, part in enumerate(parts)}
-    alone = len(planes) == 1
-    figure = plots.new(4.3 if alone else 3.1 * -(-len(planes) // 2), 5.8 if alone and not numbered else WIDTH)
-    drawn = plots.grid(figure, len(planes), 2)
-    for axes, ((key, _), runs) in zip(drawn, planes.items(), strict=True):
-        for model, own in runs.groupby("model", sort=False):
-            plane(axes, own, looks[model], model if several else say.word("figures.setting"), say)
-        plane_axes(axes, runs, (results.tasks[target], results.tasks[key]), say)
-        axes.set_title(runs["model"].iloc[0] if numbered and several else "")
-    shown = ["tradeoff.title", "tradeoff.shown" if variants else "tradeoff.base_only", "questions"]
-    shown.append("tradeoff.crosses_best" if numbered else "tradeoff.crosses")
-    done = plots.frame(figure, say, shown, results.facts(say), names if numbered else ())
-    for axes, runs in zip(drawn, planes.values(), strict=True):
+    points, legend = encoded(tradeoff_points(results), say)
+    models, variants = (list(dict.fromkeys(points[name])) for name in ("model", "variant"))
+    variants.remove(BASE)
+    names, numbered = plots.shortened(variants, 30), len(adapters_of(points)) > MOST_LABELS
+    labels = dict(zip(variants, map(str, range(1, len(names) + 1)) if numbered else names, strict=True))
+    points["label"] = points["variant"].map(labels | {BASE: say.word("figures.base_label")})
+    # With many settings of several models each model has planes of its own.
+    apart = numbered and len(models) > 1
+    planes = [(task, part) for task in yardsticks for part in ([[one] for one in models] if apart else [models])]
+    # Where there is no setting there is no difference.
+    kinds = ("accuracy", "x") if variants else ("accuracy",)
+    figure, drawn = plots.new(3.3 * len(planes), WIDTH if variants else 4.5), []
+    for line, (task, part) in zip(figure.subplots(len(planes), len(kinds), squeeze=False), planes, strict=True):
+        shown, tasks = points[points["model"].isin(part)], (results.tasks[target], results.tasks[task])
+        for axes, kind in zip(line, kinds, strict=True):
+            runs = plane_points(shown.assign(**{f"x{end}": shown[f"{kind}{end}"] for end in ENDS}), target, task)
+            # Intervals of differences stand beside the differences; of many, that of the recommended one alone.
+            plain = ~runs["base"] if kind == "accuracy" else ~runs["best"] & numbered
+            runs.loc[plain, ["x_low", "x_high", "y_low", "y_high"]] = np.nan
+            single_trainings(axes, results, runs, (target, task), kind == "x")
+            plane(axes, runs, legend, say)
+            (plane_axes if kind == "accuracy" else change_axes)(axes, runs, tasks, say)
+            axes.set_title(part[0] if apart else "")
+            drawn.append((axes, runs))
+    crosses = "tradeoff.crosses_best" if numbered else "tradeoff.crosses"
+    shown = ["tradeoff.shown", "questions", "tradeoff.planes", crosses]
+    shown = ["tradeoff.title", *(shown if variants else ["tradeoff.base_only", "questions", "bars_and_crosses"])]
+    shown += ["tradeoff.dots"] if (points["seeds"] > 1).any() else []
+    facts = results.facts(say) | {"margin": say.short(points["margin_pp"].max())}
+    done = plots.frame(figure, say, shown, facts, names if numbered else ())
+    for axes, runs in drawn:
         plots.label(axes, runs)
     return done
 
 
-def pareto_front(points: pd.DataFrame) -> list[bool]:
-    """Tell of each run whether no run of the same model has as much of both and more of one."""
-    model, x, y = points["model"], points["x"], points["y"]
-    return [
-        not ((model == run.model) & (x >= run.x) & (y >= run.y) & ((x > run.x) | (y > run.y))).any()
-        for run in points.itertuples()
-    ]
+def tradeoff_points(results: Results) -> pd.DataFrame:
+    """A row a base model or setting and task: its accuracy and its difference from the base, both with intervals."""
+    settings = results.settings[results.settings["category"] == ALL]
+    bases = results.points[results.points["variant"] == BASE]
+    bases = bases.assign(**{f"accuracy{end}": bases[f"x{end}"] for end in ENDS}, x=0.0, x_low=np.nan, x_high=np.nan)
+    points = pd.concat([bases, settings], ignore_index=True)
+    best = [run in results.best for run in zip(points["model"], points["variant"], strict=True)]
+    points = points.assign(best=best, base=points["variant"] == BASE)
+    # An interpolation, checkpoint or soup has a point of its own only where it is the one recommended.
+    return points[points["base"] | ~is_point(points) | points["best"]].reset_index(drop=True)
 
 
-def plane(axes: Axes, runs: pd.DataFrame, look: Mapping, name: str, say: Say) -> None:
-    """Draw the runs of a model in the plane of two accuracies: the Pareto front, points with crosses, rings."""
-    plots.marks(axes, runs[~runs["base"]], "x", "y", look | {"label": name})
-    hollow = {"markerfacecolor": "white", "label": say.word("figures.base")}
-    plots.marks(axes, runs[runs["base"]], "x", "y", look | hollow)
-    front = runs[runs["front"]].sort_values(["x", "y"], ascending=[True, False])
-    if len(front.drop_duplicates(["x", "y"])) > 1:
-        line = {"color": look["color"], "linestyle": plots.DASHED, "zorder": 1, "label": say.word("figures.front")}
-        axes.step(front["x"], front["y"], where="pre", **line)
+def encoded(points: pd.DataFrame, say: Say) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Add the look of each point: colour and shape, and the line that it is on with its place; and what looks mean."""
+    models, factors = list(dict.fromkeys(points["model"])), []
+    points = points.assign(colour=BLUE, shape="o", line="", place=0.0, ink=INK)
+    legend = [mark(BLUE, label=say.word("figures.setting"))]
+    if len(models) > 1:
+        at = points["model"].map(models.index) % len(COLOURS)
+        points = points.assign(colour=at.map(dict(enumerate(COLOURS))), shape=at.map(dict(enumerate(plots.SHAPES))))
+        points["ink"] = points["colour"].map(plots.darker)
+        legend = [mark(COLOURS[i % 6], plots.SHAPES[i % 6], label=model) for i, model in enumerate(models)]
+    for axis in (name for name in points if "." in name and name != SEED):
+        levels = {value for value in points[axis].fillna("").astype(str) if value}
+        factors += [(axis, sorted(levels, key=plots.by_size))] if len(levels) > 1 else []
+    for number, (axis, levels) in enumerate(sorted(factors, key=lambda factor: -len(factor[1]))[:2]):
+        at = points[axis].fillna("").astype(str).map({level: float(place) for place, level in enumerate(levels)})
+        known, words = at.notna(), [f"{say.axis(axis)} {level}" for level in levels]
+        if number == 0:
+            points["place"], points["line"] = at, known.map({True: "along", False: ""})
+            colours = [plots.level_colour(place, len(levels)) for place in range(len(levels))]
+            looks = [mark(colour, label=word) for colour, word in zip(colours, words, strict=True)]
+        else:
+            points.loc[known, "line"] += " " + points.loc[known, axis].astype(str)
+            shapes = [plots.SHAPES[place % len(plots.SHAPES)] for place in range(len(levels))]
+            looks = [mark(GREY, shape, hollow=True, label=word) for shape, word in zip(shapes, words, strict=True)]
+        if len(models) == 1:
+            given = [look["color" if number == 0 else "marker"] for look in looks]
+            points.loc[known, "shape" if number else "colour"] = [given[int(place)] for place in at[known]]
+            legend = legend * number + looks
+    return points, legend
+
+
+def single_trainings(axes: Axes, results: Results, runs: pd.DataFrame, tasks: tuple[str, str], changes: bool) -> None:
+    """Draw small marks for the trainings of settings with several seeds, around their setting."""
+    shown = runs.loc[runs["seeds"] > 1, ["model", "variant"]].rename(columns={"variant": "setting"})
+    single = results.runs[results.runs["category"] == ALL].merge(shown, on=["model", "setting"])
+    value = "x" if changes else "tuned_accuracy_pct"
+    x, y = (single.loc[single["task"] == task].set_index(["model", "variant"])[value] for task in tasks)
+    axes.plot(x, y.reindex(x.index), ".", color=GREY, markersize=3, zorder=1.5)
+
+
+def plane(axes: Axes, runs: pd.DataFrame, legend: Sequence[Mapping], say: Say) -> None:
+    """Draw runs in a plane: lines along the first factor, points with crosses, and rings around the recommended."""
+    for look in legend if not runs["base"].all() else ():
+        axes.plot([], [], **look)
+    for _, line in runs[runs["line"] != ""].groupby(["model", "line"], sort=False):
+        line = line.sort_values("place")
+        axes.plot(line["x"], line["y"], color=GREY, linewidth=0.8, zorder=1)
+    several = runs["model"].nunique() > 1
+    for (colour, shape, base), own in runs.groupby(["colour", "shape", "base"], sort=False):
+        look = {"color": colour if several else INK, "markeredgewidth": 1.3 if base else 0.6}
+        look |= {"label": say.word("figures.base")} if base else {}
+        look["markerfacecolor"] = "white" if base else colour
+        plots.marks(axes, own, "x", "y", mark(colour, shape) | {"markeredgecolor": INK} | look)
     plots.marks(axes, runs.loc[runs["best"], ["x", "y"]], "x", "y", RING | {"label": say.word("figures.recommended")})
+
+
+def change_axes(axes: Axes, runs: pd.DataFrame, tasks: Sequence[Any], say: Say) -> None:
+    """Set titles of the plane of two differences, with lines through no change and at the margin of what is lost."""
+    for name, task in zip("xy", tasks, strict=True):
+        axes.set(**{f"{name}label": textwrap.fill(say.about("figures.change_axis", task), 48 if name == "x" else 28)})
+        plots.numbers(axes.xaxis if name == "x" else axes.yaxis, say)
+    guide = {"color": GREY, "zorder": 0.9}
+    axes.axhline(0, **guide, linewidth=0.8)
+    axes.axvline(0, **guide, linewidth=0.8)
+    axes.axhline(-runs["margin_pp"].max(), **guide, linewidth=1, linestyle=plots.DOTTED)
+    axes.margins(0.08)
 
 
 def plane_axes(axes: Axes, points: pd.DataFrame, tasks: Sequence[Any], say: Say) -> None:
@@ -124,7 +180,7 @@ def plane_axes(axes: Axes, points: pd.DataFrame, tasks: Sequence[Any], say: Say)
         axes.axvline(bases["x"].iloc[0], **guide, linestyle=plots.DOTTED)
         axes.axhline(bases["y"].iloc[0], **guide, linestyle=plots.DOTTED)
     chance, (low, high) = tasks[1].chance, axes.get_ylim()
-    if low < 100 * chance < high and chance:
+    if low <= 100 * chance <= high and chance:
         axes.axhline(100 * chance, **guide, label=say.word("figures.chance", share=say.level(chance)))
 
 
@@ -137,7 +193,7 @@ def differences(results: Results, say: Say) -> Figure:
     rows, headlines, others = plots.rows_of(adapters_of(table)), [], []
     for (key, category), part in plots.placed(table, rows).groupby(["task", "category"], sort=False):
         title = say.about("forms.cell", results.tasks[key]) + (
-            "" if category == ALL else f", {category.replace('_', ' ')}"
+            "" if category == ALL else f", {say.level_of(category).replace('_', ' ')}"
         )
         panel = (title, part["n"].iloc[0], part)
         (headlines if category == ALL else others).append(panel)
@@ -207,10 +263,11 @@ def databases(results: Results, say: Say) -> Figure:
     adapters = adapters_of(table)
     if len(adapters) > MOST_PANELS:
         base = table["variant"] == BASE
-        # The few questions of a small database must not pale all others.
-        extreme = max(10.0, table["difference_pp"].abs().quantile(0.95))
+        # A difference weighs with the root of its questions, so that 3 of 3 is not darker than 38 of 50.
+        weighed = table["difference_pp"] * np.sqrt(table["n"])
+        extreme = max(1.0, weighed.abs().max())
         texts = table["difference_pp"].map(lambda value: say.signed(value, 0)).where(~base, table["x"].map(say.count))
-        table = table.assign(text=texts, share=(table["difference_pp"] / extreme).where(~base, 0))
+        table = table.assign(text=texts, share=(weighed / extreme).where(~base, 0))
         figure = run_cells(table, names)
     else:
         rows, runs = plots.rows_of(names), adapters or runs_of(table)
@@ -235,11 +292,12 @@ def run_cells(table: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> SubFig
     # Headings are no missing values.
     table.loc[[row for (_, name), row in rows.items() if not name], "share"] = 0
     parts = np.array_split(columns, -(-len(columns) // MOST_CELLS))
-    figure = plots.new(len(parts) * (plots.ROW * len(rows) + 1.4))
-    for axes, part in zip(plots.grid(figure, len(parts), 1), parts, strict=True):
+    titles = plots.shortened([f"{task}: {name}" if len(dict(columns)) > 1 else name for task, name in columns], 30)
+    titles, room = np.array_split(titles, len(parts)), 0.9 * plots.LETTER * max(map(len, titles)) + 0.6
+    figure = plots.new(len(parts) * (plots.ROW * len(rows) + room))
+    for axes, part, heads in zip(plots.grid(figure, len(parts), 1), parts, titles, strict=True):
         shares, texts = (table[value][[*map(tuple, part)]] for value in ("share", "text"))
-        titles = plots.shortened([f"{task}: {name}" if len(dict(columns)) > 1 else name for task, name in part], 30)
-        plots.cells(axes, shares.to_numpy(float), texts.fillna("").to_numpy(), titles)
+        plots.cells(axes, shares.to_numpy(float), texts.fillna("").to_numpy(), heads)
         axes.set_xlim(-0.5, len(parts[0]) - 0.5)
         plots.write_rows(axes, rows)
     return figure
@@ -258,7 +316,7 @@ def error_flow(results: Results, say: Say) -> Figure:
         table = table.assign(task=table["task"].map(lambda key: results.tasks[key].name))
         table = table.assign(base=groups["base_class"], name=groups.map(words.get).agg(" → ".join, axis=1))
         counts = table.groupby([*PART, "base", "name"], sort=False)["n"].sum()
-        shares = 0.85 * counts / counts.groupby([*PART, "base"]).transform("sum")
+        shares = 0.85 * np.sqrt(counts / counts.max())
         table = pd.DataFrame({"share": shares, "text": counts.map(say.count)}).reset_index()
         pairs = [f"{words[before]} → {words[after]}" for before in GROUPS for after in GROUPS]
         columns = product([task.name for task in results.tasks.values()], pairs)
@@ -296,7 +354,8 @@ def matrix(axes: Axes, table: pd.DataFrame, classes: Sequence[str], names: Seque
     """Draw one adapter's cells: a row a class before, a column a class after, with sums at the ends."""
     counts = table.pivot_table("n", *SIDES, "sum", margins=True, margins_name="sum")
     counts = counts.reindex(index=[*classes, "sum"], columns=[*classes, "sum"]).fillna(0).to_numpy(int)
-    shares = np.where(counts, 0.85 * counts / np.maximum(1, counts[:, -1:]), np.nan)
+    # By the number of questions, not by the share of the row: 3 of 3 is not darker than 38 of 50.
+    shares = np.where(counts, 0.85 * np.sqrt(counts / max(1, counts[:-1, :-1].max())), np.nan)
     # The sums stand on white.
     shares[:, -1] = shares[-1] = 0
     texts = np.where(np.isnan(shares), "", [[say.count(n) for n in row] for row in counts])

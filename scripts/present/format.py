@@ -168,7 +168,11 @@ class Say:
     def level_of(self, name: str, title: bool = False) -> str:
         """A part of the questions, such as a level of hardness; one that no word is for by its name."""
         words = self.words["levels"].get(name)
-        return (words.capitalize() if title else words) if words else name
+        return (words[:1].upper() + words[1:] if title else words) if words else name
+
+    def class_of(self, name: str) -> str:
+        """What became of the SQL of an answer, such as `wrong rows`."""
+        return self.words["classes"][name]
 
     def about(self, words: str, measure: Any, **values: str) -> str:
         """Words on a task of text-to-SQL, which has a criterion of equality, or on another one."""
@@ -180,7 +184,7 @@ class Say:
     def measure(self, task: str, part: str = ALL, words: str = "forms.cell") -> str:
         """What a task measures, and the part of its questions."""
         text = self.about(words, self.measures[task])
-        return text if part in ("", ALL) else f"{text}, {part}"
+        return text if part in ("", ALL) else f"{text}, {self.level_of(part)}"
 
     def job(self, name: str) -> str:
         """What a job did: the training, or the answers to a task."""

@@ -31,6 +31,8 @@ INK, GREY, STRIPE = "#222222", "#6B6B6B", "#F4F4F4"
 DASHED, DOTTED = (0, (5, 2)), (0, (1.5, 2))
 # Vermilion is -1, white 0, blue 1; what has no value is nearly white.
 SHADES = LinearSegmentedColormap.from_list("shades", [ORANGE, "white", BLUE], bad="#F7F7F7")
+# Levels of what was swept, from pale to dark.
+LEVELS = LinearSegmentedColormap.from_list("levels", ["#B5DAF2", "#3D9BD3", "#00507D", "#001D33"])
 # A row is so high, and a letter so wide.
 WIDTH, ROW, LETTER = 7.0, 0.215, 0.07
 # More panels do not stand beside each other.
@@ -84,7 +86,9 @@ def save(figure: Figure, file: IO[bytes], kind: str) -> None:
 
 
 def frame(body: SubFigure, say: Say, shown: Sequence[str], facts: Mapping[str, str], key: Sequence[str] = ()) -> Figure:
-    """Put title, sentences and the legend of all labels above the axes, what numbers mean below; fix the layout.
+    """Put sentences and the legend of all labels above the axes, what numbers mean below; fix the layout.
+
+    The title, which stands first in `shown`, is that of the file: who shows the figure writes it above or below.
 
     `shown` says where in the words title and sentences stand, those of `figures` without it; `facts` fill them in.
     `key` is what the numbers 1, 2, … in the figure mean.
@@ -103,9 +107,8 @@ def frame(body: SubFigure, say: Say, shown: Sequence[str], facts: Mapping[str, s
         names = [f"{number:\N{FIGURE SPACE}>{len(str(len(key)))}}  {name}" for number, name in enumerate(key, 1)]
         look |= {"loc": "outside lower left", "handlelength": 0, "handletextpad": 0, "ncols": fitting(names, width)}
         legends.append(body.legend([Line2D([], [], linestyle="none")] * len(key), names, **look))
-    height += 0.35 + sum(one.get_window_extent().height for one in legends) / 72
+    height += 0.05 + sum(one.get_window_extent().height for one in legends) / 72
     body.figure.set_size_inches(width, height)
-    body.figure.suptitle(title, x=0.08 / width, ha="left", size=13)
     body.figure.set_label(title)
     body.figure.draw_without_rendering()
     body.figure.set_layout_engine("none")
@@ -139,6 +142,19 @@ def marks(axes: Axes, table: pd.DataFrame, x: str, y: str, look: Mapping[str, An
             lines(table[across], *ends, color=look["color"], alpha=1 if y == "row" else 0.45, linewidth=1.2)
     if len(table):
         axes.plot(table[x], table[y], **look)
+
+
+def level_colour(place: float, levels: int) -> str:
+    """The colour of a level by its place among the levels in order."""
+    return to_hex(LEVELS(place / max(1, levels - 1)))
+
+
+def by_size(level: str) -> tuple[float, str]:
+    """Sort levels that are numbers by their size, and others by their name."""
+    try:
+        return float(level), ""
+    except ValueError:
+        return math.inf, level
 
 
 def darker(colour: str) -> str:

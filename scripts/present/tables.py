@@ -6,6 +6,7 @@ Markdown pages and the page of all tables render this one structure.
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,13 @@ class Bar(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One cell: its text, what kind of text it is, the tone of a verdict, and the interval to draw."""
+    """One cell: its text, its kind of text, the tone of a verdict, the interval to draw, and the answers it counts."""
 
     text: str
     format: str
     tone: str
     bar: Bar | None
+    link: str
 
 
 class Grid(NamedTuple):
@@ -81,7 +83,7 @@ def task_facts(task: str, frame: pd.DataFrame, say: Say) -> dict[str, Any]:
     measure, first, parts = say.measures[task], frame.iloc[0], ""
     if "category" in frame:
         sizes = frame[frame["category"] != ALL].drop_duplicates("category")
-        parts = ", ".join(f"{say.count(row.n)} {row.category}" for row in sizes.itertuples())
+        parts = ", ".join(f"{say.count(row.n)} {say.level_of(row.category)}" for row in sizes.itertuples())
     criterion = say.words["criteria"].get(first.get("criterion"), {"name": "", "meaning": ""})
     return {
         "task": task,
@@ -163,9 +165,19 @@ def _grid(name: str, block: Block, say: Say, facts: Mapping[str, Any]) -> Grid:
         texts = [one.text(row, say) for row in rows]
         tones = [TONES.get(row[one.of[0]], "") if one.format == "verdict" else "" for row in rows]
         bars = _bars([one.values(row)[:3] for row in rows]) if one.bar else [None] * len(rows)
-        cells.append([Cell(text, one.format, *more) for text, *more in zip(texts, tones, bars, strict=True)])
+        links = [_fragment(row, one) if text != "0" else "" for row, text in zip(rows, texts, strict=True)]
+        cells.append([Cell(text, one.format, *more) for text, *more in zip(texts, tones, bars, links, strict=True)])
     above = say.word(f"tables.{name}.above.{block.above}", **{**facts, **block.fill}) if block.above else ""
     return Grid(above, [one.title(say) for one in block.columns], list(zip(*cells, strict=True)), block.columns)
+
+
+def _fragment(row: Mapping[str, Any], column: Column) -> str:
+    """The end of the address that shows the answers which a cell counts; "" for a column without `link`."""
+    if not column.link:
+        return ""
+    part = {row["part"]: row["value"]} if row.get("part", ALL) != ALL else {}
+    task = {"task": row["task"]} if "task" in row else {}
+    return urlencode({"model": f"{row['model']}/{row['variant']}"} | task | part | dict(column.link))
 
 
 def _bars(intervals: Sequence[tuple[float, float, float]]) -> list[Bar | None]:

@@ -30,7 +30,7 @@ _NOTES = MarkdownIt("zero").enable(["list", "backticks"])
 
 
 class Numbers(dict):
-    """The numbers of figures or tables: `table.seeds` is the next free number where it is first named."""
+    """The numbers of figures, tables or references: `table.seeds` is the next free number where it is first named."""
 
     def __missing__(self, name: str) -> int:
         self[name] = len(self) + 1
@@ -59,7 +59,9 @@ def render(template: str, say: Say, values: Mapping[str, Any]) -> str:
     Raises:
         jinja2.UndefinedError: the template names a value that is not there.
     """
-    page = environment(say).get_template(template).render(table=Numbers(), figure=Numbers(), **values)
+    page = (
+        environment(say).get_template(template).render(table=Numbers(), figure=Numbers(), reference=Numbers(), **values)
+    )
     # Where a condition left lines empty, one of them stays; code blocks are as they are.
     page = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|\n{3,}", lambda found: found[0] if found[1] else "\n\n", page)
     return page.strip() + "\n"

@@ -2,7 +2,8 @@
 
 `read_blocks` turns Markdown into plain values, which `templates/report.typ` draws. Nothing is ever evaluated by typst:
 texts become its `text` or `raw` elements. Comments such as `<!-- table wide -->` … `<!-- end -->`, which no reader of
-the page sees, say what belongs together and how it is set: `abstract`, `pipeline`, `table`, `figure`, `entry`.
+the page sees, say what belongs together and how it is set: `abstract`, `pipeline`, `table`, `figure`, `entry`. After
+`<!-- unnumbered -->` headings have no numbers.
 """
 
 import json
@@ -35,17 +36,18 @@ class ReportSize(NamedTuple):
     prompt: int  # characters of a prompt
     answer: int  # characters of a query or an answer
     items: int  # of a list with one of each adapter or contrast
+    further: bool  # whether the appendix holds what the chapters do not need
     figure: int  # millimetres that a figure may be high on paper; 0 is the page on the screen, with its links
 
 
-SCREEN = ReportSize(rows=200, failures=10**9, prompt=6000, answer=1200, items=10**9, figure=0)
+SCREEN = ReportSize(rows=200, failures=10**9, prompt=6000, answer=1200, items=10**9, further=True, figure=0)
 # From roomy to narrow; a PDF has the first with which it has no more than `MOST_PAGES` pages.
 SIZES = (
-    ReportSize(24, 5, 3000, 700, 12, 225),
-    ReportSize(20, 3, 2400, 500, 12, 225),
-    ReportSize(14, 2, 1600, 400, 8, 180),
-    ReportSize(10, 1, 1000, 300, 6, 120),
-    ReportSize(5, 1, 400, 160, 3, 80),
+    ReportSize(24, 1, 1800, 600, 8, True, 225),
+    ReportSize(20, 1, 1400, 500, 8, True, 130),
+    ReportSize(20, 1, 1400, 500, 8, False, 130),
+    ReportSize(14, 1, 1000, 400, 6, False, 110),
+    ReportSize(5, 1, 400, 160, 3, False, 80),
 )
 
 
@@ -83,13 +85,22 @@ def read_blocks(markdown: str) -> list[dict[str, Any]]:
     """
     blocks: list[dict[str, Any]] = []
     group: dict[str, Any] | None = None
+    numbered = True
     for node in SyntaxTreeNode(MarkdownIt("commonmark").enable("table").parse(markdown)):
         if node.type != "html_block":
-            (blocks if group is None else group["parts"]).append(_block(node))
+            block = _block(node)
+            (blocks if group is None else group["parts"]).append(block)
+            if block["kind"] == "heading":
+                block["numbered"] = numbered
             continue
         kind, *more = node.content.strip().removeprefix("<!--").removesuffix("-->").split()
-        if kind == "end":
-            blocks.append(_joined(group))
+        if kind == "unnumbered":
+            numbered = False
+        elif kind == "end":
+            # The first figure stays below the abstract, and those of the appendix, where there is little text, where
+            # they are.
+            floats = numbered and any(block["kind"] == "heading" and block["level"] > 1 for block in blocks)
+            blocks.append(_joined(group) | {"floats": floats})
             group = None
         else:
             group = {"kind": kind, "wide": "wide" in more, "parts": []}

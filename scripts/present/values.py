@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASE = "base"
+# The gold queries as if they were a run.
+GOLD = "gold"
 ALL = "aggregate"
 SEED = "training.seed"
 GOLD_NOT_EMPTY, GOLD_EMPTY = "gold_not_empty", "gold_empty"

@@ -19,7 +19,8 @@ from tasks.sql_schema import schema_texts
 
 # Characters of one text; the run's files have it whole.
 LONGEST_TEXT = 10_000
-FILES = ("records", "questions", "rows", "schemas")
+LONGEST_PROMPT = 100_000
+FILES = ("records", "questions", "rows", "schemas", "prompts")
 
 
 def answers(
@@ -29,7 +30,9 @@ def answers(
 
     Args:
         inputs: files by task. `records` and, of form sql, `rows`: one of each run, in the order of the runs.
-            `questions`: JSON lines. `schemas`: a file of the folder that may hold tables.json.
+            `questions`: JSON lines. `schemas`: a file of the folder that may hold tables.json. `prompts`: JSON lines,
+            those that each run was given, in the order of the runs but for imported ones, of which they are not
+            known; without any, the page shows none.
         measures: the tasks in order, the target first.
         page: the file to write.
         settings: the rule's.
@@ -49,7 +52,9 @@ def answers(
         tasks.append(describe_task(name, measure, files, runs))
     accepted = ", ".join(settings["accept_defect"])
     defects = [*settings["known_defects"], *([say.word("defects.accepted", names=accepted)] if accepted else [])]
-    write_text(page, answers_page(say, settings["study"], defects, describe_runs(runs), tasks))
+    finding = Path(inputs["answer"]).read_text(encoding="utf-8") if inputs.get("answer") else ""
+    facts = {"study": settings["study"], "finding": finding, "defects": defects}
+    write_text(page, answers_page(say, facts, describe_runs(runs), tasks))
 
 
 def describe_runs(runs: Sequence[Mapping]) -> list[dict]:
@@ -98,6 +103,7 @@ def describe_task(name: str, measure: Measure, files: Mapping[str, Any], runs: S
         schemas = {db_id: rendered(db_id) for db_id in first[measure.cluster].unique()}
     return {
         **{"name": name, "title": measure.name, "form": measure.form, "questions": questions},
+        **prompts_of(files["prompts"], [question["id"] for question in questions], runs),
         **{"right": right, "headline": measure.criterion, "cluster": measure.cluster},
         # A base model with other few-shot examples for the target has no answers of its own to other tasks.
         "runs": [n for n, run in enumerate(runs) if measure.role == "target" or not run["variant"].startswith("base@")],
@@ -107,6 +113,42 @@ def describe_task(name: str, measure: Measure, files: Mapping[str, Any], runs: S
         },
         "schemas": schemas,
     }
+
+
+def prompts_of(paths: Sequence[str | Path], names: Sequence[str], runs: Sequence[Mapping]) -> dict[str, list]:
+    """What the runs read: each file once (`prompts`, as `front_coded` has it), and the place of each run's (`reads`).
+
+    The place is None where it is not known: the run's answers were given elsewhere.
+
+    Raises:
+        UserError: a file lacks a question.
+    """
+    files = list(dict.fromkeys(map(str, paths)))
+    found = [by_id(read_jsonl(path), path) for path in files]
+    for path, prompts in zip(files, found, strict=True):
+        if missing := [name for name in names if name not in prompts]:
+            raise UserError(f"{path}: has no question {missing[0]}. Run its rule, render_<task>, again.")
+    texts = [[prompts[name]["prompt"] for name in names] for prompts in found]
+    places = iter([files.index(str(path)) for path in paths])
+    reads = [None if run.get("imported") else next(places, None) for run in runs]
+    return {"prompts": [front_coded(one) for one in texts], "reads": reads}
+
+
+def front_coded(texts: Sequence[str]) -> list[list]:
+    """Texts in alphabetical order, each without what it shares with the one before, so that prompts stay small.
+
+    Returns:
+        Of each text its place in `texts`; how much of the text before it begins with, in units of UTF-16, which is
+        what JavaScript counts; what follows; and of a text that is cut its length.
+    """
+    coded, before = [], ""
+    for text, place in sorted(zip(texts, range(len(texts)), strict=True)):
+        shown = text[:LONGEST_PROMPT]
+        same = next((n for n, (a, b) in enumerate(zip(before, shown, strict=False)) if a != b), len(before))
+        units = len(shown[:same].encode("utf-16-le", "surrogatepass")) // 2
+        coded.append([place, units, shown[same:], *([len(text)] if shown != text else [])])
+        before = shown
+    return coded
 
 
 def add_rows(questions: Sequence[dict], paths: Sequence[str | Path]) -> None:
@@ -148,7 +190,8 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         settings = snakemake.params.settings
         answers(
-            {kind: {name: snakemake.input.get(f"{kind}_{name}", ()) for name in settings["tasks"]} for kind in FILES},
+            {kind: {name: snakemake.input.get(f"{kind}_{name}", ()) for name in settings["tasks"]} for kind in FILES}
+            | {"answer": snakemake.input.answer},
             measured(settings["tasks"]),
             snakemake.output.page,
             settings,

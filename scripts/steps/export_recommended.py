@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 import _path  # noqa: F401
 from common.files import ADAPTER_FILES, UserError, check_files, read_json, sha256_file, write_json
 from common.job import job, versions
+from present.conclusion import conclusion
 from present.format import Say
 from present.templates import render
+from present.values import ALL, RIGHT
 from study.unfold import BASE, recommended_folder
 from tasks.registry import measured
 
@@ -124,6 +127,7 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
 
     base, own = facts["base"], facts["variant"] != BASE
     measures = measured(settings["tasks"])
+    say = Say(settings["language"], measures)
     target, on_hub = next(iter(measures)), base["commit"] is not None
     official = settings["tasks"][target]["kind"] == "spider" and manifest["counts"] == SPIDER
     head = ModelCardData(
@@ -139,8 +143,12 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
     )
     values = {"front_matter": Markup(head.to_yaml()), "official": official, "source": manifest["source"]}
     values |= {"local": local, "tasks": list(measures)}
+    own_row = {"model": facts["model"], "setting": facts["setting"], "category": ALL, "measure": RIGHT}
+    own_row |= {"margin_pp": facts["criterion"]["margin_pp"]}
+    found = pd.DataFrame([row | own_row | {"task": task} for task, row in facts["figures"].items()])
+    values["answer"] = [Markup(line) for line in conclusion(found, None, say)] if own else []
     values["knowledge"] = any(use["kind"] == "mmlu" for use in settings["tasks"].values())
-    return render("card.md.j2", Say("en", measures), {**settings, **facts, **values})
+    return render(f"model_card.{say.language}.md.j2", say, {**settings, **facts, **values})
 
 
 if __name__ == "__main__":

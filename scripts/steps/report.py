@@ -10,6 +10,7 @@ import pandas as pd
 import _path  # noqa: F401
 from common.files import UserError, atomic_write, read_json, write_text
 from common.job import job
+from custom_metrics.explain import differences
 from present.facts import Results, facts
 from present.format import VERDICTS, Say
 from present.templates import render
@@ -101,6 +102,7 @@ def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures:
         registered={"file": os.path.relpath(registered[0], here)} | read_json(registered[0]) if registered else None,
         answers={task_of(path): read_json(path) for path in inputs["answers"]},
         imported={task_of(path): read_json(path)["imported"] for path in inputs.get("imported", ())},
+        differences=differences,
     )
 
 

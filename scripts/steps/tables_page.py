@@ -15,10 +15,13 @@ from present.values import BASE, read_table, trained
 from tasks.registry import measured
 
 
-def tables_page(csv: Mapping[str, str | Path], page: str | Path, settings: Mapping[str, Any]) -> None:
+def tables_page(
+    csv: Mapping[str, str | Path], page: str | Path, settings: Mapping[str, Any], answer: str | Path | None = None
+) -> None:
     """Write `page` from the CSV files of those tables that a study has, in the order of the catalogue.
 
-    `settings` has `study` (its name), `tasks`, `language`, `known_defects`, `accept_defect`, as in `tables`.
+    `answer` is the file that says in a few sentences what was found. `settings` has `study` (its name), `tasks`,
+    `language`, `known_defects`, `accept_defect`, as in `tables`.
     """
     measures = measured(settings["tasks"])
     say, order = Say(settings["language"], measures), [table.key for table in TABLES]
@@ -35,10 +38,13 @@ def tables_page(csv: Mapping[str, str | Path], page: str | Path, settings: Mappi
         terms[say.word("page.questions", **one)] = " · ".join([one["count"], *means])
     terms[say.word("page.intervals")] = facts["percent"]
     template = html_environment(say).get_template("tables.html.j2")
+    finding = Path(answer).read_text(encoding="utf-8") if answer else ""
     sheets = [tables.read(name, frame, facts, say) for name, frame in frames.items()]
-    write_text(page, template.render(settings, sheets=sheets, facts=facts, terms=terms.items()))
+    write_text(page, template.render(settings, finding=finding, sheets=sheets, facts=facts, terms=terms.items()))
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        tables_page(dict(snakemake.input.items()), snakemake.output.page, snakemake.params.settings)
+        inputs = dict(snakemake.input.items())
+        answer = inputs.pop("answer")
+        tables_page(inputs, snakemake.output.page, snakemake.params.settings, answer)

@@ -71,7 +71,9 @@ def _schema() -> dict:
 def _tidy(schema: Any) -> Any:
     """A JSON schema without pydantic's titles, and without the line breaks of the source in descriptions."""
     if isinstance(schema, dict):
-        kept = {key: _tidy(value) for key, value in schema.items() if key != "title"}
+        kept = {
+            key: _tidy(value) for key, value in schema.items() if key != "title" or not isinstance(value, str)
+        }  # a section may have a key of that name
         return kept | ({"description": " ".join(kept["description"].split())} if "description" in kept else {})
     return [_tidy(item) for item in schema] if isinstance(schema, list) else schema
 

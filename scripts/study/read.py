@@ -25,7 +25,8 @@ from tasks.sections import Section
 # Names of rules and tables, which no task may have.
 RESERVED = (
     "model", "adapter", "answers", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions",
-    "regression", "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "sql", "choice",
+    "regression", "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "gold", "sql",
+    "choice",
     "match",
 )  # fmt: skip
 # The sections that may differ between the adapters of a study.

@@ -70,6 +70,9 @@ class Training(Section):
     """faithful: an optimizer step has per_device_train_batch_size x gradient_accumulation_steps rows, in whatever
     number of micro-batches. fast: a step has as many rows as one micro-batch holds in the GPU's memory, so that there
     are fewer steps. Not an option of SFTConfig."""
+    share_prefix: bool = True
+    """On a GPU, compute what all rows begin with, such as few-shot examples, once in each micro-batch. The loss and the
+    gradient are the same, but rows then share one draw of lora_dropout on these tokens. Not an option of SFTConfig."""
     per_device_train_batch_size: AtLeast1 = 8
     """Rows in one optimizer step, before multiplication by gradient_accumulation_steps. The size of a micro-batch
     follows from the GPU's memory."""
@@ -222,6 +225,16 @@ class Report(Section):
 
     language: Literal["en", "pt"] = "en"
     """Language of report.md, report.pdf, the tables and the figures: English or Portuguese."""
+    title: str = ""
+    """The report's title; left empty, one that names the target."""
+    authors: list[Text] = []
+    """Who stands under the title, each as it is to be printed."""
+    affiliation: str = ""
+    """Where the authors work or study."""
+    course: str = ""
+    """The course or the event that the report is for."""
+    date: str = ""
+    """The date under the title, as it is to be printed. There is none by default: equal results make equal reports."""
 
 
 class Protocols(Section):

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from _study import (
     CATEGORIES,
+    EIGHT,
     TASKS,
     draw,
     mmlu_records,
@@ -24,6 +25,7 @@ from common.files import UserError
 from cost import cost
 from custom_metrics.judge import ERROR_CLASSES
 from present.values import read_table
+from tasks.records import SPIDER_COLUMNS, read_records, write_records
 
 
 def run(folder, **arguments):
@@ -192,7 +194,7 @@ def test_error_classes_are_counted(tmp_path):
     assert counts.loc[("lr0.0001", "wrong_rows"), "share_pct"] == 25.0
     assert list(errors["error_class"][:16]) == list(ERROR_CLASSES)
     page = (tmp_path / "errors.md").read_text(encoding="utf-8")
-    assert "`wrong_rows` |" in page
+    assert "wrong rows |" in page
     assert "`timeout`" not in page
 
 
@@ -415,3 +417,27 @@ def test_cost_says_what_it_does_not_know(tmp_path):
 def test_tables_need_no_model_library(repo):
     code = "import tables, cost, tables_page, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=repo / "scripts", check=True)
+
+
+def test_a_change_of_a_class_of_errors_is_tested(tmp_path):
+    """Ten of forty wrong rows become a timeout: that class is new, the other rarer, and `ok` is in no family."""
+    right = [1] * 20 + [0] * 40
+    runs = [{"model": "m", "variant": name, "setting": name, "settings": {}} for name in ("base", "lr1")]
+    spider = [spider_records(tmp_path / f"{i}.csv", right, databases=EIGHT) for i in range(2)]
+    frame = read_records(spider[1], SPIDER_COLUMNS)
+    frame.loc[20:29, "error_class"] = "timeout"
+    write_records(spider[1], SPIDER_COLUMNS, frame.to_dict("records"))
+    mmlu = [mmlu_records(tmp_path / f"m{i}.csv", [1, 0, 1], subjects=EIGHT) for i in range(2)]
+    paths = table_paths(tmp_path)
+    made = {"spider": spider, "mmlu": mmlu, "study": "test", "runs": runs, "confidence_level": 0.95, "margin_pp": 3.0}
+    write_tables(outputs=paths, **made)
+    table = read_table(paths["errors"]).set_index(["variant", "error_class"])
+    assert table.loc["base", "difference_pp"].isna().all()
+    timeout, rows, ok = (table.loc["lr1", name] for name in ("timeout", "wrong_rows", "ok"))
+    assert (timeout["base_n"], timeout["n"], rows["base_n"], rows["n"]) == (0, 10, 40, 30)
+    assert timeout["difference_pp"] == -rows["difference_pp"] == pytest.approx(100 * 10 / 60)
+    assert timeout["p_holm"] == pytest.approx(2 * timeout["p"])
+    assert timeout["p_holm"] < 0.05
+    assert timeout["ci_low_pp"] > 0 > rows["ci_high_pp"]
+    assert pd.isna(ok["p_holm"])
+    assert table["p_holm"].count() == 2

@@ -120,8 +120,8 @@ def test_each_form_has_its_tables(tmp_path):
     assert set(frames["bird"]["criterion"]) == {"set"}
     assert frames["bird"]["correct"].tolist() == frames["bird"]["set_correct"].tolist()
     assert "# Execution accuracy on BIRD (set criterion)" in pages["bird"]
-    assert "simple (n = 60) %" in pages["bird"]
-    assert "challenging" not in pages["bird"]
+    assert "Simple (n = 60) %" in pages["bird"]
+    assert "hallenging" not in pages["bird"]
     assert "Easy (n = 50) %" in pages["spider"]
     own = frames["own"]
     assert own["category"].tolist() == ["aggregate", "short", "long"] * 3

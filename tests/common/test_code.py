@@ -64,8 +64,9 @@ def test_every_rule_that_counts_or_shows_follows_its_code():
         ):
             (with_code if f'code.digest("{step}")' in params else without).add(step)
     assert with_code == {
-        "score", "tables", "cost", "tables_page", "answers", "figures", "report", "compare_published", "harness_table",
-        "recommend", "export_recommended", "index", "import_answers",
+        "score", "tables", "cost", "tables_page", "answers", "conclude", "figures", "report", "compare_published",
+        "harness_table", "recommend", "export_recommended", "index", "import_answers",
+        "certify", "gold",
     }  # fmt: skip
     assert without == {
         "fetch_model", "fetch_adapter", "fetch_data", "fetch_harness", "fetch_answers", "prepare", "render",

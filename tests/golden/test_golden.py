@@ -7,13 +7,16 @@ import re
 import shutil
 import tarfile
 from collections import Counter
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from _folders import labels
 from common.files import read_json, write_json
-from study.read import read_yaml
+from study.read import read_yaml, resolve
+from study.unfold import stage
+from tasks.registry import KINDS
 from tests.golden.make_expected import collect
 
 HERE = Path(__file__).parent
@@ -46,6 +49,8 @@ def unpack(folder: Path) -> None:
         new = re.sub(r"(?<=/)(lr[\d.]+)(?=[@/]|\.(tsv|log)$)", lambda match: named[match[1]], new)
         (folder / new).parent.mkdir(parents=True, exist_ok=True)
         path.rename(folder / new)
+    # The archive has no databases; they are in the repository.
+    KINDS["spider"].fetch(stage(resolve(study), "spider", "fetch"), folder / "data/spider/source")
     splits = read_json(folder / "data/spider/manifest.json")
     for name, split in splits["splits"].items():
         about = split | {"settings": splits["settings"]}
@@ -56,8 +61,11 @@ def unpack(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(copy_repo, snakemake) -> dict:
-    """What this code makes of the records: `demo` is the part of `demo-full` that has no further runs."""
+def folder(copy_repo, snakemake) -> Path:
+    """A copy of the repository with what this code makes of the records; `pt` has `demo-full` in Portuguese.
+
+    `demo` is the part of `demo-full` that has no further runs.
+    """
     folder = copy_repo("golden")
     for study in STUDIES:
         unpack(folder / "results" / study)
@@ -71,9 +79,24 @@ def found(copy_repo, snakemake) -> dict:
         assert done.returncode == 0, done.stdout[-8000:]
 
     run(*full, "--config", "report={language: pt}")
+    for path in written(results):
+        (folder / "pt" / path.relative_to(results)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / "pt" / path.relative_to(results))
     shutil.copy(results / "report.md", results / "report.pt.md")
-    run(*full, "-R", "tables", "cost", "recommend", "tables_page", "answers", "figures", "report", "export_recommended")
+    shown = ["tables", "gold", "cost", "recommend", "conclude", "tables_page", "answers", "figures", "report"]
+    run(*full, "-R", *shown, "export_recommended")
     run("--rerun-triggers", "mtime", "-q")
+    return folder
+
+
+def written(results: Path) -> list[Path]:
+    """All that a person reads of a study."""
+    pages = ("report.md", "answer.md", "README.md", "tables.html", "recommended/README.md")
+    return [*(results / name for name in pages), *sorted((results / "tables").glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def found(folder) -> dict:
     return {study: json.loads(json.dumps(collect(folder / "results" / study))) for study in STUDIES}
 
 
@@ -118,3 +141,61 @@ def test_no_link_is_lost(found, expected, study):
 def test_no_dagger_is_lost(found, expected, study):
     for page, count in expected[study]["daggers"].items():
         assert found[study]["daggers"][page] >= count, page
+
+
+# What is no prose: code, styles, pictures, tags, addresses, hashes, the head of a model card, names of runs, versions.
+NO_PROSE = re.compile(
+    r"^(`{3,}).*?^\1|`[^`]*`|<(script|style|svg)\b.*?</\2>|<[^>]+>|https?://\S+|\]\([^)]*\)|^---\n.*?^---$"
+    r"|\b[0-9a-f]{12,64}\b|\b[a-z]+[\d.]*(-\w+)?@\w[\w.]*|\b[a-z]+\d[\d.]*|\b\d+\.\d+\.\d+(\+\w+)?|arXiv:[\d.]+",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def slips(page: str, language: str) -> dict[str, list[str]]:
+    """The numbers, p values, signs and caveats of a page that are not written as all others are."""
+    text = unescape(NO_PROSE.sub(" ", page.replace("<wbr>", ""))).replace("\\", "").replace("\N{NO-BREAK SPACE}", " ")
+    thousands = "." if language == "pt" else ","
+    wrong = {
+        "a hyphen in place of a minus": r"(?<![\w.\-/:])-\d[\d.,]*",
+        "a p value": r"\bp ?[=<>](?! ?(?:0[.,]\d{3}|1)\b).{,6}|\bp[=<>]|\bp [=<]\d",
+        "a mark of decimals": rf"\d\{thousands}\d(?!\d\d(?!\d))[\d.,]*",
+        "no zero before the mark": r"(?<![\d\w])[.,]\d+",
+        "a unit": r"\d %|\dpp\b|\d  pp",
+        "an interval": r"\[[+\N{MINUS SIGN}]?\d+[.,]\d+[,;] ?[+\N{MINUS SIGN}]?\d",
+        "a sign": r"[+\N{MINUS SIGN}] \d",
+        "a dagger": r"[^\s(>]\N{DAGGER}|\N{DAGGER}(?=\w)",
+        "what is missing": r"\b(nan|None|NaN|inf)\b",
+    }
+    found = {what: sorted({match[0] for match in re.finditer(pattern, text)}) for what, pattern in wrong.items()}
+    return {what: texts for what, texts in found.items() if texts}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-0.7 pp",
+        "p=0.05",
+        "p = 0.05",
+        "p < .001",
+        "3,5%",
+        "43 %",
+        "3.2pp",
+        "[1.2, 3.4]",
+        "+ 3.0",
+        "lost\N{DAGGER}",
+        "nan",
+    ],
+)
+def test_what_is_written_otherwise_is_found(text):
+    assert slips(f"It is {text} here.", "en")
+    assert not slips("\N{MINUS SIGN}0.7 pp (\N{MINUS SIGN}1.2 to +3.4), p = 0.042, 1,034 of 95%, lost \N{DAGGER}", "en")
+    assert not slips("\N{MINUS SIGN}0,7 pp, p < 0,001, 1.034 de 95%, perda \N{DAGGER}", "pt")
+
+
+@pytest.mark.parametrize("language", ["en", "pt"])
+def test_numbers_p_values_signs_and_caveats_are_written_in_one_way(folder, language):
+    results = folder / ("pt" if language == "pt" else "results/demo-full")
+    pages = written(results)
+    assert len(pages) > 15
+    found = {path.name: slips(path.read_text(encoding="utf-8"), language) for path in pages}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}

@@ -9,11 +9,14 @@ import pytest
 
 from _study import TABLES as PLAIN
 from _study import TASKS
+from certify import certify
 from cost import cost
+from gold import gold
 from present.values import read_table
 from recommend import recommend
 from study import read, unfold
 from tables import tables
+from tasks import spider
 from tests.golden.test_golden import HERE
 
 TABLES = (*PLAIN, "equal_gain")
@@ -25,7 +28,8 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     with tarfile.open(HERE / "demo-full.tar.xz") as archive:
         archive.extractall(folder / "study", filter="data")
-    runs = unfold.runs(read.resolve(read.read_yaml(HERE.parents[1] / "studies/demo-full.yaml"), source="demo-full"))
+    config = read.resolve(read.read_yaml(HERE.parents[1] / "studies/demo-full.yaml"), source="demo-full")
+    runs = unfold.runs(config)
 
     def of(name, chosen=runs):
         return [folder / f"study/runs/{run['model']}/{run['variant']}/{name}" for run in chosen]
@@ -33,12 +37,18 @@ def found(tmp_path_factory):
     settings = {"study": "demo-full", "tasks": TASKS, "runs": runs, "confidence_level": 0.95, "language": "en"}
     settings |= {"margin_pp": 3.0}
     settings |= {"known_defects": [], "accept_defect": []}
-    names = (*TABLES, "cost", "recommendation")
+    names = (*TABLES, "cost", "recommendation", "gold")
     csv, pages = ({name: folder / f"{name}.{kind}" for name in names} for kind in ("csv", "md"))
     records = {"spider": of("spider.csv"), "mmlu": of("mmlu.csv")}
     tables(records, {name: csv[name] for name in TABLES} | {f"{name}_md": pages[name] for name in TABLES}, settings)
     outputs = {"csv": csv["recommendation"], "md": pages["recommendation"], "decision": folder / "decision.json"}
     recommend(records, outputs, settings)
+    spider.fetch(unfold.stage(config, "spider", "fetch"), folder / "source")
+    questions = {"questions": folder / "study/data/splits/dev.jsonl", "manifest": folder / "source/manifest.json"}
+    certify(questions, folder / "certified.csv", unfold.stage(config, "spider", "score"), 2)
+    of_sql = settings | {"tasks": {"spider": TASKS["spider"]}}
+    inputs = {"spider": records["spider"], "certified_spider": folder / "certified.csv"}
+    gold(inputs, {"csv": csv["gold"], "md": pages["gold"]}, of_sql)
     asked = [run for run in runs if "shots" not in run.get("point", {})]
     trained = [run for run in asked if "point" not in run and run["variant"] != "base"]
     inputs = {

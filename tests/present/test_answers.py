@@ -1,5 +1,6 @@
 """The page of answers, in a headless Chromium: `apt-get install chromium`, or any browser that Playwright can drive."""
 
+import csv
 import html
 import json
 import math
@@ -15,13 +16,16 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from _loopback import serve
-from answers import LONGEST_TEXT, answers, plain
+from _study import TABLES
+from answers import LONGEST_PROMPT, LONGEST_TEXT, answers, front_coded, plain
 from common.files import UserError, read_jsonl, sha256_file, write_json, write_jsonl
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.hardness import hardness
 from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS
 from present.format import LANGUAGES, read_words
 from score import score
+from tables import tables
+from tables_page import tables_page
 from tasks.base import Measure
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, read_records, write_records
 from tasks.registry import measured
@@ -64,6 +68,9 @@ SCORED = {"kind": "spider", "name": "tasks.spider", "criterion": "bag", "role": 
 MEASURES = measured({"spider": SCORED, "mmlu": {"kind": "mmlu", "role": "yardstick"}})
 
 
+SHARED = "Reply with SQL \ud83d\ude00 only.\n".encode("utf-16", "surrogatepass").decode("utf-16") + "An example. " * 50
+
+
 class Study:
     """A small study on disk: scored as the workflow scores it, one database, some multiple-choice questions."""
 
@@ -93,6 +100,11 @@ class Study:
         write_json(folder / "data/tables.json", [entry])
         write_jsonl(folder / "dev.jsonl", questions)
         write_jsonl(folder / "suite.jsonl", mmlu)
+        # The second model reads its own template.
+        for model in {run["model"] for run in self.runs}:
+            for task, rows in (("spider", questions), ("mmlu", mmlu)):
+                read = [{"id": row["id"], "prompt": f"<{model}>{SHARED}{row['question']}"} for row in rows]
+                write_jsonl(folder / f"{model}_{task}.jsonl", read)
         for number, (run, given) in enumerate(answers_by_run.items()):
             at = folder / "runs" / run
             at.mkdir(parents=True)
@@ -115,6 +127,9 @@ class Study:
             "rows": {"spider": self.files("spider_rows.jsonl")},
             "questions": {"spider": self.folder / "dev.jsonl", "mmlu": self.folder / "suite.jsonl"},
             "schemas": {"spider": self.folder / "data/tables.json"},
+            "prompts": {
+                task: [self.folder / f"{run['model']}_{task}.jsonl" for run in self.runs] for task in ("spider", "mmlu")
+            },
         }
 
     def build(self, inputs=None, measures=MEASURES, page=None, **changes) -> Path:
@@ -317,15 +332,16 @@ def test_a_question_is_shown_with_all_that_became_of_it(study, show):
     assert run.locator("pre").all_inner_texts() == [
         "Here you are:\n```sql\nSELECT b, a FROM t\n```",
         "SELECT b, a FROM t",
+        "SELECT \N{MINUS SIGN}a , b +, a FROM t \N{MINUS SIGN}ORDER BY a ",
     ]
     head, sql_row, raw_row = run.locator(".verdicts tr").all()
-    assert head.locator("th").all_inner_texts()[1:] == ["Set", "Bag", "Ordered", "Test suite", "Columns in any order"]
+    assert head.locator("th").all_inner_texts() == ["Set", "Bag", "Ordered", "Test suite", "Columns in any order"]
     expected = study.spider(1).loc["dev-00006"]
     for row, suffix in ((sql_row, ""), (raw_row, "_raw")):
         verdicts = ["✓ right" if expected[f"{name}{suffix}"] else "✗ wrong" for name in SEMANTICS]
         assert row.locator("td").all_inner_texts() == verdicts
     answer, gold = run.locator("table.rows").all()
-    assert answer.locator("thead th").all_inner_texts()[1:] == ["b", "a"]
+    assert answer.locator("thead th").all_inner_texts() == ["b", "a"]
     assert gold.locator("tbody tr").first.locator("th, td").all_inner_texts() == [
         "\u2212 1",
         "0",
@@ -345,7 +361,7 @@ def test_what_did_not_run_or_is_not_there_says_so(study, show):
     page.goto(page.url.replace("dev-00001", "dev-00009"))
     expect(page.locator("[data-run='llama/lr0.1']")).to_contain_text("There is no answer to this question.")
     page.goto(page.url.replace("dev-00009", "dev-00003"))
-    expect(page.locator("section").filter(has_text="Gold query")).to_contain_text("no rows: any empty result is right")
+    expect(page.get_by_role("group", name="Gold query").first).to_contain_text("no rows: any empty result is right")
 
 
 def test_multiple_choice_questions_have_their_own_tab(study, show):
@@ -545,7 +561,7 @@ def test_a_link_keeps_filters_and_question(study, show):
     # A question that the filters leave out is shown all the same.
     other.goto(address.replace("dev-00005", "dev-00000"))
     expect(other.locator("h2")).to_have_text("Question 0 about lions?")
-    expect(other.locator("main")).to_contain_text("not among those found")
+    expect(other.locator("#main")).to_contain_text("not among those found")
 
 
 @pytest.mark.parametrize(
@@ -590,7 +606,7 @@ def test_everything_can_be_done_from_the_keyboard(study, show):
     press("j")
     assert chosen(page) == "dev-00009"
     press("Enter")
-    expect(page.locator("main")).to_be_focused()
+    expect(page.locator("#main")).to_be_focused()
     press("k")
     assert chosen(page) == "dev-00008"
     press("Escape")
@@ -622,7 +638,7 @@ def test_everything_can_be_done_from_the_keyboard(study, show):
 
 def test_on_a_phone_the_list_gives_way_to_the_question(study, show):
     page = show(study.folder / "answers.html", width=390)
-    expect(page.locator("main")).to_be_hidden()
+    expect(page.locator("#main")).to_be_hidden()
     expect(page.locator("#fields")).to_be_hidden()
     page.get_by_text("Filters").click()
     page.get_by_label("Hardness").select_option("hard")
@@ -630,10 +646,10 @@ def test_on_a_phone_the_list_gives_way_to_the_question(study, show):
     expect(page.locator("h2")).to_have_text("Question 6 about bats?")
     expect(page.locator("#list")).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    assert page.locator("main").evaluate("main => main.scrollWidth <= main.clientWidth")
+    assert page.locator("#main").evaluate("main => main.scrollWidth <= main.clientWidth")
     page.get_by_role("button", name="← List").click()
     expect(page.locator("#list")).to_be_visible()
-    expect(page.locator("main")).to_be_hidden()
+    expect(page.locator("#main")).to_be_hidden()
     page.locator(".item").first.click()
     expect(page.locator("h2")).to_have_text("Question 2 about bears?")
     page.go_back()
@@ -795,6 +811,155 @@ def test_tasks_of_every_form_stand_side_by_side(study, tmp_path, show):
     assert ids(page) == ["f1", "f3"]
 
 
+# What gold and an answer have in common, what only gold has, and what only the answer has.
+COMPARED = [
+    ("SELECT a FROM t WHERE a < 3", "select  A from t where a<3 ;", None),
+    ("SELECT a FROM t WHERE a < 3", "SELECT a FROM t WHERE a < 4", ["SELECT a FROM t WHERE a <", "-3", "+4"]),
+    ("SELECT a FROM t ORDER BY a DESC", "SELECT a FROM t ORDER BY a", ["SELECT a FROM t ORDER BY a", "-DESC"]),
+    ("SELECT a FROM t WHERE b = 'Ann Lee'", "SELECT a FROM t WHERE b = 'ann lee'",
+     ["SELECT a FROM t WHERE b =", "-'Ann Lee'", "+'ann lee'"]),
+    ("SELECT a FROM t", "SELECT a FROM t UNION SELECT b", ["SELECT a FROM t", "+UNION SELECT b"]),
+]  # fmt: skip
+
+
+def test_the_difference_of_two_queries_is_marked(tmp_path, show):
+    gold = [question(n, f"Question {n}?", one) for n, (one, _, _) in enumerate(COMPARED)]
+    study = Study(tmp_path, gold, {"m/base": [one for _, one, _ in COMPARED]}, [choice(0)])
+    page = show(study.build())
+    for n, (_, _, parts) in enumerate(COMPARED):
+        page.goto(f"{page.url.partition('#')[0]}#q=dev-{n:05d}")
+        expect(page.locator("h2")).to_have_text(f"Question {n}?")
+        told = page.get_by_role("group", name="Compared with the gold query")
+        if parts is None:
+            expect(page.locator("[data-run='m/base']")).to_contain_text("The words of the gold query, in its order.")
+            expect(told).to_have_count(0)
+        else:
+            shown = [text.replace("\N{MINUS SIGN}", "-").strip() for text in told.locator("*").all_inner_texts()]
+            assert shown == parts
+            assert told.locator("del").count() == sum(part.startswith("-") for part in parts)
+
+
+def test_a_very_long_query_is_not_compared(tmp_path, show):
+    long = "SELECT " + ", ".join(["a"] * 1200) + " FROM t"
+    study = Study(tmp_path, [question(0, "Long?", long)], {"m/base": [f"{long} LIMIT 1"]}, [choice(0)])
+    page = show(study.build())
+    expect(page.locator("h2")).to_have_text("Long?")
+    expect(page.locator("ins")).to_have_count(0)
+
+
+def test_what_the_models_read_is_folded_and_stored_once(study, show):
+    page = show(study.folder / "answers.html", "#task=spider&q=dev-00006")
+    panels = page.locator("#question > details").filter(has_text="read")
+    assert panels.locator("summary").all_inner_texts() == [
+        "What llama base, llama lr0.1, llama lr0.2 read",
+        "What gemma base, gemma lr0.1 read",
+    ]
+    expect(panels.locator("pre")).to_have_count(0)
+    for model, panel in zip(("llama", "gemma"), panels.all(), strict=True):
+        panel.locator("summary").click()
+        expect(panel.locator("pre")).to_have_text(f"<{model}>{SHARED}Question 6 about bats?")
+    # It stays open for the next question, and a task of its own has prompts of its own.
+    page.keyboard.press("j")
+    expect(page.locator("#question > details pre").first).to_contain_text("Question 7 about newts?")
+    page.goto(f"{study.folder.joinpath('answers.html').as_uri()}#task=mmlu&model=gemma/base")
+    expect(page.locator("#question > details summary")).to_have_text("What the model read")
+    expect(page.locator("#question > details pre")).to_have_text(f"<gemma>{SHARED}Which 0?")
+
+
+def test_prompts_with_one_beginning_are_stored_with_what_differs():
+    texts = [SHARED + end for end in ("b", "a\ud800", "", "a\U0001f600")]
+    coded = front_coded(texts)
+    before, decoded = "", {}
+    for place, units, rest in coded:
+        # As JavaScript counts.
+        before = before.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "surrogatepass") + rest
+        decoded[place] = before
+    assert [decoded[place] for place in range(4)] == texts
+    assert sum(len(one[2]) for one in coded) == len(SHARED) + 4
+    (cut,) = front_coded(["x" * (LONGEST_PROMPT + 5)])
+    assert len(cut[2]) == LONGEST_PROMPT and cut[3] == LONGEST_PROMPT + 5
+
+
+def test_prompts_of_other_questions_are_refused(tmp_path):
+    study = Study(tmp_path, SOME[:1], {"m/base": ["SELECT 1"]}, [choice(0)])
+    write_jsonl(tmp_path / "m_spider.jsonl", [])
+    with pytest.raises(UserError, match=r"m_spider\.jsonl: has no question dev-00000"):
+        study.build()
+
+
+def test_runs_stand_side_by_side(study, show):
+    page = show(study.folder / "answers.html", "#task=spider&q=dev-00006")
+    runs = page.locator(".runs > details")
+    assert len({run.bounding_box()["x"] for run in runs.all()}) == 1
+    button = page.get_by_role("button", name="Runs side by side")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    boxes = [run.bounding_box() for run in runs.all()]
+    assert len({box["x"] for box in boxes}) == 5 and len({box["y"] for box in boxes}) == 1
+    page.get_by_role("radio", name="MMLU").check()
+    expect(button).to_be_hidden()
+
+
+HARMFUL = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", '"quoted", and\nbroken', "-3.5", "\ud800 lone"]
+
+
+def test_the_list_is_saved_as_csv_that_computes_nothing(tmp_path, show):
+    gold = [question(n, f"Question {n}?", "SELECT a FROM t") for n in range(len(HARMFUL))]
+    study = Study(tmp_path, gold, {"m/base": HARMFUL, "m/lr1": ["SELECT a FROM t"] * len(HARMFUL)}, [choice(0)])
+    page = show(study.build(), "#task=spider&class=wrong&model=m/base")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save list as CSV").click()
+    assert saved.value.suggested_filename == "answers-spider.csv"
+    with open(saved.value.path(), encoding="utf-8-sig", newline="") as stream:  # noqa: PTH123
+        heads, *rows = csv.reader(stream)
+    assert heads == ["id", "hardness", "db_id", "question", "gold", "base correct", "base class", "base answer"]
+    assert [row[0] for row in rows] == ids(page)
+    records = study.spider(0)
+    for row, text in zip(rows, HARMFUL, strict=True):
+        assert row[3] == f"Question {int(row[0][4:])}?" and row[5] == "0"
+        assert row[6] == records.loc[row[0]]["error_class"]
+        taken = records.loc[row[0]]["sql"]
+        assert row[7] in (taken, f"'{taken}", "\ufffd lone")
+        assert not re.match(r"[=+@]|-(?!3\.5$)", row[7]), text
+
+
+def test_pages_lead_to_each_other_and_open_on_the_finding(study, show):
+    answer = study.folder / "answer.md"
+    answer.write_text("Both gain about 23 pp.\nUse `<b>lr0.1</b>`.\n", encoding="utf-8")
+    page = show(study.build(study.inputs() | {"answer": answer}, page=study.folder / "with.html"))
+    expect(page.locator("#finding")).to_contain_text("Both gain about 23 pp. Use <b>lr0.1</b>.", use_inner_text=True)
+    assert page.locator(".pages a").evaluate_all("links => links.map((one) => one.getAttribute('href'))") == [
+        "report.pdf",
+        "tables.html",
+    ]
+    # The report and the tables link to a question by its id.
+    page.goto(f"{study.folder.joinpath('with.html').as_uri()}#physics-00003")
+    expect(page.locator("h2")).to_have_text("Which 3?")
+    expect(page.get_by_role("radio", name="MMLU")).to_be_checked()
+    page.goto(f"{study.folder.joinpath('with.html').as_uri()}#dev-00004")
+    expect(page.locator("h2")).to_have_text("Question 4 about owls?")
+
+
+def test_a_table_links_to_the_answers_that_it_counts(study, show):
+    measures = {"spider": SCORED, "mmlu": {"kind": "mmlu", "role": "yardstick"}}
+    settings = DEFAULTS | {"study": "small", "tasks": measures, "confidence_level": 0.95, "margin_pp": 3.0}
+    settings["runs"] = [
+        run | {"setting": run["variant"], "settings": {} if run["variant"] == "base" else {"lora.r": n}}
+        for n, run in enumerate(study.runs)
+    ]
+    paths = {name: study.folder / f"{name}.csv" for name in TABLES}
+    tables(study.inputs()["records"], paths | {f"{name}_md": study.folder / f"{name}.md" for name in TABLES}, settings)
+    tables_page(paths, study.folder / "tables.html", settings)
+    page = (study.folder / "tables.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="answers\.html(#[^"]+)">([\d,]+)</a>', page)
+    assert len(links) > 20 and {"class", "change", "hardness", "category"} <= set(re.findall(r"[#;](\w+)=", " ".join(
+        html.unescape(link).replace("&", ";") for link, _ in links)))  # fmt: skip
+    shown = show(study.folder / "answers.html")
+    for link, count in links:
+        shown.goto(f"{study.folder.joinpath('answers.html').as_uri()}{html.unescape(link)}")
+        expect(shown.locator("#count")).to_have_text(re.compile(rf"^{count} of "))
+
+
 def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
     with zipfile.ZipFile(shared_data / "spider/spider_data.zip") as archive:
         dev = json.loads(archive.read("spider_data/dev.json"))
@@ -835,6 +1000,7 @@ def test_all_of_spider_with_five_systems(shared_data, tmp_path, show):
             "rows": {"spider": [at / "spider_rows.jsonl" for at in folders]},
             "questions": {"spider": tmp_path / "dev.jsonl", "mmlu": tmp_path / "suite.jsonl"},
             "schemas": {"spider": tmp_path / "tables.json"},
+            "prompts": {},
         },
         MEASURES,
         page_file,

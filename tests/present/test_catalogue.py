@@ -67,7 +67,8 @@ def test_criteria_and_classes_are_those_of_the_metric():
 
 
 def test_a_study_has_what_it_asks_for():
-    has = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways"), False)
+    conditions = ("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "trained")
+    has = dict.fromkeys(conditions, False)
     has |= {"tasks": {"spider": "sql", "bird": "sql", "mmlu": "choice"}, "sql": True}
     compared, single = ["settings", "contrasts", "transitions"], ["regression", "flips"]
     of_sql = [*compared, "spider", "bird", "databases", "mmlu", "errors", *single, "confusion"]
@@ -79,7 +80,8 @@ def test_a_study_has_what_it_asks_for():
     assert "recommendation" not in names(TABLES, has)
     assert "recommendation" in names(TABLES, has | {"recommend": True})
     plain = ["tradeoff", "differences", "hardness", "databases", "error_flow", "loss"]
-    assert names(FIGURES, has) == plain
+    assert names(FIGURES, has | {"trained": True}) == plain
+    assert names(FIGURES, has) == plain[:-1]  # of answers that were given elsewhere
     assert "equal_gain" in names(FIGURES, has | {"ways": True})
     assert names(FIGURES, dict.fromkeys(has, True) | {"tasks": has["tasks"]}) == [figure.key for figure in FIGURES]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 import figures as module
@@ -26,7 +27,7 @@ from _study import (
 )
 from common.files import UserError
 from figures import DRAW, figures, read_results
-from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow, pareto_front
+from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow
 from present.format import Say, read_words
 from present.plots import COLOURS, WIDTH, Results, covers, frame, label, new, percent, shortened
 from present.values import read_table
@@ -113,7 +114,8 @@ def test_every_run_is_named_in_every_picture(tmp_path, adapters, models):
     names = ("llama", "mistral", "gemma")[:models]
     arguments = study(tmp_path, adapters, names)
     _, found = drawn(tmp_path, arguments)
-    assert found["tradeoff"].count("base") == models
+    # In the plane of accuracies and in that of differences, of which a study without adapters has none.
+    assert found["tradeoff"].count("base") == (2 if adapters else 1) * models
     whole_of = {name: whole(words) for name, words in found.items()}
     for run in arguments["runs"]:
         if run["variant"] == "base":
@@ -129,7 +131,7 @@ def test_every_run_is_named_in_every_picture(tmp_path, adapters, models):
         assert ("95%" in whole_of[name] and "bag criterion" in whole_of[name]) or adapters * models > MOST_PANELS
     if not adapters:
         for name in ("differences", "error_flow", "loss"):
-            assert len(found[name]) == 2
+            assert len(found[name]) == 1
             assert found[name][0].startswith("This study has no adapters: ")
 
 
@@ -187,12 +189,104 @@ def test_a_label_far_from_its_point_has_a_line_to_its_nearest_side():
         assert (box[:2] - 3 <= start).all() and (start <= box[2:] + 3).all()
 
 
-def test_the_pareto_front_is_of_one_model():
-    runs = [
-        {"model": model, "x": x, "y": y}
-        for model, x, y in [("a", 40, 60), ("a", 50, 60), ("a", 60, 50), ("a", 55, 50), ("b", 10, 10), ("a", 60, 50)]
-    ]
-    assert pareto_front(pd.DataFrame(runs)) == [False, True, True, False, True, True]
+def swept_study(folder, rates, ranks=(8,), seeds=1):
+    """A study of these learning rates and ranks, on eight databases and subjects."""
+    runs, rights = [{"model": "demo", "variant": "base", "setting": "base", "settings": {}}], [(16, 62)]
+    for rate, rank, seed in itertools.product(rates, ranks, range(1, seeds + 1)):
+        values = {"training.learning_rate": rate, "lora.r": rank} | ({"training.seed": seed} if seeds > 1 else {})
+        name = f"lr{rate}-r{rank}"
+        run = {"model": "demo", "variant": f"{name}-seed{seed}" if seeds > 1 else name, "setting": name}
+        runs.append(run | {"settings": values, "seed": seed})
+        rights.append((24 + rates.index(rate) + seed, 62 - 2 * rates.index(rate) - seed))
+    return {
+        "spider": [
+            spider_records(folder / f"{i}.csv", [1] * k + [0] * (64 - k), tuple("abcdefgh"))
+            for i, (k, _) in enumerate(rights)
+        ],
+        "mmlu": [
+            mmlu_records(folder / f"{i}m.csv", [1] * k + [0] * (64 - k), subjects=tuple("stuvwxyz"))
+            for i, (_, k) in enumerate(rights)
+        ],
+        "runs": runs,
+        "study": "test",
+        "confidence_level": 0.9,
+        "margin_pp": 3.0,
+    }
+
+
+def test_what_was_swept_is_seen(tmp_path):
+    """Three learning rates and two ranks: a colour and a shape each, darker with the rate, and a line a rank."""
+    inputs, found = drawn(tmp_path, swept_study(tmp_path, [0.003, 0.0001, 0.001], (8, 32), seeds=2), ("tradeoff",))
+    words = {f"learning_rate {rate}" for rate in (0.0001, 0.001, 0.003)} | {"r 8", "r 32"}
+    assert words <= set(found["tradeoff"])
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
+    accuracy, change = DRAW["tradeoff"](results, Say("en")).axes
+    for axes in (accuracy, change):
+        legend = {line.get_label(): line for line in axes.lines if line.get_label() in words}
+        colours = [legend[f"learning_rate {rate}"].get_color() for rate in (0.0001, 0.001, 0.003)]
+        greys = [np.mean(to_rgb(colour)) for colour in colours]
+        assert greys == sorted(greys, reverse=True)
+        assert greys[0] - greys[-1] > 0.4
+        shapes = [legend[f"r {rank}"].get_marker() for rank in (8, 32)]
+        assert shapes[0] != shapes[1]
+        points = {
+            (to_hex(line.get_markerfacecolor()), line.get_marker()): float(line.get_xdata()[0])
+            for line in axes.lines
+            if len(line.get_xdata()) == 1 and line.get_label().startswith("_")
+        }
+        ends = [[points[to_hex(colour), shape] for colour in colours] for shape in shapes]
+        assert [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 3] == ends
+        # Twelve trainings, two of each setting, as small dots.
+        (dots,) = [line for line in axes.lines if line.get_marker() == "."]
+        assert len(dots.get_xdata()) == 12
+    table = read_table(inputs["tables"]["settings"])
+    whole_rows = table[(table["category"] == "aggregate") & (table["measure"] == "correct")]
+    low = whole_rows[["ci_low_pp", "ci_high_pp"]].to_numpy()
+    crosses = np.vstack([path.vertices for lines in change.collections for path in lines.get_paths()])
+    for end in low.ravel():
+        assert np.isclose(crosses, end).any()
+
+
+def test_no_line_joins_what_was_not_swept(tmp_path):
+    _, found = drawn(tmp_path, study(tmp_path, 3), ("tradeoff",))
+    assert not [text for text in found["tradeoff"] if "Pareto" in text]
+    assert "setting" in found["tradeoff"]
+
+
+@pytest.mark.parametrize(("settings", "seeds"), [(1, 1), (2, 3), (6, 1), (30, 1)])
+def test_no_numbers_on_an_axis_cover_each_other(tmp_path, settings, seeds):
+    rates = [round(0.0001 * 1.5**i, 6) for i in range(settings)]
+    inputs, _ = drawn(tmp_path, swept_study(tmp_path, rates, seeds=seeds))
+    results = read_results(inputs["train"], inputs["tables"], inputs["measures"])
+    for name in (*PICTURES, *(["seeds"] if seeds > 1 else [])):
+        figure = DRAW[name](results, Say("pt"))
+        figure.draw_without_rendering()
+        for axis in (getattr(axes, axis) for axes in figure.axes for axis in ("xaxis", "yaxis")):
+            ticks = [
+                tick.get_window_extent()
+                for tick in axis.get_ticklabels()
+                if tick.get_text() and not tick.get_rotation()
+            ]
+            boxes = np.array([box.extents for box in ticks if box.width]).reshape(-1, 4)
+            assert (covers(boxes, boxes) <= 1).all(), name
+
+
+def test_three_of_three_are_not_darker_than_most_of_fifty():
+    classes = ["ok"] * 3 + ["timeout"] * 50
+    tuned = ["no_sql"] * 3 + ["ok"] * 38 + ["timeout"] * 12
+    rows = pd.DataFrame({"base_class": classes, "tuned_class": tuned}).value_counts().rename("n").reset_index()
+    points = pd.DataFrame({"task": ["spider"], "n": [53], "confidence_level": [0.95]})
+    nothing = pd.DataFrame()
+    results = Results(
+        tasks={"spider": measure("Spider", "sql", criterion="bag")}, points=points, accuracy=nothing, settings=nothing,
+        runs=nothing, databases=nothing, confusion=rows.assign(model="m", variant="a", questions=53, task="spider"),
+        reports=[],
+    )  # fmt: skip
+    (axes,) = error_flow(results, Say("en")).axes
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    (mesh,) = axes.collections[:1]
+    shades = pd.DataFrame(mesh.get_array(), names, names)
+    assert shades.loc["right", "no SQL"] < shades.loc["timeout", "timeout"] < shades.loc["timeout", "right"]
 
 
 def test_limits_hold_all_intervals():
@@ -550,7 +644,7 @@ def test_every_yardstick_has_a_plane(tmp_path):
     inputs, _ = drawn(tmp_path / "drawn", with_points(tmp_path, 2), ())
     results = of_tasks(inputs, [("law", measure("Law", "match", chance=0))])
     say = Say("en")
-    for name, planes in (("tradeoff", slice(None)), ("strength", slice(3, None)), ("trajectory", slice(3, None))):
+    for name, planes in (("tradeoff", slice(0, None, 2)), ("strength", slice(3, None)), ("trajectory", slice(3, None))):
         figure = DRAW[name](results, say)
         axes = figure.axes[planes]
         assert [one.get_ylabel() for one in axes] == ["MMLU accuracy (%)", "Law accuracy (%)"], name
@@ -560,9 +654,11 @@ def test_every_yardstick_has_a_plane(tmp_path):
         x = results.points.set_index(["task", "variant"])["x"]
         base = [x["spider"]["base"], x["law"]["base"]]
         assert base in [point for line in axes[1].lines for point in line.get_xydata().tolist()]
+    changes = DRAW["tradeoff"](results, say).axes[1::2]
+    assert [axes.get_ylabel() for axes in changes] == ["MMLU, difference (pp)", "Law, difference (pp)"]
     titles = [axes.get_title(loc="center") for axes in DRAW["differences"](results, say).axes]
     assert [whole(title.splitlines()[:-1]) for title in titles[:3]] == ["Spider execution accuracy", "MMLU", "Law"]
-    assert "Law, stem\nn = 50" in titles
+    assert "Law, STEM\nn = 50" in titles
 
 
 def test_without_a_yardstick_the_target_alone_is_drawn(tmp_path):

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import typst
 
-from _study import HAS, TASKS, mmlu_records, spider_records, study, with_shots, write_tables
+from _study import HAS, TASKS, as_inputs, certificates, mmlu_records, spider_records, study, with_shots, write_tables
 from _study import TABLES as WRITTEN
 from analysis.data import heads_of
 from common.files import UserError, read_json, write_json
 from custom_metrics.judge import ERROR_CLASSES
+from gold import gold
 from harness_table import harness_table
 from present import catalogue
 from present.format import LANGUAGES, Say, read_words
@@ -21,7 +22,7 @@ from present.values import SAME, read_table
 from report import report
 from tasks.base import Measure
 from tasks.records import SPIDER_COLUMNS, read_records, write_records
-from tasks.registry import KINDS
+from tasks.registry import KINDS, measured
 
 HOSTILE = (
     "```\n# Not a heading\n<script>alert(1)</script> #panic(1) $x$ @ref *b* \\ \n````\n\0\ud800\u202e 查询 🙂 é | "
@@ -39,7 +40,7 @@ HEADINGS = {
     "recommendation": ("Recommendation", "Recomendação"),
 }
 # What a report tells of beside the tasks' own tables.
-TABLES = ("settings", "contrasts", "transitions", "equal_gain", "regression", "errors", "cost")
+TABLES = ("settings", "contrasts", "transitions", "equal_gain", "regression", "errors", "gold", "cost")
 NO_ADAPTERS = ("This study has no adapters.", "Este estudo não tem adaptadores.")
 DEFECTS = "Known defects of this method"
 COST = {"task": "predict_spider", "device": "cpu", "seconds": 3.5, "gpu_hours": 0, "rows_per_second": 4.2}
@@ -63,6 +64,13 @@ def results(folder, adapters, models=("demo",), made=None):
     pd.DataFrame([head | COST | {"task": f"predict_{target}"} for head in heads_of(made["runs"])[1]]).to_csv(
         paths["cost"], index=False
     )
+    sql = {task: use for task, use in tasks.items() if measured(tasks)[task].form == "sql"}
+    if sql:
+        certified = {task: certificates(folder / f"data/{task}/gold.csv", made[task][0]) for task in sql}
+        inputs, about = as_inputs(made)
+        given = {task: inputs[task] for task in sql} | {f"certified_{task}": path for task, path in certified.items()}
+        paths["gold"] = folder / "tables/gold.csv"
+        gold(given, {"csv": paths["gold"], "md": folder / "tables/gold.md"}, about | {"tasks": sql})
     (folder / "figures").mkdir()
     picture = typst.compile(b"#set page(width: 400pt, height: 300pt)\nA figure", timestamp=0)
     figures = [folder / f"figures/{name}.pdf" for name in FIGURES]
@@ -118,7 +126,8 @@ def results(folder, adapters, models=("demo",), made=None):
         "answers": answered,
     }
     settings = {"study": "test", "tasks": tasks, "language": "en", "protocol": "corrected", "scale": "full"}
-    settings |= {"known_defects": [], "accept_defect": [], "own_prompts": []}
+    settings |= {"known_defects": [], "accept_defect": [], "own_prompts": [], "authors": []}
+    settings |= dict.fromkeys(("title", "affiliation", "course", "date", "report"), "")
     settings["labels"] = {variant: variant for _, variant in runs}
     outputs = {"report": folder / "report.md", "pdf": folder / "report.pdf"}
     return {"outputs": outputs, "inputs": inputs, "settings": settings}
@@ -194,11 +203,13 @@ def test_a_report_of_any_study(tmp_path, capsys, adapters, models, language):
     none = NO_ADAPTERS[LANGUAGES.index(language)]
     if adapters:
         assert none not in page
-        assert len(re.findall(r"(?m)^- .*execution accuracy .*MMLU", page)) == adapters * len(models)
+        assert len(re.findall(r"(?m)^- .*(?:execution accuracy|acurácia de execução) .*MMLU", page)) == adapters * len(
+            models
+        )
     else:
         assert page.count(none) >= 2
         assert f"**{Say(language).verdict('gained')}" not in part(page, "change", language)
-    measured = {"en": "Spider execution accuracy", "pt": "Execution accuracy no Spider"}[language]
+    measured = {"en": "Spider execution accuracy", "pt": "Acurácia de execução no Spider"}[language]
     table = [line for line in page.splitlines() if line.startswith("| `") and measured in line]
     assert len(table) >= adapters * len(models)
 
@@ -214,7 +225,8 @@ def test_findings_say_what_the_table_says(tmp_path):
     table["verdict"] = table["verdict"].replace("undecided", "undecided at this n") + " †"
     said = table.groupby("setting")["verdict"].agg(list)
     assert {name: [gain, loss] for name, gain, loss, _ in found} == said.to_dict()
-    margins = table[table["task"] == "mmlu"].set_index("setting")["margin_verdict"].map(Say("en").margin)
+    margins = table[table["task"] == "mmlu"].set_index("setting")["margin_verdict"]
+    margins = margins.map(lambda margin: Say("en").margin(margin, unit="question"))
     assert {name: margin for name, *_, margin in found} == margins.to_dict()
 
 
@@ -222,18 +234,76 @@ def test_the_abstract_says_the_answer(tmp_path):
     """One training of each setting, on one database: the sentences follow the verdicts and say what they are about."""
     base, gain = [0] * 120 + [1] * 80, [1] * 100 + [0] * 20 + [1] * 80
     made = made_of(tmp_path / "made", [base, gain], [[1] * 150, [1] * 150])
-    abstract = written(results(tmp_path / "kept", 1, made=made))[0].partition("<!-- abstract -->")[2]
-    abstract = abstract.partition("<!-- end -->")[0]
-    gained = "This training run of `lr0.1` gains 50.0 pp of Spider execution accuracy (40.0% to 90.0%) † and "
-    assert f"{gained}loses no more than 3 pp of MMLU †." in abstract
-    assert "what another seed would change is in no interval" in abstract
+    page = written(results(tmp_path / "kept", 1, made=made))[0]
+    abstract = page.partition("<!-- abstract -->")[2].partition("<!-- end -->")[0]
+    gained = r"This training run of `lr0\.1` gains 50 pp of Spider execution accuracy \(.*?\) †\. In it the model "
+    assert re.search(rf"{gained}loses no more than 3 pp of MMLU †\.", abstract)
+    assert "What another seed would change is in no interval." in abstract
+    # The answer stands above the method, and the trade-off between them.
+    places = [
+        page.index(part) for part in ("<!-- abstract -->", "](figures/tradeoff.svg)", "## Methodology", "## Results")
+    ]
+    assert places == sorted(places)
     made = made_of(tmp_path / "other", [base, gain], [[1] * 150, [1] * 75 + [0] * 75])
     page, _ = written(results(tmp_path / "lost", 1, made=made))
-    assert f"{gained}loses 50.0 pp of MMLU (100.0% to 50.0%) †." in page
+    assert re.search(rf"{gained}also loses 50 pp of MMLU \(.*?\) †\.", page)
     made = made_of(tmp_path / "open", [base, base], [[1] * 20 + [0] * 20, [0] * 4 + [1] * 20 + [0] * 16])
     page, _ = written(results(tmp_path / "undecided", 1, made=made))
-    assert "leaves open whether it gains or loses Spider execution accuracy (0.0 pp" in page
-    assert "leaves open whether it gains or loses MMLU (0.0 pp" in page
+    assert "No gain of Spider execution accuracy is shown for this training run" in page
+    assert "In it no change of MMLU is shown, and a loss above 3 pp is not ruled out" in page
+
+
+def test_what_a_report_that_is_handed_in_has_at_its_head(tmp_path):
+    arguments = results(tmp_path, 1)
+    head = {"title": "On *forgetting*", "authors": ["Ana Souza", "B. Lima"], "affiliation": "UFAM"}
+    page, _ = written(arguments, **head, course="NLP, 2025/1", date="July 2025", report="A. Souza. A study, 2025")
+    assert page.startswith("# On \\*forgetting\\*\n\nAna Souza and B. Lima\n\nUFAM · NLP, 2025/1 · July 2025\n")
+    assert re.search(
+        r"repeats that of A\. Souza\. A study, 2025 \[(\d)\](?s:.*)\n\[\1\] A\. Souza\. A study, 2025\.", page
+    )
+    # Each number that the text names is in the list, in the order in which the text names them.
+    text, _, listed = page.partition("## References")
+    named = list(dict.fromkeys(int(number) for number in re.findall(r" \[(\d+)\]", text)))
+    numbers = [int(number) for number in re.findall(r"(?m)^\[(\d+)\] ", listed)]
+    assert named == numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_smoke_run_is_said_to_be_one(tmp_path, language):
+    arguments = results(tmp_path, 1)
+    banner = read_words(language)["conclusion"]["smoke"]
+    assert banner not in written(arguments, language=language)[0]
+    assert banner in written(arguments, language=language, scale="smoke")[0].partition("<!-- abstract -->")[0]
+
+
+WRONG_ROWS = {"en": "wrong rows", "pt": "linhas erradas"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_why_an_answer_failed_is_said(tmp_path, language):
+    arguments = results(tmp_path, 1)
+    page, _ = written(arguments, language=language)
+    said = {"en": ("It selects", "in place of"), "pt": ("Seleciona", "em vez de")}[language]
+    assert re.search(rf"{WRONG_ROWS[language]}: .*\. {said[0]} `-1` {said[1]} `\d+`\. ", page)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_classes_of_errors_that_changed_are_named_with_their_test(tmp_path, language):
+    arguments = results(tmp_path, 2)
+    path = table_of(arguments, "errors")
+    table = read_table(path)
+    (own,) = table.index[(table["error_class"] == "wrong_rows") & (table["variant"] != "base")][:1]
+    table["p_holm"] = table["p_holm"].where(table["p_holm"].isna(), 1.0)
+    table.to_csv(path, index=False)
+    heading = {"en": "Which errors changed?", "pt": "Quais erros mudaram?"}[language]
+
+    def changed():
+        return re.search(rf"(?ms)^### {re.escape(heading)}$(.*?)^#", written(arguments, language=language)[0])[1]
+
+    assert WRONG_ROWS[language] not in changed()
+    table.loc[own, ["base_n", "n", "p_holm"]] = [140, 90, 0.0123]
+    table.to_csv(path, index=False)
+    assert re.search(rf"`lr\S+`: {WRONG_ROWS[language]} 140 → 90 \(.*; p = 0[.,]012\)\.", changed())
 
 
 # What is said of an adapter ends with what follows from its pair of verdicts, on Spider and on MMLU.
@@ -617,7 +687,7 @@ def test_a_report_of_other_tasks(tmp_path, monkeypatch, language):
     page, _ = written(results(tmp_path, 2, made=made), language=language)
     assert not re.search(r"MMLU|Spider", page.replace("Spider's", ""))
     change, worth = part(page, "change", language), part(page, "worth", language)
-    measured = {"en": "{} execution accuracy", "pt": "execution accuracy no {}"}[language].format
+    measured = {"en": "{} execution accuracy", "pt": "acurácia de execução no {}"}[language].format
     for line in re.findall(r"(?m)^- `lr.*$", change):
         assert re.search(f"{measured('shop')} .*%.*; {measured('BIRD')} .*%.*; facts .*%", line)
     # Each yardstick in turn, with all adapters.
@@ -630,7 +700,11 @@ def test_a_report_of_other_tasks(tmp_path, monkeypatch, language):
         assert f"`https://example.org/{task}.zip`" in page
     assert page.count("`<s>How many?") + page.count("<s>How many?") == 3
     assert page.count({"en": "What became of the SQL", "pt": "O que aconteceu com o SQL"}[language]) == 2
-    assert all(level in page for level in ("Easy", "simple", "moderate", "challenging", "topic 5"))
+    levels = {
+        "en": ("easy", "simple", "moderate", "challenging"),
+        "pt": ("fácil", "simples", "moderada", "desafiadora"),
+    }
+    assert [level for level in (*levels[language], "topic 5") if level not in page.lower()] == []
     assert {"en": "set criterion", "pt": "critério set"}[language] in page
     assert "answers.html#task=shop&q=dev-0" in page
 

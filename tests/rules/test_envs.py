@@ -25,9 +25,12 @@ NOT_IN_JOBS = {
     "ruff",
     "import-linter",
     "snakefmt",
+    "pillow",
+    "snakemake-interface-logger-plugins",
 }
 # Requirements whose module has another name.
-MODULES = {"pyyaml": "yaml", "markdown-it-py": "markdown_it", "liger-kernel": "liger_kernel"}
+MODULES = {"pyyaml": "yaml", "markdown-it-py": "markdown_it", "liger-kernel": "liger_kernel", "pillow": "PIL"}
+MODULES["snakemake-interface-logger-plugins"] = "snakemake_interface_logger_plugins"
 # An evaluator that a benchmark is pointed at, which is in no package.
 ELSEWHERE = {"exec_eval"}
 

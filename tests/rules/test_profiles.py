@@ -69,7 +69,7 @@ def test_memory_grows_after_kills_for_it_alone_and_not_for_ever(rules, tmp_path,
 
 def test_a_mistake_in_study_or_data_fails_once(rules, profiles):
     never = {name for name, rule in rules.items() if rule._restart_times == 0}
-    of_tasks = {name for name in rules if name.startswith(("fetch_", "prepare_", "render_"))}
+    of_tasks = {name for name in rules if name.startswith(("fetch_", "prepare_", "render_", "import_"))}
     assert never == of_tasks | {"audit_labels"}
     assert profiles["slurm"]["retries"] > 0
 
@@ -78,4 +78,4 @@ def test_downloads_are_local_rules(rules):
     fetching = {name for name in rules if name.startswith("fetch_")}
     assert {name for name, rule in rules.items() if rule.workflow.is_local(rule)} >= fetching
     of_tasks = {"fetch_spider", "fetch_mmlu", "fetch_quiz"}
-    assert {"fetch_model", "fetch_adapter", "fetch_harness"} | of_tasks == fetching
+    assert {"fetch_model", "fetch_adapter", "fetch_answers", "fetch_harness"} | of_tasks == fetching

@@ -61,7 +61,8 @@ BESIDES = {"kind", "name", "role", "files", "words", "shots", "cluster", "yardst
 # Of the rules that write for a reader, which see of each task what its `measure` says.
 OF_RUNS = {"folder", "setting", "seed"}
 OF_MEASURES = {"adapters", "labels", "language", "semantics", "dev_questions", "official", "criterion", "tasks"}
-OF_MEASURES |= {"margin_pp"}
+# What stands at the head and among the references of a report.
+OF_MEASURES |= {"margin_pp", "title", "authors", "affiliation", "course", "date", "report"}
 TO_COMPUTE = {"train", "predict_spider", "predict_mmlu", "harness", "fetch_harness", "soup"}
 
 
@@ -76,10 +77,13 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
     assert {(model.pop("thinking"), model.pop("thinking_tokens")) for model in config["models"].values()} == {
         (False, 1024)
     }
+    assert config["training"].pop("share_prefix") is True
     # What a later protocol says, and by which criterion a report counts.
     config["protocols"].pop("reanalysed", None)
     for table in config["published"]["tables"]:
         table.pop("criterion", None)
+    head = {key: config["report"].pop(key) for key in ("title", "authors", "affiliation", "course", "date")}
+    assert not any(head.values())
     assert config.pop("adapters") == {}
     assert config["tables"].pop("margin_pp") == 3.0
     was = before(run)
@@ -102,6 +106,9 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
         found = after
         for name in place:
             found = found[name]
+        for training in found.values() if rule == "train" else ():
+            for one in training.values():
+                assert one["training"].pop("share_prefix") is True
         if rule in TO_COMPUTE:
             # Snakemake compares representations.
             assert repr(found) == repr(was)
@@ -241,7 +248,8 @@ def test_tasks_of_other_names_have_rules_of_their_own():
     assert more["fetch_second"]["source"] == "else"
     assert more["prepare_third"]["test"]["name"] == "tasks.third"
     # A further yardstick trains nothing again, and asks nothing else again.
-    shown = {"tables", "tables_page", "answers", "report", "recommend", "export_recommended", "figures", "cost"}
+    shown = {"tables", "tables_page", "answers", "conclude", "report", "recommend", "export_recommended", "figures"}
+    shown |= {"cost", "gold"}
     for rule in one.keys() - shown - {"compare_published", "harness_table"}:
         assert one[rule] == more[rule], rule
 
@@ -403,7 +411,7 @@ def test_other_numbers_of_examples_are_points_of_the_base():
     changed = {name for name in before if before[name] != after[name]}
     # `harness_table`: only where there is one, seconds.
     assert changed == {
-        "render_spider", "predict_spider", "tables", "cost", "answers", "report", "harness_table", "index"
+        "render_spider", "predict_spider", "tables", "gold", "cost", "answers", "report", "harness_table", "index"
     }  # fmt: skip
     # Only then the tables say what the base itself has.
     assert [run.get("shots") for run in after["tables"]["runs"][:4]] == [2, None, None, None]
@@ -440,7 +448,7 @@ def test_a_ready_made_adapter_is_asked_and_not_trained():
     assert run == {"model": "m", "ready_made": True} | about
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {
-        "harness", "tables", "cost", "answers", "harness_table", "compare_published", "index", "report"
+        "harness", "tables", "gold", "cost", "answers", "harness_table", "compare_published", "index", "report"
     }  # fmt: skip
 
 
@@ -454,7 +462,7 @@ def test_settings_are_plain_sorted_values():
     assert json.loads(json.dumps(found)) == found
     for given in found.values():
         if isinstance(given.get("tasks"), dict):  # in the order of the tables, the target first
-            assert list(given.pop("tasks")) == ["spider", "mmlu"]
+            assert list(given.pop("tasks")) in (["spider", "mmlu"], ["spider"])  # alone where SQL is run
     assert json.dumps(found) == json.dumps(found, sort_keys=True)
 
 

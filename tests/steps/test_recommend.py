@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +48,7 @@ from present.values import read_table
 from recommend import recommend
 from tables_page import tables_page
 from tests.analysis.test_tables import costs
+from tests.golden.make_expected import numbers
 from tests.present.test_report import HEADINGS, part, results, written
 from tiny_model import make_model, render, write_splits
 
@@ -447,7 +449,12 @@ def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",
     if not (folder / "runs").exists():
         (folder / "runs").symlink_to(made / "runs")
     settings = {"study": "test", "tasks": TASKS, "folders": FOLDERS, "merge": False, "merge_adapters": False}
-    settings |= {"precisions": dict.fromkeys(models, "fp32"), "known_defects": [], "accept_defect": []}
+    settings |= {
+        "precisions": dict.fromkeys(models, "fp32"),
+        "known_defects": [],
+        "accept_defect": [],
+        "language": "en",
+    }
     inputs = {
         "decision": folder / "decision.json",
         "records": records or [made / f"{model}.json" for model in models],
@@ -473,6 +480,21 @@ def evaluated(made: Path, variant: str, merge: bool = False, precision: str = "f
     model = load_model(read_json(made / "tiny.json"), precision)
     strength = POINTS[variant].get("strength", 1.0)
     return logits(load_adapter(model, made / "runs/tiny" / FOLDERS[variant], merge, strength), made)
+
+
+def test_the_model_card_says_the_same_in_portuguese(made, tmp_path):
+    pages = [
+        (export(made, tmp_path / language, "lr0.1", language=language) / "README.md").read_text(encoding="utf-8")
+        for language in ("en", "pt")
+    ]
+    # Without code and versions, whose marks are those of no language.
+    texts = [re.sub(r"(?ms)^```.*?^```|^\* python .*$", "", page) for page in pages]
+    english, portuguese = (Counter(numbers(text, mark)) for text, mark in zip(texts, ".,", strict=True))
+    assert english - portuguese == portuguese - english == Counter()
+    assert "## Measured trade-off" in pages[0] and "## Ganhos e perdas medidos" in pages[1]
+    # But for the code, no line is in English still.
+    same = set(texts[0].splitlines()) & set(texts[1].splitlines())
+    assert not [line for line in same if re.search(r"\b(the|of|and|is)\b", line)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -611,7 +633,7 @@ def test_the_card_says_what_was_measured(made, tmp_path):
     page = (folder / "README.md").read_text(encoding="utf-8")
     told = "10 (2) | 40.0 | 60.0 | +20.0 (+1.0 to +39.0) | 0.040 | gained † |"
     assert f"| Spider execution accuracy | 1 | {told}  |" in page
-    assert f"| MMLU | 1 | {told} no more than the margin lost |" in page
+    assert f"| MMLU | 1 | {told} no more than the margin lost † |" in page
     assert "These figures are of this one training run." in page
     assert "The intervals of all 4 candidates hold together" in page
     assert "lose no more than 3 pp of MMLU: 2 passed." in page

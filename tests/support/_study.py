@@ -1,5 +1,6 @@
 """Records of made-up studies, for the tests of tables, figures and report."""
 
+import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from present.values import read_table
 from tables import tables
 from tasks.records import MMLU_COLUMNS, SPIDER_COLUMNS, write_records
 from tasks.registry import measured
+from tasks.text_to_sql import CERTIFIED
 
 # The tasks of a study, as its rules give them to a step, and what is to be known of them.
 TASKS = {
@@ -69,6 +71,16 @@ def mmlu_records(path: Path, right: list[int], categories=CATEGORIES, subjects=(
         for i, correct in enumerate(right)
     ]
     write_records(path, MMLU_COLUMNS, rows)
+    return path
+
+
+def certificates(path: Path, records: Path, **changes: list) -> Path:
+    """Write the certificates of the questions of some records, all sound but for `changes`, a value a question."""
+    with records.open(encoding="utf-8", newline="") as stream:
+        ids = [row["id"] for row in csv.DictReader(stream)]
+    sound = dict.fromkeys(SEMANTICS, 1) | {"error_class": "ok", "gold_rows": 1, "open": ""}
+    rows = [{"id": one, **sound, **{key: of[n] for key, of in changes.items()}} for n, one in enumerate(ids)]
+    write_records(path, CERTIFIED, rows)
     return path
 
 

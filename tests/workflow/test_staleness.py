@@ -18,9 +18,13 @@ from _study import TABLES as WRITTEN
 from common.files import UserError
 
 # What is made of the tables, and of the answers and times that lie behind them.
-TABLES = {"tables", "tables_page", "figures", "report", "recommend", "export_recommended"}
+TABLES = {"tables", "gold", "tables_page", "conclude", "answers", "figures", "report", "recommend"}
+TABLES |= {"export_recommended"}
+# Made of the answers to Spider alone.
+GOLD = {"gold"}
 SCORED = TABLES | {"answers"}
 ANSWERED = SCORED | {"cost"}
+MEASURED = ANSWERED - GOLD
 # What lists the runs besides.
 RUNS = ANSWERED | {"index"}
 A = ("lr0.003", "lr0.012")
@@ -76,7 +80,7 @@ def edited(study: dict, changes: dict) -> dict:
 
 GONE = object()
 RATES = "sweep/training.learning_rate"
-ASKED = {"prepare_spider test", "render_spider demo/test"}
+ASKED, CERTIFIED = {"prepare_spider test", "render_spider demo/test"}, {"certify_spider"}
 ASKED_MMLU = {"prepare_mmlu test", "render_mmlu demo/test"}
 REPLAYED = {"fetch_general", "prepare_general train", "render_general demo/train", "audit_labels demo/general"}
 PROMPTED = {"render_spider demo/train", "render_spider demo/test", "audit_labels demo/spider"}
@@ -90,17 +94,20 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
     "language": ({"report/language": "pt"}, RUNS - {"index"}),
     "defects": ({"known_defects": ["x"]}, RUNS - {"index"}),
     "criterion": ({"tasks/spider/criterion": "test_suite"}, ANSWERED),
-    "timeout": ({"tasks/spider/timeout_s": 31}, chain(ALL, "score_spider") | SCORED),
+    "timeout": ({"tasks/spider/timeout_s": 31}, chain(ALL, "score_spider") | SCORED | CERTIFIED),
     "margin": ({"tables/margin_pp": 2}, TABLES),
     "merged model": ({"recommend/merge": True}, {"export_recommended"}),
-    "no recommendation": ({"recommend": GONE}, {"tables_page", "figures", "report"}),
+    "no recommendation": ({"recommend": GONE}, {"tables_page", "conclude", "answers", "figures", "report"}),
     # What is asked.
-    "questions": ({"tasks/spider/questions": 5}, ASKED | chain(ALL, *SPIDER) | ANSWERED),
-    "databases": ({"tasks/spider/exclude_databases": ["x"]}, ASKED | chain(ALL, *SPIDER) | ANSWERED),
-    "questions of a subject": ({"tasks/mmlu/questions_per_category": 5}, ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED),
-    "examples of mmlu": ({"tasks/mmlu/shots": 3}, ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED),
-    "seed of mmlu": ({"tasks/mmlu/seed": 7}, ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED),
-    "system of mmlu": ({"tasks/mmlu/system": "x"}, {"render_mmlu demo/test"} | chain(ALL, *MMLU) | ANSWERED),
+    "questions": ({"tasks/spider/questions": 5}, ASKED | CERTIFIED | chain(ALL, *SPIDER) | ANSWERED),
+    "databases": ({"tasks/spider/exclude_databases": ["x"]}, ASKED | CERTIFIED | chain(ALL, *SPIDER) | ANSWERED),
+    "questions of a subject": (
+        {"tasks/mmlu/questions_per_category": 5},
+        ASKED_MMLU | chain(ALL, *MMLU) | MEASURED,
+    ),
+    "examples of mmlu": ({"tasks/mmlu/shots": 3}, ASKED_MMLU | chain(ALL, *MMLU) | MEASURED),
+    "seed of mmlu": ({"tasks/mmlu/seed": 7}, ASKED_MMLU | chain(ALL, *MMLU) | MEASURED),
+    "system of mmlu": ({"tasks/mmlu/system": "x"}, {"render_mmlu demo/test"} | chain(ALL, *MMLU) | MEASURED),
     "a category renamed": (
         {
             "tasks/mmlu/categories": {
@@ -109,19 +116,19 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
                 "stem": ["chemical_elements"],
             }
         },
-        chain(ALL, "score_mmlu") | SCORED,
+        chain(ALL, "score_mmlu") | (SCORED - GOLD),
     ),
     "a subject left out": (
         {"tasks/mmlu/categories": {"stem": ["chemical_elements"]}},
-        ASKED_MMLU | chain(ALL, *MMLU) | ANSWERED,
+        ASKED_MMLU | chain(ALL, *MMLU) | MEASURED,
     ),
     "another task": (
         {"tasks/more": {"kind": "mmlu", "source": "resources/demo/mmlu", "subjects": 3, "categories": {"a": ["x"]}}},
         {"fetch_more", "prepare_more test", "render_more demo/test"}
         | chain(ALL, "predict_more", "score_more")
-        | ANSWERED,
+        | MEASURED,
     ),
-    "no yardstick": ({"tasks/mmlu": GONE}, ANSWERED),
+    "no yardstick": ({"tasks/mmlu": GONE}, MEASURED),
     # How it is answered.
     "longer answers": (
         {"tasks/spider/max_new_tokens": 31},
@@ -247,13 +254,15 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
 }
 # The same with a file edited: its path, what is replaced there by what, and the jobs.
 FILES = {
-    "how verdicts are found": ("custom_metrics/compare.py", chain(ALL, "score_spider", "score_mmlu") | RUNS),
+    "how verdicts are found": (
+        "custom_metrics/compare.py", chain(ALL, "score_spider", "score_mmlu") | RUNS | CERTIFIED,
+    ),
     "the step that scores": ("scripts/steps/score.py", chain(ALL, "score_spider", "score_mmlu") | SCORED),
-    "the step that makes tables": ("scripts/steps/tables.py", {"tables", "tables_page", "figures", "report"}),
+    "the step that makes tables": ("scripts/steps/tables.py", TABLES - GOLD - {"recommend", "export_recommended"}),
     "how one trains": ("scripts/llm/training.py", set()),
     "a file of the data": (
         "resources/demo/spider_data/dev.json",
-        {"fetch_spider", "prepare_spider test", "prepare_spider validation"} | DRAWN
+        {"fetch_spider", "prepare_spider test", "prepare_spider validation"} | DRAWN | CERTIFIED
         | chain(A, "train") | chain(ALL, *SPIDER) | chain(A, *MMLU) | ANSWERED,
     ),
     "a file of the model": (
@@ -262,7 +271,7 @@ FILES = {
         | chain(A, "train") | chain(ALL, *SPIDER, *MMLU) | ANSWERED,
     ),
     "a prompt": (
-        "resources/prompts/choice.jinja", {"render_mmlu demo/test"} | chain(ALL, *MMLU) | ANSWERED,
+        "resources/prompts/choice.jinja", {"render_mmlu demo/test"} | chain(ALL, *MMLU) | MEASURED,
     ),
 }  # fmt: skip
 
@@ -486,3 +495,12 @@ def test_every_job_process_sees_the_study_that_replaced_config_yaml(copy_repo, s
     assert run.returncode == 0, run.stdout
     assert "spawned job: " in run.stdout
     assert (folder / target).is_file()
+
+
+def test_snakemakes_own_report_opens_on_what_was_found(demo_run, snakemake, tmp_path):
+    run = snakemake(demo_run, "--report", str(tmp_path / "report.html"))
+    assert run.returncode == 0, run.stdout
+    page, answer = ((tmp_path / "report.html"), demo_run / "results/demo/answer.md")
+    text = " ".join(re.sub("[`†]", "", answer.read_text(encoding="utf-8")).split())
+    shown = " ".join(re.sub(r"<[^>]+>|†", "", page.read_text(encoding="utf-8").replace("\\n", " ")).split())
+    assert text[:60] in shown and "What was found" in shown

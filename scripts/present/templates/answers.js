@@ -43,13 +43,6 @@ function visible(text) {
   return [...parts, text.slice(end)];
 }
 
-const KEYWORDS = "all|and|as|asc|between|by|case|cast|cross|desc|distinct|else|end|except|exists|from|full|group|" +
-  "having|in|inner|intersect|is|join|left|like|limit|natural|not|null|offset|on|or|order|outer|right|select|then|" +
-  "union|using|values|when|where|with";
-const TOKEN = new RegExp(`('(?:[^']|'')*'|"(?:[^"]|"")*")|\\b(${KEYWORDS})\\b|\\w+|[^'"\\w]+|['"]`, "gi");
-const sql = (text) => [...text.matchAll(TOKEN)].map(([token, string, keyword]) =>
-  string || keyword ? make(string ? "span.str" : "span.kw", visible(token)) : visible(token));
-
 // ---- Words and numbers
 
 const say = (key, values) => data.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
@@ -67,14 +60,14 @@ const judged = (right) => make("span." + hue(right), sign(right), make("span.wor
 const none = (key) => make("p.none", data.words[key]);
 const region = (label, ...parts) => make("div.scroll", { tabindex: 0, role: "group", "aria-label": label }, parts);
 
+const pre = (label, ...parts) => make("pre", { tabindex: 0, role: "group", "aria-label": label }, parts);
 const table = (style, heads, rows) => make(`table.${style}`, make("thead", make("tr", heads)), make("tbody", rows));
 
 // A text of a model under its title; of a long one there is the beginning and the length.
 function block(title, text, show, run, ...more) {
   const shown = whole(text);
   const file = `runs/${data.runs[run].key}/${task.name}.csv`;
-  return make("div", make("h4", data.words[title], more),
-    shown === "" ? none("empty") : make("pre", { tabindex: 0, "aria-label": data.words[title] }, show(shown)),
+  return make("div", make("h4", data.words[title], more), shown === "" ? none("empty") : pre(data.words[title], show(shown)),
     shown === text || make("p.more", say("cut", { n: number([...shown].length), all: number(text[1]), file })));
 }
 
@@ -125,8 +118,15 @@ function open(name) {
   $(`task-${task.name}`).checked = true;
 }
 
+// The id of a question alone, as the report links to it, is one too.
 function readFragment() {
-  const parameters = new URLSearchParams(location.hash.slice(1));
+  const hash = location.hash.slice(1);
+  const parameters = new URLSearchParams(hash);
+  if (hash && !hash.includes("=")) {
+    const [id] = [...parameters.keys()];
+    const holder = data.tasks.find((one) => one.byId.has(id));
+    if (holder) [["task", holder.name], ["q", id]].forEach((pair) => parameters.set(...pair));
+  }
   open(parameters.get("task"));
   form.reset();
   for (const [name, value] of parameters) {
@@ -204,6 +204,7 @@ function renderMain() {
   document.body.classList.toggle("reading", Boolean(q));
   $("toolbar").hidden = !q;
   $("criteria").hidden = !q || task.form !== "sql";
+  $("beside").hidden = task.form !== "sql" || shownRuns().length < 2;
   $("place").textContent = place < 0 ? data.words.not_found : of(place + 1, number(found.length));
   $("previous").disabled = place === 0 || !found.length;
   $("next").disabled = place === found.length - 1;
@@ -212,7 +213,7 @@ function renderMain() {
   if (!q) return $("question").replaceChildren(found.length ? "" : none("none_fits_filters"));
   const runs = shownRuns();
   return $("question").replaceChildren(make("p.where", visible(where(q))), make("h2", visible(q.question)),
-    ...forms[task.form].head(q),
+    ...promptPanels(task.questions.indexOf(q), runs), ...forms[task.form].head(q),
     make(`div.runs ${task.form}`, runs.map((run) => runPanel(q, run, runs.length <= MANY))));
 }
 
@@ -229,10 +230,35 @@ function runPanel(q, run, few) {
   return panel;
 }
 
+// What was read, once for each list of prompts that a shown run has. A list is decoded when the first prompt is opened.
+function promptPanels(place, runs) {
+  return [...new Set(runs.map((run) => task.reads[run]))].filter((list) => list != null).map((list, i, all) => {
+    const names = runs.filter((run) => task.reads[run] === list).map((run) => data.runs[run].name);
+    const few = all.length > 1 && names.length <= MANY / 2;
+    const label = few ? say("prompt_of", { names: names.join(", ") }) : data.words.prompt;
+    return folding(`prompt ${list}`, false, make("h3", label), () => {
+      const { text, length } = decoded(task.prompts, list)[place];
+      const n = number([...text].length);
+      return [pre(label, visible(text)), length && make("p.more", say("of", { n, all: number(length) }))];
+    });
+  });
+}
+
+function decoded(lists, list) {
+  if (!Array.isArray(lists[list])) return lists[list];
+  let before = "";
+  const texts = {};
+  for (const [place, shared, rest, length] of lists[list]) {
+    before = before.slice(0, shared) + rest;
+    texts[place] = { text: before, length };
+  }
+  return (lists[list] = texts);
+}
+
 function goldPanel(title, text, notes) {
   const label = data.words[title];
-  return make("section.panel", { "aria-label": label },
-    make("div.line", make("h3", label), notes), make("pre", { tabindex: 0, "aria-label": label }, text));
+  return make("div.panel", { role: "group", "aria-label": label },
+    make("div.line", make("h3", label), notes), pre(label, text));
 }
 
 // Of each form: the result of an answer, what stands above the answers, and what is said of one.
@@ -250,6 +276,7 @@ const forms = {
       return [
         make("div.pair", whole(taken) === whole(answer) ? block("answer_is_sql", answer, sql, run)
           : [block("answer", answer, visible, run), block("sql_taken", taken, sql, run)]),
+        comparison(q.gold, whole(taken)),
         make("div.pair", predicted ? resultTable("this_answer", { ...predicted, count: predicted_rows }, "gold_lacks")
           : make("div", make("h4", data.words.this_answer), none("not_run")),
         resultTable("gold", { ...q, rows, unmatched: lacking, count: q.gold_rows }, "answer_lacks")),
@@ -280,7 +307,7 @@ const forms = {
 function schemaPanel(name) {
   const label = say("schema", { name });
   return folding("schema", true, make("h3", label),
-    () => make("pre.schema", { tabindex: 0, "aria-label": label },
+    () => make("pre.schema", { tabindex: 0, role: "group", "aria-label": label },
       task.schemas[name].split(/(?<=\n)(?=CREATE TABLE )/).map((one) => make("div", visible(one)))));
 }
 
@@ -297,7 +324,7 @@ function resultTable(title, { count, columns, width, rows, unmatched }, meaning)
       make("th.index", { scope: "row" }, odd && `${symbol} `, number(index + 1)), cells.map(cell))];
   });
   const numeric = (i) => rows.some(([, cells]) => typeof cells[i] === "number");
-  const heads = [make("th", { "aria-label": data.words.nouns.row[0] }),
+  const heads = [make("td"),
     columns.map((name, i) => make(numeric(i) ? "th.num" : "th", { scope: "col" }, visible(name)))];
   return make("div", make("h4", `${data.words[title]}: ${notes}`), count
     ? region(data.words[title], table("rows", heads, [body, rows.length > 0 && gap(rows.at(-1)[0], count)]))
@@ -321,7 +348,7 @@ function verdictTable(rights, raw) {
   const row = (label, values) => make("tr", make("th", { scope: "row" }, label),
     values.map((value, place) => make(`td${shade(place)}`, judged(value))));
   const names = task.right.map((key) => data.words.criteria[key]);
-  const heads = [make("th"),
+  const heads = [make("td"),
     names.map(({ name, meaning }, i) => make(`th${shade(i)}`, { scope: "col", title: meaning }, name))];
   return region(data.words.verdicts, table("verdicts", heads, [row("SQL", rights), row(data.words.raw, raw)]));
 }
@@ -336,7 +363,8 @@ function probabilityTable(q, given) {
       make("th", { scope: "row" }, LETTERS[i]), make("td.track", bar), make("td.num", `${number(share, 1)}%`),
       make("td.num", logprob === null ? "−∞" : number(logprob, 2)));
   });
-  const heads = ["", "", data.words.probability, "log p"].map((name) => make("th.num", { scope: "col" }, name));
+  const names = ["", "", data.words.probability, "log p"];
+  const heads = names.map((name) => (name ? make("th.num", { scope: "col" }, name) : make("td")));
   return table("probabilities", heads, rows);
 }
 
@@ -432,6 +460,11 @@ async function begin() {
   on("tasks", "change", ({ target }) => { open(target.value); filter(); });
   on("filters", "input", filter);
   on("clear", "click", () => { form.reset(); filter(); $("search").focus(); });
+  on("export", "click", save);
+  on("beside", "click", () => {
+    const beside = document.body.classList.toggle("side-by-side");
+    $("beside").setAttribute("aria-pressed", beside);
+  });
   on("list", "scroll", renderList);
   on("list", "click", ({ target }) => target.closest(".item") && choose(target.closest(".item").dataset.id));
   on("previous", "click", () => move(-1));
@@ -441,6 +474,8 @@ async function begin() {
   addEventListener("resize", renderList);
   addEventListener("popstate", load);
   narrow.addEventListener("change", () => { history.replaceState(null, "", fragment()); load(); });
+  if (narrow.matches && $("finding")) $("finding").open = false;
+  addEventListener("hashchange", load);
   $("state").hidden = true;
   $("side").hidden = $("main").hidden = false;
   load();
