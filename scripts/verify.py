@@ -176,7 +176,10 @@ def check_questions(config: Mapping, bundle: Path, folders: Mapping[str, Path], 
                 found.unchecked.append(f"{task}: its questions were not compared with their source. --data does so.")
             continue
         kind = KINDS[config["tasks"][task]["kind"]]
-        rows, _ = kind.prepare(unfold.stage(config, task, "test"), folders[task], "test")
+        asked = unfold.stage(config, task, "test")
+        if config["tasks"][task].get("answered"):  # answers that were given elsewhere decided it
+            asked["only"] = read_json(bundle / f"data/{task}/test.json")["ids"]
+        rows, _ = kind.prepare(asked, folders[task], "test")
         place = f"data/{task}/test.jsonl"
         if (bundle / place).is_file():
             sides = ([(row["id"], texts(row)) for row in one] for one in (read_jsonl(bundle / place), rows))

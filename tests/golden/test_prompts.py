@@ -44,7 +44,8 @@ def data(repo, tmp_path_factory) -> Path:
 
 
 def test_every_study_is_here(repo):
-    studies = {path.stem for path in (repo / "studies").glob("*.yaml")}
+    # But for the one that has answers alone.
+    studies = {path.stem for path in (repo / "studies").glob("*.yaml")} - {"published-systems"}
     for kind in ("text_to_sql", "multiple_choice"):
         assert studies <= {name for case in CASES[kind] for name in case["studies"]}
 
