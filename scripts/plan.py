@@ -57,6 +57,8 @@ CHARACTERS = 3.4
 # more, and in smaller ones.
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
 LARGE_STEP = 7000
+# Of what sharing a prefix saves in such steps, the part that is seen in time (docs/speed.md).
+SHARED = 0.85
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Prompts:
     # group begin; the tokens of the longest prompt without this shared prefix.
     groups: list[tuple[int, int]] = field(default_factory=list)
     rest: int = 0
+    begin: int = 0  # of rows to train on: the tokens with which all begin
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,9 @@ def gathered(prompts: Sequence[Sequence], new: int, each: float = 1) -> Prompts 
         return None
     lengths = [round(len(one) / each) for one in prompts]
     found = Prompts(len(lengths), statistics.mean(lengths), max(lengths), each == 1)
-    for group in alike(prompts, round(new * each)) if new else ():
+    if not new:
+        return replace(found, begin=round(len(common_prefix(prompts)) / each))
+    for group in alike(prompts, round(new * each)):
         shared = round(len(common_prefix([prompts[i] for i in group])) / each)
         found.groups.append((len(group), shared))
         found.rest = max(found.rest, *(lengths[i] - shared for i in group))
@@ -172,7 +177,7 @@ def estimate(config: dict, task: str, part: str, new: int = 0) -> Prompts | None
         number, sql = min(number, section["train_questions"] or number), SPIDER_SQL
     mean, longest = ((shared + own + sql) / CHARACTERS for own in (SPIDER_QUESTION, SPIDER_LONGEST))
     begun = round(shared / CHARACTERS)
-    return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun)
+    return Prompts(number, mean, round(longest), False, [(number, begun)], round(longest) - begun, begun)
 
 
 def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts | None:
@@ -242,6 +247,10 @@ def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompt
     # With a KL term, each replayed row goes through the model a second time, and through the base.
     again = 1.5 * (total - total * learnt.count * learnt.mean / (prompts.count * prompts.mean))
     passed = total + (again if replay and replay["kl"] else 0)
+    if target.device.cuda and training["share_prefix"] and settings["train_target"] == "sql" and step >= LARGE_STEP:
+        own = total * learnt.count * learnt.mean / (prompts.count * prompts.mean)
+        saved = own * learnt.begin / learnt.mean * (1 - mean / step)
+        passed = min(passed, (passed - saved) / SHARED)
     return Need(prompts, total, sum(need.values()), training_seconds(target, passed, step, twice))
 
 

@@ -1,6 +1,8 @@
 """Published answers of real models, from their files to tables and report, by the studies of the repository."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,17 @@ def test_the_answers_of_cunha_give_the_numbers_of_the_report_and_what_it_does_no
         rows = [row for row in csv.DictReader(stream) if row["category"] == "aggregate"]
     assert {row["verdict"] for row in rows} == {"undecided"}
     assert {row["measure"] for row in rows} == {"correct"}  # there are no probabilities
+    # Packed, it stands alone: what was asked follows from the bundle, and all numbers can be had again.
+    folder = results.parents[1]
+    for command in (
+        ["bundle.py", "--configfile", "mine.yaml"],
+        ["verify.py", f"{results}.zip", "--data", results / "data"],
+    ):
+        done = subprocess.run(
+            [sys.executable, folder / "scripts" / command[0], *command[1:]], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "All numbers agree." in done.stdout
 
 
 @pytest.mark.long
