@@ -94,7 +94,7 @@ def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
         for path in (tiny_run / "results/tiny" / folder).glob(pattern)
         if path.stem != "cost"  # which holds times
     ] + [path.relative_to(tiny_run) for path in tiny_run.glob("results/tiny/runs/**/*_answers.jsonl")]
-    assert len(names) == 20 + 3 + 12 + 4 + 2 + 4
+    assert len(names) == 22 + 3 + 12 + 4 + 2 + 4
     for name in names:
         assert (through_slurm / name).read_bytes() == (tiny_run / name).read_bytes(), name
 
