@@ -57,8 +57,8 @@ RUNS = unfold.runs(config)
 # Of a run whose answers were given elsewhere: by task, where they are.
 GIVEN = unfold.given(config)
 # What is done here, and the models that it needs.
-RUNS_HERE = [run for run in RUNS if not run.get("imported")]
-LOADED = [model for model in config["models"] if any(run["model"] == model for run in RUNS_HERE)]
+RUNS_HERE = [run for run in RUNS if "imported" not in run]
+LOADED = unfold.asked_models(RUNS)
 # Rules know a run by its folder, which is named after what it is and not after what else the study has.
 LABELS = {run["folder"]: run["variant"] for run in RUNS}
 VALUES = {adapter["folder"]: adapter["values"] for adapter in unfold.adapters(config).values()}
@@ -136,7 +136,7 @@ def of_runs(name, runs=RUNS):
 
 def asked(task):
     """The runs that give answers of their own to a task."""
-    return RUNS_HERE if task == TARGET else [run for run in ASKED_ONCE if run in RUNS_HERE]
+    return RUNS_HERE if task == TARGET else [run for run in ASKED_ONCE if "imported" not in run]
 
 
 def named(runs):
@@ -204,11 +204,16 @@ def kept_out(task):
     return YARDSTICKS if task == REPLAY_TASK else []
 
 
+def answered(task, part):
+    """Whether answers that were given elsewhere decide which rows a part has."""
+    return part == "test" and config["tasks"][task].get("answered", False)
+
+
 def part_settings(task, part):
     """What a part of a task's data depends on."""
     kinds = [config["tasks"][name]["kind"] for name in kept_out(task)]
     others = {"yardsticks": kinds} if task == REPLAY_TASK else {}
-    if part == "test" and config["tasks"][task].get("answered"):
+    if answered(task, part):
         others["answered"] = given_settings(next(iter(config["models"])), unfold.GIVEN_BASE, task)
     return stage(task, part, **others)
 
@@ -221,7 +226,7 @@ def given_settings(model, run, task):
 
 def deciding_answers(wildcards):
     """The answers that decide which questions of a task are asked; nothing where the study decides it."""
-    if "answered" not in part_settings(wildcards.task, wildcards.part):
+    if not answered(wildcards.task, wildcards.part):
         return []
     return f"<results>/runs/{next(iter(config['models']))}/{unfold.GIVEN_BASE}/{wildcards.task}_given"
 

@@ -17,10 +17,11 @@ rule fetch_answers:
         "../envs/data.yaml"
     params:
         recipe=identity.RECIPES["fetch"],
-        settings=lambda wildcards: unfold.pick(
-            given_settings(wildcards.model, wildcards.run, wildcards.task), "source", "sha256", "name"
-        )
-        | local_files(GIVEN[wildcards.model, wildcards.run][wildcards.task]),
+        settings=lambda wildcards: {
+            key: value
+            for key, value in given_settings(wildcards.model, wildcards.run, wildcards.task).items()
+            if key in ("source", "sha256", "name", "files")
+        },
     script:
         "../scripts/steps/fetch_answers.py"
 

@@ -126,7 +126,7 @@ rule answers:
         settings=pick(
             *WRITTEN,
             study=STUDY,
-            runs=[one | ({} if run in RUNS_HERE else {"imported": True}) for one, run in zip(named(RUNS), RUNS)],
+            runs=[one | ({"imported": True} if "imported" in run else {}) for one, run in zip(named(RUNS), RUNS)],
         )
         | {"tasks": MEASURED},
         code=code.digest("answers"),

@@ -38,9 +38,9 @@ from snakemake.exceptions import WorkflowError  # noqa: E402
 from common.files import UserError, atomic_write, read_json, redacted  # noqa: E402
 from common.job import versions  # noqa: E402
 from study import unfold  # noqa: E402
-from study.read import as_for_snakemake  # noqa: E402
+from study.read import as_for_snakemake, overrides_of  # noqa: E402
 from tasks.registry import KINDS  # noqa: E402
-from why import Workflow, parse_config, planned  # noqa: E402
+from why import Workflow, planned  # noqa: E402
 
 CRATE = "ro-crate-metadata.json"
 # What a bundle has of a study, below results/<study>/. No weights, no raw data, no pages with rows of databases.
@@ -270,9 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = as_for_snakemake(given.configfile, given.config)
         known = licences(config, given.licence)
-        overrides = json.loads(json.dumps(parse_config(given.config)))
         out = given.out or Path("results", f"{unfold.label(config)}.zip")
-        files = bundle(config, planned(given.configfile, overrides), known, out)
+        files = bundle(config, planned(given.configfile, overrides_of(given.config)), known, out)
     except (UserError, WorkflowError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

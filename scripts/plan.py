@@ -245,10 +245,10 @@ def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompt
         once = _memory.training_activations(target.shape, target.precision, lora, tokens, checkpointing=False)
         twice = sum(need.values()) - need["activations"] + once > target.device.memory
     # With a KL term, each replayed row goes through the model a second time, and through the base.
-    again = 1.5 * (total - total * learnt.count * learnt.mean / (prompts.count * prompts.mean))
+    own = total * learnt.count * learnt.mean / (prompts.count * prompts.mean)
+    again = 1.5 * (total - own)
     passed = total + (again if replay and replay["kl"] else 0)
     if target.device.cuda and training["share_prefix"] and settings["train_target"] == "sql" and step >= LARGE_STEP:
-        own = total * learnt.count * learnt.mean / (prompts.count * prompts.mean)
         saved = own * learnt.begin / learnt.mean * (1 - mean / step)
         passed = min(passed, (passed - saved) / SHARED)
     return Need(prompts, total, sum(need.values()), training_seconds(target, passed, step, twice))
@@ -394,10 +394,8 @@ def plan(config: dict, device: Device, results: Path) -> Plan:
     found = Plan()
     # The same for all models.
     sampled = cache(lambda task, part, new: sample(config, task, part, new, results / "data" / task))
-    asked = {run["model"] for run in unfold.runs(config) if "imported" not in run}
-    for model, values in config["models"].items():
-        if model not in asked:
-            continue
+    for model in unfold.asked_models(unfold.runs(config)):
+        values = config["models"][model]
         record = results / "models" / f"{model}.json"
         shape, read = shape_of(values, record)
         if shape is None:

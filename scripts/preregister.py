@@ -56,7 +56,7 @@ def clusters_of(config: dict, task: str, cluster: str, data: Path) -> list | Non
 
 def prospects(config: dict, results: Path, like: Path | None) -> tuple[dict[str, Prospect], list[str]]:
     """The tasks of a study with their questions and variances; and those of which nothing is known yet."""
-    tasks = [unfold.target_of(config), *unfold.tasks_of(config, "yardstick")]
+    tasks = unfold.asked_tasks(config)
     settings = len(unfold.compared(config))
     trained = len(unfold.adapters(config)) + len(unfold.imported(config))
     seeds = trained // max(1, settings - len(unfold.ready_made(config)))

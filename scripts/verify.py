@@ -129,7 +129,7 @@ def get_data(
     They are taken from `given`, or else fetched into `scratch`; where that is None, nothing is fetched.
     """
     folders = {}
-    for task in tasks_of(config):
+    for task in unfold.asked_tasks(config):
         kind, section = KINDS[config["tasks"][task]["kind"]], config["tasks"][task]
         own = given / task / "source" if given else None
         if own and (own / "manifest.json").is_file():
@@ -157,11 +157,6 @@ def get_data(
     return folders
 
 
-def tasks_of(config: Mapping) -> list[str]:
-    """What is asked."""
-    return [*unfold.tasks_of(config, "target", "yardstick")]
-
-
 def needs_data(config: Mapping, bundle: Path, task: str) -> bool:
     """Whether answers to a task cannot be scored from the bundle alone: SQL, or questions that it may not have."""
     measure = KINDS[config["tasks"][task]["kind"]].measure(unfold.stage(config, task, "measure"))
@@ -170,7 +165,7 @@ def needs_data(config: Mapping, bundle: Path, task: str) -> bool:
 
 def check_questions(config: Mapping, bundle: Path, folders: Mapping[str, Path], study: Path, found: Findings) -> None:
     """Make the questions anew from the data, compare them, and put them where a bundle must not have them."""
-    for task in tasks_of(config):
+    for task in unfold.asked_tasks(config):
         if task not in folders:
             if (bundle / f"data/{task}/test.jsonl").is_file():
                 found.unchecked.append(f"{task}: its questions were not compared with their source. --data does so.")
@@ -219,7 +214,7 @@ def to_make(config: Mapping, bundle: Path, scored: Sequence[str]) -> tuple[list[
     places = [f"runs/{run['model']}/{run['folder']}" for run in unfold.runs(config)]
     records = [f"{place}/{task}.csv" for place in places for task in scored]
     records += [f"data/{task}/gold.csv" for task in scored if (bundle / f"data/{task}/gold.csv").is_file()]
-    known = {*tasks_of(config), *(table.key for table in TABLES)}
+    known = {*unfold.asked_tasks(config), *(table.key for table in TABLES)}
     tables = [path for path in sorted(bundle.glob("tables/*")) if path.stem in known]
     return records, [path.relative_to(bundle).as_posix() for path in tables] + ["index.csv"]
 
@@ -227,7 +222,7 @@ def to_make(config: Mapping, bundle: Path, scored: Sequence[str]) -> tuple[list[
 def run_rules(config: Mapping, study: Path, targets: Sequence[str], number: int) -> list[str]:
     """Run the rules that make these files of a study; return the sentences with which jobs have failed."""
     work = study.parents[1]
-    rules = [f"{what}_{task}" for task in tasks_of(config) for what in ("score", "certify")]
+    rules = [f"{what}_{task}" for task in unfold.asked_tasks(config) for what in ("score", "certify")]
     rules += [*sorted({table.rule for table in TABLES}), "index"]
     for place in targets:
         (study / place).unlink(missing_ok=True)
@@ -391,9 +386,11 @@ def verify(bundle: Path, work: Path, data: Path | None, offline: bool, number: i
     folders = get_data(config, bundle, data, None if offline else work / "data", found)
     study = lay_out(config, bundle, folders, work)
     check_questions(config, bundle, folders, study, found)
-    scored = [task for task in tasks_of(config) if task in folders or not needs_data(config, bundle, task)]
+    scored = [task for task in unfold.asked_tasks(config) if task in folders or not needs_data(config, bundle, task)]
     records, tables = to_make(config, bundle, scored)
-    whole = all((bundle / f"data/{task}/test.jsonl").is_file() for task in tasks_of(config) if task not in scored)
+    whole = all(
+        (bundle / f"data/{task}/test.jsonl").is_file() for task in unfold.asked_tasks(config) if task not in scored
+    )
     if not whole:
         found.unchecked.append("The tables were not computed anew: they need records that have their questions.")
     for sentence in run_rules(config, study, [*records, *(tables if whole else ["index.csv"])], number):

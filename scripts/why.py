@@ -22,7 +22,6 @@ from typing import Any
 import pandas as pd
 import yaml
 from snakemake.api import SnakemakeApi
-from snakemake.cli import parse_config
 from snakemake.exceptions import WorkflowError
 from snakemake.io import _IOFile
 from snakemake.settings.enums import Quietness, RerunTrigger
@@ -34,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.files import UserError  # noqa: E402
-from study.read import read_yaml  # noqa: E402
+from study.read import overrides_of, read_yaml  # noqa: E402
 
 # The settings that list a study's runs.
 RUNS = ("runs", "labels", "folders", "adapters")
@@ -163,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         read_yaml(given.configfile)  # of what Snakemake cannot read it says less
-        workflow = planned(given.configfile, json.loads(json.dumps(parse_config(given.config))))
+        workflow = planned(given.configfile, overrides_of(given.config))
         print(*report(workflow, given.verbose), sep="\n")
     except (UserError, WorkflowError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)

@@ -131,14 +131,15 @@ def errors(results: Results) -> pd.DataFrame:
     """
     rows = []
     for task in results.of_form("sql"):
-        whole, classes = results.whole[task], [frame["error_class"].to_numpy() for frame in results.frames[task]]
+        whole, compared = results.whole[task], results.compared(task)
+        classes = [frame["error_class"].to_numpy() for frame in results.frames[task]]
         for run, head in enumerate(results.heads):
             for name in ERROR_CLASSES:
                 is_class = classes[run] == name
                 row = {"task": task, "error_class": name, "n": int(is_class.sum()), "questions": len(is_class)}
                 row |= {"share_pct": 100.0 * is_class.mean(), "family": kind_of(results.runs[run])}
-                if run in results.compared(task):
-                    before = classes[results.bases[run]] == name
+                if run in compared:
+                    before = classes[compared[run]] == name
                     row["base_n"] = int(before.sum())
                     row |= class_change(whole, before, is_class, results.level)
                 rows.append(head | row)

@@ -10,6 +10,7 @@ from common.weights import modules
 from study.unfold import (
     BASE,
     adapters,
+    asked_tasks,
     changed,
     given,
     imported,
@@ -20,7 +21,6 @@ from study.unfold import (
     ready_made,
     settings,
     target_of,
-    tasks_of,
 )
 
 
@@ -155,7 +155,7 @@ def _named(config: dict) -> Iterator[str]:
 
 def _imported(config: dict) -> Iterator[str]:
     """Answers that were given elsewhere, beside what needs a model."""
-    asked, elsewhere = tasks_of(config, "target", "yardstick"), given(config)
+    asked, elsewhere = asked_tasks(config), given(config)
     for name, model in config["models"].items():
         if model["source"] is None and "answers" not in model:
             yield (
@@ -219,11 +219,9 @@ def _twins(config: dict) -> Iterator[str]:
             yield f"{name} and {twin} are the same training. Remove one from sweep or adapters."
     swept = set(settings(config | {"adapters": {}})) if config["sweep"] else set()
     taken = {BASE, *swept, *points(config, trained)}
-    for name in imported(config):
-        if name in trained:
-            yield f"adapters.{name}: this study has another run of that name. Write another name."
-    for name in config["adapters"]:
-        if name in taken:
+    elsewhere = imported(config)
+    for name in dict.fromkeys([*elsewhere, *config["adapters"]]):
+        if name in taken or (name in elsewhere and name in trained):
             yield f"adapters.{name}: this study has another run of that name. Write another name."
 
 

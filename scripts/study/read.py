@@ -26,8 +26,7 @@ from tasks.sections import Section
 RESERVED = (
     "model", "adapter", "answers", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions",
     "regression", "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "gold", "sql",
-    "choice",
-    "match",
+    "choice", "match",
 )  # fmt: skip
 # The sections that may differ between the adapters of a study.
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}
@@ -85,10 +84,14 @@ def as_for_snakemake(configfile: Path, given: Sequence[str]) -> dict:
     Raises:
         UserError: as `read_yaml` and `resolve`.
     """
+    return resolve(read_yaml(configfile), retype(overrides_of(given)), configfile.name)
+
+
+def overrides_of(given: Sequence[str]) -> dict:
+    """What snakemake reads from the words KEY=VALUE of its --config, as plain values."""
     from snakemake.cli import parse_config  # takes a second to import
 
-    overrides = retype(json.loads(json.dumps(parse_config(given))))
-    return resolve(read_yaml(configfile), overrides, configfile.name)
+    return json.loads(json.dumps(parse_config(given)))
 
 
 def retype(overrides: Any) -> Any:

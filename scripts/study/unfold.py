@@ -100,6 +100,11 @@ def tasks_of(config: dict, *roles: str) -> list[str]:
     return [name for role in roles for name, task in config["tasks"].items() if task["role"] == role]
 
 
+def asked_tasks(config: dict) -> list[str]:
+    """The tasks that are asked, the target first; what is replayed is only trained on."""
+    return tasks_of(config, "target", "yardstick")
+
+
 def target_of(config: dict) -> str:
     """The task that is trained on."""
     return tasks_of(config, "target")[0]
@@ -137,6 +142,11 @@ def loaded(config: dict) -> list[str]:
     return [name for name, model in config["models"].items() if model["source"] is not None]
 
 
+def asked_models(runs: list[dict[str, Any]]) -> list[str]:
+    """The models of those `runs` whose answers were not given elsewhere: they are fetched and asked."""
+    return list(dict.fromkeys(run["model"] for run in runs if "imported" not in run))
+
+
 def imported(config: dict) -> dict[str, dict[str, Any]]:
     """The settings whose answers were given elsewhere, by the labels of their runs.
 
@@ -168,9 +178,11 @@ def compared(config: dict) -> list[str]:
 def given(config: dict) -> dict[tuple[str, str], dict[str, Any]]:
     """By model and folder of a run whose answers were given elsewhere: by task its section, with `name`, its place."""
     found = {
-        (name, GIVEN_BASE): {task: one | {"name": f"models.{name}.answers.{task}"} for task, one in own.items()}
-        for name, own in ((name, model.get("answers", {})) for name, model in config["models"].items())
-        if own
+        (name, GIVEN_BASE): {
+            task: one | {"name": f"models.{name}.answers.{task}"} for task, one in model["answers"].items()
+        }
+        for name, model in config["models"].items()
+        if model.get("answers")
     }
     for own in imported(config).values():
         place = f"adapters.{own['setting']}.answers"

@@ -140,16 +140,21 @@ def test_an_error_in_one_of_two_processes_ends_both(study, capfd):
     assert "lora.target_modules: found q_prj" in capfd.readouterr().err
 
 
-def test_a_resumed_training_has_the_micro_batches_it_began_with(study, monkeypatch):
-    monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 77, "gradient_checkpointing": False})
+def stopped_at_its_end(monkeypatch, given) -> None:
+    """Train with these arguments, and stop before the adapter is written."""
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    given = arguments(study, "again", training=PLAIN)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "write_adapter", stop)
         train(**given)
+
+
+def test_a_resumed_training_has_the_micro_batches_it_began_with(study, monkeypatch):
+    monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 77, "gradient_checkpointing": False})
+    given = arguments(study, "again", training=PLAIN)
+    stopped_at_its_end(monkeypatch, given)
     monkeypatch.setattr("llm.fit.fit", lambda trainer: {"tokens_per_pass": 99999, "gradient_checkpointing": False})
     train(**given)
     report = read_json(study / "again/train.json")

@@ -19,7 +19,7 @@ from llm.packing import divide, keep_apart, pack, share
 from llm.processes import ranks, run
 from llm.shared import find_prefix, gather, layout, taken
 from tests.llm.test_families import FAST
-from tests.llm.test_packing import NO_DROPOUT, PLAIN
+from tests.llm.test_packing import NO_DROPOUT, PLAIN, stopped_at_its_end
 from tests.llm.test_training import LORA, arguments, train
 from tests.tasks.test_replay import given as with_replay
 from tests.tasks.test_replay import study  # noqa: F401 - a fixture
@@ -261,14 +261,8 @@ def test_stopped_it_ends_with_the_same_bits(study, on_any_device, monkeypatch): 
 
 def test_a_training_that_began_with_whole_rows_ends_with_them(study, on_any_device, monkeypatch):  # noqa: F811
     """As one does that an earlier version of the workflow began."""
-
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
     given = arguments(study, "before", training=PLAIN)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "write_adapter", stop)
-        train(**given)
+    stopped_at_its_end(monkeypatch, given)
     passes = study / "before/checkpoints/passes.json"
     found = read_json(passes)
     assert found.pop("shared_tokens") > 0
