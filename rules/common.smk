@@ -12,7 +12,7 @@ from snakemake.logging import logger
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
 from common import code
-from common.access import check_access, check_harness
+from common.access import check_access, check_gpu, check_harness
 from common.files import ADAPTER_FILES, UserError, fingerprint
 from common.job import killed
 from common.terminal import show_jobs
@@ -91,6 +91,8 @@ REPORTED_PARTS = {task: ["test"] for task in TASKS}
 REPORTED_PARTS |= {TARGET: KINDS[config["tasks"][TARGET]["kind"]].PARTS} if LOADED else {}
 REPORTED_PARTS |= {REPLAY_TASK: ["train"]} if REPLAYED else {}
 PUBLISHED = bool(config["published"]["tables"])
+# What stands beside a printed figure: nothing of a run whose small model and few questions mean nothing.
+BESIDE_PUBLISHED = [] if config["scale"] == "smoke" else TRAINED
 HARNESS_TASKS = config["evaluation"]["harness"]["tasks"]
 HARNESS = bool(HARNESS_TASKS)
 # What some studies have and others lack: tables and figures of the catalogue ask for it by these names.
@@ -377,6 +379,9 @@ def before_first_job():
     """Stop if a gated model, lm-evaluation-harness or a GPU that jobs need is not there."""
     try:
         check_access({name: config["models"][name] for name in LOADED})
+        if workflow.local_exec:
+            computing = [job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources]
+            check_gpu({job.wildcards.model: config["models"][job.wildcards.model] for job in computing})
         # Conda brings the harness along, and of a bundle nothing is measured again.
         deployed, allowed = workflow.deployment_settings.deployment_method, workflow.dag_settings.allowed_rules
         check_harness([] if deployed or "harness" not in (allowed or ["harness"]) else HARNESS_TASKS)

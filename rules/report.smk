@@ -245,7 +245,7 @@ rule index:
 rule compare_published:
     """Put the figures that a report printed beside ours, and say which of them its own arithmetic allows."""
     input:
-        **{task: of_runs(f"{task}.csv", TRAINED) for task in TASKS},
+        **{task: of_runs(f"{task}.csv", BESIDE_PUBLISHED) for task in TASKS},
     output:
         **table("published"),
         findings="<results>/tables/published.json",
@@ -259,7 +259,7 @@ rule compare_published:
             "tables.confidence_level",
             *WRITTEN,
             study=STUDY,
-            runs=named(TRAINED),
+            runs=named(BESIDE_PUBLISHED),
             official={
                 task: config["tasks"][task]["counts"]["dev"] for task in TASKS if "counts" in config["tasks"][task]
             },

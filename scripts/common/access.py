@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import UserError
+from common.gpus import visible
 from common.hub import ACCEPT
 
 
@@ -15,6 +16,16 @@ def check_harness(tasks: Sequence[str]) -> None:
         raise UserError(
             "evaluation.harness.tasks: lm-evaluation-harness is not installed. Run `make harness`, or in this "
             "environment `pip install -r requirements-harness.txt`. Nothing was started."
+        )
+
+
+def check_gpu(models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse models with `nf4` that are to compute here, where no GPU is visible, before gigabytes are downloaded."""
+    lacking = [name for name, values in models.items() if values["precision"] == "nf4"]
+    if lacking and not visible():
+        raise UserError(
+            f"models.{lacking[0]}.precision: nf4 needs a CUDA GPU and none is visible. Set it to bf16 or fp32, or run "
+            "with --profile profiles/slurm on a cluster that has one. Nothing was started."
         )
 
 

@@ -284,7 +284,7 @@ def test_why_an_answer_failed_is_said(tmp_path, language):
     arguments = results(tmp_path, 1)
     page, _ = written(arguments, language=language)
     said = {"en": ("It selects", "in place of"), "pt": ("Seleciona", "em vez de")}[language]
-    assert re.search(rf"{WRONG_ROWS[language]}: .*\. {said[0]} `-1` {said[1]} `\d+`\. ", page)
+    assert re.search(rf"\({WRONG_ROWS[language]}\)\.\*\* [A-Z].*\. {said[0]} `-1` {said[1]} `\d+`\. ", page)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -62,7 +62,7 @@ def test_the_answers_of_cunha_give_the_numbers_of_the_report_and_what_it_does_no
     assert (found["figures"], found["equal"], found["impossible"]) == (15, 9, 0)
     report = (results / "report.md").read_text(encoding="utf-8")
     assert "The choice of criterion changes the sign of the difference on Spider of `steps200` and `steps50`" in report
-    assert "the base `base` has between 49.0% and 52.5% of Spider right. No change of a setting is as large" in report
+    assert "the base model has between 49.0% and 52.5% of Spider right. No change of a setting is as large" in report
     assert "Prompts, training and hardware of these runs were not part of this study" in report
     assert "the columns humanities and social\\_sciences have each other's numbers" in report
     with (results / "tables/settings.csv").open(encoding="utf-8", newline="") as stream:

@@ -172,6 +172,9 @@ def test_a_study_runs_at_smoke_scale(name, protocol, request):
     printed = study.get("published", {}).get("tables")
     assert (results / "tables/published.csv").is_file() == bool(printed)
     if printed:
+        # Of a smoke run nothing stands beside a printed figure.
+        assert not any(row["ours"] for row in read_csv(results / "tables/published.csv"))
+        assert "stand beside ours" not in report
         figures = sum(len(row) for t in printed for part in ("accuracy", "change") for row in t.get(part, {}).values())
         found = {
             (row["table"], row["kind"], row["variant"], row["column"])

@@ -38,6 +38,18 @@ def test_a_failed_job_says_what_to_do(folder, snakemake):
     assert re.search(r"\n    ERROR: .*resources/prompts", found)
 
 
+def test_what_needs_a_gpu_starts_nothing_without_one(folder, snakemake, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    nf4 = ("--config", "study=nf4", "models={demo: {precision: nf4}}", "inference={merge_adapters: false}", "--")
+    run = snakemake(folder, *nf4, "results/nf4/report.md")
+    assert run.returncode != 0
+    assert "models.demo.precision: nf4 needs a CUDA GPU and none is visible. Set it to bf16 or fp32" in run.stdout
+    assert not list((folder / "results").glob("nf4/**/*.*"))
+    # Data and weights can be had where there is none, such as on a login node.
+    run = snakemake(folder, *nf4, "results/nf4/models/demo.json")
+    assert run.returncode == 0, run.stdout
+
+
 def test_who_asks_for_all_gets_it(folder, snakemake):
     run = snakemake(folder, "--dry-run", "--forceall", "--", MODEL)
     assert "rule fetch_model:\n" in run.stdout and "reason: " in run.stdout
