@@ -25,7 +25,7 @@ def check_gpu(models: Mapping[str, Mapping[str, Any]]) -> None:
     if lacking and not visible():
         raise UserError(
             f"models.{lacking[0]}.precision: nf4 needs a CUDA GPU and none is visible. Set it to bf16 or fp32, or run "
-            "with --profile profiles/slurm on a cluster that has one. Nothing was started."
+            "with --workflow-profile profiles/slurm on a cluster. Nothing was started."
         )
 
 
