@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.jobs import GroupJob, Job
 from snakemake.logging import logger
 
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
@@ -14,7 +15,7 @@ sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 from common import code
 from common.access import check_access, check_gpu, check_harness
 from common.files import ADAPTER_FILES, UserError, fingerprint
-from common.job import killed
+from common.job import ended, retry_only_what_was_cut_off
 from common.terminal import show_jobs
 from present import catalogue
 from present.format import Say
@@ -118,6 +119,8 @@ SAY = Say(config["report"]["language"], MEASURES)
 # The bars in logs, from which the terminal takes how far a job is: not a line each tenth of a second.
 os.environ.setdefault("TQDM_MININTERVAL", "2")
 if workflow.is_main_process:
+    retry_only_what_was_cut_off(Job)
+    retry_only_what_was_cut_off(GroupJob)
     show_jobs(logger, workflow.output_settings, LABELS, len(config["models"]) == 1)
 
 
@@ -369,7 +372,7 @@ def more_memory(log):
 
     def of(wildcards, attempt):
         path = f"results/{STUDY}/logs/{log}".format(model=wildcards.model, run=wildcards.run)
-        kills = sum(KILLED.setdefault((path, earlier), killed(path)) for earlier in range(1, attempt))
+        kills = sum(KILLED.setdefault((path, earlier), ended(path) == "killed") for earlier in range(1, attempt))
         return 32000 * min(2**kills, 4)
 
     return of

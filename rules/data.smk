@@ -1,6 +1,5 @@
 # Data, models and prompts. Each task has rules of its own, which are the same for all: fetch_<task>, prepare_<task>,
-# render_<task>. What fails here is a mistake in the study or its data, and would fail again: no retries. (Downloads try
-# again by themselves, and what a node does to a job, SLURM mends itself.)
+# render_<task>.
 
 
 rule fetch_model:
@@ -13,7 +12,6 @@ rule fetch_model:
         "<benchmarks>/fetch_model/{model}.tsv"
     # Before the data sets: what the hub refuses, it refuses at once.
     priority: 1
-    retries: 0
     localrule: True
     conda:
         "../envs/data.yaml"
@@ -43,7 +41,6 @@ for task in config["tasks"]:
             "<benchmarks>/fetch_{task}.tsv"
         wildcard_constraints:
             task=task,
-        retries: 0
         localrule: True
         conda:
             "../envs/data.yaml"
@@ -68,7 +65,8 @@ for task in config["tasks"]:
         wildcard_constraints:
             task=task,
             part=any_of(kind_of(task).PARTS),
-        retries: 0
+        group:
+            "data"
         conda:
             "../envs/data.yaml"
         params:
@@ -93,7 +91,8 @@ for task in config["tasks"]:
         wildcard_constraints:
             task=task,
             part="train|validation|test(_shots[0-9]+)?",
-        retries: 0
+        group:
+            "data"
         conda:
             "../envs/model.yaml"
         params:

@@ -11,7 +11,6 @@ rule fetch_answers:
     wildcard_constraints:
         task=any_of(TASKS),
         run=any_of(folder for _, folder in GIVEN),
-    retries: 0
     localrule: True
     conda:
         "../envs/data.yaml"
@@ -73,7 +72,8 @@ for task in TASKS:
         wildcard_constraints:
             task=task,
             run=any_of(folder for _, folder in GIVEN),
-        retries: 0
+        group:
+            "scores"
         conda:
             "../envs/score.yaml"
         params:
@@ -99,6 +99,8 @@ for task in TASKS:
             "<benchmarks>/score_{task}/{model}/{run}.tsv"
         wildcard_constraints:
             task=task,
+        group:
+            "scores"
         conda:
             "../envs/score.yaml"
         threads: 4 if task in SQL_TASKS else 1

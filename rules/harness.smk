@@ -4,7 +4,6 @@ rule fetch_harness:
         manifest="<results>/data/harness.json",
     log:
         "<logs>/fetch_harness.log",
-    retries: 0
     localrule: True
     conda:
         "../envs/harness.yaml"
@@ -50,6 +49,8 @@ rule harness_table:
         **table("harness"),
     log:
         "<logs>/harness_table.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:

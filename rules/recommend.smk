@@ -10,6 +10,8 @@ rule recommend:
         decision="<results>/tables/recommendation.json",
     log:
         "<logs>/recommend.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:
@@ -44,6 +46,7 @@ rule export_recommended:
         "../envs/model.yaml"
     resources:
         mem_mb=32000 if config["recommend"]["merge"] else 4000,
+        runtime=60,
     params:
         settings=pick(
             "recommend.merge",

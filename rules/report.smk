@@ -7,6 +7,8 @@ rule tables:
         **{f"{name}_md": f"<results>/tables/{name}.md" for name in TABLES},
     log:
         "<logs>/tables.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:
@@ -31,6 +33,8 @@ for task in SQL_TASKS:
             "<logs>/certify_{task}.log",
         wildcard_constraints:
             task=task,
+        group:
+            "results"
         conda:
             "../envs/score.yaml"
         threads: 4
@@ -52,6 +56,8 @@ if SQL_TASKS:
             **table("gold"),
         log:
             "<logs>/gold.log",
+        group:
+            "results"
         conda:
             "../envs/score.yaml"
         params:
@@ -80,6 +86,8 @@ rule cost:
         **table("cost"),
     log:
         "<logs>/cost.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:
@@ -98,6 +106,8 @@ rule tables_page:
         page="<results>/tables.html",
     log:
         "<logs>/tables_page.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:
@@ -120,6 +130,8 @@ rule answers:
         page="<results>/answers.html",
     log:
         "<logs>/answers.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:
@@ -144,6 +156,8 @@ rule conclude:
         caption="<results>/answer.rst",
     log:
         "<logs>/conclude.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:
@@ -167,6 +181,8 @@ rule figures:
         **{f"{name}_pdf": f"<results>/figures/{name}.pdf" for name in FIGURES},
     log:
         "<logs>/figures.log",
+    group:
+        "results"
     conda:
         "../envs/report.yaml"
     params:
@@ -207,6 +223,8 @@ rule report:
         pdf=shown("<results>/report.pdf", SAY.word("report_file"), "report"),
     log:
         "<logs>/report.log",
+    group:
+        "results"
     conda:
         "../envs/report.yaml"
     params:
@@ -251,6 +269,8 @@ rule compare_published:
         findings="<results>/tables/published.json",
     log:
         "<logs>/compare_published.log",
+    group:
+        "results"
     conda:
         "../envs/score.yaml"
     params:

@@ -22,7 +22,8 @@ rule audit_labels:
         "<benchmarks>/audit_labels/{model}/{task}.tsv"
     wildcard_constraints:
         task=any_of(unfold.tasks_of(config, "target", "replay")),
-    retries: 0
+    group:
+        "data"
     conda:
         "../envs/model.yaml"
     params:
@@ -82,7 +83,6 @@ rule fetch_adapter:
         "<logs>/fetch_adapter/{model}/{run}.log",
     wildcard_constraints:
         run=any_of(READY_MADE),
-    retries: 0
     localrule: True
     conda:
         "../envs/model.yaml"

@@ -26,6 +26,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the random kills of tests/workflow/test_soak.py be more, or others."""
+    parser.addoption("--kills", type=int, default=5, help="random kills of one study (default: 5)")
+    parser.addoption("--seed", type=int, default=21, help="what draws them (default: 21)")
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The repository's root."""

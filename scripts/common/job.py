@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -23,7 +24,8 @@ LIBRARIES = (
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # The last two are how torch's writer ends.
 FULL_TEXTS = (*map(os.strerror, FULL), "PytorchStreamWriter failed", "unexpected pos")
-OUT_OF_MEMORY = "out of main memory"
+# What an attempt leaves in its log that was cut off from outside: the next one may do better.
+OUT_OF_MEMORY, STOPPED, KILLED = "out of main memory", "stopped by SIGTERM", "was killed (SIGKILL)"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -108,17 +110,33 @@ def _remedy(error: BaseException) -> str:
     return ""
 
 
-def killed(log: str | Path) -> bool:
-    """Whether the last attempt of a job that failed had too little main memory, as far as its log tells.
+def ended(log: str | Path) -> str:
+    """How an attempt that failed has ended, as far as its log tells: `stopped`, `killed` or `failed`.
 
-    An attempt that says so had. One that was killed for it left no word; what ends otherwise leaves a sentence or a
-    traceback, but for a few kills that have nothing to do with memory.
+    What ends by itself leaves a sentence or a traceback: `failed`, and it would fail again. An attempt that says that
+    it had too little main memory, or was killed for it and left no word, is `killed`; so are a few that were killed
+    for another reason. Without a log it has not begun: `stopped`.
     """
     try:
         text = Path(log).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    return OUT_OF_MEMORY in text or not ("ERROR: " in text or "Traceback (most recent call last)" in text)
+        return "stopped"
+    if OUT_OF_MEMORY in text or KILLED in text:
+        return "killed"
+    if STOPPED in text:
+        return "stopped"
+    return "failed" if "ERROR: " in text or "Traceback (most recent call last)" in text else "killed"
+
+
+@cache
+def retry_only_what_was_cut_off(kind: type) -> None:
+    """Let a kind of Snakemake's jobs be tried again only after attempts that were stopped or killed.
+
+    Snakemake tries whatever failed as often as `retries` says, and a job cannot tell it not to. A user's mistake would
+    wait for a GPU once for each attempt.
+    """
+    allowed = kind.restart_times.fget
+    kind.restart_times = property(lambda job: 0 if "failed" in map(ended, job.log) else allowed(job))
 
 
 class Sigterm:

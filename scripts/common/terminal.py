@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import get_terminal_size
+from types import SimpleNamespace
 from typing import Any
 
 from common.files import redacted
+from common.job import ended
 
 # A bar of tqdm: what is counted, how many of how many, the time left.
 BAR = re.compile(r"([^\r\n|%]*?):? *\d+%\|[^|\r\n]*\| *([\d.]+\w*)/([\d.]+\w*) \[[\d:]+<([\d:?]+)")
@@ -39,7 +41,10 @@ OURS = {
     "resources_info",
     "run_info",
     "workflow_started",
+    "group_info",
+    "group_error",
 }
+SKEW_S = 10  # by which the clocks of two machines may differ
 
 
 @dataclass(slots=True)
@@ -53,7 +58,10 @@ class Job:
 
     def began(self) -> bool:
         """Whether it runs: one that waits in the queue of a cluster has no log of this attempt yet."""
-        return not self.logs or Path(self.logs[0]).exists()
+        try:
+            return not self.logs or Path(self.logs[0]).stat().st_mtime > self.start - SKEW_S
+        except OSError:
+            return False
 
     def state(self) -> str:
         """How far it is, or how long it has run."""
@@ -176,16 +184,34 @@ class Terminal(logging.Handler):
             yield f"{time.strftime('%H:%M:%S')}  {count}  {job.name}, {duration(time.time() - job.start)}"
         self.ended.clear()
 
+    def group_error(self, record: Any) -> Iterator[str]:
+        """Say which jobs failed of a group, which Snakemake runs as one; if none did, that the group was cut off."""
+        members = [SimpleNamespace(**info) for info in record.job_error_info]
+        jobs = {member.jobid: self.jobs.pop(member.jobid, None) for member in members}
+        failed = [m for m in members if (job := jobs[m.jobid]) and job.began() and ended(job.logs[0]) == "failed"]
+        for member in failed:
+            self.jobs[member.jobid] = jobs[member.jobid]
+            yield from self.job_error(member)
+        if not failed:
+            names = ", ".join(sorted({member.rule_name for member in members}))
+            yield f"{time.strftime('%H:%M:%S')}  Error in group {record.groupid}: cut off, no log says why ({names})."
+            yield from (f"    log: {log}" for log in record.aux_logs)
+
     def job_error(self, record: Any) -> Iterator[str]:
-        """Say that a job failed, and show the end of its log without the bars."""
+        """Say that a job failed, and show the end of its log without the bars; of one in a group that has been said."""
+        if getattr(record, "indent", False) and record.jobid not in self.jobs:
+            return
         job = self.jobs.pop(record.jobid, None)
         name = job.name if job else record.rule_name
         yield f"{time.strftime('%H:%M:%S')}  Error in rule {record.rule_name}: {name} failed."
         told = [record.rule_msg] if record.rule_msg else []
         yield from (f"    {line}" for text in told for line in str(text).splitlines())
         yield from (f"    {key}: {value}" for key, value in record.aux.items())
-        for log in record.log:
+        said = bool(record.log) and Path(record.log[0]).is_file() and ended(record.log[0]) == "failed"
+        for number, log in enumerate(record.log):
             yield f"    log: {log}"
+            if said and number:  # that of the scheduler, with nothing but Snakemake's account of the same
+                continue
             if self.default.formatter.show_failed_logs and Path(log).is_file():
                 lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
                 lines = [line for line in lines if line.strip() and not BAR.search(line)]

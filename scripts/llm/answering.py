@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
-from common.job import Sigterm, versions
+from common.job import STOPPED, Sigterm, versions
 from llm.adapters import file_hashes, load_adapter, merged, prove
 from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
@@ -165,7 +165,7 @@ def answer_all(
             progress.update(len(batch))
             if sigterm.came and left:
                 raise UserError(
-                    f"answers: stopped by SIGTERM (preemption or time limit) after {total - len(left)} of {total}. "
+                    f"answers: {STOPPED} (preemption or time limit) after {total - len(left)} of {total}. "
                     "They are kept; the next attempt goes on from there."
                 )
     return batch_size

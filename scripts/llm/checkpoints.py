@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 
 from common.files import ADAPTER_FILES, UserError, read_json, write_json
-from common.job import Sigterm
+from common.job import STOPPED, Sigterm
 from llm.adapters import copy_file, write_adapter
 
 
@@ -76,8 +76,8 @@ class Checkpoints(TrainerCallback):
     (transformers' own `enable_jit_checkpoint` saves within a step, when random states have moved on but weights have
     not, and marks the training as finished: a resumed run would end elsewhere, or at once.)
 
-    Whenever a checkpoint is saved, there is a log entry. The trainer's running mean of the loss is not part of a
-    checkpoint; emptied at each, it is the same in a run that was interrupted as in one that was not.
+    Whenever a checkpoint is due, there is a log entry; after SIGTERM there is none, so that the losses of a run do not
+    tell where it was stopped. What was summed up since the last entry is kept by `llm.trainer.Trainer`.
 
     The adapters of `steps` are kept, whatever checkpoints are deleted, in `folder`, each by its step's number. It
     lies inside the folder of the checkpoints, so that it outlives a kill and goes with other settings.
@@ -96,10 +96,10 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_save |= control.should_evaluate or state.global_step in self.steps
+        control.should_log |= control.should_save
         # If a checkpoint comes after the evaluation of the epoch, that must not be left out.
         if self.sigterm.came and not (args.save_strategy == "epoch" and float(state.epoch).is_integer()):
             control.should_save = True
-        control.should_log |= control.should_save
         return control
 
     def on_epoch_end(self, args, state, control, **kwargs):
@@ -111,7 +111,7 @@ class Checkpoints(TrainerCallback):
             self.keep(Path(args.output_dir, f"checkpoint-{state.global_step}"))
         if self.sigterm.came and not control.should_training_stop:
             raise UserError(
-                f"training: stopped by SIGTERM (preemption or time limit) after step {state.global_step} of "
+                f"training: {STOPPED} (preemption or time limit) after step {state.global_step} of "
                 f"{state.max_steps}. A checkpoint is saved; the next attempt goes on from there."
             )
 

@@ -7,6 +7,7 @@ that it uses; tests/llm/test_trainer.py fails if a new version of these librarie
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
+from common.files import read_json, write_json
 from llm.labels import IGNORED, rows_of
 from llm.packing import divide, pack
 
@@ -24,8 +26,11 @@ PRIVATE = (
     "_set_signature_columns_if_needed",  # overridden: the column `replay` reaches the collator
     "_signature_columns",
     "_train_batch_size",  # all rows of a step are one batch
-    "_metrics",  # emptied after a measurement
+    "_metrics",  # emptied after a measurement, and kept beside a checkpoint
     "_total_train_tokens",
+    "_save_checkpoint",  # overridden: what is summed up since the last log is kept too
+    "_tr_loss",
+    "_globalstep_last_logged",
 )
 
 
@@ -73,6 +78,20 @@ class Trainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         # Of this process, since the last log: sums over the labels of replayed rows, and how many these were.
         self._replayed = {"kl": 0.0, "loss": 0.0, "labels": 0}
+        self._unlogged: dict[str, Any] = {}
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up, in the first step, what was summed up between the last log and a checkpoint."""
+        path = checkpoint / f"unlogged_{self.args.process_index}.json"
+        self._unlogged = read_json(path) if path.exists() else {}
+
+    def _save_checkpoint(self, model, trial):
+        """Save, besides, what this process has summed up since the last log: the next mean is of that too."""
+        sums = {"loss": self._tr_loss.item(), "after_step": self._globalstep_last_logged}
+        sums |= {"metrics": self._metrics["train"], "replayed": self._replayed}
+        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        write_json(folder / f"unlogged_{self.args.process_index}.json", sums)
+        super()._save_checkpoint(model, trial)
 
     def use(self, micro_batches: Mapping[str, Any]) -> None:
         """Compute each step in micro-batches, as `llm.fit.settle` has found."""
@@ -116,6 +135,12 @@ class Trainer(SFTTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Compute the gradient of one step, in micro-batches; out of GPU memory, in smaller ones from then on."""
+        if self._unlogged:
+            self._tr_loss += self._unlogged["loss"]
+            self._globalstep_last_logged = self._unlogged["after_step"]
+            self._metrics["train"].update(self._unlogged["metrics"])
+            self._replayed |= self._unlogged["replayed"]  # which keeps their order
+            self._unlogged = {}
         marks = inputs.pop("replay", None)
         rows = rows_of(inputs) if self.micro_batch_tokens or marks is not None else []
         replayed = [] if marks is None else list(itertools.compress(rows, marks.tolist()))

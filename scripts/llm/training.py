@@ -299,6 +299,7 @@ def optimise(plan: Plan, trainer: Trainer, resumed: Path | None, sigterm: Sigter
         if control["args"]["should_training_stop"]:
             return resumed, {"train_seconds": 0.0, "tokens_per_second": None}
         print(f"{resumed}: resuming.", flush=True)
+        trainer.go_on_from(resumed)
     if plan.training.get("report_to") == "tensorboard":
         trainer.add_callback(tensorboard(Path(plan.tensorboard_dir), step_of(resumed) if resumed else 0))
     start = time.perf_counter()

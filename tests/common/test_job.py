@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from common.job import ended, retry_only_what_was_cut_off
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -36,3 +40,30 @@ def test_what_gives_access_is_in_no_log(tmp_path):
     said = "https://host/data.zip?X-Amz-Signature=0ff1ce: the server answered 404."
     status, log = run(tmp_path, f"raise UserError({said!r})")
     assert (status, log) == (1, "ERROR: https://host/data.zip?X-Amz-Signature=***: the server answered 404.\n")
+
+
+@pytest.mark.parametrize(
+    ("log", "end"),
+    [
+        (None, "stopped"),
+        ("ERROR: training: stopped by SIGTERM (preemption or time limit) after step 3 of 9.", "stopped"),
+        ("half a li", "killed"),
+        ("Traceback (most recent call last)\nMemoryError\nERROR: out of main memory. Give the job more", "killed"),
+        ("ERROR: GPU-b: the process on this GPU was killed (SIGKILL); what it said stands above.", "killed"),
+        ("ERROR: GPU-b: the process on this GPU ended with exit code 1; what it said stands above.", "failed"),
+        ("ERROR: data.jsonl, line 3: found nothing.", "failed"),
+        ("Traceback (most recent call last):\nZeroDivisionError", "failed"),
+    ],
+)
+def test_only_what_was_cut_off_is_tried_again(tmp_path, log, end):
+    path = tmp_path / "log"
+    if log is not None:
+        path.write_text(log)
+    assert ended(path) == end
+
+    class Job:
+        restart_times = property(lambda self: 3)
+        log = (tmp_path / "another job of its group", path)
+
+    retry_only_what_was_cut_off(Job)
+    assert Job().restart_times == (0 if end == "failed" else 3)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import time
 from types import SimpleNamespace
@@ -160,3 +161,30 @@ def test_a_failed_job_shows_the_end_of_its_log_without_bars(tmp_path, logger):
 @pytest.mark.parametrize("asked", [{"verbose": True}, {"quiet": {"rules"}}, {"dryrun": True}])
 def test_who_asks_for_more_or_less_gets_what_snakemake_writes(logger, asked):
     assert not isinstance(attach(logger, io.StringIO(), **asked), Terminal)
+
+
+def test_of_a_group_the_job_that_failed_is_told_of(tmp_path, logger):
+    stream, said = io.StringIO(), tmp_path / "said.log"
+    attach(logger, stream)
+    old = tmp_path / "old.log"
+    old.write_text("ERROR: what was mended since")
+    os.utime(old, (1, 1))
+    start(logger, 1, "prepare_spider", said)
+    start(logger, 2, "render_spider", tmp_path / "none.log")
+    start(logger, 3, "render_mmlu", old)
+    said.write_text("ERROR: a mistake")
+    members = [
+        {"jobid": number, "rule_name": rule, "rule_msg": None, "aux": {}, "log": [str(log)], "indent": True}
+        for number, rule, log in ((1, "prepare_spider", said), (2, "render_spider", "none"), (3, "render_mmlu", old))
+    ]
+    group = {"event": LogEvent.GROUP_ERROR, "groupid": "data", "aux_logs": ["slurm.log"], "job_error_info": members}
+    logger.error("Error in group data", extra=group)
+    for member in members:
+        logger.error("Error in rule", extra={"event": LogEvent.JOB_ERROR} | member)
+    assert re.findall(r"Error in rule .*", stream.getvalue()) == [
+        "Error in rule prepare_spider: prepare_spider failed."
+    ]
+    assert "a mistake" in stream.getvalue() and "what was mended" not in stream.getvalue()
+    start(logger, 2, "render_spider", tmp_path / "none.log")
+    logger.error("Error in group data", extra=group | {"job_error_info": members[1:2]})
+    assert "Error in group data: cut off, no log says why (render_spider).\n    log: slurm.log\n" in stream.getvalue()

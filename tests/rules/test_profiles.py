@@ -1,9 +1,19 @@
 """The profiles agree in what makes a result stale, and every rule that computes on a GPU says what it needs."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import (
+    ConfigSettings,
+    DAGSettings,
+    GroupSettings,
+    OutputSettings,
+    Quietness,
+    ResourceSettings,
+)
 
 from _rules import parse
 
@@ -67,11 +77,28 @@ def test_memory_grows_after_kills_for_it_alone_and_not_for_ever(rules, tmp_path,
     assert found == [32000, 64000, 64000, 128000, 128000, 128000]
 
 
-def test_a_mistake_in_study_or_data_fails_once(rules, profiles):
-    never = {name for name, rule in rules.items() if rule._restart_times == 0}
-    of_tasks = {name for name in rules if name.startswith(("fetch_", "prepare_", "render_", "import_"))}
-    assert never == of_tasks | {"audit_labels"}
-    assert profiles["slurm"]["retries"] > 0
+def test_a_sweep_of_40_adapters_is_few_submissions(repo, profiles, tmp_path):
+    study = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
+    study["sweep"] = {"training.learning_rate": [round(0.0001 * n, 4) for n in range(1, 41)]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    (tmp_path / "resources").symlink_to(repo / "resources")
+    sizes = dict(given.split("=") for given in profiles["slurm"]["group-components"])
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        given = ConfigSettings(configfiles=[tmp_path / "study.yaml"])
+        cores = ResourceSettings(cores=profiles["slurm"]["cores"])
+        workflow = api.workflow(cores, given, snakefile=repo / "Snakefile", workdir=tmp_path)
+        groups = GroupSettings(group_components={group: int(size) for group, size in sizes.items()})
+        workflow.dag(DAGSettings()).execute_workflow(executor="dryrun", group_settings=groups)
+        dag = workflow._workflow.dag
+    local = {*workflow._workflow._localrules, "all"}
+    jobs = [job for job in dag.needrun_jobs(exclude_finished=False) if job.rule.name not in local]
+    submitted = Counter((dag.get_job_group(job) or job) for job in jobs)
+    assert (len(jobs), len(submitted)) == (224, 130)
+    on_a_gpu = {"train": 40, "predict_spider": 41, "predict_mmlu": 41}
+    of = Counter(one.groupid if one.is_group() else one.rule.name for one in submitted)
+    assert of == on_a_gpu | {"data": 1, "scores": 5, "results": 1, "export_recommended": 1}
+    for group in filter(lambda one: one.is_group(), submitted):
+        assert "gpu" not in group.resources.keys()  # noqa: SIM118 (no mapping)
 
 
 def test_downloads_are_local_rules(rules):

@@ -192,10 +192,26 @@ def test_the_disk_is_full_when_the_adapter_is_written(finished, same, snakemake,
     same(finished, WEIGHTS, CONFIG)
 
 
+def test_a_killed_job_is_tried_again_by_the_same_run(finished, same, start_snakemake):
+    forget(finished, ANSWERS)
+    with (finished / "first.log").open("w") as log:
+        run = start_snakemake(finished, *STUDY, "--retries", "2", "--", str(ANSWERS), stdout=log)
+    for _ in range(2):
+        wait_until(lambda: script_of(finished, "predict"), run)
+        killed = script_of(finished, "predict")
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda killed=killed: script_of(finished, "predict") != killed, run)
+    assert run.wait() == 0
+    assert (finished / "first.log").read_text().count("Trying to restart job") == 2
+    same(finished, ANSWERS)
+
+
 def test_a_cut_adapter_is_named_and_deleted_it_is_trained_anew(finished, same, snakemake):
     os.truncate(finished / WEIGHTS, (finished / WEIGHTS).stat().st_size // 2)
-    run = snakemake(finished, *STUDY, "--", str(ANSWERS))
+    run = snakemake(finished, *STUDY, "--retries", "3", "--", str(ANSWERS))
     assert run.returncode != 0
+    assert "Trying to restart" not in run.stdout
+    assert len(re.findall("Error in rule predict_spider", run.stdout)) == 1
     assert f"ERROR: {RUN}/adapter/adapter_model.safetensors: cut or damaged" in run.stdout
     assert "Delete it and run snakemake again" in run.stdout
     forget(finished, WEIGHTS)

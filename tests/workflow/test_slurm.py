@@ -31,6 +31,8 @@ ARGUMENTS = (
     *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"),
 )
 ON_A_CARD = {"train", "predict_spider", "predict_mmlu"}
+# What takes seconds on a CPU is in groups, whose names end with those of their first rules.
+GROUPS = ("data", "scores", "results")
 FOLDER = folder_of(tiny(), "lr0.001")
 RUN = Path("results/tiny/runs/demo") / FOLDER
 WEIGHTS = RUN / "adapter/adapter_model.safetensors"
@@ -76,9 +78,10 @@ def finished(through_slurm, tmp_path) -> Path:
 
 
 def rules() -> dict[str, str]:
-    """Return the rule of each job that SLURM remembers, by the job's id."""
+    """Return the rule or group of each job that SLURM remembers, by the job's id."""
     shown = command("scontrol", "show", "job", "--oneliner")
-    return dict(re.findall(r"^JobId=(\d+) .* Comment=rule_([a-z_]+?)(?:_wildcards\S*)? ", shown, re.MULTILINE))
+    found = re.findall(r"^JobId=(\d+) .* Comment=rule_([a-z_.]+?)(?:_wildcards\S*)? ", shown, re.MULTILINE)
+    return {job: next((group for group in GROUPS if rule.startswith(f"{group}_")), rule) for job, rule in found}
 
 
 def tasks(cluster: Path) -> list[tuple[float, str, str, str, str, str, str]]:
@@ -101,8 +104,10 @@ def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
 
 def test_each_gpu_job_has_one_card_that_no_other_job_has_and_no_cpu_job_has_any(through_slurm, cluster):
     rule_of = rules()
-    assert set(rule_of.values()) >= ON_A_CARD | {"score_spider", "score_mmlu", "tables", "audit_labels"}
-    assert not set(rule_of.values()) & {"fetch_spider", "fetch_mmlu", "fetch_model"}  # where there is an internet
+    # Downloads are none of them: they are where there is an internet.
+    on_cpus = [rule for rule in rule_of.values() if rule not in ON_A_CARD]
+    assert sorted(on_cpus) == sorted([*GROUPS, "export_recommended"])
+    assert len(rule_of) == len(on_cpus) + 1 + 2 * 2
     held: dict[tuple[str, str], str] = {}
     seen = set()
     for _, word, job, step, node, card, offline in tasks(cluster):
@@ -126,6 +131,11 @@ def test_each_gpu_job_has_one_card_that_no_other_job_has_and_no_cpu_job_has_any(
     for job, rule in rule_of.items():
         (line,) = [line for line in shown if line.startswith(f"JobId={job} ")]
         assert ("TresPerJob=gres:gpu:1" in line) == (rule in ON_A_CARD), line
+
+
+def test_squeue_says_whose_jobs_these_are(through_slurm, cluster):
+    names = command("scontrol", "show", "job", "--oneliner")
+    assert set(re.findall(r"JobName=([a-z-]+)", names)) == {"lora-tradeoff"}
 
 
 def test_cards_by_gres_alone(finished, cluster, snakemake):
@@ -245,6 +255,41 @@ def test_scancel_and_preemption(finished, start_snakemake, tiny_run):
     assert training.driver.wait(timeout=600) == 0
     assert "resuming." in said(finished)
     assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
+
+
+def test_a_mistake_is_submitted_once(finished, cluster, snakemake):
+    known = set(rules())
+    os.truncate(finished / WEIGHTS, (finished / WEIGHTS).stat().st_size // 2)
+    answers = RUN / "mmlu_answers.jsonl"
+    run = snakemake(finished, *ARGUMENTS, "--", str(answers))
+    assert run.returncode != 0
+    assert len(set(rules()) - known) == 1, run.stdout
+    assert re.findall(r"ERROR: .*cut or damaged", run.stdout)
+    # One that fails within a group is named, and the others of the group are not said to have failed.
+    known = set(rules())
+    (finished / RUN / "mmlu.csv").unlink()
+    (finished / answers).write_text("{}\n")
+    scores = (str(RUN / "mmlu.csv"), "results/tiny/runs/demo/base/mmlu.csv")
+    (finished / scores[1]).unlink()
+    run = snakemake(finished, *ARGUMENTS, "--allowed-rules", "score_mmlu", "--", *scores)
+    assert run.returncode != 0
+    assert len(set(rules()) - known) == 1, run.stdout
+    assert re.findall(r"Error in rule (\w+: .*) failed", run.stdout) == ["score_mmlu: score_mmlu lr0.001"]
+
+
+def test_memory_grows_after_a_kill_for_it(finished, cluster, start_snakemake):
+    (finished / WEIGHTS).unlink()
+    training = Training(finished, start_snakemake)
+    job, process = training.next_job(2)
+    assert "MinMemoryNode=32000M" in command("scontrol", "show", "job", job)
+    training.known.add(job)
+    os.kill(process, signal.SIGKILL)  # as the kernel does
+    job, _ = training.next_job(2)
+    assert "MinMemoryNode=62.50G" in command("scontrol", "show", "job", job)
+    # Ctrl-C cancels what was submitted.
+    training.driver.send_signal(signal.SIGINT)
+    training.driver.wait()
+    assert state_of(job) == "CANCELLED"
 
 
 def test_a_node_goes_down_and_a_daemon_is_killed(finished, start_snakemake, tiny_run, cluster):
