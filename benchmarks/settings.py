@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from scipy.special import chdtri, stdtr, stdtrit  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-from _answers import SPIDER, SUBJECTS, THREE, Design, power, rates  # noqa: E402
+from _answers import SPIDER, SUBJECTS, THREE, Design, Drawn, power, rates  # noqa: E402
 from analysis.settings import Estimates  # noqa: E402
 
 STYLE = {"svg.hashsalt": "settings", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -66,6 +66,20 @@ def unlike(count: int) -> list[dict]:
         false = [(one.error.p(one.centres)[-1] < 0.05, one.seeds_differ_more[-1]) for one in found]
         row = {"questions": name, "seeds": seeds, "sds_pp": [100 * sd for sd in sds], "studies": studies}
         rows.append(row | dict(zip(("false", "flagged"), np.mean(false, axis=0).tolist(), strict=True)))
+    return rows
+
+
+def drawn(count: int) -> list[dict]:
+    """Measure answers that are drawn several times, base and trainings with the same random numbers or their own."""
+    rows = []
+    for (name, sizes), seeds, draws in itertools.product(list(QUESTIONS.items())[:2], ((1, 1), (3, 3)), (1, 2, 3, 5)):
+        row = {"questions": name, "seeds": f"{seeds[0]} x 2", "draws": draws, "studies": count}
+        for shared in (True, False):
+            design = Drawn(sizes, seeds=seeds, seed_sd=0.02, cluster_sd=0.03, draws=draws, shared=shared)
+            found = rates(design, count, seed=len(rows) + 1)
+            row |= {f"{key}, {'same' if shared else 'own'} numbers": found[key] for key in ("settings", "contrasts")}
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
     return rows
 
 
@@ -139,8 +153,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/2026-11-21-settings.json")
     options = parser.parse_args()
     rows, found, compared = simulate(options.count), powers(options.count // 4), rules(10 * options.count)
-    flagged = unlike(options.count)
-    results = {"errors": rows, "power": found, "rules": compared, "unlike": flagged}
+    flagged, draws = unlike(options.count), drawn(options.count)
+    results = {"errors": rows, "power": found, "rules": compared, "unlike": flagged, "draws": draws}
     options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     draw(rows, ROOT / "docs/settings.svg")
     for kind in KINDS:
@@ -153,7 +167,8 @@ def main() -> None:
         print(tabulate(lines, headers="keys", tablefmt="github"))
     print("\n" + tabulate(found, headers="keys", tablefmt="github", floatfmt=".2f"))
     print("\n" + tabulate(compared, headers="keys", tablefmt="github", floatfmt=".3f"))
-    print("\n" + tabulate(flagged, headers="keys", tablefmt="github", floatfmt=".3f"))
+    for table in (flagged, draws):
+        print("\n" + tabulate(table, headers="keys", tablefmt="github", floatfmt=".3f"))
 
 
 if __name__ == "__main__":

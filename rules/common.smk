@@ -60,14 +60,25 @@ GIVEN = unfold.given(config)
 # What is done here, and the models that it needs.
 RUNS_HERE = [run for run in RUNS if "imported" not in run]
 LOADED = unfold.asked_models(RUNS)
+# With which seed a run's answers are drawn, where there are several; and of the further ones the first one's run.
+SEEDS = {run["folder"]: run["draw"] for run in RUNS if "draw" in run}
+BY_LABEL = {(run["model"], run["variant"]): run["folder"] for run in RUNS}
+FIRST = {run["folder"]: BY_LABEL[run["model"], run["draw_of"]] for run in RUNS if "draw_of" in run}
+# What repeats a run, to find what the machine changes. It is in no table but its own.
+NOISE = unfold.noise(config)
+REPEATS = {run["folder"]: run for run in NOISE}
+REPEATED_RUNS = {(run["model"], run["repeats"]) for run in NOISE}
+NOISE_RUNS = [run for run in RUNS if (run["model"], run["variant"]) in REPEATED_RUNS] + NOISE
 # Rules know a run by its folder, which is named after what it is and not after what else the study has.
-LABELS = {run["folder"]: run["variant"] for run in RUNS}
+LABELS = {run["folder"]: run["variant"] for run in [*RUNS, *NOISE]}
 VALUES = {adapter["folder"]: adapter["values"] for adapter in unfold.adapters(config).values()}
 POINTS = {run["folder"]: run["point"] for run in RUNS if "point" in run}
 OWN_PROMPTS = unfold.own_prompts(config)
 FOLDERS = unfold.adapter_folders(config)
+AGAIN = {run["variant"]: run.get("repeats", run.get("draw_of")) for run in [*RUNS, *NOISE]}
+ADAPTED = FOLDERS | {name: FOLDERS[of] for name, of in AGAIN.items() if of in FOLDERS}
 # The models as they are, the adapters trained on them, and ready-made ones; what `evaluation` adds is in RUNS alone.
-TRAINED = [run for run in RUNS if "point" not in run]
+TRAINED = [run for run in RUNS if "point" not in run and run["folder"] not in FIRST]
 ADAPTERS = [run for run in TRAINED if run["folder"] in VALUES]
 READY_MADE = unfold.ready_made(config)
 # What is asked: the target first, then the yardsticks. What is replayed is only trained on.
@@ -80,9 +91,10 @@ MEASURED = {name: stage(name, "measure", role=config["tasks"][name]["role"]) for
 MEASURES = measured(MEASURED)
 SQL_TASKS = [task for task, measure in MEASURES.items() if measure.form == "sql"]
 # With other examples in its prompts of the target, the base model has the answers to the yardsticks that it has anyway.
-SAME_ANSWERS = {name: unfold.BASE for name, point in POINTS.items() if "shots" in point}
-ASKED_ONCE = [run for run in RUNS if run["variant"] not in SAME_ANSWERS]
-SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point}
+BASES = {run.get("draw"): run["folder"] for run in RUNS_HERE if unfold.BASE in (run["variant"], run.get("draw_of"))}
+SAME_ANSWERS = {name: BASES[SEEDS.get(name)] for name, point in POINTS.items() if "shots" in point}
+ASKED_ONCE = [run for run in RUNS if run["folder"] not in {**SAME_ANSWERS, **FIRST}]
+SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point and name not in FIRST}
 
 TRAININGS = [unfold.changed(config, values) for values in VALUES.values()]
 EVALUATED = any(one["training"]["eval_strategy"] != "no" for one in TRAININGS)
@@ -103,6 +115,7 @@ HAS = {
     "recommend": config["recommend"],
     "harness": HARNESS,
     "published": PUBLISHED,
+    "noise": bool(NOISE),
     "trained": bool(ADAPTERS),
     "seeds": len(VALUES) > len(unfold.settings(config)),
     **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
@@ -141,7 +154,13 @@ def of_runs(name, runs=RUNS):
 
 def asked(task):
     """The runs that give answers of their own to a task."""
-    return RUNS_HERE if task == TARGET else [run for run in ASKED_ONCE if "imported" not in run]
+    return [run for run in RUNS_HERE if answered_by(task, run["folder"]) == run["folder"]]
+
+
+def answered_by(task, run):
+    """The run whose answers to a task a run has: mostly its own. What is not drawn has one answer to a letter."""
+    run = run if task == TARGET else SAME_ANSWERS.get(run, run)
+    return FIRST.get(run, run) if MEASURES[task].form == "choice" else run
 
 
 def named(runs):
@@ -182,7 +201,7 @@ def adapter_files(folder, model="{model}"):
 
 def adapter_files_of(name, model):
     """The files of the adapter that a run, given by its label, answers with; none for the base model."""
-    return adapter_files(FOLDERS[name], model) if name in FOLDERS else []
+    return adapter_files(ADAPTED[name], model) if name in ADAPTED else []
 
 
 def own_adapter(wildcards):
@@ -301,8 +320,7 @@ def asked_prompts(wildcards):
 
 def scored_answers(wildcards):
     """The answers of a run to a task; to the yardsticks some have those of the base."""
-    own = wildcards.run
-    run = own if wildcards.task == TARGET else SAME_ANSWERS.get(own, own)
+    run = answered_by(wildcards.task, wildcards.run)
     return f"<results>/runs/{wildcards.model}/{run}/{wildcards.task}_answers.jsonl"
 
 
@@ -346,11 +364,21 @@ def loaded(wildcards):
     return unfold.loading(config["models"][wildcards.model]) | strength | proof
 
 
+# What differs where a run is repeated.
+REPEATED = {
+    "batches": {"other_batches": True},
+    "merged": {"merge_adapters": True},
+    "beside": {"merge_adapters": False},
+}
+
+
 def decoding(wildcards):
     """How a run answers the prompts of a task."""
     keys = keys_of("inference", "batch_size", "merge_adapters", "do_sample", "temperature", "top_p", "seed")
     generation = unfold.generation(config["inference"])
     further = {"generation": generation} if generation else {}
+    further |= {"seed": SEEDS.get(wildcards.run, unfold.sampling_seeds(config)[0])}
+    further |= REPEATED[REPEATS[wildcards.run]["how"]] if wildcards.run in REPEATS else {}
     return pick(*keys, f"tasks.{wildcards.task}.max_new_tokens", **further, **loaded(wildcards))
 
 

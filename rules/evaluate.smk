@@ -43,7 +43,7 @@ for task in TASKS:
             "<benchmarks>/predict_{task}/{model}/{run}.tsv"
         wildcard_constraints:
             task=task,
-            run=any_of(run["folder"] for run in RUNS_HERE),
+            run=any_of(run["folder"] for run in [*RUNS_HERE, *NOISE]),
         conda:
             "../envs/model.yaml"
         threads: 2
@@ -52,7 +52,7 @@ for task in TASKS:
             mem_mb=more_memory(f"predict_{task}/{{model}}/{{run}}.log"),
             runtime=720,
         params:
-            identity=lambda wildcards: identity.decoding(decoding(wildcards), LABELS[wildcards.run] in FOLDERS),
+            identity=lambda wildcards: identity.decoding(decoding(wildcards), LABELS[wildcards.run] in ADAPTED),
             unwatched=lambda wildcards, resources: decoding(wildcards),
         script:
             "../scripts/steps/predict.py"

@@ -70,6 +70,30 @@ if SQL_TASKS:
             "../scripts/steps/gold.py"
 
 
+if NOISE:
+
+    rule noise:
+        """Count the verdicts that turn where nothing changes but the batches, or how an adapter is applied."""
+        input:
+            **{task: of_runs(f"{task}.csv", NOISE_RUNS) for task in TASKS},
+        output:
+            **table("noise"),
+        log:
+            "<logs>/noise.log",
+        group:
+            "results"
+        conda:
+            "../envs/score.yaml"
+        params:
+            settings=pick(
+                *keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(NOISE_RUNS)
+            )
+            | {"tasks": MEASURED},
+            code=code.digest("noise"),
+        script:
+            "../scripts/steps/noise.py"
+
+
 # Apart from `tables`: what a run cost may change without what it answered.
 rule cost:
     """Put the time, speed and memory of every training and every run of a model into one table."""
@@ -202,6 +226,7 @@ rule report:
             + (("errors", "gold") if SQL_TASKS else ())
             + (("recommendation",) if config["recommend"] else ())
             + (("harness",) if HARNESS else ())
+            + (("noise",) if NOISE else ())
         ],
         figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
         records=of_runs(f"{TARGET}.csv") if TARGET in SQL_TASKS else [],
@@ -254,7 +279,7 @@ rule index:
     conda:
         "../envs/score.yaml"
     params:
-        settings={"runs": RUNS},
+        settings={"runs": RUNS + NOISE},
         code=code.digest("index"),
     script:
         "../scripts/steps/index.py"

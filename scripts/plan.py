@@ -373,8 +373,9 @@ class Plan:
         further, own = unfold.points(config), unfold.own_prompts(config)
         made = [name for name, of in unfold.ready_made(config).items() if of == target.name]
         bases = [] if "answers" in config["models"][target.name] else [BASE]
-        asked = Counter(own.get(variant, "test") for variant in [*bases, *trainings, *made, *further])
-        others = len(bases) + len(trainings) + len(made) + sum("shots" not in point for point in further.values())
+        again = [run["variant"] for run in unfold.noise(config) if run["model"] == target.name]
+        asked = Counter(own.get(variant, "test") for variant in [*bases, *trainings, *made, *further, *again])
+        others = sum("shots" not in further.get(name, ()) for name in [*bases, *trainings, *made, *further, *again])
         jobs = [(learnt, *item) for item in asked.items()]
         for task, part, number in jobs + [(name, "test", others) for name in tasks_of(config, "yardstick")]:
             new, rule = config["tasks"][task]["max_new_tokens"], f"predict_{task}"

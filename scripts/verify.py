@@ -83,7 +83,7 @@ def check_hashes(bundle: Path, found: Findings) -> None:
 
 def chain(config: Mapping, bundle: Path) -> Iterator[tuple[Path, str, Path]]:
     """Yield of each report the file, the key of a hash in it, and the file whose hash that is."""
-    labels = {run["folder"]: run["variant"] for run in unfold.runs(config)}
+    labels = {run["folder"]: run["variant"] for run in unfold.runs(config) + unfold.noise(config)}
     target, own = unfold.target_of(config), unfold.own_prompts(config)
     for part in sorted(bundle.glob("data/*/*.json")):
         yield part, "sha256", part.with_suffix(".jsonl")
@@ -211,7 +211,8 @@ def lay_out(config: Mapping, bundle: Path, folders: Mapping[str, Path], work: Pa
 
 def to_make(config: Mapping, bundle: Path, scored: Sequence[str]) -> tuple[list[str], list[str]]:
     """The records and the tables of the bundle that can be made again, below its root."""
-    places = [f"runs/{run['model']}/{run['folder']}" for run in unfold.runs(config)]
+    runs = unfold.runs(config) + unfold.noise(config)
+    places = [f"runs/{run['model']}/{run['folder']}" for run in runs]
     records = [f"{place}/{task}.csv" for place in places for task in scored]
     records += [f"data/{task}/gold.csv" for task in scored if (bundle / f"data/{task}/gold.csv").is_file()]
     known = {*unfold.asked_tasks(config), *(table.key for table in TABLES)}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.crossed import Units
-from analysis.data import ALL, BASE, SEED, Results
+from analysis.data import ALL, BASE, SEED, Results, counted
 from analysis.forgetting import EQUAL_GAIN, Course, at_equal_gain, transitions_table
 from analysis.settings import ALL as WHOLE
 from analysis.settings import DETAILS, GAINED, Answers, Pair, contrasts_table, settings_tables
@@ -41,8 +41,11 @@ CONTRASTS = (
 
 
 def gains(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """Count the questions gained and lost, and give the difference in percentage points."""
-    gained, lost = int((after > before).sum()), int((after < before).sum())
+    """Count the questions gained and lost, and give the difference in percentage points.
+
+    Of answers drawn several times, with the share of draws that are right: how many a draw of each turns on average.
+    """
+    gained, lost = counted((after * (1 - before)).sum()), counted((before * (1 - after)).sum())
     return {"difference_pp": 100.0 * (gained - lost) / len(before), "gained": gained, "lost": lost}
 
 
@@ -66,7 +69,7 @@ def regression(results: Results) -> pd.DataFrame:
         measure, right = results.measures[part.task], results.right[part.task][:, part.chosen]
         for run, base in results.compared(part.task).items():
             before, after = right[base], right[run]
-            counted, n = (int(before.sum()), int(after.sum())), len(before)
+            sums, n = (counted(before.sum()), counted(after.sum())), len(before)
             estimate = stats.clustered_difference(np.bincount(part.codes, after - before), part.sizes, results.level)
             change = gains(before, after)
             found = {
@@ -76,11 +79,13 @@ def regression(results: Results) -> pd.DataFrame:
                 "category": part.value,
                 "n": n,
             }
-            for name, count in zip(("base", "tuned"), counted, strict=True):
+            for name, count in zip(("base", "tuned"), sums, strict=True):
                 found |= {f"{name}_correct": count, f"{name}_accuracy_pct": 100.0 * count / n}
             found |= change | bounds(estimate.low, estimate.high, suffix="_pp")
-            found["percent_change"] = percent_change(measure, *counted, n, results.level)
-            found["p_mcnemar"] = stats.mcnemar(change["gained"], change["lost"])
+            found["percent_change"] = percent_change(measure, *sums, n, results.level)
+            # It counts questions; of means over draws there is no such test.
+            drawn = results.draws and measure.form != "choice"
+            found["p_mcnemar"] = None if drawn else stats.mcnemar(change["gained"], change["lost"])
             rows.append(results.heads[run] | found | {"unit": part.unit, "clusters": part.clusters})
     rows.sort(key=lambda row: row["run"])
     return pd.DataFrame(rows, columns=[*results.heads[0], *COMPARED])
@@ -151,7 +156,7 @@ def settings(results: Results) -> pd.DataFrame:
             tuned = base.mean() + row.difference_pp / 100
             own = {"base_accuracy_pct": 100 * base.mean(), "tuned_accuracy_pct": 100 * tuned, "category": part.value}
             if row.measure == RIGHT:
-                counts = round(base.sum()), tuned * len(base), len(base)
+                counts = counted(base.sum()), tuned * len(base), len(base)
                 own["percent_change"] = percent_change(results.measures[row.task], *counts, results.level)
             extra.append(heads[row.model, row.setting] | own)
         columns = [*next(iter(heads.values())), "base_accuracy_pct", "tuned_accuracy_pct", "category", "percent_change"]

@@ -1,7 +1,7 @@
 """The records of all runs of a study: read, checked to be about the same questions, and held as arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,11 +42,19 @@ class Results:
     bases: dict[int, int]  # of each run its base, the bases themselves left out
     measures: Mapping[str, Measure]  # by task, as all that follows: the target first, then the yardsticks
     frames: dict[str, list[pd.DataFrame]]  # the records of each run
-    right: dict[str, np.ndarray]  # 0 or 1: (runs, questions)
+    right: dict[str, np.ndarray]  # 0 or 1, or a share of draws: (runs, questions)
     parts: list[Part]  # of all tasks
     hashes: dict[str, str]  # the SHA-256 of the questions
     level: float  # of all intervals and verdicts, such as 0.95
     margin_pp: float  # a loss of no more percentage points than these does not matter
+    # By task, of each run the records of its further draws, where answers are drawn several times. Then `right` has the
+    # share of a question's draws that are right: draws are no trainings, and the chance of each is its question's own.
+    draws: Mapping[str, Sequence[Sequence[pd.DataFrame]]] = field(default_factory=dict)
+
+    def shares(self, task: str, run: int, values: Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
+        """The mean of `values` over the draws of a run's answers, such as (questions, classes) of 0 and 1."""
+        first, *others = map(values, (self.frames[task][run], *(self.draws[task][run] if self.draws else ())))
+        return np.mean([first, *others], axis=0) if others else first
 
     @property
     def target(self) -> str:
@@ -132,14 +140,24 @@ def read_results(records: Mapping[str, Sequence[str | Path]], settings: Mapping[
     if {len(paths) for paths in records.values()} != {len(runs)}:
         found = " and ".join(str(len(paths)) for paths in records.values())
         raise UserError(f"tables: found {found} record files, expected one of each of {len(runs)} runs.")
+    every = {task: read_same(records[task], measure, measure.counted) for task, measure in measures.items()}
+    frames, draws = dict(every), {}
+    if any("draw_of" in run for run in runs):
+        first = {(run["model"], run["variant"]): number for number, run in enumerate(runs) if "draw_of" not in run}
+        again = {number: [] for number in first.values()}
+        for number, run in enumerate(runs):
+            if "draw_of" in run:
+                again[first[run["model"], run["draw_of"]]].append(number)
+        frames = {task: [of[number] for number in again] for task, of in every.items()}
+        draws = {task: [[of[number] for number in more] for more in again.values()] for task, of in every.items()}
+        runs = [runs[number] for number in again]
     axes, heads = heads_of(runs)
-    frames = {task: read_same(records[task], measure, measure.counted) for task, measure in measures.items()}
     for task, (first, *_) in frames.items():
         for column in measures[task].strata:
             if ALL in set(first[column]):
                 taken = f"{ALL} is the name of the row over all questions. Choose another name."
                 raise UserError(f"tasks.{task}: found {column} {ALL}. {taken}")
-    return Results(
+    found = Results(
         runs=runs,
         axes=axes,
         heads=heads,
@@ -151,7 +169,18 @@ def read_results(records: Mapping[str, Sequence[str | Path]], settings: Mapping[
         hashes={task: question_hash(measures[task], of[0]) for task, of in frames.items()},
         level=settings["confidence_level"],
         margin_pp=settings["margin_pp"],
+        draws=draws,
     )
+    for task, of in found.right.items() if draws else ():
+        one = measures[task].criterion
+        shares = [found.shares(task, run, lambda frame, one=one: frame[one].to_numpy(float)) for run in range(len(of))]
+        found.right[task] = np.array(shares)
+    return found
+
+
+def counted(number: float) -> int | float:
+    """A number of questions; a mean over draws need not be a whole one."""
+    return int(number) if float(number).is_integer() else float(number)
 
 
 def read_same(

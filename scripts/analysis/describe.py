@@ -1,14 +1,13 @@
 """Count what each run got right and wrong: by part of the questions, criterion, class of error, database."""
 
 import itertools
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.compare import bounds, gains
-from analysis.data import ALL, Part, Results, kind_of, values_of, word
+from analysis.data import ALL, Part, Results, counted, kind_of, values_of, word
 from custom_metrics.judge import ERROR_CLASSES
 from custom_metrics.stats import clustered_difference, holm, mean_of_proportions, wilson_interval
 from tasks.records import CRITERIA
@@ -21,7 +20,7 @@ ERRORS = (
 PROPORTION = ("n", "correct", "accuracy_pct", "ci_low", "ci_high")
 
 
-def proportion(correct: int, n: int, level: float) -> dict[str, Any]:
+def proportion(correct: float, n: int, level: float) -> dict[str, Any]:
     """Give n, right answers, and accuracy in percent with its Wilson interval; of no questions there is no accuracy."""
     found = {"n": n, "correct": correct, "accuracy_pct": 100.0 * correct / n if n else None}
     return found | bounds(*wilson_interval(correct, n, level))
@@ -43,12 +42,14 @@ def sql(results: Results, task: str) -> pd.DataFrame:
     """
     measure, rows = results.measures[task], []
     strata = [column for column in measure.strata if column != measure.cluster]
-    for head, frame in zip(results.heads, results.frames[task], strict=True):
-        values, empty = frame[[*CRITERIA]].to_numpy(), frame["gold_rows"].to_numpy() == 0
+    for run, (head, frame) in enumerate(zip(results.heads, results.frames[task], strict=True)):
+        values = results.shares(task, run, lambda frame: frame[[*CRITERIA]].to_numpy())
+        empty = frame["gold_rows"].to_numpy() == 0
         parts = {ALL: empty | True}
         parts |= {name: (frame[one] == name).to_numpy() for one in strata for name in values_of(measure, one, frame)}
         for name, chosen in (parts | {GOLD_NOT_EMPTY: ~empty, GOLD_EMPTY: empty}).items():
-            sums, n = dict(zip(CRITERIA, values[chosen].sum(axis=0).tolist(), strict=True)), int(chosen.sum())
+            sums, n = map(counted, values[chosen].sum(axis=0)), int(chosen.sum())
+            sums = dict(zip(CRITERIA, sums, strict=True))
             row = {"questions": name, "criterion": measure.criterion}
             row |= proportion(sums[measure.criterion], n, results.level)
             for column, right in sums.items():
@@ -64,14 +65,14 @@ def databases(results: Results) -> pd.DataFrame:
     for run, head in enumerate(results.heads):
         for part in (part for part in results.parts if part.part == names.get(part.task)):
             right = results.right[part.task][run, part.chosen]
-            row = {"task": part.task, "db_id": part.value} | proportion(int(right.sum()), len(right), results.level)
+            row = {"task": part.task, "db_id": part.value} | proportion(counted(right.sum()), len(right), results.level)
             if run in results.bases:
                 before = results.right[part.task][results.bases[run], part.chosen]
-                row |= {"base_correct": int(before.sum()), **gains(before, right)}
+                row |= {"base_correct": counted(before.sum()), **gains(before, right)}
             rows.append(head | row)
     columns = ("task", "db_id", *PROPORTION, "base_correct", "difference_pp", "gained", "lost")
     frame = pd.DataFrame(rows, columns=[*results.heads[0], *columns])
-    return frame.astype(dict.fromkeys(("base_correct", "gained", "lost"), "Int64"))
+    return frame.astype(dict.fromkeys(("base_correct", "gained", "lost"), number_type(results)))
 
 
 def choice(results: Results, task: str) -> pd.DataFrame:
@@ -90,7 +91,7 @@ def choice(results: Results, task: str) -> pd.DataFrame:
             rows.append(
                 head
                 | {"category": part.value}
-                | proportion(int(right[part.chosen].sum()), len(part.chosen), level)
+                | proportion(counted(right[part.chosen].sum()), len(part.chosen), level)
                 | {"subjects": len(sizes), "macro_accuracy_pct": 100 * mean}
                 | bounds(*limits, "macro_")
                 | (generated(frame.iloc[part.chosen], level) if letters else {})
@@ -132,27 +133,42 @@ def errors(results: Results) -> pd.DataFrame:
     rows = []
     for task in results.of_form("sql"):
         whole, compared = results.whole[task], results.compared(task)
-        classes = [frame["error_class"].to_numpy() for frame in results.frames[task]]
+        classes = classes_of(results, task)
         for run, head in enumerate(results.heads):
-            for name in ERROR_CLASSES:
-                is_class = classes[run] == name
-                row = {"task": task, "error_class": name, "n": int(is_class.sum()), "questions": len(is_class)}
+            for number, name in enumerate(ERROR_CLASSES):
+                is_class = classes[run][:, number]
+                row = {"task": task, "error_class": name, "n": counted(is_class.sum()), "questions": len(is_class)}
                 row |= {"share_pct": 100.0 * is_class.mean(), "family": kind_of(results.runs[run])}
                 if run in compared:
-                    before = classes[compared[run]] == name
-                    row["base_n"] = int(before.sum())
+                    before = classes[compared[run]][:, number]
+                    row["base_n"] = counted(before.sum())
                     row |= class_change(whole, before, is_class, results.level)
                 rows.append(head | row)
     frame = pd.DataFrame(rows, columns=[*results.heads[0], *ERRORS, "family"])
     tested = (frame["error_class"] != "ok") & ((frame["n"] > 0) | (frame["base_n"] > 0)) & frame["p"].notna()
     families = frame[tested].groupby(["task", "family"])["p"]
     frame["p_holm"] = families.transform(lambda family: holm(family.tolist()))
-    return frame.drop(columns="family").astype({"base_n": "Int64"})
+    return frame.drop(columns="family").astype({"base_n": number_type(results)})
+
+
+def classes_of(results: Results, task: str) -> list[np.ndarray]:
+    """Of each run whether each answer is of each of `ERROR_CLASSES`: 0, 1 or a share of draws, (questions, classes)."""
+    names = np.array(ERROR_CLASSES)
+
+    def classes(frame: pd.DataFrame) -> np.ndarray:
+        return (frame["error_class"].to_numpy()[:, None] == names).astype(np.int8)
+
+    return [results.shares(task, run, classes) for run in range(len(results.heads))]
+
+
+def number_type(results: Results) -> str:
+    """The type of a column of numbers of questions, some of which are missing."""
+    return "Float64" if results.draws else "Int64"
 
 
 def class_change(whole: Part, before: np.ndarray, after: np.ndarray, level: float) -> dict[str, float]:
     """Give how much more often a run's answers are of a class than its base's, question by question."""
-    change = after.astype(int) - before
+    change = after - before
     found = clustered_difference(np.bincount(whole.codes, change), whole.sizes, level)
     return {"difference_pp": 100 * change.mean(), "p": found.p} | bounds(found.low, found.high, suffix="_pp")
 
@@ -163,23 +179,24 @@ def flips(results: Results) -> pd.DataFrame:
     for run, base in results.bases.items():
         for part in (part for part in results.parts if run in compared[part.task]):
             before, after = (results.right[part.task][number, part.chosen] for number in (base, run))
-            both, either = int((before & after).sum()), int((before | after).sum())
-            row = {"task": part.task, "part": part.part, "value": part.value, "n": len(before)}
-            row |= {"both_right": both, "both_wrong": len(before) - either} | gains(before, after)
+            both = {"both_right": counted((before * after).sum())}
+            both["both_wrong"] = counted(((1 - before) * (1 - after)).sum())
+            row = {"task": part.task, "part": part.part, "value": part.value, "n": len(before)} | both
+            row |= gains(before, after)
             rows.append(results.heads[run] | row)
-    counted = ("task", "part", "value", "n", "both_right", "gained", "lost", "both_wrong")
-    return pd.DataFrame(rows, columns=[*results.heads[0], *counted])
+    columns = ("task", "part", "value", "n", "both_right", "gained", "lost", "both_wrong")
+    return pd.DataFrame(rows, columns=[*results.heads[0], *columns])
 
 
 def confusion(results: Results) -> pd.DataFrame:
     """Count how the base's class of each answer became the run's own, of the tasks of form sql; only what occurs."""
     rows = []
     for task in results.of_form("sql"):
-        classes = [frame["error_class"] for frame in results.frames[task]]
+        classes = classes_of(results, task)
         for run, base in results.bases.items():
-            became = Counter(zip(classes[base], classes[run], strict=True))
-            for before, after in itertools.product(ERROR_CLASSES, repeat=2):
-                if n := became[before, after]:
-                    row = {"task": task, "base_class": before, "tuned_class": after, "n": n}
+            became = classes[base].T.astype(float) @ classes[run]
+            for (i, before), (j, after) in itertools.product(enumerate(ERROR_CLASSES), repeat=2):
+                if became[i, j]:
+                    row = {"task": task, "base_class": before, "tuned_class": after, "n": counted(became[i, j])}
                     rows.append(results.heads[run] | row | {"questions": len(classes[run])})
     return pd.DataFrame(rows, columns=[*results.heads[0], "task", "base_class", "tuned_class", "n", "questions"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.data import Results
+from analysis.data import Results, counted
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.gold import doubtful
 
@@ -34,17 +34,18 @@ def bounds(results: Results, certificates: Mapping[str, pd.DataFrame]) -> pd.Dat
         pairs = {one: zip(certificate[one] == 1, certificate["open"], strict=True) for one in SEMANTICS}
         doubts = {one: np.array([doubtful(one, *pair) for pair in of]) for one, of in pairs.items()}
         own = results.measures[task].criterion
-        runs = [("", GOLD, one, certificate[one].to_numpy(bool)) for one in SEMANTICS]
+        runs = [("", GOLD, one, certificate[one].to_numpy()) for one in SEMANTICS]
         runs += [
-            (head["model"], head["variant"], own, right == 1)
+            (head["model"], head["variant"], own, right)
             for head, right in zip(results.heads, results.right[task], strict=True)
         ]
         for model, variant, criterion, right in runs:
             doubt = doubts[criterion]
-            least = ~doubt if variant == GOLD else right & ~doubt & ~empty
+            least = ~doubt if variant == GOLD else right * ~(doubt | empty)
             row = {"task": task, "model": model, "variant": variant, "criterion": criterion}
-            row |= {"n": len(right), "correct": int(right.sum())}
-            shares = {"accuracy_pct": right, "low_pct": least, "high_pct": right if variant == GOLD else right | doubt}
+            row |= {"n": len(right), "correct": counted(right.sum())}
+            most = right if variant == GOLD else np.maximum(right, doubt)
+            shares = {"accuracy_pct": right, "low_pct": least, "high_pct": most}
             row |= {name: 100.0 * of.mean() for name, of in shares.items()}
             rows.append(row | counts | {"doubtful": int(doubt.sum())})
     return pd.DataFrame(rows)

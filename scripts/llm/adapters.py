@@ -61,7 +61,9 @@ def merged(adapted: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     try:
         return adapted.merge_and_unload(safe_merge=True).eval()
     except ValueError as error:
-        raise UserError(f"{folder}: cannot be merged ({error}). Set inference.merge_adapters to false.") from None
+        raise UserError(
+            f"{folder}: cannot be merged ({error}). Set inference.merge_adapters and evaluation.noise_floor to false."
+        ) from None
 
 
 def untie(adapted: PreTrainedModel) -> None:

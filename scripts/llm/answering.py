@@ -19,7 +19,7 @@ from llm.adapters import file_hashes, load_adapter, merged, prove
 from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
 from llm.generate_engine import GenerateEngine, ThinkingEngine
-from llm.groups import alike, deal, longest_first
+from llm.groups import alike, deal, longest_first, other_batches
 from llm.load import load_model, machine, named, set_greedy
 from llm.memory import CPU_ROWS
 from llm.partial import Partial, share_paths
@@ -191,6 +191,8 @@ def answer_here(
         batches = -(-len(wanted) // most)
         batch_size = -(-len(wanted) // batches)
         print(f"Batches of {batch_size} prompts.", flush=True)
+    if job.decoding.other_batches:
+        mine, batch_size = other_batches(mine, batch_size)
 
     def answer(batch: list[Encoded], group: int, rows: int) -> list[dict[str, Any]]:
         return read_answers(asked.chat, asked.options, *engine.answer(batch, group, rows))

@@ -44,6 +44,7 @@ class Decoding:
     # Further keys of GenerationConfig: of `OF_TOKENS`, and with do_sample of `OF_DRAWING`.
     generation: Mapping[str, float] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig
+    other_batches: bool = False  # than the same prompts would have otherwise, to find what batches change
     strength: float = 1.0  # what the adapter adds to the weights is multiplied by this (`llm.adapters.load_adapter`)
 
     def effective(self, adapted: bool) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class Decoding:
         names += ["do_sample", "temperature", "top_p", "seed"] if self.do_sample else []
         names += ["merge_adapters"] if self.merge_adapters and adapted else []
         names += ["strength"] if self.strength != 1 else []
+        names += ["other_batches"] if self.other_batches else []
         names += ["quantization"] if self.quantization else []
         found = {name: getattr(self, name) for name in names}
         generation = {key: value for key, value in self.generation.items() if self.do_sample or key in OF_TOKENS}

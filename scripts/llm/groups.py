@@ -54,6 +54,19 @@ def longest_first(prompts: Sequence[list[int]], places: Iterable[int]) -> list[i
     return sorted(places, key=lambda i: (-len(prompts[i]), i))
 
 
+def other_batches(groups: Sequence[Sequence[int]], batch_size: int) -> tuple[list[list[int]], int]:
+    """Order the prompts of each group otherwise: the order, and the size of a batch, which is half of `batch_size`.
+
+    Neighbours come into different batches, so that prompts have others beside them, and of other lengths. The longest
+    one stays first. Batches of one prompt become batches of two.
+    """
+    size = min(batch_size, max(map(len, groups))) // 2 or 2
+    apart = [-(-len(group) // size) for group in groups]
+    return [
+        [one for start in range(step) for one in group[start::step]] for group, step in zip(groups, apart, strict=True)
+    ], size
+
+
 def deal(groups: Sequence[Sequence[str]], gpus: int, batch_size: int | str) -> tuple[list[list[str]], int | str]:
     """Deal the questions, by group and longest first, to the GPUs: the ids of each one's, and the size of a batch.
 

@@ -118,7 +118,7 @@ FORMATS = {
     "verdict": "verdict=verdict,unit verdict_alone=verdict",
     "count": (
         "n pairs seeds both_right gained lost both_wrong seconds token_rate=tokens_per_second rows databases steps "
-        "answered missing questions_to_certify seeds_to_certify failed empty rows_open order_open doubtful"
+        "answered missing turned=flips questions_to_certify seeds_to_certify failed empty rows_open order_open doubtful"
     ),
     "counts": "right=correct,n gained_lost=gained,lost trainable=trainable_parameters,all_parameters",
     "clusters": "n_clusters=n,clusters",
@@ -138,7 +138,8 @@ FORMATS = {
         "generated=accuracy_generated_pct,generated_ci_low,generated_ci_high "
         "invalid=invalid_pct,invalid_ci_low,invalid_ci_high "
         "right_to_wrong=right_to_wrong_pct,right_to_wrong_low_pct,right_to_wrong_high_pct "
-        "wrong_to_right=wrong_to_right_pct,wrong_to_right_low_pct,wrong_to_right_high_pct"
+        "wrong_to_right=wrong_to_right_pct,wrong_to_right_low_pct,wrong_to_right_high_pct "
+        "turned_pct=flips_pct,ci_low,ci_high"
     ),
     "interval_pp": (
         "difference=difference_pp,ci_low_pp,ci_high_pp "
@@ -394,6 +395,12 @@ def gold(frame: "DataFrame", say: Say) -> Shown:
     return [Block([*shown, *columns(worth)], frame[own]), Block([*RUN, *shown], frame[~own], "runs")], {}
 
 
+def noise(frame: "DataFrame", say: Say) -> Shown:
+    """A row for each run that was repeated, and each task."""
+    frame = frame.assign(what=[say.words["repeats"][how] for how in frame["how"]])
+    return [Block(columns("model variant what measure n turned turned_pct gained lost apart"), frame)], {}
+
+
 def cost(frame: "DataFrame", say: Say) -> Shown:
     """A row for each job. The facts: all hours (not known if one is not), where, and how many jobs were cut off."""
     shown = columns("model variant job seconds token_rate row_rate memory gpu_hours cpu_hours")
@@ -432,6 +439,7 @@ TABLES = (
     Table("regression", regression, "single difference change criteria few", "no_adapters"),
     Table("flips", flips, "gained criteria", "no_adapters"),
     Table("confusion", confusion, "questions classes many", "no_adapters", when="sql"),
+    Table("noise", noise, "how criteria", rule="noise", when="noise"),
     Table("harness", harness, "how", rule="harness_table", when="harness"),
     Table("cost", cost, "hours unknown resumed", rule="cost"),
     Table(

@@ -177,6 +177,7 @@ class _Facts:
             "several_seeds": any(row["seeds"] > 1 for row in self.headline),
             "seed_sds": self.seed_sds(),
             "harness": self.harness() if "harness" in self.tables else None,
+            "noise": self.noise() if "noise" in self.tables else (),
             "points": [row | {"rank": rank} for rank, row in enumerate(self.points)],
             "shots": self.shots(),
             "recommendation": self.recommendation() if "recommendation" in self.tables else None,
@@ -299,6 +300,20 @@ class _Facts:
         percent = {"base_accuracy_pct": 100 * compared["score_base"], "tuned_accuracy_pct": 100 * compared["score"]}
         rows = self.numbered(compared.assign(**percent))
         return {"version": frame["lm_eval"].iloc[0], "base": self.rows(base), "rows": rows, "most": MOST_TASKS}
+
+    def noise(self) -> list[Row]:
+        """Of each task what the machine changes, beside the least and the greatest effect of a setting on it.
+
+        `within` are the effects that are no larger than what it may have changed.
+        """
+        found = []
+        for task, frame in self.tables["noise"].groupby("task", sort=False):
+            most, rows = frame.groupby("model")["ci_high"].max(), self.rows(frame)
+            effects = [row for row in self.headline if row["task"] == task]
+            within = [row for row in effects if abs(row["difference_pp"]) <= most.get(row["model"], 0.0)]
+            sizes = extremes(abs(row["difference_pp"]) for row in effects)
+            found.append({"measured": rows[0]["measured"], "rows": rows, "sizes": sizes, "within": within})
+        return found
 
     def shots(self) -> dict[str, Any]:
         """The base with other few-shot examples: of each model the best number, of equals the fewest."""

@@ -29,7 +29,7 @@ TEXT = {
     "model", "variant", "questions", "criterion", "category", "db_id", "error_class", "part", "value",
     "base_class", "tuned_class", "verdict", "unit", "note", "axis", "low", "high", "setting", "task", "device",
     "data_sha256", "of", "choice", "metric", "filter", "lm_eval", "measure", "margin_verdict", "gain_margin_verdict",
-    "about", "seed_variance", "methods_disagree", "seeds_differ_more",
+    "about", "seed_variance", "how", "methods_disagree", "seeds_differ_more",
 }  # fmt: skip
 # Where `questions` is a number, not a part of the questions.
 COUNTED_QUESTIONS = ("errors", "confusion")

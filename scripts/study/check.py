@@ -38,7 +38,7 @@ def contradictions(config: dict) -> Iterator[str]:
         for check in (_validation, _linear):
             found |= dict.fromkeys(check(changed(config, chosen)))
     yield from found
-    for check in (_models, _published, _modules):
+    for check in (_models, _sampling, _published, _modules):
         yield from check(config)
     yield from (wrong := list(_points(config)))
     if not wrong:
@@ -101,6 +101,18 @@ def _models(config: dict) -> Iterator[str]:
             yield f"inference.merge_adapters: found true, {because}, or precision: bf16."
         if config["recommend"] and config["recommend"]["merge"]:
             yield f"recommend.merge: found true, {because}."
+
+
+def _sampling(config: dict) -> Iterator[str]:
+    inference = config["inference"]
+    if isinstance(seeds := inference["seed"], list):
+        if len(seeds) > 1 and not inference["do_sample"]:
+            yield (
+                f"inference.seed: found {seeds}, but do_sample is false: a greedy answer is the same with every seed. "
+                f"Write do_sample: true, or seed: {seeds[0]}."
+            )
+        if len({*seeds}) < len(seeds):
+            yield f"inference.seed: a value stands twice in {seeds}. Remove one."
 
 
 def _replay(config: dict) -> Iterator[str]:
@@ -185,9 +197,9 @@ def _imported(config: dict) -> Iterator[str]:
     if elsewhere and config["scale"] == "smoke":
         yield "scale: found smoke, but answers that were given elsewhere cannot be made fewer. Remove it."
     needing = {"recommend": config["recommend"], "evaluation.harness.tasks": config["evaluation"]["harness"]["tasks"]}
-    needing["evaluation.shots"] = (
-        any("answers" in one for one in config["models"].values()) and config["evaluation"]["shots"]
-    )
+    for key in ("shots", "noise_floor"):
+        given_base = any("answers" in one for one in config["models"].values())
+        needing[f"evaluation.{key}"] = given_base and config["evaluation"][key]
     for key, value in needing.items() if elsewhere else ():
         if value:
             yield f"{key}: needs models, and this study has answers that were given elsewhere. Remove it."

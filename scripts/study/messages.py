@@ -32,6 +32,21 @@ BOUNDS = {
     "less_than_equal": ("at most", "le", "maximum"),
     "less_than": ("less than", "lt", "exclusiveMaximum"),
 }
+# Keys of version 0.1, and what took their place.
+GONE = {
+    "face": "Write protocol.",
+    "faces": "Write protocols.",
+    "scoring": "Write timeout_s in each task of text-to-SQL, such as tasks.spider.timeout_s.",
+    "prompt": "Write its keys in the tasks: tasks.spider.schema, tasks.spider.system, tasks.mmlu.system.",
+    "inference.spider_max_new_tokens": "Write tasks.spider.max_new_tokens.",
+    "inference.mmlu_max_new_tokens": "Write tasks.mmlu.max_new_tokens.",
+    "evaluation.strengths": "Write evaluation.interpolate.",
+    "evaluation.steps": "Write evaluation.checkpoints.",
+    "training.kept_steps": "Write evaluation.checkpoints: what is kept is evaluated.",
+    "tables.semantics": "Write criterion in the task, such as tasks.spider.criterion.",
+    "recommend.max_loss_pp": "Write tables.margin_pp: a candidate must be shown to lose no more than that.",
+    "recommend.seed": "Remove it: no questions are drawn; one family of intervals compares all candidates.",
+}
 
 
 def sentences(error: ValidationError, model: type[Section] = Study, prefix: str = "") -> Iterator[str]:
@@ -174,6 +189,8 @@ def words_of(node: dict) -> list[str]:
 
 def _no_key(place: list, where: Declared) -> str:
     """Say why an unknown key is none, or what it may be meant to be: the nearest key there, or one of that name."""
+    if instead := GONE.get(f"{where.prefix}{dotted(place)}"):
+        return f"no such key any more. {instead}"
     *outer, unknown = place
     section = section_of(kind_at(outer, where))
     library, passed = passed_on(section)

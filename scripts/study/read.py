@@ -26,7 +26,7 @@ from tasks.sections import Section
 RESERVED = (
     "model", "adapter", "answers", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions",
     "regression", "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "gold", "sql",
-    "choice", "match",
+    "choice", "match", "noise",
 )  # fmt: skip
 # The sections that may differ between the adapters of a study.
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}
@@ -243,7 +243,8 @@ def _merge(below: dict, above: dict) -> dict:
 
 
 def _first_values(config: dict, smoke: dict) -> dict:
-    """A study with the first value alone of what is swept, the first seed, and of `evaluation` the interpolations.
+    """A study with the first value alone of what is swept, the first seed, and of `evaluation` the interpolations
+    and the noise floor.
 
     So nothing names an adapter or a step that a smoke run does not have. What `smoke` sets, no adapter sets for itself.
     """
@@ -266,7 +267,7 @@ def _first_values(config: dict, smoke: dict) -> dict:
         for key in _part(smoke, "training"):
             _part(own, "training").pop(key, None)
     evaluation = _part(config, "evaluation")
-    config["evaluation"] = {key: evaluation[key] for key in ("interpolate",) if key in evaluation}
+    config["evaluation"] = {key: evaluation[key] for key in ("interpolate", "noise_floor") if key in evaluation}
     return config
 
 

@@ -155,8 +155,10 @@ class Inference(Section):
     """With do_sample: below 1 sharpens the probabilities, above 1 flattens them."""
     top_p: real(gt=0, le=1) = 1.0
     """With do_sample: draw among the likeliest tokens whose probabilities together reach this value."""
-    seed: Count = 42
-    """With do_sample: draws the tokens. Each question has its own generator, so the size of batches changes nothing."""
+    seed: either(Count, Some[Count], list) = 42
+    """With do_sample: draws the tokens. Each question has its own generator, so the size of batches changes nothing. A
+    list such as [1, 2, 3] draws every answer of base and adapters once with each seed; a question then counts as the
+    share of its draws that are right. Letters of multiple choice are not drawn and not asked again."""
 
 
 class Harness(Section):
@@ -194,6 +196,10 @@ class Evaluation(Section):
     soups: dict[Name, Unique[str]] = {}
     """Means of adapters, under names of your choice, such as {both: [lr0.003, lr0.012]}: of settings with several seeds
     once for each seed, of single adapters once."""
+    noise_floor: bool = False
+    """Measure what the machine itself changes: ask each base again in other batches, and one of its adapters again,
+    merged into the weights (with inference.merge_adapters beside them; with nf4 not at all). Two further evaluations of
+    each model, which stand in the table noise alone."""
     harness: Harness = Harness()
 
 

@@ -287,7 +287,8 @@ def runs(config: dict) -> list[dict[str, Any]]:
     """One entry for each row of the tables: model, variant (its label), setting, seed, folder, and what it is.
 
     `settings` are the values of what is swept, and the seed if there are several; a setting with a name of its own has
-    the seed alone. `point` is what `evaluation` adds, `ready_made` an adapter that was not trained.
+    the seed alone. `point` is what `evaluation` adds, `ready_made` an adapter that was not trained. Where answers are
+    drawn with several seeds, each run is there once for each: see `drawn`.
     """
     trained = adapters(config)
     further = points(config, trained)
@@ -328,7 +329,47 @@ def runs(config: dict) -> list[dict[str, Any]]:
                 seeds = {trained[one]["seed"] for one in of if one in trained}
                 where |= {"seed": seeds.pop()} if len(seeds) == 1 else {}
                 found.append({"model": model, "variant": name, "settings": values, "point": about} | where)
-    return canonical(found)
+    return canonical([one for run in found for one in drawn(config, run)])
+
+
+def sampling_seeds(config: dict) -> list[int]:
+    """The seeds with which answers are drawn."""
+    seeds = config["inference"]["seed"]
+    return seeds if isinstance(seeds, list) else [seeds]
+
+
+def drawn(config: dict, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """A run once for each seed with which its answers are drawn; with one seed, or answers from elsewhere, as it is.
+
+    The first keeps its name and folder, so that one seed more asks for that seed's answers alone. The others, such as
+    base@draw2, say with `draw_of` what its label is.
+    """
+    first, *others = sampling_seeds(config)
+    if not others or "imported" in run:
+        return [run]
+    named = [{key: f"{run[key]}@draw{seed}" for key in ("variant", "folder")} | {"draw": seed} for seed in others]
+    return [run | {"draw": first}, *(run | one | {"draw_of": run["variant"]} for one in named)]
+
+
+def noise(config: dict) -> list[dict[str, Any]]:
+    """The runs that repeat another one, to find what the machine changes: as those of `runs`, with `repeats`.
+
+    That is the label of the other one. `how` is batches (base@batches: the same prompts in other batches), or merged or
+    beside (lr0.003@merged: the first adapter of the model, merged into the weights where the study has it beside them,
+    or the other way round).
+    """
+    if not config["evaluation"]["noise_floor"]:
+        return []
+    other, found = "beside" if config["inference"]["merge_adapters"] else "merged", []
+    here = [run for run in runs(config) if not {"point", "imported", "draw_of"} & run.keys()]
+    for model in loaded(config):
+        mine = [run for run in here if run["model"] == model]
+        # 4-bit weights cannot hold what an adapter adds.
+        whole = config["models"][model]["precision"] != "nf4"
+        for run, how in zip(mine[: 1 + whole], ("batches", other), strict=False):
+            names = {key: f"{run[key]}@{how}" for key in ("variant", "setting", "folder")}
+            found.append({"model": model, "settings": {}, "repeats": run["variant"], "how": how} | names)
+    return found
 
 
 def adapter_folders(config: dict) -> dict[str, str]:
@@ -403,7 +444,9 @@ def own_prompts(config: dict) -> dict[str, str]:
     """
     shots = {name: point["shots"] for name, point in prompted(config).items()}
     if (own := own_shots(config)) is not None:
-        shots[BASE] = own
+        shots |= {BASE: own} | {run["variant"]: own for run in noise(config) if run["repeats"] == BASE}
+    again = [f"@draw{seed}" for seed in sampling_seeds(config)[1:]]
+    shots |= {f"{name}{draw}": number for name, number in shots.items() for draw in again}
     return {name: f"test_shots{number}" for name, number in shots.items()}
 
 
@@ -427,6 +470,9 @@ def registered(config: dict) -> dict[str, Any]:
     """What a pre-registration of a study holds: all that decides what will be concluded, and nothing of the results."""
     sections = ("models", "tasks", "lora", "training", "sweep", "adapters", "replay", "evaluation", "tables")
     found = {"study": label(config)} | {key: config[key] for key in sections}
+    # What it measures decides nothing.
+    found["evaluation"] = {key: value for key, value in config["evaluation"].items() if key != "noise_floor"}
+    found |= {"sampling_seeds": seeds} if len(seeds := sampling_seeds(config)) > 1 else {}
     return canonical(found | {"settings": compared(config)})
 
 

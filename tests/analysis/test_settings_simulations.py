@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from _answers import SPIDER, SUBJECTS, THREE, Design, power, rates, tables
+from _answers import SPIDER, SUBJECTS, THREE, Design, Drawn, power, rates, tables
 
 # Whether seeds change the same answers, and databases or subjects differ in what is gained.
 ALIKE, APART = {"cluster_sd": 0.05, "alike": 0.5}, {"cluster_sd": 0.0, "alike": 0.0}
@@ -64,6 +64,32 @@ def test_one_seed_among_others_covers_what_its_setting_does():
     found = rates(Design(seeds=(1, 3, 3), seed_sd=0.03, **ALIKE), 600)
     assert within(found["settings"], 1200, low=0.02)
     assert within(found["contrasts"], 600, low=0.02)
+
+
+def test_answers_drawn_several_times_err_as_often_as_they_say():
+    found = rates(Drawn(seeds=(3, 3), seed_sd=0.02, cluster_sd=0.03, draws=3), 300)
+    assert within(found["settings"], 600, low=0.02)
+    assert within(found["contrasts"], 300, low=0.02)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("draws", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("sizes", "seeds", "count", "low"),
+    [
+        # Of one training: what this training does. Few questions whose shares hardly change give intervals too wide.
+        (SPIDER, (1, 1), 1000, 0.025),
+        (SPIDER, (3, 3), 1000, 0.02),
+        (THREE, (1, 1), 1000, 0.0),
+        (THREE, (3, 3), 1000, 0.015),
+        (SUBJECTS, (3, 3), 300, 0.01),
+    ],
+)
+def test_draws_at_other_designs(sizes, seeds, count, low, draws, shared):
+    found = rates(Drawn(sizes, seeds=seeds, seed_sd=0.02, cluster_sd=0.03, draws=draws, shared=shared), count)
+    assert within(found["settings"], count * 2, low)
+    assert within(found["contrasts"], count, low)
 
 
 @pytest.mark.parametrize(("changed", "alike"), [(0.02, 0.9), (0.02, 0.0), (0.05, 0.9)])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from peft import LoraConfig, get_peft_model
 from peft.helpers import rescale_adapter_scale
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from llm import answering
 from llm.adapters import load_adapter
 from llm.answering import Job, answer_all, predict
 from llm.chat import Turn, load_chat
 from llm.decoding import Decoding, Draw, Encoded
+from llm.groups import other_batches
 from llm.load import load_model, set_greedy
 from llm.partial import Partial
 from tiny_model import KINDS, make_model, render, write_splits
@@ -82,6 +85,34 @@ def test_batch_size_changes_no_answer(study, tmp_path, adapter):
     assert one == four
     assert [row["id"] for row in one] == [row["id"] for row in read_jsonl(study / "prompts/test.jsonl")]
     assert len({row["answer"] for row in one}) > 1
+
+
+def test_other_batches_are_others_and_answers_stay_in_the_order_of_the_prompts(llama, tmp_path, monkeypatch):
+    found, seen = {}, []
+    answer_all = answering.answer_all
+
+    def watched(prompts, groups, answer, partial, batch_size):
+        seen.append([groups[0][start : start + batch_size] for start in range(0, len(groups[0]), batch_size)])
+        return answer_all(prompts, groups, answer, partial, batch_size)
+
+    monkeypatch.setattr(answering, "answer_all", watched)
+    for other in (False, True):
+        found[other] = run(llama, tmp_path / str(other), batch_size=4, other_batches=other)
+    assert found[False] == found[True]
+    once, again = seen
+    assert sorted(chain(*once)) == sorted(chain(*again))
+    assert {len(batch) for batch in again[:-1]} == {2}
+    assert once[0][0] == again[0][0], "the longest prompt, which shows first what does not fit"
+    # No prompt has its old neighbours beside it.
+    pairs = [{frozenset(pair) for batch in batches for pair in pairwise(batch)} for batches in seen]
+    assert not pairs[0] & pairs[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 512])
+def test_other_batches_have_another_size(batch_size):
+    groups, size = other_batches([[*range(9, 0, -1)], [], [0]], batch_size)
+    assert size == {1: 2, 2: 1, 7: 3, 512: 4}[batch_size]
+    assert [sorted(group) for group in groups] == [[*range(1, 10)], [], [0]]
 
 
 def test_answers_are_plain_greedy(study, tmp_path):

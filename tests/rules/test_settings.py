@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 
 from _config import EVALUATION, GENERAL, REPLAY, SWEEP, study
 from _moved import moved
-from _rules import settings
+from _rules import parse, settings
 from common.files import UserError
 from study import read, unfold
 from study.messages import declared, leaves
@@ -78,6 +79,7 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
         (False, 1024)
     }
     assert config["training"].pop("share_prefix") is True
+    assert config["evaluation"].pop("noise_floor") == (file == "studies/demo-full.yaml")
     # What a later protocol says, and by which criterion a report counts.
     config["protocols"].pop("reanalysed", None)
     for table in config["published"]["tables"]:
@@ -165,6 +167,7 @@ NOT_PICKED = {
     "replay": "is in the settings of a training that replays",
     "evaluation.shots": "decides which runs there are",
     "evaluation.soups": "decides which runs there are",
+    "evaluation.noise_floor": "decides which runs there are",
     "tasks": "are seen by stage, which the tests below hold",
 }
 # Of a task's section: what the workflow is made of, and what reaches jobs by a function of `study.unfold`.
@@ -432,6 +435,54 @@ def test_a_point_more_changes_no_other_answer_and_no_training():
     runs = after["tables"]["runs"]
     assert [run for run in runs if "point" not in run] == before["tables"]["runs"]
     assert {run["variant"]: run["settings"] for run in runs}["lr0.2@0.5"] == {"training.learning_rate": 0.2}
+
+
+def test_one_more_draw_asks_for_its_answers_alone():
+    sampled = {"do_sample": True, "temperature": 0.7}
+    evaluation = {"interpolate": [0.5], "shots": [0], "adapters": ["lr0.1"], "noise_floor": True}
+    before, after = (
+        settings(study(sweep=SWEEP, evaluation=evaluation, inference=sampled | {"seed": seed})) for seed in (1, [1, 2])
+    )
+    asked, again = (of["predict_spider"]["m"] for of in (before, after))
+    assert again == asked | {f"{name}@draw2": one | {"seed": 2} for name, one in asked.items()}
+    assert {"base@draw2", "lr0.1@draw2", "lr0.1@0.5@draw2", "base@shots0@draw2"} <= again.keys()
+    # Letters are not drawn.
+    for rule in ("predict_mmlu", "harness", "train"):
+        assert after.get(rule) == before.get(rule), rule
+    # What repeats a run repeats its first draw, in a table of its own.
+    names = [run["variant"] for run in after["noise"]["runs"]]
+    assert names == ["base", "lr0.1", "base@batches", "lr0.1@merged"]
+    assert before["predict_spider"]["m"].keys().isdisjoint(names[2:])
+    found = {run["variant"]: run for run in after["tables"]["runs"]}
+    assert (found["base"]["draw"], found["base@draw2"]["draw_of"], found["base@draw2"]["draw"]) == (1, "base", 2)
+    # A list of one seed is that seed.
+    assert settings(study(inference=sampled | {"seed": [3]})) == settings(study(inference=sampled | {"seed": 3}))
+
+
+@pytest.mark.parametrize(
+    ("run", "task", "seed", "changed"),
+    [
+        ("base@batches", "spider", 1, {"other_batches": True}),
+        ("lr0.1@merged", "mmlu", 1, {"merge_adapters": True}),
+        ("base@draw2", "spider", 2, {}),
+    ],
+)
+def test_what_is_asked_again_differs_in_one_thing(run, task, seed, changed):
+    inference = {"do_sample": True, "seed": [1, 2]}
+    names = parse(study(sweep=SWEEP, evaluation={"noise_floor": True}, inference=inference)).globals
+    folders = {label: folder for folder, label in names["LABELS"].items()}
+
+    def of(label):
+        return Wildcards(fromdict={"model": "m", "run": folders[label], "task": task})
+
+    asked, first = of(run), of(run.partition("@")[0])
+    decoding, prompts, adapter = (names[name] for name in ("decoding", "asked_prompts", "own_adapter"))
+    assert decoding(asked) == decoding(first) | changed | {"seed": seed}
+    assert (prompts(asked), adapter(asked)) == (prompts(first), adapter(first))
+    assert f"/{asked.run}/" in names["scored_answers"](asked)
+    if run == "base@draw2":
+        letters = Wildcards(fromdict={"model": "m", "run": asked.run, "task": "mmlu"})
+        assert names["scored_answers"](letters).endswith("/base/mmlu_answers.jsonl")
 
 
 def test_a_ready_made_adapter_is_asked_and_not_trained():

@@ -82,6 +82,7 @@ def test_the_base_may_be_asked_here_and_a_setting_elsewhere():
         ({"adapters": {"mine": {"lora": {"r": 4}}}}, "adapters.mine: there is no model to train"),
         ({"recommend": {}}, "recommend: needs models, and this study has answers that were given elsewhere"),
         ({"evaluation": {"shots": [0]}}, "evaluation.shots: needs models"),
+        ({"evaluation": {"noise_floor": True}}, "evaluation.noise_floor: needs models, and this study has answers"),
         ({"scale": "smoke"}, "scale: found smoke, but answers that were given elsewhere cannot be made fewer"),
         (
             {"models": {"m": {"answers": {"spider": {"source": "a"}, "mmlu": FILE}}}},

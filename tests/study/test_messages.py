@@ -4,6 +4,7 @@ import copy
 import datetime
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from _rules import parse
 from common.files import UserError
 from present import catalogue
 from study import read
-from study.messages import declared, leaves
+from study.messages import GONE, declared, leaves
 from study.read import RESERVED
 from tasks.registry import KINDS
 
@@ -234,6 +235,15 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
         (
             {"tasks": {"spider": {"validation": {"by": "dev"}}}},
             "tasks.spider.validation.by: found dev, the questions of the evaluation",
+        ),
+        (
+            {"inference": {"seed": [1, 2]}},
+            "inference.seed: found [1, 2], but do_sample is false: a greedy answer is the same with every seed. Write "
+            "do_sample: true, or seed: 1.",
+        ),
+        (
+            {"inference": {"seed": [3, 3], "do_sample": True}},
+            "inference.seed: a value stands twice in [3, 3]. Remove one.",
         ),
         (
             {"training": {"load_best_model_at_end": True}},
@@ -479,6 +489,22 @@ def test_keys_of_before_are_refused_with_the_place_that_they_have_now():
     assert "replay.source: no such key. Did you mean tasks.<name>.source, of a task of kind replay?" in refusal(
         replay={"source": "x"}
     )
+
+
+@pytest.mark.parametrize("old", GONE)
+def test_a_key_that_is_gone_says_what_took_its_place(old):
+    """And that place is one."""
+    *outer, key = old.split(".")
+    section = {key: 3} if outer else 3
+    assert f"config.yaml, {old}: no such key any more. {GONE[old]}" in refusal(**{old.partition(".")[0]: section})
+    known = (
+        {"protocol", "protocols"}
+        | {key for key, _ in leaves()}
+        | {f"tasks.{kind}.{key}" for kind in ("spider", "mmlu") for key, _ in leaves(declared(KINDS[kind].Options))}
+    )
+    named = re.findall(r"\b(?:protocols?|[a-z]+(?:\.[a-z_]+)+)\b", GONE[old])
+    assert named or old == "recommend.seed"
+    assert {*named} <= known
 
 
 def said(sections: dict) -> list[str]:

@@ -158,6 +158,41 @@ def test_points_of_a_setting_are_made_once_a_seed():
     assert list(unfold.points(config)) == ["lr0.2-seed1@0.5", "soup-s"]
 
 
+def test_the_noise_floor_repeats_each_base_and_its_first_adapter():
+    on = {"noise_floor": True}
+    config = study(sweep=SWEEP, evaluation=on)
+    (base, adapter), low = unfold.noise(config), unfold.adapters(config)["lr0.1"]["folder"]
+    assert (base["variant"], base["folder"], base["repeats"]) == ("base@batches", "base@batches", "base")
+    assert (adapter["variant"], adapter["folder"], adapter["repeats"]) == ("lr0.1@merged", f"{low}@merged", "lr0.1")
+    # It adds no run of the study, and changes no pre-registration.
+    without = study(sweep=SWEEP)
+    assert unfold.runs(config) == unfold.runs(without)
+    assert unfold.registration(config) == unfold.registration(without)
+    assert unfold.noise(without) == []
+    beside = study(sweep=SWEEP, evaluation=on, inference={"merge_adapters": True})
+    assert [run["how"] for run in unfold.noise(beside)] == ["batches", "beside"]
+    # Weights of 4 bits hold no adapter, and a base's own prompts are asked again as they are.
+    config = study(
+        models={"m": MINIMAL["models"]["m"] | {"precision": "nf4"}}, evaluation=on, tasks={"spider": {"base_shots": 0}}
+    )
+    assert [run["variant"] for run in unfold.noise(config)] == ["base@batches"]
+    assert unfold.own_prompts(config) == {"base": "test_shots0", "base@batches": "test_shots0"}
+
+
+def test_drawn_answers_are_there_once_for_each_seed():
+    inference = {"do_sample": True, "seed": [7, 8]}
+    config = study(evaluation={"shots": [0]}, tasks={"spider": {"base_shots": 1}}, inference=inference)
+    runs = {run["variant"]: run for run in unfold.runs(config)}
+    assert [*runs] == [f"{name}{end}" for name in ("base", "adapter", "base@shots0") for end in ("", "@draw8")]
+    assert (runs["adapter"]["draw"], runs["adapter@draw8"]["draw_of"]) == (7, "adapter")
+    assert runs["adapter@draw8"]["folder"] == f"{runs['adapter']['folder']}@draw8"
+    assert unfold.own_prompts(config) == {
+        "base": "test_shots1", "base@draw8": "test_shots1",
+        "base@shots0": "test_shots0", "base@shots0@draw8": "test_shots0",
+    }  # fmt: skip
+    assert unfold.registration(config) != unfold.registration(study(inference={"do_sample": True, "seed": 7}))
+
+
 def test_a_base_with_prompts_of_its_own_does_not_stand_for_strength_0():
     config = study(evaluation={"interpolate": [0, 1]}, tasks={"spider": {"base_shots": 0}})
     assert list(unfold.points(config)) == ["adapter@0"]

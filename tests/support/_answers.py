@@ -66,6 +66,40 @@ class Design:
         return Answers("model", task, base.astype(float), settings, clusters, fixed=fixed), np.array(runs)
 
 
+@dataclass(frozen=True)
+class Drawn(Design):
+    """The same with answers that are drawn at random, `draws` times each, of the base and of every training.
+
+    The base has a question right with a probability of its own, between 0.3 and 0.7, and a training with another one,
+    which differs by the true difference and, normally, by the SD `own_sd` of question and training. With `shared`, a
+    draw of base and trainings has the same random number for a question, as where they are given the same seed.
+    """
+
+    draws: int = 3
+    own_sd: float = 0.06
+    shared: bool = True
+
+    def draw(
+        self, generator: np.random.Generator, task: str = "task", fixed: bool = False
+    ) -> tuple[Answers, np.ndarray]:
+        """Draw the answers of one study, and the true difference of each setting's first run."""
+        clusters = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        n, settings, runs = len(clusters), {}, []
+        chance = generator.uniform(0.3, 0.7, n)
+        own = self.cluster_sd * generator.normal(size=(len(self.seeds), len(self.sizes)))
+        if fixed or len(self.sizes) < 5:
+            own -= (own @ np.array(self.sizes))[:, None] / n
+        numbers = generator.random((self.draws, n))
+        base = (numbers < chance).mean(axis=0)
+        for setting, (count, true) in enumerate(zip(self.seeds, self.true, strict=True)):
+            of_run = true + self.seed_sd * generator.normal(size=(count, 1))
+            tuned = chance + of_run + own[setting][clusters] + self.own_sd * generator.normal(size=(count, n))
+            own_numbers = numbers if self.shared else generator.random((count, self.draws, n))
+            settings[f"s{setting}"] = (own_numbers < tuned[:, None]).mean(axis=1)
+            runs.append(of_run[0, 0])
+        return Answers("model", task, base, settings, clusters, fixed=fixed), np.array(runs)
+
+
 def rates(design: Design, count: int, seed: int = 1) -> dict[str, float]:
     """How often single intervals of 95% miss what is true, in `count` studies: shares.
 

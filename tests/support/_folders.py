@@ -13,7 +13,8 @@ REPO = Path(__file__).parents[2]
 
 def labels(study: dict[str, Any]) -> dict[str, str]:
     """The labels of a study's runs by their folders; `study` is as in its file."""
-    return {run["folder"]: run["variant"] for run in unfold.runs(read.resolve(study))}
+    config = read.resolve(study)
+    return {run["folder"]: run["variant"] for run in unfold.runs(config) + unfold.noise(config)}
 
 
 def folder(study: dict[str, Any], label: str) -> str:

@@ -164,6 +164,10 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
         {"evaluation/soups": {"both": [*A]}},
         {"soup demo/soup-both"} | chain(["soup-both"], *SPIDER, *MMLU) | RUNS,
     ),
+    "noise floor": (
+        {"evaluation/noise_floor": True},
+        chain(["base@batches", "lr0.003@merged"], *SPIDER, *MMLU) | {"noise", "tables_page", "report", "index"},
+    ),
     "harness": (
         {"evaluation/harness/tasks": ["arc_easy"]},
         chain(ALL, "harness") | {"fetch_harness", "harness_table", "tables_page", "report"},

@@ -1,0 +1,41 @@
+"""Put into one table how many verdicts turn where the machine alone makes the difference."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import _path  # noqa: F401
+from analysis import describe
+from analysis.data import read_results, write_table
+from analysis.noise import floor
+from common.files import write_text
+from common.job import job
+from present.format import Say
+from present.tables import shared_facts, to_markdown
+
+
+def noise(
+    records: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
+) -> None:
+    """Write the table as CSV and as Markdown.
+
+    Args:
+        records: by task the records of each run in the order of `runs`.
+        outputs: the files `csv` and `md`.
+        settings: the rule's, as those of `tables`; `runs` are the repeated ones and, with `repeats` and `how`, those
+            that repeat them.
+
+    Raises:
+        UserError: as `tables`.
+    """
+    results = read_results(records, settings)
+    frame = floor(results)
+    write_table(outputs["csv"], frame)
+    say = Say(settings["language"], results.measures)
+    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
+    write_text(outputs["md"], to_markdown("noise", frame, facts, say))
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        noise(dict(snakemake.input.items()), dict(snakemake.output.items()), snakemake.params.settings)
