@@ -317,7 +317,7 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
                 adapter_dir=str(folder / "adapter"),
                 report=str(folder / "train.json"),
                 validation=str(prompts / "spider_validation.jsonl") if evaluated else None,
-                tensorboard_dir=str(folder / "tensorboard"),
+                tracker_dir=str(folder / "tensorboard"),
                 **adapter,
             ),
         )

@@ -13,7 +13,7 @@ from snakemake.logging import logger
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
 from common import code
-from common.access import check_access, check_gpu, check_harness
+from common.access import check_access, check_gpu, check_harness, check_trackers
 from common.files import ADAPTER_FILES, UserError, fingerprint
 from common.job import ended, retry_only_what_was_cut_off
 from common.terminal import show_jobs
@@ -99,6 +99,8 @@ SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point 
 TRAININGS = [unfold.changed(config, values) for values in VALUES.values()]
 EVALUATED = any(one["training"]["eval_strategy"] != "no" for one in TRAININGS)
 REPLAYED = any(one["replay"]["fraction"] for one in TRAININGS)
+# Where losses go besides train.json.
+TRACKERS = sorted({one["training"]["report_to"] for one in TRAININGS} if LOADED else ())
 # Which parts of the data the report tells of.
 REPORTED_PARTS = {task: ["test"] for task in TASKS}
 REPORTED_PARTS |= {TARGET: KINDS[config["tasks"][TARGET]["kind"]].PARTS} if LOADED else {}
@@ -135,6 +137,12 @@ if workflow.is_main_process:
     retry_only_what_was_cut_off(Job)
     retry_only_what_was_cut_off(GroupJob)
     show_jobs(logger, workflow.output_settings, LABELS, len(config["models"]) == 1)
+    # In a dry run too; what trains may have an environment of its own, and tables can be made without it.
+    if not workflow.deployment_settings.deployment_method:
+        try:
+            check_trackers(TRACKERS)
+        except UserError as error:
+            logger.warning(str(error))
 
 
 def any_of(names):
@@ -262,13 +270,19 @@ def part_rows(wildcards):
     return rows | ({"shots": f"<results>/data/{wildcards.task}/shots.jsonl"} if has_shots else {})
 
 
-def template_of(task):
-    """The prompt template of a task: the study's own, or the one that the task comes with."""
-    return Path(config["tasks"][task]["prompt"] or Path(workflow.basedir, "resources/prompts", kind_of(task).PROMPT))
+def template_of(task, part="test"):
+    """The prompt template of a part of a task: the study's own, or the one that the task comes with."""
+    section, shipped = config["tasks"][task], Path(workflow.basedir, "resources/prompts", kind_of(task).PROMPT)
+    own = section.get("base_prompt") if part.startswith("test_") else None
+    return Path(own or section["prompt"] or shipped)
 
 
 try:
-    WORDS = {task: unfold.words_sha256(f"tasks.{task}.prompt", template_of(task)) for task in config["tasks"]}
+    WORDS = {
+        (task, part): unfold.words_sha256(f"tasks.{task}.{key}", template_of(task, part))
+        for task in config["tasks"]
+        for part, key in {"": "prompt", "test_shots": "base_prompt"}.items()
+    }
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -276,8 +290,8 @@ except UserError as error:
 def prompt_settings(wildcards):
     """What the prompts of a part depend on."""
     task, section = wildcards.task, config["tasks"][wildcards.task]
-    part, _, number = wildcards.part.partition("_shots")
-    others = {"words": WORDS[task]}
+    part, shots, number = wildcards.part.partition("_shots")
+    others = {"words": WORDS[task, f"{part}{shots}" if shots else ""]}
     if "shots" in kind_of(task).PARTS:
         others["shots"] = int(number) if number else unfold.shots_of(config, task)
     if task == REPLAY_TASK:
@@ -285,7 +299,7 @@ def prompt_settings(wildcards):
     elif part == "test":
         others["max_new_tokens"] = section["max_new_tokens"]
     else:
-        others["train_target"] = section.get("train_target", "sql")
+        others |= pick("training.loss_on")
     return stage(task, "prompt", **others)
 
 
@@ -294,11 +308,11 @@ def audit_settings(wildcards):
     task = wildcards.task
     if task == REPLAY_TASK:
         return stage(task, role="replay", **pick("training.max_length"))
-    learnt = {"train_target": config["tasks"][task].get("train_target", "sql"), "shots": unfold.shots_of(config, task)}
     # Not the stage measure, which leads to no training.
     cluster = kind_of(task).measure(MEASURED[task]).cluster
-    keys = ("training.max_length", "training.truncate", "accept_defect")
-    return stage(task, role="target", cluster=cluster, **learnt, **pick(*keys))
+    keys = ("training.loss_on", "training.max_length", "training.truncate", "accept_defect")
+    shown = {key: config["tasks"][task][key] for key in ("shots_from",) if key in config["tasks"][task]}
+    return stage(task, role="target", cluster=cluster, shots=unfold.shots_of(config, task), **shown, **pick(*keys))
 
 
 def audited(wildcards, path, part):
@@ -415,6 +429,8 @@ def before_first_job():
             check_gpu({job.wildcards.model: config["models"][job.wildcards.model] for job in computing})
         # Conda brings the harness along, and of a bundle nothing is measured again.
         deployed, allowed = workflow.deployment_settings.deployment_method, workflow.dag_settings.allowed_rules
+        if not deployed and any(job.rule.name == "train" for job in workflow.dag.needrun_jobs()):
+            check_trackers(TRACKERS)
         check_harness([] if deployed or "harness" not in (allowed or ["harness"]) else HARNESS_TASKS)
     except UserError as error:
         raise WorkflowError(str(error)) from None

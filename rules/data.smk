@@ -100,6 +100,6 @@ for task in config["tasks"]:
             # With `resources` among its arguments, Snakemake does not compare it.
             unwatched=lambda wildcards, resources: prompt_settings(wildcards),
             # Its content is in the settings: where it lies changes nothing.
-            words=lambda wildcards, resources: str(template_of(wildcards.task)),
+            words=lambda wildcards, resources: str(template_of(wildcards.task, wildcards.part)),
         script:
             "../scripts/steps/render.py"

@@ -26,6 +26,7 @@ from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
 from study.unfold import recommended_folder, words_sha256
 from tasks import text_to_sql
+from tasks.base import examples_of
 from tasks.registry import KINDS
 from tasks.sql_schema import read_schema, schema_text
 
@@ -159,7 +160,7 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     if missing := [shot for shot in source.prompts["shots"] if shot not in rows]:
         raise UserError(f"{file}: lacks {', '.join(missing)}. Run the study again.")
     told = task.context(settings, raw)
-    shots = [{**told(rows[shot]), "target": task.target(rows[shot])} for shot in source.prompts["shots"]]
+    show, pool = told, list(rows.values())
     name = entry["db_id"]
     known = raw / "database" / name / f"{name}.sqlite"
     if not known.is_file() or sha256_file(known) != sha256_file(database):
@@ -170,7 +171,9 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     about = {"db_id": name} | ({"evidence": ""} if any("evidence" in row for row in rows.values()) else {})
 
     def render(question: str) -> str:
-        asked = turns({**told(about | {"question": question}), "shots": shots, "options": settings})
+        row = about | {"question": question, "id": question}
+        shots = [{**show(shot), "target": task.target(shot)} for shot in examples_of(task, settings, row, pool)]
+        asked = turns({**told(row), "shots": shots, "options": settings})
         row = prompt_row(chat, {"id": repr(question)}, asked)
         remedy = task.REMEDY.format(**about, name=settings["name"])
         check_context(chat, row["id"], row["prompt_tokens"], source.settings["max_new_tokens"], remedy)

@@ -40,8 +40,9 @@ from study import unfold
 from study.local_rows import local_rows
 from study.read import as_for_snakemake
 from study.unfold import BASE, label, shots_of, stage, target_of, tasks_of
-from tasks.base import filled
+from tasks.base import examples_of, filled
 from tasks.mmlu import grouped
+from tasks.questions import number_of
 from tasks.registry import KINDS
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "resources/prompts"
@@ -158,6 +159,8 @@ def estimate(config: dict, task: str, part: str, new: int = 0) -> Prompts | None
         subjects = sum(map(len, categories.values()))
         # All of a subject's questions: 14,042 of 57 subjects.
         number = round(14_042 / 57 * subjects) if each is None else each * len(categories)
+        if (named := section["questions"]) is not None:
+            number = number_of(named) * (subjects if isinstance(named, dict) else 1)
         mean, shared = (round(MMLU_QUESTION * n / CHARACTERS) for n in (1 + section["shots"], section["shots"]))
         groups = [(number, shared)]
         if section["shots_from"] == "own_dev":  # a subject's questions share its examples
@@ -169,7 +172,7 @@ def estimate(config: dict, task: str, part: str, new: int = 0) -> Prompts | None
         return None
     shots = shots_of(config, task)
     shared = SPIDER_SHOT * int(other or shots)
-    number, sql = section["questions"] or section["counts"]["dev"], 0
+    number, sql = number_of(section["questions"]) or section["counts"]["dev"], 0
     if part == "train":
         number = sum(section["counts"][name] for name in section["train_files"]) - shots
         if section["validation"]["by"] in ("rows", "database"):
@@ -194,11 +197,13 @@ def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts 
 
         source, rows = found
         settings = stage(config, task, "prompt")
-        told, turns = kind.context(settings, source), template(section["prompt"] or TEMPLATES / kind.PROMPT)
-        pool = rows("shots")[: int(other or shots_of(config, task))] if "shots" in kind.PARTS else []
+        words = (other and section.get("base_prompt")) or section["prompt"] or TEMPLATES / kind.PROMPT
+        told, turns = kind.context(settings, source), template(words)
+        pool, number = rows("shots") if "shots" in kind.PARTS else [], int(other or shots_of(config, task))
         texts = []
         for row in rows(part):
-            said = turns(filled(kind, told, row, pool) | {"options": settings})
+            shots = examples_of(kind, settings | {"shots": number}, row, pool)
+            said = turns(filled(kind, told, row, shots, settings))
             texts.append("".join(turn.text for turn in said) + ("" if new else kind.target(row)))
     return gathered(texts, new, CHARACTERS)
 
@@ -248,7 +253,7 @@ def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompt
     own = total * learnt.count * learnt.mean / (prompts.count * prompts.mean)
     again = 1.5 * (total - own)
     passed = total + (again if replay and replay["kl"] else 0)
-    if target.device.cuda and training["share_prefix"] and settings["train_target"] == "sql" and step >= LARGE_STEP:
+    if target.device.cuda and training["share_prefix"] and training["loss_on"] == "completion" and step >= LARGE_STEP:
         saved = own * learnt.begin / learnt.mean * (1 - mean / step)
         passed = min(passed, (passed - saved) / SHARED)
     return Need(prompts, total, sum(need.values()), training_seconds(target, passed, step, twice))
@@ -313,7 +318,8 @@ def not_here(target: Target, optims: set[str]) -> list[str]:
     """A sentence for each setting that a CPU cannot have."""
     if target.device.cuda:
         return []
-    keys = [f"models.{target.name}.precision: nf4"] if target.precision == "nf4" else []
+    quantised = target.precision in ("fp16", "nf4", "int8")
+    keys = [f"models.{target.name}.precision: {target.precision}"] if quantised else []
     keys += [f"training.optim: {one}" for one in optims if any(part in one for part in ("8bit", "32bit", "paged"))]
     return [f"{key} needs a CUDA GPU and none is visible. For another machine add --memory-gb." for key in keys]
 

@@ -28,6 +28,7 @@ from study import unfold
 from study.local_rows import local_rows
 from study.read import as_for_snakemake
 from tasks.mmlu import grouped
+from tasks.questions import number_of
 from tasks.registry import KINDS
 
 # Of Spider's dev split, and of all of MMLU.
@@ -43,13 +44,17 @@ def clusters_of(config: dict, task: str, cluster: str, data: Path) -> list | Non
                 return [row[cluster] for row in found[1]("test")]
     if section["kind"] == "mmlu":
         categories, each = grouped(section["categories"]), section["questions_per_category"]
+        if isinstance(named := section["questions"], list):
+            return [name.rpartition("-")[0] for name in named]
+        if named is not None:
+            return [subject for subjects in categories.values() for one in subjects for subject in [one] * named["n"]]
         if each is None:
             each = QUESTIONS // SUBJECTS
             return [subject for subjects in categories.values() for one in subjects for subject in [one] * each]
         # The questions of a category are drawn from all its subjects.
         return [subjects[number % len(subjects)] for subjects in categories.values() for number in range(each)]
     if section["kind"] == "spider":
-        number = section["questions"] or section["counts"]["dev"]
+        number = number_of(section["questions"]) or section["counts"]["dev"]
         return [question * DATABASES // number for question in range(number)]
     return None
 

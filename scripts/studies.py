@@ -47,6 +47,12 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
 def questions(section: dict) -> str:
     """How many questions a task asks, as far as its section says."""
     match section:
+        case {"questions": list(ids)}:
+            return str(len(ids))
+        case {"kind": "mmlu", "questions": {"n": each}}:
+            return str(each * sum(map(len, grouped(section["categories"]).values())))
+        case {"questions": {"n": number}}:
+            return str(number)
         case {"kind": "mmlu", "questions_per_category": None}:
             return f"all of {sum(map(len, grouped(section['categories']).values()))} subjects"
         case {"questions_per_category": int(each)}:

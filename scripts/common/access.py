@@ -1,7 +1,7 @@
 """Checks before any job runs that a study can have what it needs; no network and no model library is used."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,28 @@ def check_harness(tasks: Sequence[str]) -> None:
 
 
 def check_gpu(models: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse models with `nf4` that are to compute here, where no GPU is visible, before gigabytes are downloaded."""
-    lacking = [name for name, values in models.items() if values["precision"] == "nf4"]
+    """Refuse quantised models that are to compute here, where no GPU is visible, before gigabytes are downloaded."""
+    lacking = [name for name, values in models.items() if values["precision"] in ("nf4", "int8")]
     if lacking and not visible():
         raise UserError(
-            f"models.{lacking[0]}.precision: nf4 needs a CUDA GPU and none is visible. Set it to bf16 or fp32, or run "
+            f"models.{lacking[0]}.precision: {models[lacking[0]]['precision']} needs a CUDA GPU and none is visible. Set it to bf16 or fp32, or run "
             "with --workflow-profile profiles/slurm on a cluster. Nothing was started."
         )
+
+
+# The package of a tracker that is not called like it.
+PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Refuse a study whose losses go to a tracker that is not installed."""
+    for name in names:
+        package = PACKAGES.get(name, name)
+        if name != "none" and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"training.report_to: found {name}, but its package {package} is not installed here. Install it "
+                "before anything is trained, or write none."
+            )
 
 
 def check_access(models: Mapping[str, Mapping[str, Any]]) -> None:

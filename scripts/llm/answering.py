@@ -84,6 +84,8 @@ def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], dec
     if chat.thought.tokens:
         return ThinkingEngine(model, chat, prompts, decoding)
     reason = "answers are drawn at random" if decoding.do_sample else ""
+    if getattr(model, "is_loaded_in_8bit", False):
+        reason = "weights of 8 bits look for outliers, which a CUDA graph cannot"
     if decoding.reads_tokens:
         reason = "the tokens so far change what comes next"
     if not reason:

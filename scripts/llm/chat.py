@@ -29,6 +29,9 @@ DATE = date(2024, 7, 26)
 # A thought as templates write it, with nothing in it, or opened for the model to fill.
 EMPTY_THOUGHT = re.compile(r"\s*<(?P<tag>[^<>/\s]+)>\s*(?P<end></(?P=tag)>(?P<after>\s*))?")
 
+# What no turn of a conversation says.
+ELSEWHERE = "0c9f41e7-another-turn"
+
 # How models name the tokens they keep for padding or in reserve, in order of preference.
 PAD_NAMES = ("pad", "reserved", "unused", "unk")
 
@@ -90,6 +93,41 @@ class Chat:
             )
         # Gemma's template goes on with a newline that the model never has to say: cut right after the end of turn.
         return (thought.prefill if thought.tokens else "") + before + said + after + ended
+
+    def said(self, turns: Sequence[Turn]) -> list[list[int]]:
+        """Where in `prompt` each turn of the assistant stands, end-of-turn token included: characters from, up to.
+
+        Found by putting another text in the place of each; a template that changes such a turn, or ends it otherwise
+        than an answer, is a UserError.
+        """
+        prompt, found = self.prompt(turns), []
+        for place, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            other = self.prompt([*turns[:place], Turn("assistant", ELSEWHERE), *turns[place + 1 :]])
+            start = other.find(ELSEWHERE)
+            text = turn.text if prompt.startswith(turn.text, max(start, 0)) else turn.text.strip()  # many do so
+            end = prompt.find(self.end_of_turn, start + len(text)) + len(self.end_of_turn)
+            between = prompt[start + len(text) : end - len(self.end_of_turn)]
+            same = start >= 0 and prompt[:start] == other[:start] and prompt.startswith(text, start)
+            if not same or end < start + len(text) or between.strip():
+                raise UserError(
+                    f"{self.source}: its chat template changes an earlier turn of the assistant, or ends it otherwise "
+                    f"than with {self.end_of_turn!r}. Found {prompt[max(start, 0) :][: len(turn.text) + 40]!r}, "
+                    f"expected {turn.text!r}. Set training.loss_on to completion or text."
+                )
+            found.append([start, end])
+        return found
+
+    def within(self, prompt: str, spans: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether each token of a prompt belongs to one of the `spans` of `said`."""
+        if not self.tokenizer.is_fast:
+            raise UserError(
+                f"{self.source}: its tokenizer does not say which characters a token stands for. Set training.loss_on "
+                "to completion or text."
+            )
+        given = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [any(first < end and start < last for start, end in spans) for first, last in given]
 
     def encode(self, prompt: str, completion: str = "") -> tuple[list[int], list[int]]:
         """The token ids of a prompt, as inference sees them, and of the completion that follows it.

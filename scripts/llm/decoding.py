@@ -32,7 +32,7 @@ OF_DRAWING = {
 class Decoding:
     """How a model answers: the settings of a prediction."""
 
-    precision: str  # fp32, bf16 or nf4
+    precision: str  # as models.<name>.precision
     max_new_tokens: int
     batch_size: int | str  # prompts a batch, at most, or "auto": as many as fit
     do_sample: bool = False  # draw each token at random instead of taking the likeliest

@@ -1,8 +1,12 @@
-"""The proof that the target is in the loss: what the collator hands to the model, decoded, is the gold SQL."""
+"""The proof of what is in the loss: what the collator hands to the model, decoded, is what the study means to learn.
+
+A rendered row says what that is: its completion and, of its prompt, what lies in `learnt`, pairs of characters (from,
+up to): the assistant's turns, or all of it. A row without a completion is one whose prompt alone is learnt.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +16,14 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from common.files import UserError, sha256_file, write_json
 from common.job import versions
-from llm.chat import Chat
+from llm.chat import Chat, Turn
 
 IGNORED = -100  # the label of a token outside the loss, in PyTorch's cross entropy
 BATCH = 16  # rows collated at a time, so that padding is checked too
 
 # What published studies have done wrong and a study may repeat, if it says so in accept_defect.
 DEFECTS = {
-    "target_not_in_loss": "the loss is that of the prompt, and no gold SQL is in it",
+    "target_not_in_loss": "the loss is that of the prompts, and no gold SQL is in it",
     "truncated": "rows longer than training.max_length are cut, and with them the end of their SQL",
     "dev_used_to_choose": "dev questions are among the validation rows, by which a checkpoint is chosen",
 }
@@ -49,10 +53,27 @@ class Limits:
         return {"pass": not found, "failed": found, "accepted": [name for name in found if name in self.accept_defect]}
 
 
+def learnt(chat: Chat, turns: Sequence[Turn], prompt: str, loss_on: str) -> dict[str, list]:
+    """What a row to train on says of its prompt, for each value of training.loss_on."""
+    spans = {"assistant": lambda: chat.said(turns), "text": lambda: [[0, len(prompt)]]}
+    return {"learnt": spans[loss_on]()} if loss_on in spans else {}
+
+
+def _all_learnt(row: Mapping) -> bool:
+    """Whether all of a row's prompt is learnt."""
+    return not row["completion"] or row.get("learnt") == [[0, len(row["prompt"])]]
+
+
 def _tokens(chat: Chat, row: dict) -> tuple[list[int], list[int]]:
-    """The ids and labels of a whole row: those of the completion, or of the prompt where there is none."""
+    """The ids and labels of a whole row."""
     prompt, completion = chat.encode(row["prompt"], row["completion"])
-    return prompt + completion, ([IGNORED] * len(prompt) + completion if row["completion"] else list(prompt))
+    if _all_learnt(row):
+        return prompt + completion, prompt + completion
+    labels = [IGNORED] * len(prompt)
+    if row.get("learnt"):
+        inside = chat.within(row["prompt"], row["learnt"])
+        labels = [token if seen else IGNORED for token, seen in zip(prompt, inside, strict=True)]
+    return prompt + completion, labels + completion
 
 
 def padding(chat: Chat) -> DataCollatorForLanguageModeling:
@@ -61,10 +82,10 @@ def padding(chat: Chat) -> DataCollatorForLanguageModeling:
 
 
 def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -> Dataset:
-    """Make the training set: `input_ids` and `labels`, the labels of the prompt being -100.
+    """Make the training set: `input_ids` and `labels`, -100 for each token that is not learnt.
 
-    A row without a completion is one whose prompt is to be learnt: its labels are its ids. Rows longer than `cut_at`
-    tokens lose their end. SFTTrainer takes such rows as they are: it appends no EOS and masks nothing itself.
+    Rows longer than `cut_at` tokens lose their end. SFTTrainer takes such rows as they are: it appends no EOS and masks
+    nothing itself.
     """
     cut = [[one[:cut_at] for one in _tokens(chat, row)] for row in rows]
     return Dataset.from_dict({"input_ids": [ids for ids, _ in cut], "labels": [labels for _, labels in cut]})
@@ -89,6 +110,7 @@ class Checked(NamedTuple):
     defects: list[str]
     tokens: int
     labels: int
+    of_target: int  # labels of the completion
     decoded: str
 
 
@@ -98,8 +120,8 @@ def check_labels(
     """Check every row of the data set, one for each of the rendered `rows`, as the collator gives it to the model.
 
     Raises:
-        UserError: a row is missing, cut, begins without its one BOS, or its labels are not exactly the completion
-            up to the end-of-turn token, and the study does not accept that defect. The message names the row.
+        UserError: a row is missing, cut, begins without its one BOS, or its labels are not exactly what it says is
+            learnt, up to the end-of-turn token, and the study does not accept that defect. The message names the row.
     """
     if len(dataset) != len(rows):
         raise UserError(f"labels: found {len(dataset)} rows in the training set, expected {len(rows)}, one a prompt.")
@@ -109,11 +131,13 @@ def check_labels(
         batch = collator([given[i] for i in range(start, min(start + BATCH, len(rows)))])
         for row, (ids, labels) in zip(rows[start : start + BATCH], rows_of(batch), strict=True):
             found.append(_check_row(chat, row, ids, labels, limits))
-    without_target = sum(row.labels == 0 for row in found)
-    if without_target == len(rows):
-        raise UserError(
-            f"labels: training.max_length = {limits.max_length} cuts every row before its SQL. Set it higher."
-        )
+    without_target, failed = sum(row.of_target == 0 for row in found), [name for row in found for name in row.defects]
+    if without_target == len(rows) and "target_not_in_loss" not in failed:
+        cut = f"labels: training.max_length = {limits.max_length} cuts every row before its SQL. Set it higher."
+        if not any(row.labels for row in found):
+            raise UserError(cut)
+        limits.refuse("target_not_in_loss", cut)
+        failed.append("target_not_in_loss")
     return {
         "rows": len(rows),
         "checked": len(found),
@@ -122,7 +146,7 @@ def check_labels(
         "longest_row_tokens": max(row.tokens for row in found),
         "label_tokens": sum(row.labels for row in found),
         "example": {"id": rows[0]["id"], "labels_decoded": found[0].decoded},
-        **limits.verdict(defect for row in found for defect in row.defects),
+        **limits.verdict(failed),
     }
 
 
@@ -162,13 +186,17 @@ def write_audit(
     write_json(report, facts)
 
 
-def check_target(rows: Sequence[dict], train_target: str) -> None:
-    """Refuse a row that has a completion where there should be none, or the other way round."""
+def check_learnt(rows: Sequence[dict], loss_on: str) -> None:
+    """Refuse rows that were rendered for another value of training.loss_on."""
     for row in rows:
-        if bool(row["completion"]) != (train_target == "sql"):
+        right = "learnt" not in row
+        if loss_on in ("assistant", "text"):
+            right = "learnt" in row and _all_learnt(row) == (loss_on == "text")
+        if not right or bool(row["completion"]) != (loss_on != "prompt"):
             raise UserError(
-                f"labels of {row['id']}: the completion is {row['completion']!r}, not what train_target: "
-                f"{train_target} renders. Run the task's rule render again: snakemake -R render_<task>."
+                f"labels of {row['id']}: the completion is {row['completion']!r}, and of the prompt is learnt "
+                f"{row.get('learnt', [])}, not what training.loss_on: {loss_on} renders. Run the task's rule render "
+                "again: snakemake -R render_<task>."
             )
 
 
@@ -198,16 +226,27 @@ def _check_row(chat: Chat, row: dict, ids: list[int], labels: list[int], limits:
     need(ids[: len(prompt_ids)] == seen, "the prompt's tokens differ from those that inference will see.")
     chat.check_bos(name, ids[: len(prompt_ids)])
     kept = [i for i, label in enumerate(labels) if label != IGNORED]
-    decoded = chat.tokenizer.decode([labels[i] for i in kept], clean_up_tokenization_spaces=False)
+
+    def decode(places: Iterable[int]) -> str:
+        return chat.tokenizer.decode([labels[i] for i in places], clean_up_tokenization_spaces=False)
+
+    decoded = decode(kept)
+    # The first token has nothing before it that could predict it: its label counts in no loss, and may be left out.
+    same = ids == meant_ids and labels[1:] == meant[1:]
     if defects:
-        # The first token has nothing before it that could predict it: its label counts in no loss, and may be left out.
-        right = ids == meant_ids and labels[1:] == meant[1:]
-        need(right, "the labels differ from those of the row as it is meant to be trained.")
+        need(same, "the labels differ from those of the row as it is meant to be trained.")
+    elif _all_learnt(row):
+        need(same, f"found {decoded!r} in the loss, expected the whole text. Nothing was trained.")
+        wanted, found = row["completion"], decode(range(len(prompt_ids), len(ids)))
+        need(found.strip() == wanted.strip(), f"found {found!r} at the end of the loss, expected {wanted!r}.")
     else:
-        wanted = row["completion"]
-        # Decoders of the SentencePiece kind drop a leading space.
-        right = decoded.strip() == wanted.strip()
-        need(right, f"found {decoded!r} in the loss, expected {wanted!r}. Nothing was trained.")
-        need(labels[-1] == chat.end_of_turn_id, f"the last label is {labels[-1]}, expected the end of turn.")
+        wanted = [*(row["prompt"][slice(*span)] for span in row.get("learnt", [])), row["completion"]]
+        # What is learnt stands apart, with questions between. Decoders of the SentencePiece kind drop a leading space.
+        parts = [[i for _, i in part] for _, part in groupby(enumerate(kept), lambda pair: pair[1] - pair[0])]
+        right = [decode(part).strip() for part in parts] == [text.strip() for text in wanted]
+        need(right, f"found {decoded!r} in the loss, expected {''.join(wanted)!r}. Nothing was trained.")
+        ends = [labels[part[-1]] for part in parts]
+        need({*ends} == {chat.end_of_turn_id}, f"the last label is {ends[-1]}, expected the end of turn.")
         need(all(labels[i] == ids[i] for i in kept), "a label differs from the token at its place.")
-    return Checked(defects, len(ids), len(kept), decoded)
+        need(same, "the labels differ from those of the row as it is meant to be trained.")  # by a space
+    return Checked(defects, len(ids), len(kept), sum(i >= len(prompt_ids) for i in kept), decoded)

@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, GenerationConfig
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import SFTConfig
 
 # The types of JSON, and what Python and docstrings call them.
@@ -36,6 +37,7 @@ def library_keys() -> dict[str, dict[str, Any]]:
     """
     hints = typing.get_type_hints(SFTConfig)
     words = {key: [str(word.value) for word in _enumerated(hints[key])] for key in WORDS}
+    words["report_to"] = sorted(INTEGRATION_TO_CALLBACK)
     found: dict[str, dict[str, Any]] = {"words": words, "versions": {name: version(name) for name in PACKAGES}}
     for cls in (SFTConfig, LoraConfig):
         hints = typing.get_type_hints(cls)

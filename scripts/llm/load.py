@@ -28,6 +28,11 @@ def half() -> torch.dtype:
     return torch.float16 if emulated else torch.bfloat16
 
 
+def computed(precision: str) -> torch.dtype:
+    """The type that a precision computes in here."""
+    return {"fp32": torch.float32, "fp16": torch.float16}.get(precision) or half()
+
+
 def set_threads(count: int) -> None:
     """Compute with so many threads, as processes that are started do: what a CPU adds up depends on how many."""
     os.environ["OMP_NUM_THREADS"] = str(count)
@@ -42,25 +47,40 @@ def named(record: dict) -> dict[str, Any]:
 def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | None = None) -> PreTrainedModel:
     """Load the model of a record in evaluation mode.
 
-    fp32 and bf16 load and compute in that type, but in fp16 on a GPU without bf16. nf4 quantises the linear layers to
-    4-bit NormalFloat with double quantisation and computes as bf16 does (Dettmers et al. 2023, arXiv:2305.14314),
-    unless `quantization`, further keys of BitsAndBytesConfig, says otherwise. What cannot be loaded here is a
-    UserError.
+    fp32, bf16 and fp16 load and compute in that type, but bf16 in fp16 on a GPU without it. nf4 quantises the linear
+    layers to 4-bit NormalFloat with double quantisation and computes as bf16 does (Dettmers et al. 2023,
+    arXiv:2305.14314), unless `quantization`, further keys of BitsAndBytesConfig, says otherwise; int8 to 8 bits, but
+    for outlier features (Dettmers et al. 2022, arXiv:2208.07339). What cannot be loaded here is a UserError.
     """
-    options: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else half()}
-    if precision == "nf4":
+    options: dict[str, Any] = {"dtype": computed(precision)}
+    if precision == "fp16":
+        if device().type == "cpu":
+            raise UserError(
+                f"models.{record['name']}.precision: precision fp16 needs a GPU and none is visible. Set it to bf16 or "
+                "fp32."
+            )
+        if (made := made_in(record)) == "bfloat16":
+            print(
+                f"Warning: models.{record['name']}.precision is fp16, but {record['source']} was made in {made}, whose "
+                "numbers may be larger than fp16 has (65,504). A loss of nan would stop the training.",
+                flush=True,
+            )
+    if precision in ("nf4", "int8"):
         with suppress(KeyError):  # of a shape that nothing is known of
             shape = Shape.of(read_json(Path(record["path"]) / "config.json"))
             if found := unquantised(record["source"], record["name"], shape, precision):
                 raise UserError(found[0])
         if not torch.cuda.is_available():
             raise UserError(
-                f"models.{record['name']}.precision: precision nf4 needs a CUDA GPU and none is visible. Set it to "
-                "bf16 or fp32."
+                f"models.{record['name']}.precision: precision {precision} needs a CUDA GPU and none is visible. Set "
+                "it to bf16 or fp32."
             )
-        keys = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, **(quantization or {})}
+        keys: dict[str, Any] = {"load_in_8bit": True}
+        if precision == "nf4":
+            keys = {"load_in_4bit": True, "bnb_4bit_compute_dtype": half(), "bnb_4bit_quant_type": "nf4"}
+            keys["bnb_4bit_use_double_quant"] = True
         try:
-            config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=half(), **keys)
+            config = BitsAndBytesConfig(**{**keys, **(quantization or {})})
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"models.{record['name']}.quantization: BitsAndBytesConfig refuses these values ({error})."
@@ -77,18 +97,30 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
     if device().type == "mps":
         model = model.to(device())
     if model.dtype == torch.float16:
-        check_fp16(model.eval(), record)
+        check_fp16(model.eval(), record, precision == "fp16")
     return model.eval()
 
 
-def check_fp16(model: PreTrainedModel, record: dict) -> None:
-    """Refuse a model whose numbers grow too large for fp16, as those of some that were made in bf16 do."""
+def made_in(record: dict) -> str:
+    """The type of the weights as their config.json names it, "" if it does not."""
+    config = read_json(Path(record["path"]) / "config.json")
+    config = config | config.get("text_config", {})
+    return str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+
+
+def check_fp16(model: PreTrainedModel, record: dict, asked: bool = False) -> None:
+    """Refuse a model whose numbers grow too large for fp16, as those of some that were made in bf16 do.
+
+    The study has `asked` for fp16, or the GPU has no bf16.
+    """
     with torch.inference_mode():
         found = model(input_ids=torch.arange(64, device=model.device)[None]).logits
     if not found.isfinite().all():
+        why, remedy = "this GPU has no bf16, and", "fp32, or use a GPU with bf16 (Ampere or later)"
+        why, remedy = ("found fp16, but", "bf16 or fp32") if asked else (why, remedy)
         raise UserError(
-            f"models.{record['name']}.precision: this GPU has no bf16, and {record['source']} has numbers too large "
-            "for fp16. Set it to fp32, or use a GPU with bf16 (Ampere or later)."
+            f"models.{record['name']}.precision: {why} {record['source']} has numbers too large for fp16. Set it to "
+            f"{remedy}."
         )
 
 

@@ -1,14 +1,14 @@
 """How much memory a job needs, from the shape of its model, the one place where that is estimated; what a device has.
 
-Bytes, with e = 4 in fp32 and 2 in bf16 and nf4, h the width, I that of the MLP, k that of the keys, V the vocabulary:
+Bytes, with e = 4 in fp32 and 2 otherwise, h the width, I that of the MLP, k that of the keys, V the vocabulary:
 
     weights      e a parameter, those of all experts included. In nf4, 0.516 for those of the blocks' linear layers: 4
                  bits, an 8-bit constant for each 64 of them, and 32 bits for each 256 constants (Dettmers et al. 2023,
                  arXiv:2305.14314, section 3). Embeddings and head stay in bf16, and the largest layer is held in bf16
-                 while it is computed with.
+                 while it is computed with. In int8, 1 for those, and 32 bits for each output (arXiv:2208.07339).
     keys, values 2 k layers e a token
-    adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4: bf16), as many for the gradient,
-                 and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
+    adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4 and int8: bf16), as many for the
+                 gradient, and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
     activations  of a block and token, kept for the backward pass: e times 2 h (the inputs of both normalisations), two
                  of the queries and of the keys (queries, keys, values, the attention's output; its scores are never
                  kept, Dao et al. 2022, arXiv:2205.14135) and 2 I (gate and up; Liger's kernels compute the rest again,
@@ -155,6 +155,9 @@ def element(precision: str) -> int:
 
 def weights(shape: Shape, precision: str) -> float:
     """The bytes of the model."""
+    if precision == "int8":
+        outputs = shape.layers * sum(b for _, b in shape.linear.values())
+        return shape.block_parameters + 4 * outputs + 2 * (shape.parameters - shape.block_parameters)
     if precision != "nf4":
         return shape.parameters * element(precision)
     largest = max(a * b for a, b in shape.linear.values())
@@ -162,13 +165,13 @@ def weights(shape: Shape, precision: str) -> float:
 
 
 def unquantised(source: str, name: str, shape: Shape, precision: str) -> list[str]:
-    """A sentence if nf4 leaves experts as they are: it quantises linear layers, and experts are one tensor a layer."""
-    if precision != "nf4" or not shape.expert_parameters:
+    """A sentence if experts are left as they are: linear layers are quantised, and experts are one tensor a layer."""
+    if precision not in ("nf4", "int8") or not shape.expert_parameters:
         return []
     part, whole = (gb(2 * number) for number in (shape.expert_parameters, shape.parameters))
     return [
-        f"models.{name}.precision: nf4 quantises linear layers alone, and of the {whole} GB of {source} in bf16 "
-        f"{part} GB are experts, which it leaves as they are. Set it to bf16, or take a model without experts."
+        f"models.{name}.precision: {precision} quantises linear layers alone, and of the {whole} GB of {source} in "
+        f"bf16 {part} GB are experts, which it leaves as they are. Set it to bf16, or take a model without experts."
     ]
 
 
@@ -224,7 +227,7 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
     """
     precision, lora, options = (settings[key] for key in ("precision", "lora", "training"))
     adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
-    number = 2 if precision == "nf4" else 4
+    number = 2 if precision in ("nf4", "int8") else 4
     state = 2 * (1 if "8bit" in options["optim"] else number)
     rows = 1 if cuda else options["per_device_train_batch_size"]
     twice = cuda or options["gradient_checkpointing"]

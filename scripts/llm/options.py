@@ -14,14 +14,14 @@ from trl import SFTConfig
 
 from common.files import UserError
 from llm.attention import decoder
-from llm.load import device, half
+from llm.load import computed, device
 
 # The default of lora.target_modules.
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Names that mean experts, or what chooses among them, where a model has any.
 EXPERTS = ("gate", "router", "gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
 # Keys of `training` that SFTConfig does not get.
-OUR_KEYS = ("mode", "share_prefix", "truncate", "early_stopping_patience", "report_to")
+OUR_KEYS = ("loss_on", "mode", "share_prefix", "truncate", "early_stopping_patience", "report_to")
 
 
 def training_arguments(training: Mapping[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:
@@ -31,12 +31,12 @@ def training_arguments(training: Mapping[str, Any], precision: str, checkpoints:
     where there is none are UserErrors.
     """
     cuda, strategy = device().type == "cuda", training.get("eval_strategy", "no")
-    computed = half() if precision != "fp32" else torch.float32
+    dtype = computed(precision)
     fixed = {
         "output_dir": str(checkpoints),
         # Weights in fp32 compute in fp32; else autocast around fp32 adapter weights, in fp16 with a scaled loss.
-        "bf16": computed == torch.bfloat16,
-        "fp16": computed == torch.float16,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
         "use_cpu": device().type == "cpu",
         "dataloader_pin_memory": cuda,
         # Rows of a packed batch would attend to each other without a varlen attention kernel.

@@ -1,6 +1,7 @@
 """The training of one adapter: thin over TRL's SFTTrainer, with checkpoints that belong to their settings."""
 
 import math
+import os
 import shutil
 import sys
 import time
@@ -14,6 +15,8 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
+from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import SFTConfig
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json
@@ -22,7 +25,7 @@ from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
 from llm.fit import settle
-from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_target, padding
+from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_learnt, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.options import lora_config, training_arguments
 from llm.packing import collate, keep_apart, share
@@ -35,8 +38,8 @@ from llm.trainer import Trainer, mark
 class Plan:
     """What to train, and on what; plain values, so that processes on several GPUs can be told.
 
-    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `truncate`, `mode`,
-        `share_prefix`, `early_stopping_patience` and `report_to`.
+    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `loss_on`,
+        `truncate`, `mode`, `share_prefix`, `early_stopping_patience` and `report_to`.
     replay: `fraction`, rows to replay for each row of `prompts`, rounded up and added to them, drawn among them by the
         sampler; and `kl`, the weight of the KL term (see `llm.trainer.Trainer`). None: no replay.
     """
@@ -46,17 +49,16 @@ class Plan:
     record: str  # of the model
     adapter_dir: str  # for adapter_model.safetensors and adapter_config.json
     report: str  # train.json
-    precision: str  # fp32, bf16 or nf4
+    precision: str  # as models.<name>.precision
     lora: Mapping[str, Any]  # any key of PEFT's LoraConfig
     training: Mapping[str, Any]
-    train_target: str = "sql"  # or prompt, where completions are meant to be empty
     accept_defect: Sequence[str] = ()  # defects (`llm.labels.DEFECTS`) of the rows with which to go on
     validation: str | None = None  # rendered prompts to evaluate on; needed unless eval_strategy is no
-    tensorboard_dir: str | None = None
+    tracker_dir: str | None = None  # where a tracker (report_to) keeps its files
     rows: int | None = None  # train on the first so many rows; None: all
     kept_steps: Sequence[int] = ()  # after which the adapter is kept, in steps/<step>/ beside the report
     replay: Mapping[str, float] | None = None
-    quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig, with nf4
+    quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig
     identity: Mapping[str, Any] | None = None  # what of the settings checkpoints belong to; None: all of them
     replay_prompts: str | None = None  # of `render_replay`, of which the first ones are replayed
     replay_audit: str | None = None  # the report of `audit_labels` on them
@@ -171,7 +173,7 @@ def read_rows(plan: Plan) -> tuple[list[dict], list[dict], list[dict]]:
                 f"training.eval_strategy: found {strategy}, but there are no validation rows. Set the target's "
                 'validation, or eval_strategy to "no".'
             )
-    check_target([*rows, *held_out], plan.train_target)
+    check_learnt([*rows, *held_out], plan.training.get("loss_on", "completion"))
     if plan.replay:
         replayed = rows_to_replay(plan.replay_prompts, plan.replay_audit, plan.replay["fraction"], len(rows))
     return rows, replayed, held_out
@@ -254,6 +256,7 @@ def shared_prefix(
     """What rows begin with and is computed once, [] if they are computed whole; and why, for the report."""
     why = "rows are padded" if padded else whole(plan, model)
     if why:
+        print(f"Rows are computed whole: {why}.", flush=True)
         return [], {"reason": why}
     start, facts = share(model, rows)
     if start and plan.lora.get("lora_dropout"):
@@ -269,6 +272,8 @@ def whole(plan: Plan, model: PreTrainedModel) -> str:
         return "training.share_prefix is false"
     if device().type != "cuda":
         return "there is no CUDA GPU"
+    if (loss_on := plan.training.get("loss_on", "completion")) in ("text", "prompt"):
+        return f"the loss covers what rows share (training.loss_on: {loss_on})"
     if getattr(model.config, "output_router_logits", False):
         return "its routers have a loss over all tokens"
     return ""
@@ -300,8 +305,8 @@ def optimise(plan: Plan, trainer: Trainer, resumed: Path | None, sigterm: Sigter
             return resumed, {"train_seconds": 0.0, "tokens_per_second": None}
         print(f"{resumed}: resuming.", flush=True)
         trainer.go_on_from(resumed)
-    if plan.training.get("report_to") == "tensorboard":
-        trainer.add_callback(tensorboard(Path(plan.tensorboard_dir), step_of(resumed) if resumed else 0))
+    if (name := plan.training.get("report_to", "none")) != "none":
+        trainer.add_callback(tracker(name, Path(plan.tracker_dir), step_of(resumed) if resumed else 0))
     start = time.perf_counter()
     try:
         with sigterm:
@@ -320,19 +325,38 @@ def optimise(plan: Plan, trainer: Trainer, resumed: Path | None, sigterm: Sigter
     return last, {"train_seconds": round(seconds, 3), "tokens_per_second": round(tokens / seconds, 1)}
 
 
-def tensorboard(folder: Path, first_step: int) -> TrainerCallback:
-    """The callback that logs to `folder`; what a killed run logged after `first_step` is dropped from view."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # imports as much as training itself does
-    except ImportError:
-        raise UserError(
-            "training.report_to: tensorboard is not installed. Install requirements.txt, or set it to none."
-        ) from None
-    from transformers.integrations import TensorBoardCallback
+# Where trackers look for the folder of their files; what the user has set stays.
+FOLDERS = {
+    "wandb": "WANDB_DIR",
+    "trackio": "TRACKIO_DIR",
+    "swanlab": "SWANLAB_LOG_DIR",
+    "comet_ml": "COMET_OFFLINE_DIRECTORY",
+}
 
+
+def tracker(name: str, folder: Path, first_step: int) -> TrainerCallback:
+    """The callback that logs to a tracker, whose files are in `folder`.
+
+    In TensorBoard, what a killed run logged after `first_step` is dropped from view; elsewhere what goes on after a
+    kill is a run of its own.
+    """
     if first_step == 0:
         shutil.rmtree(folder, ignore_errors=True)  # of other settings
-    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None))
+    try:
+        if name == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter  # imports as much as training itself does
+
+            return TensorBoardCallback(SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None))
+        folder.mkdir(parents=True, exist_ok=True)
+        if name in FOLDERS:
+            os.environ.setdefault(FOLDERS[name], str(folder.resolve()))
+        elif name == "mlflow":
+            os.environ.setdefault("MLFLOW_TRACKING_URI", folder.resolve().as_uri())
+        return INTEGRATION_TO_CALLBACK[name]()
+    except (ImportError, RuntimeError) as error:  # RuntimeError: transformers' own, of what is not installed
+        raise UserError(
+            f"training.report_to: {name} is not installed or cannot start ({error}). Install it, or set it to none."
+        ) from None
 
 
 def results_of(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import _path  # noqa: F401
 from common.files import UserError, read_json, read_jsonl
 from common.job import job
 from llm.chat import load_chat
-from llm.labels import Limits, audit, check_target, write_audit
+from llm.labels import Limits, audit, check_learnt, write_audit
+from tasks.base import PER_QUESTION
 from tasks.registry import KINDS
 
 
@@ -26,6 +27,19 @@ def check_disjoint(rows: Sequence[Mapping], others: Sequence[Mapping], cluster: 
             )
 
 
+def check_shown(prompts: Sequence[Mapping], rows: Sequence[Mapping], shots: Sequence[Mapping]) -> int:
+    """Refuse a row whose few-shot examples, drawn for it, are of its database; how many rows are examples of others."""
+    of, own = {shot["id"]: shot["db_id"] for shot in shots}, {row["id"]: row["db_id"] for row in rows}
+    for row in prompts:
+        for shot in row["shots"]:
+            if of.get(shot, own[row["id"]]) == own[row["id"]]:
+                raise UserError(
+                    f"row {row['id']}: shows {shot}, expected a training row of another database. Run the task's rule "
+                    "render again: snakemake -R render_<task>."
+                )
+    return len({shot for row in prompts for shot in row["shots"]} & own.keys())
+
+
 def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], report: str | Path) -> None:
     """Check 100% of the rows to train on, and of the validation rows if they are used, and write the report.
 
@@ -36,15 +50,17 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
             shots, if there is a list of few-shot examples; validation and validation_prompts, if training looks at
             them.
         settings: kind, name and role of the task; max_length; of a target also cluster (the column of `Measure`),
-            shots (how many of the list are set aside), truncate (longer rows are cut), train_target (prompt where
-            completions are meant to be empty) and accept_defect (`llm.labels.DEFECTS` with which to go on). Rows to
-            replay are of another benchmark, and held apart from the yardsticks when they are drawn.
+            shots (how many of the list are set aside), shots_from (per_question: none is), truncate (longer rows are
+            cut), loss_on (what is learnt of a row) and accept_defect (`llm.labels.DEFECTS` with which to go on). Rows
+            to replay are of another benchmark, and held apart from the yardsticks when they are drawn; of them the
+            answer alone is learnt.
         report: the file to write.
 
     Raises:
         UserError: the first row that fails, by its id, and what was found.
     """
     task, name, is_target = KINDS[settings["kind"]], settings["name"], settings["role"] == "target"
+    loss_on = settings.get("loss_on", "completion")
     limits = Limits(settings["max_length"], settings.get("truncate", False), settings.get("accept_defect", ()))
     chat = load_chat(read_json(files["record"]))
 
@@ -52,25 +68,28 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
         rendered = read_jsonl(files[prompts])
         if not rendered:
             raise UserError(f"{files[prompts]}: found no rows, expected at least 1. {remedy}")
-        check_target(rendered, settings.get("train_target", "sql"))
+        check_learnt(rendered, loss_on)
         targets = {row["id"]: task.target(row) for row in rows}
         if not is_target:  # those too long for the training have not been rendered
             kept = {row["id"] for row in rendered}
             targets = {row: target for row, target in targets.items() if row in kept}
         return audit(chat, rendered, targets, limits)
 
-    rows, found = read_jsonl(files["rows"]), {}
+    rows, found, drawn = read_jsonl(files["rows"]), {}, settings.get("shots_from") == PER_QUESTION
     if is_target:
         asked, cluster = task.held_out(Path(files["manifest"]).parent), settings["cluster"]
-        if "shots" in files:
+        if "shots" in files and not drawn:
             shots = read_jsonl(files["shots"])[: settings["shots"]]
             check_disjoint(rows, shots, cluster, "few-shot examples", f"Choose other {name}.shots.")
         check_disjoint(rows, asked, cluster, "questions to ask", "The files of the data do not belong together.")
-        found = {"few_shot_rows_in_train": 0, "test_rows_in_train": 0, "validation": None}
+        shown = check_shown(read_jsonl(files["prompts"]), rows, read_jsonl(files["shots"])) if drawn else 0
+        found = {"few_shot_rows_in_train": shown, "test_rows_in_train": 0, "validation": None}
     summary = check("prompts", rows, f"See {name}.")
     failed = summary["failed"]
     if "validation" in files:
         held_out = read_jsonl(files["validation"])
+        if drawn:
+            check_shown(read_jsonl(files["validation_prompts"]), held_out, read_jsonl(files["shots"]))
         try:
             check_disjoint(held_out, asked, cluster, "questions to ask", "Make the parts anew.")
         except UserError as error:
@@ -78,7 +97,7 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
             failed = [*failed, "dev_used_to_choose"]
         found["validation"] = check("validation_prompts", held_out, f"See {name}.validation.")
         failed = [*failed, *found["validation"]["failed"]]
-    found |= {**limits.verdict(failed), "truncate": limits.truncate}
+    found |= {**limits.verdict(failed), "truncate": limits.truncate, "loss_on": loss_on}
     write_audit(report, chat, limits, summary | found, {name: files[name] for name in files if name != "record"})
 
 

@@ -36,7 +36,7 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
         inputs: `decision`: what `recommend` chose; of each model `records`, and `prompts` and `base_prompts`: the
             reports of the target's prompts for adapters and the base model; `source`: the manifest of its data.
         settings: the rule's. `folders`: of each variant the folder of its adapter, below its model's; `precisions`: of
-            each model fp32, bf16 or nf4; `merge`: write whole models, with the adapter merged into the weights;
+            each model its precision; `merge`: write whole models, with the adapter merged into the weights;
             `merge_adapters`: whether the study evaluated its adapters merged.
 
     Raises:

@@ -11,8 +11,9 @@ import _path  # noqa: F401
 from common.files import UserError, check_files, read_json, read_jsonl
 from common.job import job
 from llm.chat import check_context, load_chat
+from llm.labels import learnt
 from llm.prompts import prompt_row, template, write_prompts
-from tasks.base import filled, letters
+from tasks.base import PER_QUESTION, examples_of, filled, letters, marked
 from tasks.registry import KINDS
 
 
@@ -27,7 +28,7 @@ def render(
         words: the prompt template.
         settings: of the stage prompt, with `kind`, `name` and `role`; `shots`, how many examples of the list are shown.
             Of rows to be answered `max_new_tokens`, the tokens that must fit behind each prompt. Of rows to train on
-            `train_target`: prompt leaves the completions empty, so that the prompt itself is learnt. Of rows to replay
+            `loss_on`, what is learnt (`llm.labels.learnt`): with prompt the completions are empty. Of rows to replay
             `max_length`, in tokens; longer ones are left out and counted.
 
     Raises:
@@ -35,19 +36,28 @@ def render(
     """
     task, chat, turns = KINDS[settings["kind"]], load_chat(read_json(inputs["record"])), template(words)
     told = task.context(settings, Path(inputs["manifest"]).parent)
-    pool = read_jsonl(inputs["shots"])[: settings["shots"]] if inputs.get("shots") else []
+    pool, own = read_jsonl(inputs["shots"]) if inputs.get("shots") else [], settings.get("shots_from") == PER_QUESTION
     if len(pool) < settings.get("shots", 0):
         raise UserError(
             f"{settings['name']}: found {len(pool)} few-shot examples, each on another database with a short query, "
             f"expected {settings['shots']}. Use fewer in evaluation.shots or {settings['name']}.base_shots."
         )
     asked, most = "max_new_tokens" in settings, settings.get("max_length")
-    learnt = settings.get("train_target", "sql") == "sql"
+    loss_on = settings.get("loss_on", "completion")
     rendered, too_long = [], []
     for row in tqdm(read_jsonl(inputs["rows"]), desc=f"prompts of {settings['name']}", mininterval=5):
-        said = turns(filled(task, told, row, pool) | {"options": settings})
-        names = {"id": row["id"]} | ({"options": list(letters(row))} if asked and letters(row) else {})
-        found = prompt_row(chat, names, said, None if asked else task.target(row) if learnt else "")
+        shots = examples_of(task, settings, row, pool)
+        said = turns(filled(task, told, row, shots, settings))
+        marks = [marked(settings, letter) for letter in letters(row)] if asked else []
+        names = {"id": row["id"]} | ({"options": marks} if marks else {})
+        names |= {"shots": [shot["id"] for shot in shots]} if own else {}
+        if loss_on == "assistant" and shots and not any(turn.role == "assistant" for turn in said):
+            raise UserError(
+                f"training.loss_on: found assistant, but in {words} few-shot examples are no turns of the assistant. "
+                f"Set {settings['name']}.prompt to a template in which they are, or loss_on to completion."
+            )
+        found = prompt_row(chat, names, said, None if asked else "" if loss_on == "prompt" else task.target(row))
+        found |= learnt(chat, said, found["prompt"], loss_on)
         new_tokens = settings["max_new_tokens"] + chat.thought.tokens if asked else found["completion_tokens"]
         if most is not None and found["prompt_tokens"] + new_tokens > most:
             too_long.append(row["id"])
@@ -63,7 +73,11 @@ def render(
             f"{settings['name']}: all {len(too_long)} rows have more tokens than training.max_length = {most}. Set it "
             "higher, or use another source."
         )
-    report = {"shots": [shot["id"] for shot in pool], "too_long": too_long, "settings": dict(settings)}
+    report = {
+        "shots": [shot["id"] for shot in ([] if own else pool[: settings.get("shots", 0)])],
+        "too_long": too_long,
+        "settings": dict(settings),
+    }
     # Not an absolute path: two copies of a study write the same bytes.
     report["prompt"] = os.path.relpath(words)
     write_prompts(prompts, rendered, chat, report, completed=not asked)

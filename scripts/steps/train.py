@@ -43,8 +43,9 @@ if __name__ == "__main__":
             "validation": snakemake.input.get("validation") or None,
             "replay_prompts": snakemake.input.get("replay") or None,
             "replay_audit": snakemake.input.get("replay_audit") or None,
-            "tensorboard_dir": str(run_dir.parents[2] / "tensorboard" / run_dir.parent.name / run_dir.name),
         }
         kept = sorted({int(Path(file).parent.name) for file in snakemake.output.get("kept", [])})
         settings = {**snakemake.params.unwatched, "identity": snakemake.params.identity}
+        tracker = settings["training"]["report_to"]
+        files["tracker_dir"] = str(run_dir.parents[2] / "trackers" / tracker / run_dir.parent.name / run_dir.name)
         train_on(gpus, files | {"kept_steps": kept} | settings)

@@ -23,12 +23,16 @@ from study.unfold import (
     target_of,
 )
 
+# Precisions of weights that bitsandbytes holds in fewer bits.
+QUANTISED = ("nf4", "int8")
+
 
 def contradictions(config: dict) -> Iterator[str]:
     """A sentence for each contradiction in a complete study: key, what was found, what to write."""
     if wrong := list(_roles(config)):
         yield from wrong
         return
+    yield from _of_the_base(config)
     yield from _named(config)
     yield from _imported(config)
     yield from _replay(config)
@@ -53,6 +57,14 @@ def _roles(config: dict) -> Iterator[str]:
                 f"tasks: found {len(named)} tasks of role {role} ({', '.join(named) or 'none'}), expected "
                 f"{'1' if least else 'at most 1'}. Give {'one of them' if not named else 'the others'} another role."
             )
+
+
+def _of_the_base(config: dict) -> Iterator[str]:
+    """Prompts of its own that the base is given of a task that it answers as its adapters do."""
+    for name, task in config["tasks"].items():
+        for key in ("base_shots", "base_prompt"):
+            if task["role"] != "target" and task.get(key) is not None:
+                yield f"tasks.{name}.{key}: not used, since {name} is no target. Remove it."
 
 
 def _validation(config: dict) -> Iterator[str]:
@@ -91,12 +103,19 @@ def _models(config: dict) -> Iterator[str]:
                 f"models.{name}.revision: found {model['revision']}, expected null, since a local folder has no "
                 "revision."
             )
-        if model["precision"] != "nf4":
-            # A smoke run has a small model of its own.
-            if "quantization" in loading(model) and config["scale"] != "smoke":
-                yield f"models.{name}.quantization: not used, since precision is {model['precision']}. Write nf4."
+        precision, keys = model["precision"], loading(model).get("quantization", {})
+        # What 8-bit weights have no use for; a smoke run has a small model of its own.
+        unused = [key for key in keys if precision == "int8" and key.startswith("bnb_4bit_")]
+        unused += [key for key in keys if precision == "nf4" and key == "llm_int8_threshold"]
+        if precision not in QUANTISED and keys and config["scale"] != "smoke":
+            yield f"models.{name}.quantization: not used, since precision is {precision}. Write nf4."
+        for key in unused:
+            yield f"models.{name}.quantization.{key}: not used, since precision is {precision}. Remove it."
+        if precision not in QUANTISED:
             continue
-        because = f"but models.{name}.precision is nf4, and 4-bit weights cannot hold what an adapter adds. Write false"
+        bits = "4-bit" if precision == "nf4" else "8-bit"
+        because = f"but models.{name}.precision is {precision}, and {bits} weights cannot hold what an adapter adds. "
+        because += "Write false"
         if config["inference"]["merge_adapters"]:
             yield f"inference.merge_adapters: found true, {because}, or precision: bf16."
         if config["recommend"] and config["recommend"]["merge"]:

@@ -49,7 +49,9 @@ DEFAULTS = {
     "share_prefix": True,
     "truncate": False,
     "early_stopping_patience": None,
-    "train_target": "sql",
+    "loss_on": "completion",
+    "shots_from": "one_list",
+    "marks": "letters",
     "kl": 0.0,
     "do_sample": False,
     "merge_adapters": False,
@@ -73,8 +75,10 @@ def stage(name: str, values: Mapping[str, Any], inert: Iterable[str] = ()) -> di
 
 def preparing(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a part of a task's data depends on; names of categories are put beside answers when these are scored."""
-    named = settings.get("categories")
-    return {**settings, "categories": list(named.values())} if isinstance(named, dict) else dict(settings)
+    named, found = settings.get("categories"), _without(settings)
+    if "questions_per_category" in found and found.get("questions") is None:
+        found.pop("questions", None)  # a key of later
+    return {**found, "categories": list(named.values())} if isinstance(named, dict) else found
 
 
 def rendering(settings: Mapping[str, Any]) -> dict[str, Any]:

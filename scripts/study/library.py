@@ -44,7 +44,7 @@ _LOSS = "the loss of a step is the sum over its labels divided by their number, 
 _GPUS = "each GPU has a process with the whole model, which rule train starts"
 _NAMES = "a training writes to train.json, and to tensorboard with report_to"
 _BASE = "the adapter would no longer be what is added to the weights of the base model"
-_FOUR = "precision: nf4 means weights of 4 bits that compute in bf16"
+_BITS = "precision: nf4 means weights of 4 bits that compute in bf16, and int8 weights of 8 bits"
 # Why a key of a class, given by a pattern, is no key of a study; the first pattern that fits.
 REFUSED = {
     "SFTConfig": {
@@ -56,8 +56,8 @@ REFUSED = {
         "packing*": _ROWS,
         "eval_packing": _ROWS,
         "pad*": _ROWS,
-        "completion_only_loss": "the loss covers what prompt.train_target says",
-        "assistant_only_loss": "the loss covers what prompt.train_target says",
+        "completion_only_loss": "training.loss_on says what the loss covers",
+        "assistant_only_loss": "training.loss_on says what the loss covers",
         "save_strategy": "checkpoints come every save_steps, and at each evaluation",
         "save_on*": _RESUMED,
         "restore_callback*": _RESUMED,
@@ -108,10 +108,11 @@ REFUSED = {
         "megatron_*": _GPUS,
     },
     "BitsAndBytesConfig": {
-        "load_in_*": _FOUR,
-        "bnb_4bit_compute_dtype": _FOUR,
+        "load_in_*": _BITS,
+        "bnb_4bit_compute_dtype": _BITS,
         "llm_int8_skip_modules": "",
-        "llm_int8_*": _FOUR,
+        "llm_int8_threshold": "",
+        "llm_int8_*": _BITS,
     },
     "GenerationConfig": {
         "max_length": "max_new_tokens of a task says it",

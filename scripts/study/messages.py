@@ -173,7 +173,8 @@ def kind_at(place: list, where: Declared) -> dict:
     node = declared(where.model)
     for part in place:
         section, kind = section_of(node), "items" if isinstance(part, int) else "additionalProperties"
-        node = section["properties"][part] if section else inside(node, kind)
+        found = section and section["properties"].get(part)
+        node = found or inside(node, kind)
     return node
 
 

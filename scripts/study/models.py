@@ -9,7 +9,8 @@ from tasks.sections import ABSENT, AtLeast1, Name, Positive, Section, TaskName, 
 
 @passes_on("BitsAndBytesConfig")
 class Quantization(Section):
-    """How weights are quantised, with precision: nf4; any key of BitsAndBytesConfig for weights of 4 bits."""
+    """How weights are quantised, by keys of BitsAndBytesConfig: those of 4 bits with precision: nf4, llm_int8_* with
+    int8."""
 
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """The 4-bit numbers: nf4, made for weights that are normally distributed, or fp4."""
@@ -25,8 +26,10 @@ class Model(Section):
     mistralai/Mistral-7B-Instruct-v0.2; null if all answers were given elsewhere."""
     revision: str | None = None
     """The commit on the hub, 40 hexadecimal digits; a branch or a tag may move. null for a local folder."""
-    precision: Literal["fp32", "bf16", "nf4"] = "bf16"
-    """fp32, bf16, or nf4 (QLoRA: 4-bit weights with double quantization, computing in bf16; needs a GPU)."""
+    precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = "bf16"
+    """fp32, bf16, fp16 (needs a GPU; models that were made in bf16 may have numbers too large for it), nf4 (QLoRA:
+    4-bit weights with double quantization, computing in bf16; needs a CUDA GPU) or int8 (LLM.int8(): 8-bit weights;
+    needs a CUDA GPU)."""
     quantization: Quantization = Quantization()
     thinking: bool = False
     """Whether a model that can think before it answers does so, in base and adapters alike. It is then asked twice, for

@@ -31,7 +31,7 @@ RESERVED = (
 # The sections that may differ between the adapters of a study.
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}
 # Keys that concern the rows, which all adapters share.
-SHARED = ("training.max_length", "training.truncate")
+SHARED = ("training.loss_on", "training.max_length", "training.truncate")
 SMOKE = Path(__file__).parents[2] / "rules" / "smoke.yaml"
 
 

@@ -66,6 +66,10 @@ class Training(Section):
     """Epochs: how often the training goes through the rows."""
     max_steps: Limit = -1
     """Stop after N optimizer steps, whatever the epochs; -1 for no limit."""
+    loss_on: Literal["completion", "assistant", "text", "prompt"] = "completion"
+    """What the loss covers of a row of the target. completion: the answer. assistant: each turn of the assistant, such
+    as few-shot examples that are turns. text: prompt and answer. prompt: the prompt alone, a defect that accept_defect
+    must name. Of a replayed row it is always the answer. Not an option of SFTConfig."""
     mode: Literal["faithful", "fast"] = "faithful"
     """faithful: an optimizer step has per_device_train_batch_size x gradient_accumulation_steps rows, in whatever
     number of micro-batches. fast: a step has as many rows as one micro-batch holds in the GPU's memory, so that there
@@ -114,8 +118,10 @@ class Training(Section):
     """Stop after N evaluations without a better one; null for never. Not an option of SFTConfig."""
     train_sampling_strategy: Literal["random", "group_by_length"] = "random"
     """How rows are put into batches: at random, or with rows of similar length, which needs less padding."""
-    report_to: Literal["none", "tensorboard"] = "none"
-    """Where losses go besides train.json. tensorboard writes to results/<study>/tensorboard/."""
+    report_to: Literal["none", *WORDS["report_to"]] = "none"
+    """Where losses go besides train.json: tensorboard, or another tracker that transformers knows, if it is installed.
+    What it keeps in files goes to results/<study>/trackers/<tracker>/, as far as it lets others say so; accounts and
+    addresses are those of its own environment variables."""
     logging_steps: AtLeast1 = 5
     """Optimizer steps between two losses in train.json."""
     seed: either(Count, Some[Count], list) = 42

@@ -250,7 +250,7 @@ def points(config: dict, trained: dict[str, dict] | None = None) -> dict[str, di
     """
     evaluation, found = config["evaluation"], prompted(config)
     trained = adapters(config) if trained is None else trained
-    known = {1.0} | ({0.0} if own_shots(config) is None else set())
+    known = {1.0} | ({0.0} if BASE not in own_prompts(config) else set())
     chosen = trained if evaluation["adapters"] is None else evaluation["adapters"]
     for name in itertools.chain.from_iterable(members(config, trained, name) for name in chosen):
         own = trained.get(name, {"setting": name, "folder": name})
@@ -393,8 +393,7 @@ def recommended_folder(folder: Path, models: Collection[str], model: str) -> Pat
 def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """The settings of one adapter's training: the study's, with its own values in their places."""
     config = changed(config, chosen)
-    task = config["tasks"][target_of(config)]
-    learnt = {"train_target": task.get("train_target", "sql")}
+    learnt: dict[str, Any] = {}
     if (place := f"tasks.{target_of(config)}.train_questions") in config["sweep"]:
         learnt["rows"] = value_of(config, place)
     # The settings of a training without replay are those of a study without it.
@@ -440,10 +439,11 @@ def base_shots(config: dict) -> int:
 def own_prompts(config: dict) -> dict[str, str]:
     """The part of the target's prompts that a run answers, by its label; of all others it is test.
 
-    The part test_shots3 is test with three few-shot examples before each question.
+    The part test_shots3 is test with three few-shot examples before each question, in the base's own words.
     """
     shots = {name: point["shots"] for name, point in prompted(config).items()}
-    if (own := own_shots(config)) is not None:
+    if own_shots(config) is not None or config["tasks"][target_of(config)].get("base_prompt"):
+        own = base_shots(config)
         shots |= {BASE: own} | {run["variant"]: own for run in noise(config) if run["repeats"] == BASE}
     again = [f"@draw{seed}" for seed in sampling_seeds(config)[1:]]
     shots |= {f"{name}{draw}": number for name, number in shots.items() for draw in again}

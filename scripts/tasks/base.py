@@ -3,6 +3,7 @@
 A task is a module of this folder that has the names of `Task`. The registry lists it under its kind.
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,13 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from common.files import UserError
 from tasks.sections import AtLeast1, Section, Text
 
+# Of `shots_from`: each question has few-shot examples of its own.
+PER_QUESTION = "per_question"
+# Of `marks`: choices are called 1, 2, 3 and not A, B, C.
+NUMBERS = "numbers"
 PARTS = ("train", "validation", "shots", "test")
 # The rows of a part, each with `id`, and facts for its manifest.
 Part = tuple[list[dict], dict[str, Any]]
@@ -116,12 +122,44 @@ def chosen(options: Mapping, rows: Sequence[dict]) -> list[dict]:
     return [row for row in rows if row["id"] in only] if "only" in options else list(rows)
 
 
+def marked(options: Mapping, mark: str) -> str:
+    """How the prompts call the choice of this letter: so, or by its number; what is no letter of a choice, as it is."""
+    numbered = options.get("marks") == NUMBERS and len(mark) == 1 and mark in ascii_uppercase
+    return str(ascii_uppercase.index(mark) + 1) if numbered else mark
+
+
 def letters(row: Mapping) -> str:
     """A letter for each of the choices of a row; "" for free text."""
     return ascii_uppercase[: len(row.get("choices", ()))]
 
 
-def filled(task: Task, told: Context, row: Mapping, pool: Sequence[Mapping]) -> dict[str, Any]:
-    """What a prompt template is filled in with for a row, given the few-shot examples of the part `shots`."""
-    shots = pool if "shots" in task.PARTS else row.get("shots", ())
-    return {**told(row), "shots": [{**told(shot), "target": task.target(shot)} for shot in shots]}
+def examples_of(task: Task, options: Mapping, row: Mapping, pool: Sequence[Mapping]) -> Sequence[Mapping]:
+    """The few-shot examples before a row, given those of the part `shots`; options of the stage prompt, with `shots`.
+
+    Raises:
+        UserError: each question has examples of its own, and there are too few of other databases than the row's.
+    """
+    if "shots" not in task.PARTS:
+        return row.get("shots", ())
+    if options.get("shots_from") != PER_QUESTION:
+        return pool[: options["shots"]]
+    generator, left, found = random.Random(str(row["id"])), list(range(len(pool))), []
+    taken = {row["db_id"]}
+    while len(found) < options["shots"]:
+        if not left:
+            raise UserError(
+                f"{options['name']}.shots: found {len(found)} databases other than {row['db_id']} of question "
+                f"{row['id']} with a short query, expected {options['shots']}. Use fewer shots."
+            )
+        place = generator.randrange(len(left))
+        left[place], left[-1] = left[-1], left[place]
+        if (shot := pool[left.pop()])["db_id"] not in taken:
+            found.append(shot)
+            taken.add(shot["db_id"])
+    return found
+
+
+def filled(task: Task, told: Context, row: Mapping, shots: Sequence[Mapping], options: Mapping) -> dict[str, Any]:
+    """What a prompt template is filled in with for a row and its few-shot examples; options of the stage prompt."""
+    examples = [{**told(shot), "target": marked(options, task.target(shot))} for shot in shots]
+    return {**told(row), "shots": examples, "options": options}

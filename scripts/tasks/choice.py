@@ -1,22 +1,22 @@
 """Multiple choice: what rows must be, what a prompt says of them, and the letter that a text answers with."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 LETTERS = "ABCD"
 
-# A capital letter that stands alone: the article in "A good question" is followed by a word, a choice is not.
+# A capital letter or digit that stands alone: the article in "A good question" has a word behind it, a choice does not.
 _LETTER = re.compile(
-    r"\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|choice|option)(?:\s+is)?\s*:?\s*)?[(*\"']*(?-i:([A-Z]))[)*\"']*"
+    r"\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|choice|option)(?:\s+is)?\s*:?\s*)?[(*\"']*(?-i:([A-Z1-9]))[)*\"']*"
     r"(?=[.:,;)]|[ \t\r]*(?:\n|$))",
     re.IGNORECASE,
 )
 
 
-def told(row: Mapping) -> dict[str, Any]:
-    """What a prompt may say of a row: question, choices as (letter, text), and subject in words ("" if none)."""
-    choices = list(zip(LETTERS, row["choices"], strict=True))
+def told(row: Mapping, marks: Sequence[str] = LETTERS) -> dict[str, Any]:
+    """What a prompt may say of a row: question, choices as (mark, text), and subject in words ("" if none)."""
+    choices = list(zip(marks, row["choices"], strict=True))
     subject = row.get("subject", "").replace("_", " ")
     return {"subject": subject, "question": row["question"].strip(), "choices": choices}
 
@@ -50,7 +50,8 @@ def judged(row: Mapping, given: Mapping | None, prediction: str, letters: Sequen
     The latter is a cross-check. Both are wrong where there is no answer.
     """
     text = given["generated"] if given else ""
-    letter = read_letter(text, letters)
+    of = (given or {}).get("numbers") or {letter: letter for letter in letters}  # the letter of each mark
+    letter = of.get(read_letter(text, of), "")
     return {
         "prediction": prediction,
         "correct": int(prediction == row["answer"]),
@@ -60,8 +61,20 @@ def judged(row: Mapping, given: Mapping | None, prediction: str, letters: Sequen
     }
 
 
-def read_letter(generated: str, letters: Sequence[str] = LETTERS) -> str:
-    """Read the letter that a generated text answers with; "" if it does not answer plainly.
+def lettered(given: Mapping, letters: Sequence[str] = LETTERS) -> Mapping:
+    """An answer to a prompt that calls choices 1, 2, 3 as if it had called them by letters; others as they are.
+
+    In the text the number that answers is read by the rule of `read_letter`.
+    """
+    of = {str(number): letter for number, letter in enumerate(letters, 1)}
+    if not given["logprobs"] or not given["logprobs"].keys() <= of.keys():
+        return given
+    logprobs = {of[mark]: value for mark, value in given["logprobs"].items()}
+    return {**given, "logprobs": logprobs, "prediction": of[given["prediction"]], "numbers": of}
+
+
+def read_letter(generated: str, letters: Collection[str] = LETTERS) -> str:
+    """Read the letter, or the digit, that a generated text answers with; "" if it does not answer plainly.
 
     The rule is strict and the same for all models: the text begins with one of the capital `letters`, or with
     "Answer:", "The answer is", "Option" and the like before it; the letter may stand in brackets, quotes or asterisks,

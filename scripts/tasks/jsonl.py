@@ -18,8 +18,9 @@ from pydantic_core import PydanticCustomError
 from common.files import UserError, described, json_lines, read_jsonl, sha256_json, write_json, write_jsonl
 from tasks.base import PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, chosen, letters
 from tasks.choice import fault, judged, normal, not_text
+from tasks.questions import Questions, picked
 from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction
-from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide, first
+from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide
 
 __all__ = ["PARTS", "SMOKE"]
 
@@ -79,8 +80,9 @@ class Options(TaskOptions):
     train_questions: AtLeast1 | None = None
     """Train on the first N rows of the training split; null for all."""
     validation: Validation = Validation(by="rows")
-    questions: AtLeast1 | None = None
-    """Evaluate on the first N questions; null for all."""
+    questions: Questions = None
+    """Evaluate on the first N questions, on those of a list of ids, on those whose ids stand in a file ({file:
+    ids.txt}), or on those that a library draws ({draw: pandas, seed: 42, n: 50}); null for all."""
     system: str = "Reply with the answer alone; where there are choices, with the letter of the right one."
     """System text of a prompt."""
 
@@ -181,7 +183,7 @@ def prepare(options: Mapping, folder: Path, part: str) -> Part:
     """One part of the data; validation by database keeps the rows of one `cluster` together."""
     name, path = options["name"], folder / "train.jsonl"
     if part == "test":
-        return first(chosen(options, held_out(folder)), options["questions"], f"{name}.questions"), {}
+        return picked(chosen(options, held_out(folder)), options["questions"], f"{name}.questions"), {}
     if not path.is_file():
         return [], {}
     drawn, number = read_jsonl(path), options["shots"]

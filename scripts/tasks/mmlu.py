@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,8 +17,9 @@ from pydantic import Field, model_validator
 from common.download import find_root, opened
 from common.files import UserError, atomic_write, described, redacted, sha256_json, write_json
 from common.hub import hub_snapshot
-from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions, chosen
-from tasks.choice import LETTERS, fault, judged, told
+from tasks.base import NUMBERS, PER_QUESTION, Asked, Context, Measure, Part, Scored, TaskOptions, chosen, marked
+from tasks.choice import LETTERS, fault, judged, lettered, told
+from tasks.questions import Chosen, Named, picked
 from tasks.records import MMLU_COLUMNS
 from tasks.sections import ABSENT, AtLeast1, Count, Name, Section, Sha256, Some, Text, contradiction, either
 
@@ -26,12 +28,12 @@ LICENCE = "MIT"
 PARTS = ("test",)
 STAGES = {
     "fetch": ("source", "revision", "sha256", "subjects"),
-    "test": ("categories", "questions_per_category", "shots", "shots_from", "fixed_shots", "seed"),
-    "prompt": ("system",),
+    "test": ("categories", "questions", "questions_per_category", "shots", "shots_from", "fixed_shots", "seed"),
+    "prompt": ("system", "marks"),
     "score": ("categories",),
     "measure": (),
 }
-SMOKE = {"questions_per_category": 1}
+SMOKE = {"questions": None, "questions_per_category": 1}
 REMEDY = "Use fewer {name}.shots or a smaller {name}.max_new_tokens, or a model with a longer context."
 SPLITS = ("dev", "test")
 COLUMNS = ("subject", "index", "question", *LETTERS, "answer")
@@ -107,21 +109,37 @@ class Options(TaskOptions):
     subjects in the benchmark's own four categories: stem, humanities, social_sciences and other."""
     questions_per_category: AtLeast1 | None = 50
     """Test questions drawn for each category, shared equally by its subjects; null for all, 14,042 of the release."""
+    questions: either(None, Named, (list, dict, Chosen)) = None
+    """In place of questions_per_category: a list of ids such as [astronomy-00017], a file of them ({file: ids.txt}), or
+    so many of each subject as a library draws ({draw: datasets, seed: 42, n: 50})."""
     shots: Count = 4
     """Few-shot examples before each question. The release has 5 a subject."""
-    shots_from: Literal["own_dev", "first_subject", "fixed"] = "own_dev"
-    """own_dev: the first dev rows of the question's own subject. To repeat other studies: first_subject, the rows of
+    shots_from: Literal["own_dev", PER_QUESTION, "first_subject", "fixed"] = "own_dev"
+    """own_dev: the first dev rows of the question's own subject. per_question: dev rows of its own subject that are
+    drawn for each question. To repeat other studies: first_subject, the rows of
     the first subject for all questions (a defect), or fixed, the rows in fixed_shots for all questions."""
     fixed_shots: list[FixedShot] = []
     """The few-shot examples of shots_from: fixed, in their order; as many as shots. For example {subject: astronomy,
     split: dev, index: 1}."""
     seed: Count = 42
     """Draws the questions."""
+    marks: Literal["letters", NUMBERS] = "letters"
+    """How prompts call the choices: A to D, or 1 to 4. The probabilities are those of these marks; records and tables
+    have letters."""
     system: str = "Answer with the letter of the correct choice."
-    """System text of a prompt."""
+    """System text of a prompt; with marks: numbers it asks for the number by default."""
 
     @model_validator(mode="after")
     def _agree(self) -> "Options":
+        if self.marks == NUMBERS and "system" not in self.model_fields_set:
+            self.system = "Answer with the number of the correct choice."
+        if self.questions is not None:
+            if "questions_per_category" in self.model_fields_set and self.questions_per_category is not None:
+                raise contradiction(
+                    "questions_per_category",
+                    f"found {self.questions_per_category}, but questions names those to ask. Write null.",
+                )
+            self.questions_per_category = None
         if self.categories == "official" and self.subjects != len(CATEGORY):
             raise contradiction(
                 "categories",
@@ -204,15 +222,22 @@ def prepare(options: Mapping, folder: Path, part: str) -> Part:
     """Draw the questions of a study: id, subject, question, choices, answer and shots, its examples.
 
     A category's questions are shared equally by its subjects, the first ones taking what is left over. Each subject
-    gives the first of its test questions after a shuffle with the seed, made anew for each.
+    gives the first of its test questions after a shuffle with the seed, made anew for each. Questions that the study
+    names come in its order; a library draws anew from each subject's.
     """
     categories, per_category = grouped(options["categories"]), options["questions_per_category"]
+    named, key = options.get("questions"), f"{options['name']}.questions"
     tables = {split: read_table(folder / f"{split}.csv") for split in SPLITS}
     shown = _shots(options, [subject for subjects in categories.values() for subject in subjects], tables)
-    rows = []
+    asked = []
     for category, subjects in categories.items():
         for position, subject in enumerate(subjects):
-            order = list(tables["test"][subject])
+            order = [
+                {"id": f"{subject}-{row['index']:05d}", "subject": subject, **row} for row in tables["test"][subject]
+            ]
+            if named is not None:
+                asked += picked(order, named, key) if isinstance(named, dict) else order
+                continue
             number = len(order)
             if per_category is not None:
                 number = per_category // len(subjects) + (position < per_category % len(subjects))
@@ -222,11 +247,14 @@ def prepare(options: Mapping, folder: Path, part: str) -> Part:
                     f"{number} ({per_category} in {category}). Use fewer questions, or more subjects."
                 )
             random.Random(options["seed"]).shuffle(order)
-            found = [{"id": f"{subject}-{row['index']:05d}", "subject": subject, **row} for row in order[:number]]
-            for row in chosen(options, found):
-                _check_not_shown(options, subject, row, shown[subject])
-                about = {"id": row["id"], "subject": subject}
-                rows.append(about | _plain(row) | {"shots": shown[subject]})
+            asked += order[:number]
+    rows = []
+    for row in chosen(options, picked(asked, named, key) if isinstance(named, list) else asked):
+        subject, shots = row["subject"], shown[row["subject"]]
+        if options["shots_from"] == PER_QUESTION:
+            shots = random.Random(f"{options['seed']} {row['id']}").sample(shots, options["shots"])
+        _check_not_shown(options, subject, row, shots)
+        rows.append({"id": row["id"], "subject": subject} | _plain(row) | {"shots": shots})
     parts = {"subject": itertools.chain(*categories.values()), "answer": LETTERS}
     facts = {f"by_{part}": {**dict.fromkeys(of, 0), **Counter(row[part] for row in rows)} for part, of in parts.items()}
     # MMLU itself has a few questions twice under one subject.
@@ -256,7 +284,7 @@ def _check_not_shown(options: Mapping, subject: str, row: dict, shots: Sequence[
 
 
 def _shots(options: Mapping, named: Sequence[str], tables: Mapping[str, Table]) -> dict[str, list[dict]]:
-    """Choose the few-shot examples of each subject that is named."""
+    """Choose the few-shot examples of each subject that is named, or those that they are drawn from."""
     name, number, known = options["name"], options["shots"], tables["test"]
     unknown = [subject for subject in named if subject not in known]
     if len(unknown) == 1:
@@ -277,7 +305,7 @@ def _shots(options: Mapping, named: Sequence[str], tables: Mapping[str, Table]) 
         examples = tables["dev"].get(own, [])
         if len(examples) < number:
             raise UserError(f"{name}.shots: {own} has {len(examples)} dev rows, expected {number}. Use fewer.")
-        shown[subject] = [_plain(row) for row in examples[:number]]
+        shown[subject] = [_plain(row) for row in examples[: None if options["shots_from"] == PER_QUESTION else number]]
     return shown
 
 
@@ -328,7 +356,7 @@ def held_out(folder: Path) -> list[dict]:
 
 
 def context(options: Mapping, folder: Path) -> Context:
-    return told
+    return partial(told, marks=[marked(options, letter) for letter in LETTERS])
 
 
 def target(row: Mapping) -> str:
@@ -338,7 +366,8 @@ def target(row: Mapping) -> str:
 def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
     """Compare letters: `correct` is about the one with the highest log-probability, the `prediction` of an answer."""
     category = {one: name for name, subjects in grouped(options["categories"]).items() for one in subjects}
-    for row, given in asked:
+    for row, answer in asked:
+        given = lettered(answer) if answer else None
         prediction = given["prediction"] if given else ""
         # A text that was written elsewhere may hold no letter.
         if given and prediction not in {*LETTERS, *([] if given["logprobs"] else [""])}:

@@ -9,27 +9,28 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.files import UserError, read_json, sha256_file
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.gold import certify
 from custom_metrics.hardness import LEVELS, hardness, parse
 from custom_metrics.judge import GoldError, Judge
-from tasks.base import Asked, Context, Measure, Part, Scored, TaskOptions, chosen
+from tasks.base import PER_QUESTION, Asked, Context, Measure, Part, Scored, TaskOptions, chosen
+from tasks.questions import Questions, first, picked
 from tasks.records import CRITERIA, SPIDER_COLUMNS
-from tasks.sections import AtLeast1, Count, Positive, Section, Set, Share, Unique, either
+from tasks.sections import AtLeast1, Count, Positive, Section, Set, Share, Text, Unique, contradiction, either
 from tasks.sql_schema import schema_texts
 
 PROMPT = "text_to_sql.jinja"
 # Which keys of its section each stage depends on; a stage sees no other.
 TRAIN = ("shots", "seed", "validation.by", "validation.fraction", "train_questions")
 STAGES = {
-    "train": TRAIN,
-    "validation": (*TRAIN, "validation.questions"),
-    "shots": TRAIN,
+    "train": (*TRAIN, "shots_from"),
+    "validation": (*TRAIN, "shots_from", "validation.questions"),
+    "shots": (*TRAIN, "shots_from"),
     "test": ("questions", "exclude_databases"),
-    "prompt": ("system", "schema", "sample_rows"),
+    "prompt": ("system", "schema", "sample_rows", "shots_from"),
     "score": ("timeout_s",),
     "measure": ("criterion",),
 }
@@ -63,13 +64,17 @@ class Options(TaskOptions):
     shots: either(Count, Unique[str], list) = 3
     """Few-shot examples in every prompt, drawn from the training rows and excluded from training: a number, or a list
     of the ids of questions."""
+    shots_from: Literal["one_list", PER_QUESTION] = "one_list"
+    """one_list: all questions have the same few-shot examples, which are set aside. per_question: each question has
+    examples of its own, drawn from the rows that are trained on, but never of its own database."""
     seed: Count = 42
     """Draws the few-shot examples and the validation rows."""
     train_questions: AtLeast1 | None = None
     """Train on the first N rows of the training split; null for all."""
     validation: Validation = Validation()
-    questions: AtLeast1 | None = None
-    """Evaluate on the first N questions; null for all."""
+    questions: Questions = None
+    """Evaluate on the first N questions, on those of a list of ids such as [dev-00017], on those whose ids stand in a
+    file ({file: ids.txt}), or on those that a library draws ({draw: pandas, seed: 42, n: 50}); null for all."""
     exclude_databases: Set[str] = []
     """Databases whose questions are left out of the evaluation, for example because they have no rows."""
     system: str = "You translate questions into SQLite queries. Reply with one SQL query and nothing else."
@@ -82,8 +87,9 @@ class Options(TaskOptions):
     base_shots: Count | None = None
     """Few-shot examples in the base model's prompts, to repeat a study that gave the base fewer than the adapters (a
     defect). null: the same prompts for all."""
-    train_target: Literal["sql", "prompt"] = "sql"
-    """What the loss covers: sql, the gold query; or prompt, a defect that accept_defect must name."""
+    base_prompt: Text | None = None
+    """The prompt template of the base model, where it is asked in other words than its adapters; the report says so.
+    null: the same prompts for all."""
     criterion: Literal["set", "bag", "ordered", "test_suite", "columns_any_order"] = "bag"
     """When an answer's rows count as equal to those of the gold query, for the headline and all that follows from it.
     The table of execution accuracy shows all five. set: the same rows occur. bag: they occur equally often. ordered:
@@ -91,6 +97,12 @@ class Options(TaskOptions):
     test_suite: what Spider's official test-suite evaluator says."""
     timeout_s: Positive = 30.0
     """Seconds of processor time after which a query counts as wrong."""
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "Options":
+        if self.shots_from == PER_QUESTION and not isinstance(self.shots, int):
+            raise contradiction("shots", f"found {self.shots}, but shots_from draws them. Write how many.")
+        return self
 
 
 def measure(
@@ -114,8 +126,8 @@ def prepare(options: Mapping, folder: Path, part: str, train: list[dict]) -> Par
     """Make one part of a task's data out of the rows to train on, and those of dev.json in `folder`.
 
     train, validation: see `divide`; no few-shot example is in them, nor a copy of one. shots: a list of which prompts
-    show the first ones: those that are set aside, then training rows, each from another database. test: the questions
-    to ask. Each drawing has a generator of its own.
+    show the first ones: those that are set aside, then training rows, each from another database; or all training rows
+    from which each question's own are drawn. test: the questions to ask. Each drawing has a generator of its own.
     """
     dev, name = held_out(folder), options["name"]
     if part == "test":
@@ -124,10 +136,11 @@ def prepare(options: Mapping, folder: Path, part: str, train: list[dict]) -> Par
                 f"{name}.exclude_databases: found {', '.join(unknown)}, expected databases of the questions to ask."
             )
         asked = [row for row in chosen(options, dev) if row["db_id"] not in options["exclude_databases"]]
-        rows = first(asked, options["questions"], f"{name}.questions")
+        rows = picked(asked, options["questions"], f"{name}.questions")
         return rows, _described(rows)
     schemas = {entry["db_id"]: entry for entry in read_json(folder / "tables.json")}
-    examples = _examples(options, train, schemas)
+    own = options.get("shots_from") == PER_QUESTION
+    examples = [] if own else _examples(options, train, schemas)
     # The release has a few questions twice: a copy of an example would show the model its own answer in every prompt.
     taken = {row["id"] for row in examples}
     shown = {(row["db_id"], row["question"]) for row in examples}
@@ -135,6 +148,8 @@ def prepare(options: Mapping, folder: Path, part: str, train: list[dict]) -> Par
     rest = [row for row in train if row["id"] not in taken.union(copies)]
     # Validation is to stand for databases never seen, so those of the examples stay in training.
     kept, validation = divide(options, rest, dev, taken={row["db_id"] for row in examples})
+    if part == "shots" and own:
+        return _short(kept, schemas), {"set_aside": [], "copies_left_out": []}
     if part == "shots":
         every = draw_shots(kept, len(schemas), options["seed"], schemas, examples)
         return every, {"set_aside": [row["id"] for row in examples], "copies_left_out": copies}
@@ -158,13 +173,6 @@ def _described(rows: Sequence[dict]) -> dict[str, Any]:
     }
 
 
-def first(rows: list[dict], number: int | None, key: str) -> list[dict]:
-    """The first rows; a UserError if there are fewer than the study's `key` asks for."""
-    if number is not None and number > len(rows):
-        raise UserError(f"{key}: found {number}, expected at most {len(rows)}, or null for all.")
-    return rows[:number]
-
-
 def _examples(options: Mapping, train: Sequence[dict], schemas: Mapping[str, dict]) -> list[dict]:
     """The few-shot examples that are set aside: drawn, or named by their ids."""
     name, shots = options["name"], options["shots"]
@@ -184,6 +192,17 @@ def _examples(options: Mapping, train: Sequence[dict], schemas: Mapping[str, dic
     return [rows[one] for one in shots]
 
 
+def _short(rows: Sequence[dict], schemas: Mapping[str, dict]) -> list[dict]:
+    """The rows that may be drawn as examples."""
+    return [
+        row
+        for row in rows
+        if len(row["query"]) <= MAX_SHOT_CHARACTERS
+        and len(schemas[row["db_id"]]["column_names_original"]) <= MAX_SHOT_COLUMNS
+        and parse(row["query"]) is not None
+    ]
+
+
 def draw_shots(
     rows: Sequence[dict], number: int, seed: int, schemas: Mapping[str, dict], first: Sequence[dict] = ()
 ) -> list[dict]:
@@ -193,14 +212,7 @@ def draw_shots(
     The list begins with `first`; what is drawn does not depend on how many are drawn after it. It is shorter where
     there are too few such databases.
     """
-    generator, drawn = random.Random(seed), list(first)
-    unused = [
-        row
-        for row in rows
-        if len(row["query"]) <= MAX_SHOT_CHARACTERS
-        and len(schemas[row["db_id"]]["column_names_original"]) <= MAX_SHOT_COLUMNS
-        and parse(row["query"]) is not None
-    ]
+    generator, drawn, unused = random.Random(seed), list(first), _short(rows, schemas)
     while True:
         used = {row["db_id"] for row in drawn}
         unused = [row for row in unused if row["db_id"] not in used]

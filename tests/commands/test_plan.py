@@ -346,13 +346,14 @@ def test_what_rows_begin_with_is_computed_once_on_a_gpu():
     target = plan.Target("m", Shape.like(8.03e9, 128256), "bf16", device)
     rows = plan.Prompts(8000, 951, 2000, True, begin=666)
 
-    def seconds(share: bool, batch: int = 16, **changes) -> float:
+    def seconds(share: bool, batch: int = 16, loss_on: str = "completion") -> float:
         training = check(yaml.safe_load((REPO / "config.yaml").read_text()))["training"]
         training |= {"share_prefix": share, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1}
+        training["loss_on"] = loss_on
         lora = {"r": 8, "lora_dropout": 0.0, "target_modules": ["q_proj"]}
-        settings = {"training": training, "lora": lora, "train_target": "sql", "precision": "bf16"} | changes
+        settings = {"training": training, "lora": lora, "precision": "bf16"}
         return plan.train_need(target, settings, rows).seconds
 
     assert seconds(False) / seconds(True) == pytest.approx(2.5, rel=0.1)
     assert seconds(False, batch=4) == seconds(True, batch=4)
-    assert seconds(False, train_target="prompt") == seconds(True, train_target="prompt")
+    assert seconds(False, loss_on="text") == seconds(True, loss_on="text")

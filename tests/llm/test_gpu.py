@@ -26,7 +26,14 @@ def study(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("precision", "adapter_dtype"), [("fp32", "float32"), ("bf16", "float32"), ("nf4", "bfloat16")]
+    ("precision", "adapter_dtype"),
+    [
+        ("fp32", "float32"),
+        ("bf16", "float32"),
+        ("fp16", "float32"),
+        ("nf4", "bfloat16"),
+        ("int8", "bfloat16"),
+    ],
 )
 def test_each_precision_trains_and_answers(study, precision, adapter_dtype, tmp_path):
     train(**arguments(study, precision, precision=precision, training={**TRAINING, "max_steps": 6}))

@@ -100,6 +100,15 @@ def test_nf4_takes_what_the_paper_says():
     assert constants == pytest.approx(0.127, abs=5e-4)
 
 
+def test_int8_takes_a_byte_for_each_weight_of_a_linear_layer():
+    """transformers' own count of such a model, whose embeddings and head stay as they are."""
+    shape = Shape.like(8.03e9, 128256)
+    rest = shape.parameters - shape.block_parameters
+    found = _memory.weights(shape, "int8")
+    assert shape.block_parameters + 2 * rest < found < 1.001 * shape.block_parameters + 2 * rest
+    assert _memory.weights(shape, "nf4") < found < _memory.weights(shape, "bf16") == _memory.weights(shape, "fp16")
+
+
 def test_what_needs_less():
     shape = Shape.like(8.03e9, 128256)
     lora = {"r": 16, "lora_dropout": 0.05, "target_modules": ALL}

@@ -51,7 +51,7 @@ def test_the_prefix_is_what_saves_most():
 
 def test_no_label_lies_on_the_prefix_nor_follows_from_it():
     """A label counts once for each row; and the last token of the prefix would have to predict several."""
-    whole = [(ids, ids) for ids, _ in ROWS]  # train_target: prompt
+    whole = [(ids, ids) for ids, _ in ROWS]  # training.loss_on: text
     assert find_prefix(whole) == []
     assert taken(whole, START) == [0] * len(ROWS)
     assert find_prefix([learnt([*START, i]) for i in range(3)]) == START[:-2]

@@ -1,6 +1,7 @@
 """Training: the loss is that of the gold SQL, a killed run ends bit for bit where an uninterrupted one does."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import SFTTrainer
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
@@ -95,7 +98,7 @@ def evaluated(tmp_path_factory):
 
 def arguments(study, variant, precision="fp32", lora=LORA, training=TRAINING):
     validation = study / "prompts/validation.jsonl"
-    more = {"validation": str(validation), "tensorboard_dir": str(study / "tensorboard" / variant)}
+    more = {"validation": str(validation), "tracker_dir": str(study / "tensorboard" / variant)}
     return (more if validation.is_file() else {}) | {
         "prompts": str(study / "prompts/train.jsonl"),
         "audit": str(study / "audit_labels.json"),
@@ -454,30 +457,102 @@ def prompt_only(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prompt_only")
     write_splits(folder)
     record = make_model(folder / "model")
-    render(folder, record, "train", train_target="prompt")
-    audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"])
+    render(folder, record, "train", loss_on="prompt")
+    audit(folder, record, loss_on="prompt", accept_defect=["target_not_in_loss"])
     return folder
+
+
+def mean_loss(study, texts):
+    """The mean loss of the untrained model's tokens, of texts that are divided into what is not learnt and what is.
+
+    Each is (learnt, not learnt, learnt, …); that of an empty text has no token.
+    """
+    record = read_json(study / "model.json")
+    chat, model, total, count = load_chat(record), load_model(record, "fp32"), 0.0, 0
+    for parts in texts:
+        pieces = [chat.tokenizer.encode(part, add_special_tokens=False) for part in parts]
+        ids = [token for piece in pieces for token in piece]
+        seen = torch.tensor([place % 2 == 0 for place, piece in enumerate(pieces) for _ in piece][1:])
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1]
+        losses = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+        total, count = total + losses[seen].sum().item(), count + int(seen.sum())
+    return total / count
+
+
+def test_a_tracker_of_transformers_gets_the_losses(study, tmp_path, monkeypatch):
+    """Its files lie in the folder of the run, unless the user has said where; one that is not installed is named."""
+    seen = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            seen.append((os.environ["WANDB_DIR"], logs))
+
+    given = arguments(study, "tracked", training=TRAINING | {"report_to": "wandb", "max_steps": 4, "save_steps": 4})
+    given["tracker_dir"] = str(tmp_path / "trackers/wandb/m/run")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    with pytest.raises(UserError, match=r"training\.report_to: wandb is not installed or cannot start"):
+        train(**given)
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Tracker)
+    train(**given)
+    monkeypatch.delenv("WANDB_DIR")
+    assert [logs["loss"] for _, logs in seen if "loss" in logs] == [
+        entry["loss"] for entry in read_json(study / "tracked/train.json")["history"]
+    ]
+    assert {folder for folder, _ in seen} == {str((tmp_path / "trackers/wandb/m/run").resolve())}
+    monkeypatch.setenv("WANDB_DIR", "mine")
+    module.tracker("wandb", tmp_path / "other", 0)
+    assert os.environ["WANDB_DIR"] == "mine"
+
+
+@pytest.mark.parametrize("loss_on", ["text", "assistant"])
+def test_the_loss_is_on_what_the_study_says(loss_on, tmp_path, monkeypatch, capsys):
+    """The losses of the first step and of the validation rows are those of these tokens; the log says what follows."""
+    write_splits(tmp_path, validation=3)
+    record = make_model(tmp_path / "model")
+    for part in ("train", "validation"):
+        render(tmp_path, record, part, "text_to_sql_turns", loss_on=loss_on)
+    audit(tmp_path, record, loss_on=loss_on)
+    training = TRAINING | {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "max_steps": 1}
+    training |= {"loss_on": loss_on, "learning_rate": 1e-9, "eval_strategy": "steps", "eval_steps": 1}
+    given = arguments(tmp_path, "run", lora={**LORA, "lora_dropout": 0.0}, training=training)
+    monkeypatch.setattr(module, "device", lambda: torch.device("cuda"))
+    if loss_on == "text":  # the rows' common beginning has a loss in each of them
+        plan = module.Plan(**given)
+        assert module.shared_prefix(plan, None, [], "") == (
+            [],
+            {"reason": "the loss covers what rows share (training.loss_on: text)"},
+        )
+        assert "Rows are computed whole: the loss covers what rows share" in capsys.readouterr().out
+    monkeypatch.undo()
+    train(**given)
+    found = read_json(tmp_path / "run/train.json")
+
+    def divided(row):
+        cuts = [0, *(place for span in row["learnt"] for place in span)]
+        if loss_on == "text":
+            return [row["prompt"] + row["completion"]]
+        parts = [row["prompt"][start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
+        return ["", *parts, row["completion"]]
+
+    for part, loss in (("train", found["history"][0]["loss"]), ("validation", found["eval_history"][0]["eval_loss"])):
+        rows = read_jsonl(tmp_path / f"prompts/{part}.jsonl")
+        assert loss == pytest.approx(mean_loss(tmp_path, map(divided, rows)), rel=1e-4)
 
 
 def test_prompt_as_target(prompt_only):
     """The loss of the first step is that of all tokens of the prompts."""
     training = TRAINING | {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "max_steps": 1}
     given = arguments(prompt_only, "run", lora={**LORA, "lora_dropout": 0.0}, training=training)
-    with pytest.raises(UserError, match=r"not what train_target: sql renders"):
+    with pytest.raises(UserError, match=r"not what training.loss_on: completion renders"):
         train(**given)
     with pytest.raises(UserError, match=r"completion is empty.*says accept_defect: \[target_not_in_loss\]"):
-        train(**given, train_target="prompt")
-    train(**given, train_target="prompt", accept_defect=["target_not_in_loss"])
-    record = read_json(prompt_only / "model.json")
-    chat, model, total, count = load_chat(record), load_model(record, "fp32"), 0.0, 0
-    for row in read_jsonl(prompt_only / "prompts/train.jsonl"):
-        ids = chat.encode(row["prompt"])[0]
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, :-1]
-        total += torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
-        count += len(ids) - 1
+        train(**(given := given | {"training": training | {"loss_on": "prompt"}}))
+    train(**given, accept_defect=["target_not_in_loss"])
+    rows = read_jsonl(prompt_only / "prompts/train.jsonl")
+    expected = mean_loss(prompt_only, [(row["prompt"], "") for row in rows])
     report = read_json(prompt_only / "run/train.json")
-    assert report["history"][0]["loss"] == pytest.approx(total / count, rel=1e-4)
+    assert report["history"][0]["loss"] == pytest.approx(expected, rel=1e-4)
     assert report["failed"] == report["accepted"] == ["target_not_in_loss"]
 
 

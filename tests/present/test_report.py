@@ -417,6 +417,30 @@ def test_a_defect_that_is_no_longer_accepted_is_refused(tmp_path):
     report(**arguments | {"settings": arguments["settings"] | {"accept_defect": ["truncated"]}})
 
 
+@pytest.mark.parametrize(
+    ("language", "loss_on", "said", "proof"),
+    [
+        ("en", "completion", "the labels of the answers alone.", "the labels of all equal the gold answer and the end"),
+        ("en", "assistant", "the labels of all turns of the assistant.", "equal all turns of the assistant, the gold"),
+        ("en", "text", "the labels of whole rows, prompt and answer.", "the labels of all equal the whole text, which"),
+        ("pt", "completion", "os rótulos apenas das respostas.", "os rótulos de todas são a resposta de referência e"),
+        (
+            "pt",
+            "text",
+            "os rótulos das linhas inteiras, prompt e resposta.",
+            "de todas são o texto inteiro, que termina",
+        ),
+    ],
+)
+def test_the_report_says_what_is_learnt(tmp_path, language, loss_on, said, proof):
+    arguments = results(tmp_path, 1)
+    (audit,) = arguments["inputs"]["audits"]
+    write_json(audit, read_json(audit) | {"loss_on": loss_on})
+    page, _ = written(arguments, language=language)
+    assert said in page
+    assert proof in page
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_points_have_a_part_of_their_own(tmp_path, language):
     plain, _ = written(results(tmp_path / "plain", 2), language=language)

@@ -21,8 +21,8 @@ REPO = Path(__file__).parents[2]
 GOLDEN = json.loads(gzip.decompress((REPO / "tests/golden/settings.json.gz").read_bytes()))
 # Keys that a task has and the sections of before had not, with their values in all studies of the repository.
 NEW = {
-    "spider": {"kind": "spider", "role": "target"},
-    "mmlu": {"kind": "mmlu", "role": "yardstick", "prompt": None},
+    "spider": {"kind": "spider", "role": "target", "shots_from": "one_list", "base_prompt": None},
+    "mmlu": {"kind": "mmlu", "role": "yardstick", "prompt": None, "questions": None, "marks": "letters"},
     "general": {
         "kind": "replay",
         "role": "replay",
@@ -59,6 +59,8 @@ NOW = {
 # What these see besides: how a section is called, a local source as it is, the words of a template, the few-shot
 # examples that each prompt shows, and by what rows are compared.
 BESIDES = {"kind", "name", "role", "files", "words", "shots", "cluster", "yardsticks", "revision", "sha256"}
+# Keys of later.
+BESIDES |= {"questions", "shots_from", "marks"}
 # Of the rules that write for a reader, which see of each task what its `measure` says.
 OF_RUNS = {"folder", "setting", "seed"}
 OF_MEASURES = {"adapters", "labels", "language", "semantics", "dev_questions", "official", "criterion", "tasks"}
@@ -109,8 +111,13 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
         for name in place:
             found = found[name]
         for training in found.values() if rule == "train" else ():
-            for one in training.values():
+            for label, one in training.items():
                 assert one["training"].pop("share_prefix") is True
+                training[label] = learnt(one, one["training"].pop("loss_on"))
+        if rule == "audit_labels":
+            found = learnt(found, found.pop("loss_on"))
+        if rule == "render_spider":
+            found = {part: learnt(one, one.pop("loss_on", None)) for part, one in found.items()}
         if rule in TO_COMPUTE:
             # Snakemake compares representations.
             assert repr(found) == repr(was)
@@ -139,6 +146,12 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
             assert {key: found[key] for key in kept} == {key: was[key] for key in kept}, rule
             if "language" in found:
                 assert found["language"] == config["report"]["language"]
+
+
+def learnt(found: dict, loss_on: str | None) -> dict:
+    """Settings that say what the loss covers as they did before, where they say it."""
+    was = {} if loss_on is None else {"train_target": {"completion": "sql"}.get(loss_on, loss_on)}
+    return unfold.canonical(found | was)
 
 
 def rendered(was: dict, found: dict, test: dict) -> None:
@@ -177,7 +190,7 @@ IN_NO_STAGE = {
     "prompt": "is seen by the words of the template",
     "max_new_tokens": "is picked by the rules that render and predict",
     "base_shots": "decides which prompts the base model answers",
-    "train_target": "is picked by the rules that lead to a training",
+    "base_prompt": "is seen by the words of the template",
     "answered": "is seen by the part test, with where the answers are",
 }
 
@@ -203,7 +216,8 @@ def test_each_stage_of_a_task_sees_its_keys_alone():
     assert unfold.stage(config, "spider", "score", "measure", role="x") == about | {
         "criterion": "bag", "role": "x", "timeout_s": 30.0
     }  # fmt: skip
-    drawn = about | {"seed": 42, "shots": 3, "train_questions": None, "train_files": ["train_others", "train_spider"]}
+    drawn = about | {"seed": 42, "shots": 3, "shots_from": "one_list", "train_questions": None}
+    drawn |= {"train_files": ["train_others", "train_spider"]}
     by = {"by": "database", "fraction": 0.1}
     assert unfold.stage(config, "spider", "train") == drawn | {"validation": by}
     assert unfold.stage(config, "spider", "validation") == drawn | {"validation": by | {"questions": 7}}
@@ -345,8 +359,27 @@ def test_the_base_model_has_prompts_of_its_own_only_where_a_study_says_so():
     assert unfold.own_prompts(config) == {"base": "test_shots0"}
     rendered = settings(config)["render_spider"]
     assert rendered["test_shots0"] == rendered["test"] | {"shots": 0}
-    assert "train_target" in rendered["train"]
-    assert "train_target" not in rendered["test"]
+    assert "loss_on" in rendered["train"]
+    assert "loss_on" not in rendered["test"]
+
+
+def test_the_base_model_may_be_asked_in_other_words():
+    """Its own, and no others, depend on them; with its own words it does not stand for an adapter of strength 0."""
+    prompts = REPO / "resources/prompts"
+    usual = settings(study(evaluation={"shots": [1]}))["render_spider"]
+    config = study(
+        evaluation={"shots": [1], "interpolate": [0]},
+        tasks={"spider": {"base_prompt": str(prompts / "text_to_sql_pt.jinja")}},
+    )
+    assert unfold.own_prompts(config) == {"base": "test_shots3", "base@shots1": "test_shots1"}
+    assert "adapter@0" in unfold.points(config)
+    rendered = settings(config)["render_spider"]
+    own = unfold.words_sha256("x", prompts / "text_to_sql_pt.jinja")
+    assert rendered["test_shots3"] == usual["test"] | {"words": own}
+    assert rendered["test_shots1"] == usual["test_shots1"] | {"words": own}
+    assert {part: rendered[part] for part in ("train", "test")} == {part: usual[part] for part in ("train", "test")}
+    with pytest.raises(UserError, match=r"tasks\.shop\.base_prompt: not used, since shop is no target\. Remove it\."):
+        study(tasks={"shop": {"kind": "spider_format", "source": "x", "base_prompt": "y"}})
 
 
 def test_a_training_without_replay_has_the_settings_of_a_study_without_it():

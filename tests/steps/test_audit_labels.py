@@ -243,22 +243,91 @@ def test_cut_rows_need_their_defect_named(copy):
 def test_prompt_as_target_needs_its_defect_named(study):
     folder, record = study
     good = read_jsonl(folder / "prompts/train.jsonl")
-    prompts = render(folder, record, "train", train_target="prompt")
+    prompts = render(folder, record, "train", loss_on="prompt")
     try:
         rows = read_jsonl(prompts)
         assert [row["prompt"] for row in rows] == [row["prompt"] for row in good]
         assert {(row["completion"], row["completion_tokens"]) for row in rows} == {("", 0)}
-        with pytest.raises(UserError, match=r"the completion is '', not what train_target: sql renders"):
+        with pytest.raises(UserError, match=r"the completion is '', .*not what training.loss_on: completion renders"):
             audit(folder, record, accept_defect=["target_not_in_loss"])
         with pytest.raises(UserError, match=r"completion is empty.*accept_defect: \[target_not_in_loss\]"):
-            audit(folder, record, train_target="prompt")
-        report = read_json(audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"]))
+            audit(folder, record, loss_on="prompt")
+        report = read_json(audit(folder, record, loss_on="prompt", accept_defect=["target_not_in_loss"]))
         assert (report["pass"], report["failed"]) == (False, ["target_not_in_loss"])
         assert report["label_tokens"] == sum(row["prompt_tokens"] for row in rows)
     finally:
         write_jsonl(prompts, good)
-    with pytest.raises(UserError, match=r"not what train_target: prompt renders"):
-        audit(folder, record, train_target="prompt", accept_defect=["target_not_in_loss"])
+    with pytest.raises(UserError, match=r"not what training.loss_on: prompt renders"):
+        audit(folder, record, loss_on="prompt", accept_defect=["target_not_in_loss"])
+
+
+def test_the_loss_on_all_turns_of_the_assistant(study):
+    """Of every kind of chat template: the answers of the examples and of the row, each with its end of turn."""
+    folder, record = study
+    good = read_jsonl(folder / "prompts/train.jsonl")
+    chat, shots = load_chat(read_json(record)), read_jsonl(folder / "splits/shots.jsonl")
+    try:
+        with pytest.raises(
+            UserError, match=r"found assistant, but in .*text_to_sql.jinja few-shot examples are no turn"
+        ):
+            render(folder, record, "train", loss_on="assistant")
+        prompts = render(folder, record, "train", "text_to_sql_turns", loss_on="assistant")
+        rows = read_jsonl(prompts)
+        report = read_json(audit(folder, record, loss_on="assistant"))
+        dataset = build_dataset(chat, rows)
+        with pytest.raises(UserError, match=r"not what training.loss_on: completion renders"):
+            audit(folder, record)
+        with pytest.raises(UserError, match=r"not what training.loss_on: text renders"):
+            audit(folder, record, loss_on="text")
+    finally:
+        write_jsonl(folder / "prompts/train.jsonl", good)
+    assert (report["pass"], report["loss_on"], report["without_target"]) == (True, "assistant", 0)
+    ended = [shot["query"] + chat.end_of_turn for shot in shots]
+    for row, labels in zip(rows, dataset["labels"], strict=True):
+        said = [row["prompt"][start:end] for start, end in row["learnt"]]
+        assert [text.replace(" " + chat.end_of_turn, chat.end_of_turn).strip() for text in said] == ended
+        learnt = chat.tokenizer.decode([i for i in labels if i != -100], clean_up_tokenization_spaces=False)
+        assert learnt.replace(" ", "") == "".join([*said, row["completion"]]).replace(" ", "")
+    # Neither a token of a question in the loss nor an example's end of turn outside of it passes.
+    collator = DataCollatorForLanguageModeling(chat.tokenizer.pad_token_id)
+    first = next(i for i, label in enumerate(dataset["labels"][4]) if label != -100)
+    last = dataset["labels"][4].index(chat.end_of_turn_id)
+    for place, label in ((first - 1, dataset["input_ids"][4][first - 1]), (last, -100)):
+        bad = changed(dataset, 4, labels=lambda old, i=place, new=label: [*old[:i], new, *old[i + 1 :]])
+        with pytest.raises(UserError, match=rf"{rows[4]['id']}: (found .* in the loss, expected|the labels differ)"):
+            check_labels(chat, bad, collator, rows, Limits(1024))
+
+
+def test_the_loss_on_the_whole_text(study):
+    folder, record = study
+    good = read_jsonl(folder / "prompts/train.jsonl")
+    chat, tokens = load_chat(read_json(record)), [row["prompt_tokens"] + row["completion_tokens"] for row in good]
+    before = max(row["prompt_tokens"] for row in good)  # where every row loses its SQL, but for the longest prompt's
+    try:
+        rows = read_jsonl(render(folder, record, "train", loss_on="text"))
+        report = read_json(audit(folder, record, loss_on="text"))
+        cut = {"truncate": True, "loss_on": "text", "accept_defect": ["truncated"]}
+        some = read_json(audit(folder, record, before, **cut))
+        shortest = min(row["prompt_tokens"] for row in good)
+        with pytest.raises(UserError, match=r"cuts every row before its SQL.*accept_defect: \[target_not_in_loss\]"):
+            audit(folder, record, shortest, **cut)
+        both = {"accept_defect": ["truncated", "target_not_in_loss"]}
+        none = read_json(audit(folder, record, shortest, **cut | both))
+        dataset = build_dataset(chat, rows)
+    finally:
+        write_jsonl(folder / "prompts/train.jsonl", good)
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in good]
+    assert dataset["labels"] == dataset["input_ids"]
+    assert (report["pass"], report["label_tokens"]) == (True, sum(tokens))
+    cut_off = sum(row["prompt_tokens"] >= before for row in good)
+    assert (some["failed"], some["without_target"]) == (["truncated"], cut_off)
+    assert none["failed"] == none["accepted"] == ["target_not_in_loss", "truncated"]
+    assert none["without_target"] == len(rows)
+    collator = DataCollatorForLanguageModeling(chat.tokenizer.pad_token_id)
+    for place in (3, -1):
+        bad = changed(dataset, 6, labels=lambda old, i=place: [*old[:i], -100, *(old[i + 1 :] if i + 1 else [])])
+        with pytest.raises(UserError, match=rf"{rows[6]['id']}: found .* in the loss, expected the whole text"):
+            check_labels(chat, bad, collator, rows, Limits(1024))
 
 
 def test_defect_that_is_accepted_is_the_only_one(parts):

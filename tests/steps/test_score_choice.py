@@ -27,6 +27,28 @@ def given(number, prediction, generated):
     return {"id": number, "logprobs": logprobs, "prediction": prediction, "generated": generated}
 
 
+def test_numbers_in_place_of_letters_are_scored_as_these(paths):
+    """The same records, and a text that answers with a letter where numbers were asked answers nothing."""
+    answers = [given("t-00000", "C", " C\n"), given("s-00000", "B", "The answer is: B."), given("s-00001", "A", "none")]
+    write_jsonl(paths["answers"], answers)
+    score_mmlu(paths)
+    lettered = read_records(paths["records"], MMLU_COLUMNS)
+    of = dict(zip("ABCD", "1234", strict=True))
+    for answer in answers:
+        answer["logprobs"] = {of[letter]: value for letter, value in answer["logprobs"].items()}
+        answer["prediction"] = of[answer["prediction"]]
+    texts = (" 3\n", "The answer is: 2.", "none")
+    write_jsonl(paths["answers"], [one | {"generated": text} for one, text in zip(answers, texts, strict=True)])
+    score_mmlu(paths)
+    numbered = read_records(paths["records"], MMLU_COLUMNS)
+    same = [name for name in MMLU_COLUMNS if name != "generated"]
+    assert numbered[same].equals(lettered[same])
+    assert numbered["generated_letter"].tolist() == ["B", "", "C"]
+    write_jsonl(paths["answers"], answers)
+    score_mmlu(paths)
+    assert read_records(paths["records"], MMLU_COLUMNS)["generated_letter"].tolist() == [""] * 3
+
+
 def test_one_record_a_question_and_a_missing_answer_is_wrong(paths):
     write_jsonl(paths["answers"], [given("t-00000", "C", " C\n"), given("s-00000", "B", "A good question\0")])
     score_mmlu(paths)

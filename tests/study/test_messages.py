@@ -100,12 +100,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "tasks.spider.schema: found 'dll', expected one of compact, pipe, ddl, ddl_rows, none. Did you mean ddl?",
         ),
         (
-            {"tasks": {"spider": {"train_target": "all"}}},
-            "tasks.spider.train_target: found 'all', expected one of sql, prompt.",
+            {"training": {"loss_on": "all"}},
+            "training.loss_on: found 'all', expected one of completion, assistant, text, prompt.",
         ),
         (
             {"tasks": {"mmlu": {"source": "x", "shots_from": "test"}}},
-            "tasks.mmlu.shots_from: found 'test', expected one of own_dev, first_subject, ",
+            "tasks.mmlu.shots_from: found 'test', expected one of own_dev, per_question, ",
         ),
         (
             {"tasks": {"mmlu": {"source": "x", "fixed_shots": [{"subject": "astronomy", "split": "val", "index": 0}]}}},
@@ -180,9 +180,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         ({"inference": {"top_p": 1.5}}, "inference.top_p: found 1.5, expected at most 1."),
         (
             {"models": {"m": {"source": "x", "precision": "fp8"}}},
-            "models.m.precision: found 'fp8', expected one of fp32, bf16, nf4.",
+            "models.m.precision: found 'fp8', expected one of fp32, bf16, fp16, nf4, int8.",
         ),
-        ({"training": {"report_to": "wandb"}}, "training.report_to: found 'wandb', expected one of none, tensorboard."),
+        ({"training": {"report_to": "wandbs"}}, "training.report_to: found 'wandbs', expected one of none, azure_ml, "),
         ({"training": {"fp16": True}}, "training.fp16: SFTConfig has this key, but no study may set it"),
         ({"training": {"packing": True}}, "training.packing: SFTConfig has this key, but no study may set it"),
         ({"training": {"max_seq_length": 512}}, "training.max_seq_length: no such key. Did you mean"),

@@ -90,7 +90,7 @@ def test_a_folder_is_named_after_what_the_adapter_is():
     others = (
         {"training": {"weight_decay": 0.1}},
         {"lora": {"use_dora": True}},
-        {"tasks": {"spider": {"train_target": "prompt"}}, "accept_defect": ["target_not_in_loss"]},
+        {"training": {"loss_on": "prompt"}, "accept_defect": ["target_not_in_loss"]},
     )
     assert len({alone, *(folders(**other)["adapter"] for other in others)}) == 4
     seeds = folders(training={"seed": [42, 43]})

@@ -14,6 +14,7 @@ MOVED = {
     "prompt": "tasks.spider",
     "prompt.spider_system": "tasks.spider.system",
     "prompt.style": "tasks.spider.prompt",
+    "prompt.train_target": "training.loss_on",
     "prompt.mmlu_system": "tasks.mmlu.system",
     "scoring": "tasks.spider",
     "tables.semantics": "tasks.spider.criterion",
@@ -29,7 +30,10 @@ SECTIONS = {key.partition(".")[0] for key in MOVED}
 # Keys that have another name in their section.
 RENAMED = {"strengths": "interpolate", "steps": "checkpoints"}
 # Values that have another name, by the old place.
-VALUES = {"prompt.style": {"default": None, "ribeiro": "resources/prompts/ribeiro.jinja"}}
+VALUES = {
+    "prompt.style": {"default": None, "ribeiro": "resources/prompts/ribeiro.jinja"},
+    "prompt.train_target": {"sql": "completion"},
+}
 MEASURES = {"execution_accuracy": "spider", "mmlu": "mmlu"}
 
 
@@ -52,7 +56,9 @@ def moved(study: dict[str, Any]) -> dict[str, Any]:
             below = found
             for key in outer:
                 below = below.setdefault(key, {})
-            below[last] = VALUES.get(old, {}).get(value, value) if isinstance(value, str) else value
+            value = VALUES.get(old, {}).get(value, value) if isinstance(value, str) else value
+            # A key that moved may have been there first.
+            below[last] = below[last] | value if isinstance(value, dict) and last in below else value
     _sweep(found)
     if isinstance(evaluation := found.get("evaluation"), dict):
         found["evaluation"] = {RENAMED.get(key, key): value for key, value in evaluation.items()}

@@ -147,5 +147,4 @@ def shown(task, chosen: dict, folder: Path, row: dict, pool: list[dict] = ()) ->
     """The turns of a row's prompt, of the task's own template."""
     from llm.prompts import template
 
-    values = filled(task, task.context(chosen, folder), row, pool)
-    return template(PROMPTS / task.PROMPT)(values | {"options": chosen})
+    return template(PROMPTS / task.PROMPT)(filled(task, task.context(chosen, folder), row, pool, chosen))

@@ -231,7 +231,7 @@ def write_splits(folder: Path, train: int = 12, test: int = 6, validation: int =
 
 ABOUT = {"kind": "spider", "name": "tasks.spider", "role": "target", "shots": 2}
 SPIDER_SETTINGS = ABOUT | {"system": "You write SQL.", "schema": "compact", "sample_rows": 3}
-OF_PART = {True: {"max_new_tokens": 12}, False: {"train_target": "sql"}}
+OF_PART = {True: {"max_new_tokens": 12}, False: {"loss_on": "completion"}}
 
 
 def words(name: str) -> Path:

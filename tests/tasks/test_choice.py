@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from _config import study
 from common.files import UserError, read_json, read_jsonl, sha256_json
 from prepare import prepare as step
+from render import render
+from study import identity
+from study.unfold import stage
 from tasks import mmlu
 from tasks.mmlu import OFFICIAL
+from tiny_model import make_model, words
 
 SUBJECTS = ("astronomy", "anatomy", "econometrics", "philosophy", "high_school_computer_science")
 CATEGORIES = {"stem": ["astronomy", "anatomy"], "humanities": ["philosophy"], "social": ["econometrics"]}
@@ -43,6 +48,27 @@ def prepare(tables, out: Path, categories=CATEGORIES, questions=10, shots=4, see
     (tables["dev"].parent / "manifest.json").write_text("{}", encoding="utf-8")
     step(tables["dev"].parent, "test", settings, out / "test.jsonl")
     return read_jsonl(out / "test.jsonl"), read_json(out / "test.json")
+
+
+def test_choices_may_have_numbers(tables, tmp_path):
+    """In question, examples and answers; the system text follows, unless the study says another."""
+    rows, _ = prepare(tables, tmp_path / "out", shots=2)
+    numbers = study(tasks={"mmlu": {"source": "x", "marks": "numbers"}})
+    assert numbers["tasks"]["mmlu"]["system"] == "Answer with the number of the correct choice."
+    own = study(tasks={"mmlu": {"source": "x", "marks": "numbers", "system": "Say it."}})
+    assert own["tasks"]["mmlu"]["system"] == "Say it."
+    settings = stage(numbers, "mmlu", "prompt", role="yardstick", max_new_tokens=8)
+    record = make_model(tmp_path / "model", context=10_000)
+    inputs = {"rows": tmp_path / "out/test.jsonl", "manifest": tmp_path / "manifest.json", "record": record}
+    render(inputs, words("choice"), settings, tmp_path / "prompts.jsonl")
+    for row, prompt in zip(rows, read_jsonl(tmp_path / "prompts.jsonl"), strict=True):
+        assert prompt["options"] == ["1", "2", "3", "4"]
+        answers = [f"Answer: {'ABCD'.index(shot['answer']) + 1}\n" for shot in row["shots"]]
+        places = [prompt["prompt"].index(text) for text in answers]
+        assert len(places) == 2
+        assert prompt["prompt"].count("\n1. None\n2. NA\n3. 1\n4. nan\nAnswer:") == 3
+        assert "A. None" not in prompt["prompt"]
+    assert "marks" not in identity.rendering(stage(study(), "mmlu", "prompt"))
 
 
 def test_rows(tables, tmp_path):

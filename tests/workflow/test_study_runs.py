@@ -161,9 +161,7 @@ def test_a_study_runs_at_smoke_scale(name, protocol, request):
     # The audit found what the study accepts and nothing else; the stamp is on all that is read.
     audit = read_json(results / f"prompts/{model}/spider_audit.json")
     assert set(audit["failed"]) <= set(study.get("accept_defect", []))
-    assert ("target_not_in_loss" in audit["failed"]) == (
-        study["tasks"].get("spider", {}).get("train_target") == "prompt"
-    )
+    assert ("target_not_in_loss" in audit["failed"]) == (study["training"].get("loss_on") == "prompt")
     pages = [report, *(path.read_text(encoding="utf-8") for path in results.glob("tables/*.md"))]
     for page in pages:
         assert ("Known defects" in page) == (protocol == "as_reported")
@@ -246,7 +244,7 @@ def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_ot
         train = read_json(place / "train.json")
         assert [entry["step"] for entry in train["eval_history"]] == [1, 2]
         assert train["best_step"] == min(train["eval_history"], key=lambda entry: entry["eval_loss"])["step"]
-        assert list((results / "tensorboard/gemma" / place.name).glob("events.*"))
+        assert list((results / "trackers/tensorboard/gemma" / place.name).glob("events.*"))
     failed = read_json(results_of(others_ended, "freitas-as_reported-smoke") / "prompts/gemma/spider_audit.json")[
         "failed"
     ]
