@@ -74,5 +74,6 @@ rule all:
         "<results>/answers.html",
         [f"<results>/figures/{name}.svg" for name in FIGURES],
         ["<results>/tables/published.csv"] if PUBLISHED else [],
+        ["<results>/tables/deepeval_tests.xml"] if SQL_TASKS else [],
         ["<results>/recommended"] if config["recommend"] else [],
         [f"<results>/tables/harness.{suffix}" for suffix in ("csv", "md")] if HARNESS else [],

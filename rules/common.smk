@@ -181,6 +181,12 @@ def tabled(runs):
     return [{key: value for key, value in run.items() if key != "folder"} for run in runs]
 
 
+def tested_name(task, run):
+    """What a run is called where all answers in SQL are tested: by no more than tells it from the others."""
+    parts = [task] * (len(SQL_TASKS) > 1) + [run["model"]] * (len(config["models"]) > 1)
+    return "/".join([*parts, run["variant"]])
+
+
 def csv_of(*tables):
     """Tables as inputs."""
     return {name: f"<results>/tables/{name}.csv" for name in tables}
@@ -334,8 +340,12 @@ def asked_prompts(wildcards):
 
 def scored_answers(wildcards):
     """The answers of a run to a task; to the yardsticks some have those of the base."""
-    run = answered_by(wildcards.task, wildcards.run)
-    return f"<results>/runs/{wildcards.model}/{run}/{wildcards.task}_answers.jsonl"
+    return answers_of(wildcards.task, wildcards.model, wildcards.run)
+
+
+def answers_of(task, model, run):
+    """The answers to a task that the records of a run are about."""
+    return f"<results>/runs/{model}/{answered_by(task, run)}/{task}_answers.jsonl"
 
 
 def replayed(name):

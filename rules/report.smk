@@ -69,6 +69,35 @@ if SQL_TASKS:
         script:
             "../scripts/steps/gold.py"
 
+    rule deepeval_tests:
+        """Give each answer to the DeepEval metric, as pytest does, and hold its verdicts against the records."""
+        input:
+            **{f"questions_{task}": f"<results>/data/{task}/test.jsonl" for task in SQL_TASKS},
+            **{f"manifest_{task}": f"<results>/data/{task}/source/manifest.json" for task in SQL_TASKS},
+            answers=[answers_of(task, run["model"], run["folder"]) for task in SQL_TASKS for run in RUNS],
+            records=[file for task in SQL_TASKS for file in of_runs(f"{task}.csv")],
+        output:
+            runs="<results>/tables/deepeval_tests.json",
+            junit="<results>/tables/deepeval_tests.xml",
+        log:
+            "<logs>/deepeval_tests.log",
+        benchmark:
+            "<benchmarks>/deepeval_tests.tsv"
+        conda:
+            "../envs/score.yaml"
+        threads: 2
+        params:
+            settings={
+                "runs": [{"name": tested_name(task, run), "task": task} for task in SQL_TASKS for run in RUNS],
+                "tasks": {
+                    task: {"criterion": MEASURES[task].criterion, **pick(f"tasks.{task}.timeout_s")}
+                    for task in SQL_TASKS
+                },
+            },
+            code=code.digest("deepeval_tests"),
+        script:
+            "../scripts/steps/deepeval_tests.py"
+
 
 if NOISE:
 

@@ -28,7 +28,7 @@ from study.unfold import recommended_folder, words_sha256
 from tasks import text_to_sql
 from tasks.base import examples_of
 from tasks.registry import KINDS
-from tasks.sql_schema import read_schema, schema_text
+from tasks.sql_schema import database_facts, read_schema, schema_text
 
 RECOMMENDED = "recommended"
 RESULTS = Path("results")
@@ -166,7 +166,7 @@ def prompts_of(source: Source, database: Path) -> Callable[[str], str]:
     if not known.is_file() or sha256_file(known) != sha256_file(database):
         name = str(database)
         schema = schema_text(entry, settings["schema"], database, settings["sample_rows"])
-        told = partial(text_to_sql.told, schema=schema)
+        told = partial(text_to_sql.told, schema=schema, database=database_facts(entry))
     # Where the study's questions come with evidence, one that is asked here has none.
     about = {"db_id": name} | ({"evidence": ""} if any("evidence" in row for row in rows.values()) else {})
 

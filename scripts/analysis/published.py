@@ -124,6 +124,24 @@ def check_change(
     return Check(False, [*why, *fit[:1]])
 
 
+def check_mean_change(printed: float, decimals: int, means: Mapping[str, float]) -> Check:
+    """Check a change that is the mean of subjects' changes: an aggregate by those of its columns, others not at all.
+
+    Args:
+        printed: the change, in percent.
+        decimals: digits of all these figures.
+        means: of an aggregate, what `means` returns of its columns' changes; else empty.
+    """
+    name = next((name for name in means if name.startswith("subjects ")), None)
+    if name is None:
+        return because(None, "of_subjects")
+    if abs(means[name] - printed) <= 10.0**-decimals + 1e-9:
+        return Check(True, [reason("it_is", what=[mean(name, "changes")])])
+    return because(
+        False, "columns_give", values=[reason("as", value=f"{means[name]:.{decimals}f}", what=[mean(name, "changes")])]
+    )
+
+
 def means(values: Mapping[str, float], subjects: Subjects, n: Mapping[str, int | None]) -> dict[str, float]:
     """Put the columns of categories into one figure in every way there is, the surest first.
 
@@ -196,6 +214,8 @@ def check_table(table: Mapping[str, Any], subjects: Subjects) -> Iterator[dict[s
                 if kind == "accuracy":
                     found = check_accuracy(table, variant, column, parts)
                     correct = table["correct"].get(variant, {}).get(column)
+                elif table.get("change_of") == "subjects":
+                    found = check_mean_change(value, table["decimals"], parts)
                 else:
                     compared = (table["accuracy"].get(name, {}).get(column) for name in (BASE, variant))
                     found = check_change(value, table["decimals"], *compared, parts)

@@ -12,14 +12,17 @@ from common.files import UserError, sha256_file, write_json, write_jsonl
 from llm.chat import Chat, Turn, token_counts
 
 ROLES = ("system", "user", "assistant")
+# In place of turns: the text of a whole prompt, and what stands between it and the answer in a row to train on.
+WHOLE = ("whole", "before_answer")
 
 
 def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
     """Read a prompt template; the function returned makes the turns of a prompt, of what the template may say.
 
     A turn is what stands in `{% call user() %}…{% endcall %}`, and likewise `system` and `assistant`; a turn without
-    text is left out. A call adds a turn, so no text of a question can open one. A template that cannot be read, or
-    makes no prompt, is a UserError.
+    text is left out. A call adds a turn, so no text of a question can open one. In place of turns, `whole` may hold the
+    prompt as the tokenizer is to have it, without the model's chat template. A template that cannot be read, or makes
+    no prompt, is a UserError.
     """
     path = Path(path)
     environment = ImmutableSandboxedEnvironment(
@@ -41,7 +44,7 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
             return ""
 
         try:
-            outside = made.render({**values, **{role: partial(add, role) for role in ROLES}})
+            outside = made.render({**values, **{role: partial(add, role) for role in (*ROLES, *WHOLE)}})
         except TemplateError as error:
             raise UserError(f"{path}: {error}. What it may use: {', '.join(values)}. See docs/tasks.md.") from None
         if outside.strip():
@@ -49,7 +52,13 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
                 f"{path}: found {outside.strip()[:60]!r} outside of the turns. Put it between {{% call user() %}} and "
                 "{% endcall %}."
             )
-        if not found or found[-1].role != "user":
+        if any(turn.role in WHOLE for turn in found):
+            if [turn.role for turn in found] not in (["whole"], [*WHOLE]):
+                raise UserError(
+                    f"{path}: found {', '.join(turn.role for turn in found)}, expected {{% call whole() %}} alone, or "
+                    "{% call before_answer() %} after it: a whole prompt has no turns beside it."
+                )
+        elif not found or found[-1].role != "user":
             raise UserError(
                 f"{path}: the last turn is not the user's. End it with {{% call user() %}}…{{% endcall %}}."
             )
@@ -63,12 +72,18 @@ def prompt_row(chat: Chat, names: Mapping[str, Any], turns: Sequence[Turn], answ
 
     Args:
         names: `id`, and what else is to stand before the prompt in its row.
-        turns: of the conversation so far, the user's last.
+        turns: of the conversation so far, the user's last; or a whole prompt (`WHOLE`), which is taken as it is but for
+            the one BOS that a model may want before it. What is learnt of it ends with the end of turn, too.
         answer: the assistant's turn; "" for an empty completion, None for a prompt alone.
     """
-    prompt = chat.prompt(turns)
+    whole = {turn.role: turn.text for turn in turns if turn.role in WHOLE}
+    bos = "" if chat.bos == 0 or not whole else chat.tokenizer.bos_token
+    prompt = bos + whole["whole"].removeprefix(bos) if whole else chat.prompt(turns)
     try:
-        completion = chat.completion(turns, answer) if answer else ""
+        if whole and answer:
+            completion = whole.get("before_answer", "") + answer + chat.end_of_turn
+        else:
+            completion = chat.completion(turns, answer) if answer else ""
     except UserError as error:
         raise UserError(f"row {names['id']}: {error}") from None
     prompt_ids, completion_ids = chat.encode(prompt, completion)

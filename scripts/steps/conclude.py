@@ -28,7 +28,9 @@ def conclude(tables: Mapping[str, Any], outputs: Mapping[str, str | Path], setti
     if settings["scale"] == "smoke":
         lines.insert(0, say.word("conclusion.smoke"))
     write_text(outputs["answer"], "".join(f"{line}\n" for line in lines))
-    shown = [name for name in say.words["contents"] if chosen is not None or name != "recommended"]
+    lacking = {"recommended"} if chosen is None else set()
+    lacking |= set() if any(one.form == "sql" for one in say.measures.values()) else {"deepeval_tests"}
+    shown = [name for name in say.words["contents"] if name not in lacking]
     page = [
         f"# {settings['study']}",
         "\n".join(lines),

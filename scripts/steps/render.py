@@ -51,7 +51,8 @@ def render(
         marks = [marked(settings, letter) for letter in letters(row)] if asked else []
         names = {"id": row["id"]} | ({"options": marks} if marks else {})
         names |= {"shots": [shot["id"] for shot in shots]} if own else {}
-        if loss_on == "assistant" and shots and not any(turn.role == "assistant" for turn in said):
+        without = not any(turn.role == "assistant" for turn in said)
+        if loss_on == "assistant" and without and (shots or said[0].role == "whole"):
             raise UserError(
                 f"training.loss_on: found assistant, but in {words} few-shot examples are no turns of the assistant. "
                 f"Set {settings['name']}.prompt to a template in which they are, or loss_on to completion."

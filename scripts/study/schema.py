@@ -297,6 +297,9 @@ class PublishedTable(Section):
     """The numbers of right answers of each variant, where the report prints them."""
     change: dict[str, dict[str, Number]] = {}
     """Changes against the base model that the report prints with a percent sign, of each variant."""
+    change_of: Literal["figures", "subjects"] = ABSENT
+    """What the changes are made of. figures: of the percentages in the same column. subjects: each is the mean of the
+    changes of the column's subjects. May be left out; then it is figures."""
 
 
 class Published(Section):

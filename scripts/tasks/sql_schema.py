@@ -76,6 +76,30 @@ def _keys(schema: dict) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def database_facts(schema: dict) -> dict[str, list[dict]]:
+    """Say what an entry of tables.json holds, SQLite's own tables included, for templates with a schema form of theirs.
+
+    Returns:
+        `tables`, each with its `name`, `columns` (of `name` and `type`) and `key`, the names of its primary key;
+        `foreign_keys`, each with `table`, `column`, `other_table` and `other_column`.
+    """
+    primary = {n for key in schema["primary_keys"] for n in (key if isinstance(key, list) else [key])}
+    columns = [
+        (owner, name, kind)
+        for (owner, name), kind in zip(schema["column_names_original"], schema["column_types"], strict=True)
+    ]
+    tables = [
+        {
+            "name": table,
+            "columns": [{"name": name, "type": kind} for owner, name, kind in columns if owner == number],
+            "key": [name for place, (owner, name, _) in enumerate(columns) if owner == number and place in primary],
+        }
+        for number, table in enumerate(schema["table_names_original"])
+    ]
+    names = ("table", "column", "other_table", "other_column")
+    return {"tables": tables, "foreign_keys": [dict(zip(names, key, strict=True)) for key in _keys(schema)]}
+
+
 def compact_schema(schema: dict) -> str:
     """Render a `tables.json` entry as one line a table, then one line a foreign key.
 

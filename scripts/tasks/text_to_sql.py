@@ -20,7 +20,7 @@ from tasks.base import PER_QUESTION, Asked, Context, Measure, Part, Scored, Task
 from tasks.questions import Questions, first, picked
 from tasks.records import CRITERIA, SPIDER_COLUMNS
 from tasks.sections import AtLeast1, Count, Positive, Section, Set, Share, Text, Unique, contradiction, either
-from tasks.sql_schema import schema_texts
+from tasks.sql_schema import database_facts, schema_texts
 
 PROMPT = "text_to_sql.jinja"
 # Which keys of its section each stage depends on; a stage sees no other.
@@ -277,12 +277,14 @@ def held_out(folder: Path) -> list[dict]:
 def context(options: Mapping, folder: Path) -> Context:
     tables, databases = read_json(folder / "tables.json"), folder / "database"
     schema_of = schema_texts(tables, options["schema"], databases, options["sample_rows"])
-    return lambda row: told(row, schema_of(row["db_id"]))
+    entries = {entry["db_id"]: database_facts(entry) for entry in tables}
+    return lambda row: told(row, schema_of(row["db_id"]), entries[row["db_id"]])
 
 
-def told(row: Mapping, schema: str) -> dict[str, str]:
-    """What a prompt may say of a row: schema (its text), question, and evidence if there is any."""
-    return {key: row[key].strip() for key in ("question", "evidence") if key in row} | {"schema": schema}
+def told(row: Mapping, schema: str, database: Mapping) -> dict[str, Any]:
+    """What a prompt may say of a row: schema (its text), database (`database_facts`), question, evidence if any."""
+    said = {key: row[key].strip() for key in ("question", "evidence") if key in row}
+    return said | {"schema": schema, "database": database}
 
 
 def target(row: Mapping) -> str:

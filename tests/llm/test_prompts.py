@@ -3,8 +3,8 @@
 import pytest
 
 from common.files import UserError
-from llm.chat import Turn
-from llm.prompts import template
+from llm.chat import Turn, load_chat
+from llm.prompts import prompt_row, template
 from tiny_model import words
 
 OWN = "{% call system() %}{{ options.system }}{% endcall %}\n{% call user() %}{{ question }}{% endcall %}\n"
@@ -53,7 +53,7 @@ def test_no_text_of_a_question_opens_a_turn_or_is_a_template(turns, text):
     # Nor in an example, a schema or a choice of the templates that come along.
     shot = {"question": text, "schema": text, "target": text, "choices": [("A", text)]}
     values = VALUES | {"schema": text, "subject": text, "choices": [("A", text)], "shots": [shot], "question": text}
-    for name in ("text_to_sql", "ribeiro", "choice", "replay"):
+    for name in ("text_to_sql", "choice", "replay"):
         system, user = template(words(name))(values)
         assert (system, user.role) == (Turn("system", "Be brief."), "user")
         assert user.text.count(text.strip()) >= 4
@@ -85,6 +85,26 @@ def test_a_row_to_replay_is_a_question_or_an_instruction():
 def test_templates_that_cannot_be_used(turns, text, message):
     with pytest.raises(UserError, match=message):
         turns(text)
+
+
+def test_a_whole_prompt_stands_in_place_of_turns(turns):
+    text = "{% call whole() %}\n<s>{{ question }}{% endcall %}\n"
+    assert turns(text) == [Turn("whole", "<s>How many?")]
+    assert turns(text + "{% call before_answer() %}{{ ' ' }}{% endcall %}") == [
+        Turn("whole", "<s>How many?"), Turn("before_answer", " ")
+    ]  # fmt: skip
+    for wrong in (text + OWN, "{% call before_answer() %}x{% endcall %}", text + text):
+        with pytest.raises(UserError, match=r"expected \{% call whole\(\) %\} alone"):
+            turns(wrong)
+
+
+def test_a_whole_prompt_is_taken_as_it_is_with_one_bos(repo):
+    chat = load_chat({"path": str(repo / "resources/demo/model"), "source": "demo", "name": "demo"})
+    bos = chat.tokenizer.bos_token if chat.bos else ""
+    for text in ("Say 1:", f"{bos}Say 1:"):
+        row = prompt_row(chat, {"id": "a"}, [Turn("whole", text), Turn("before_answer", "\n ")], "SELECT 1")
+        assert (row["prompt"], row["completion"]) == (f"{bos}Say 1:", f"\n SELECT 1{chat.end_of_turn}")
+    assert prompt_row(chat, {"id": "a"}, [Turn("whole", "Say 1:")])["prompt"] == f"{bos}Say 1:"
 
 
 def test_a_template_that_is_not_there(tmp_path):

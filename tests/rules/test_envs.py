@@ -17,7 +17,6 @@ SCRIPT = re.compile(r"\n +script:\n")
 NOT_IN_JOBS = {
     "snakemake",
     "snakemake-executor-plugin-slurm",
-    "pytest",
     "pytest-xdist",
     "hypothesis",
     "jsonschema",

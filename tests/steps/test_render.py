@@ -237,15 +237,15 @@ def test_pipe_schema_in_the_style_of_its_report(tmp_path, records):
         "Relationships:\nsong.singer_id = singer.singer_id\n\n"
     )
     shots, row = read_jsonl(tmp_path / "splits/shots.jsonl"), read_jsonl(tmp_path / "splits/train.jsonl")[0]
-    blocks = [f"{schema}Question: {shot['question']}\nSQL:\n{shot['query']}" for shot in shots]
-    # The template trims the turn, which ends with a line break.
-    user = "\n\n".join([*blocks, f"{schema}Question: {row['question']}\nSQL:"])
-    expected = f"<bos><start_of_turn>user\nYou write SQL.\n\n{user}<end_of_turn>\n<start_of_turn>model\n"
-    assert read_jsonl(prompts)[0]["prompt"] == expected
+    # The model's template trims each turn, which ends with a line break.
+    asked = [f"{schema}Question: {one['question']}\nSQL:<end_of_turn>\n<start_of_turn>model\n" for one in [*shots, row]]
+    answered = [q + f"{shot['query']}<end_of_turn>\n" for q, shot in zip(asked, shots, strict=False)]
+    turns = "<start_of_turn>user\n".join([*answered, asked[-1]])
+    assert read_jsonl(prompts)[0]["prompt"] == f"<bos><start_of_turn>user\nYou write SQL.\n\n{turns}"
     assert read_json(prompts.with_suffix(".json"))["settings"]["schema"] == "pipe"
 
 
-def test_templates_differ_in_the_words_between_only():
+def test_the_words_between():
     shot = {"schema": "t (a)", "question": "q?", "target": "SELECT 1"}
     row = {"schema": "u (b)", "question": "r?"}
 
@@ -255,9 +255,6 @@ def test_templates_differ_in_the_words_between_only():
         return turn.text
 
     assert user_turn("text_to_sql", row, shot) == "t (a)\nQuestion: q?\nSQL: SELECT 1\n\nu (b)\nQuestion: r?\nSQL:"
-    assert user_turn("ribeiro", row, shot) == (
-        "Schema:\nt (a)\n\nQuestion: q?\nSQL:\nSELECT 1\n\nSchema:\nu (b)\n\nQuestion: r?\nSQL:\n"
-    )
     none = {"schema": ""}
     assert user_turn("text_to_sql", row | none, shot | none) == ("Question: q?\nSQL: SELECT 1\n\nQuestion: r?\nSQL:")
 

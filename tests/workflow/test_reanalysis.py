@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -60,6 +61,13 @@ def test_the_answers_of_cunha_give_the_numbers_of_the_report_and_what_it_does_no
     found = read_json(results / "tables/published.json")
     assert found["findings"] == [["swapped", {"table": "Table III", "one": "humanities", "other": "social_sciences"}]]
     assert (found["figures"], found["equal"], found["impossible"]) == (15, 9, 0)
+    # Each answer was a test of pytest as well, whose verdict is the record's.
+    cases = list(ElementTree.parse(results / "tables/deepeval_tests.xml").iter("testcase"))
+    assert len(cases) == 3 * 201
+    wrong = {case.get("name") for case in cases if case.find("skipped") is not None}
+    for run in runs:
+        label = run.removesuffix("_given")
+        assert 200 - sum(f"question[{label}/" in name for name in wrong) == right(results, "llama3", run, "bag")[0]
     report = (results / "report.md").read_text(encoding="utf-8")
     assert "The choice of criterion changes the sign of the difference on Spider of `steps200` and `steps50`" in report
     assert "the base model has between 49.0% and 52.5% of Spider right. No change of a setting is as large" in report

@@ -20,9 +20,11 @@ from common.files import UserError
 # What is made of the tables, and of the answers and times that lie behind them.
 TABLES = {"tables", "gold", "tables_page", "conclude", "answers", "figures", "report", "recommend"}
 TABLES |= {"export_recommended"}
+# These see the verdicts, and nothing that is only said of them.
+TESTED = {"deepeval_tests"}
 # Made of the answers to Spider alone.
-GOLD = {"gold"}
-SCORED = TABLES | {"answers"}
+GOLD = {"gold"} | TESTED
+SCORED = TABLES | {"answers"} | TESTED
 ANSWERED = SCORED | {"cost"}
 MEASURED = ANSWERED - GOLD
 # What lists the runs besides.
@@ -91,8 +93,8 @@ NEW |= {f"render_{task} small/{part}" for task, part in (("spider", "train"), ("
 EDITS: dict[str, tuple[dict, set[str]]] = {
     # What only tables and pages depend on.
     "confidence": ({"tables/confidence_level": 0.9}, TABLES),
-    "language": ({"report/language": "pt"}, RUNS - {"index"}),
-    "defects": ({"known_defects": ["x"]}, RUNS - {"index"}),
+    "language": ({"report/language": "pt"}, RUNS - {"index"} - TESTED),
+    "defects": ({"known_defects": ["x"]}, RUNS - {"index"} - TESTED),
     "criterion": ({"tasks/spider/criterion": "test_suite"}, ANSWERED),
     "timeout": ({"tasks/spider/timeout_s": 31}, chain(ALL, "score_spider") | SCORED | CERTIFIED),
     "margin": ({"tables/margin_pp": 2}, TABLES),
@@ -226,7 +228,7 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
     "a limit that cuts nothing": ({"training/max_length": 2000}, set()),
     "evaluation that is off": ({"training/eval_steps": 3}, set()),
     "epochs beside a limit of steps": ({"training/num_train_epochs": 3}, set()),
-    "a defect that is not there": ({"accept_defect": ["truncated"]}, RUNS - {"index"}),
+    "a defect that is not there": ({"accept_defect": ["truncated"]}, RUNS - {"index"} - TESTED),
     # Data, prompts and models.
     "system": (
         {"tasks/spider/system": "x"},
