@@ -6,12 +6,13 @@ import os
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from custom_metrics.compare import MEANINGS, SEMANTICS
+from custom_metrics.further import FURTHER, r_ves
 from custom_metrics.hardness import LEVELS, hardness
 from custom_metrics.inputs import (
     COLUMNS,
@@ -65,7 +66,7 @@ examples:
 """
 
 
-def write_records(path: str | Path, records: Iterable[dict]) -> None:
+def write_records(path: str | Path, records: Sequence[dict]) -> None:
     """Write records as CSV in UTF-8; the file appears whole or not at all.
 
     Raises:
@@ -76,10 +77,11 @@ def write_records(path: str | Path, records: Iterable[dict]) -> None:
     try:
         # Models also write lone surrogates, which UTF-8 cannot hold.
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            writer = csv.DictWriter(stream, RECORD_COLUMNS, lineterminator="\n")
+            columns = (*RECORD_COLUMNS, *(name for name in FURTHER if records and name in records[0]))
+            writer = csv.DictWriter(stream, columns, lineterminator="\n")
             writer.writeheader()
             for record in records:
-                writer.writerow({name: _cell(value) for name, value in record.items() if name in RECORD_COLUMNS})
+                writer.writerow({name: _cell(value) for name, value in record.items() if name in columns})
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -124,6 +126,7 @@ def report(records: Sequence[dict], headline: str) -> str:
         "Execution accuracy of the SQL in the answers, and of the answers as they are (raw)",
         _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], semantics),
         *([f"BIRD's soft F1: {100 * soft / len(records):.1f}"] if soft is not None else []),
+        *_further(records),
         f"* {headline}, by hardness",
         by("hardness", levels),
         *difficulty,
@@ -137,6 +140,18 @@ def report(records: Sequence[dict], headline: str) -> str:
     if peculiar:
         parts += [f"{headline}, questions whose gold query is peculiar", by("gold query", peculiar)]
     return "\n\n".join(parts)
+
+
+def _further(records: Sequence[dict]) -> list[str]:
+    """Write what was asked for by --further."""
+    names = [name for name in FURTHER if name in records[0]]
+    rows = [[name, len(records), *_accuracy([one[name] for one in records])] for name in names if name != "r_ves"]
+    parts = (
+        ["Further criteria", _table(["criterion", "n", "right", "accuracy %", "95% interval"], rows)] if rows else []
+    )
+    if "r_ves" in names:
+        parts.append(f"BIRD's R-VES: {r_ves([record['r_ves'] for record in records]):.1f} (times of this machine)")
+    return parts
 
 
 def _accuracy(correct: Collection[int]) -> list:
@@ -243,7 +258,8 @@ def _score(options: argparse.Namespace) -> int:
         for gold in (question.gold, *question.others)
         for path in suites[question.db_id]
     ]
-    with Judge(timeout_s=options.timeout, jobs=options.jobs, fence=options.fence) as judge:
+    asked = {"fence": options.fence, "further": options.further}
+    with Judge(timeout_s=options.timeout, jobs=options.jobs, **asked) as judge:
         verdicts = iter(judge.judge_all(items, progress=True))
     found = [
         best([everywhere([next(verdicts) for _ in suites[q.db_id]]) for _ in (q.gold, *q.others)]) for q in questions
@@ -256,7 +272,11 @@ def _score(options: argparse.Namespace) -> int:
             "difficulty": question.difficulty,
             "sqlite": sqlite3.sqlite_version,
         }
-        | (_without_gold(verdict, answer) if isinstance(verdict, GoldError) else _cells(verdict, answer))
+        | (
+            _without_gold(verdict, answer) | dict.fromkeys(options.further, 0)
+            if isinstance(verdict, GoldError)
+            else _cells(verdict, answer)
+        )
         for index, (question, verdict, answer) in enumerate(zip(questions, found, predictions, strict=True))
     ]
     _warn_of_gold(records)
@@ -320,6 +340,14 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--fence", choices=("last", "first"), default="last", help="which of several fenced blocks is the answer [last]"
     )
+    add(
+        "--further",
+        nargs="+",
+        choices=tuple(FURTHER),
+        default=[],
+        metavar="NAME",
+        help="; ".join(f"{name}: {meaning}" for name, meaning in FURTHER.items()),
+    )
     add("--jobs", type=int, default=cores(), metavar="N", help="processes [one a CPU core]")
     add("--timeout", type=float, default=5.0, metavar="S", help="seconds a query may take [5]")
     add("--min-accuracy", type=float, metavar="PERCENT", help="exit with 1 if the headline is below this")
@@ -334,6 +362,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("first", metavar="A.csv")
     compare.add_argument("second", metavar="B.csv")
-    names = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS))
+    names = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), *(name for name in FURTHER if name != "r_ves"))
     compare.add_argument("--semantics", choices=names, default="bag", metavar="NAME", help=f"{', '.join(names)} [bag]")
     return parser

@@ -64,6 +64,8 @@ def suite_equal(gold: Rows, predicted: Rows, ordered: bool) -> bool:
         return True
     if not _same_shape(gold, predicted):
         return False
+    if gold is predicted:
+        return True
     if not _some_order_equal(gold, predicted, ordered):
         gold, predicted = _without_bad_bytes(gold), _without_bad_bytes(predicted)
         if not _some_order_equal(gold, predicted, ordered):
@@ -93,7 +95,7 @@ def soft_f1(gold: Rows, predicted: Rows) -> float:
     the order of rows matters; in two rows that are compared, the place of a value does not. Shares are of the gold's
     number of columns; a row that one side lacks is one row missing, or one too many.
     """
-    if not gold and not predicted:
+    if gold == predicted:
         return 1.0
     gold, predicted = list(dict.fromkeys(gold)), list(dict.fromkeys(predicted))
     matched, only_predicted, only_gold = 0.0, max(0, len(predicted) - len(gold)), max(0, len(gold) - len(predicted))

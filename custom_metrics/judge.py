@@ -8,18 +8,19 @@ with Judge(timeout_s=5, jobs=4) as judge:
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from queue import LifoQueue
+from queue import LifoQueue, SimpleQueue
 
 from sqlglot import exp
 from tqdm import tqdm
 
 from custom_metrics.compare import SEMANTICS as SEMANTICS
+from custom_metrics.further import FURTHER, together
 from custom_metrics.hardness import parse
 from custom_metrics.process import Process
 from custom_metrics.sandbox import existing, refuse_unmerged
@@ -47,7 +48,8 @@ CLASSES = {
 ERROR_CLASSES = tuple(CLASSES)
 GOLD_FLAGS = ("gold_empty", "gold_duplicate_rows", "gold_double_quoted")
 
-CHUNK = 16
+# Questions that a process gets at once, at most.
+CHUNK = 64
 
 
 class GoldError(ValueError):
@@ -56,7 +58,7 @@ class GoldError(ValueError):
     error_class = "other_sql_error"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of one answer.
 
@@ -73,6 +75,7 @@ class Verdict:
         soft_f1: of the rows of `sql`, see `compare.soft_f1`; 0 if it did not run.
         previews: if the `Judge` was asked for them, the first rows of both results, as `gold` and `predicted` (None if
             `sql` did not run); see `preview.preview`.
+        further: for each of `further.FURTHER` that the `Judge` was asked for, 0 or 1, or the reward of `r_ves`.
     """
 
     sql: str
@@ -85,6 +88,7 @@ class Verdict:
     flags: tuple[str, ...]
     soft_f1: float
     previews: dict | None = None
+    further: dict[str, float] = field(default_factory=dict)
 
     def cells(self, missing: bool = False) -> dict[str, str | int | None]:
         """Write the verdict as cells of a table, one for each criterion; `missing` where there was no answer at all."""
@@ -97,6 +101,7 @@ class Verdict:
             "message": "no answer to this question" if missing else self.message,
             "flags": " ".join(self.flags),
             "sql": self.sql,
+            **{name: score if name == "r_ves" else int(score) for name, score in self.further.items()},
         }
 
 
@@ -106,8 +111,8 @@ def everywhere(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
     The error of a gold query on one of them is returned as it is.
     """
     failed = [verdict for verdict in verdicts if isinstance(verdict, GoldError)]
-    if failed:
-        return failed[0]
+    if failed or len(verdicts) == 1:
+        return (failed or verdicts)[0]
     least = min(verdicts, key=lambda verdict: sum(verdict.correct.values()))
     return _judged(least, verdicts, all)
 
@@ -118,7 +123,7 @@ def best(verdicts: Sequence[Verdict | GoldError]) -> Verdict | GoldError:
     The error of a gold query is returned only if none of them runs.
     """
     found = [verdict for verdict in verdicts if isinstance(verdict, Verdict)]
-    if not found:
+    if not found or len(verdicts) == 1:
         return verdicts[0]
     chosen = max(found, key=lambda verdict: sum(verdict.correct.values()))
     return _judged(chosen, found, any)
@@ -130,7 +135,8 @@ def _judged(shown: Verdict, verdicts: Sequence[Verdict], by: Callable[[Iterable[
         {name: by(getattr(verdict, kind)[name] for verdict in verdicts) for name in SEMANTICS}
         for kind in ("correct", "correct_raw")
     )
-    return replace(shown, correct=correct, correct_raw=raw)
+    further = together([verdict.further for verdict in verdicts], min if by is all else max)
+    return replace(shown, correct=correct, correct_raw=raw, further=further)
 
 
 class Judge(AbstractContextManager):
@@ -147,14 +153,25 @@ class Judge(AbstractContextManager):
         jobs: the number of processes.
         previews: whether verdicts come with the first rows of both results.
         fence: which of an answer's fenced blocks is looked at first, see `extract.extract_sql`.
+        further: criteria of `further.FURTHER` that are wanted too. `r_ves` runs what is right a hundred times.
 
     Raises:
-        ValueError: timeout_s is not above 0, or jobs not at least 1.
+        ValueError: timeout_s is not above 0, or jobs not at least 1, or a criterion is none of `further.FURTHER`.
     """
 
-    def __init__(self, timeout_s: float = 30.0, jobs: int = 1, previews: bool = False, fence: str = "last"):
+    def __init__(
+        self,
+        timeout_s: float = 30.0,
+        jobs: int = 1,
+        previews: bool = False,
+        fence: str = "last",
+        further: Collection[str] = (),
+    ):
         if not timeout_s > 0 or jobs < 1:
             raise ValueError(f"Found timeout_s {timeout_s} and jobs {jobs}, expected more than 0 and at least 1.")
+        if unknown := set(further) - FURTHER.keys():
+            raise ValueError(f"further: found {', '.join(sorted(unknown))}, expected some of {', '.join(FURTHER)}.")
+        self.further = [name for name in FURTHER if name in further]
         self.timeout_s = timeout_s
         self.jobs = jobs
         self.previews = previews
@@ -185,8 +202,10 @@ class Judge(AbstractContextManager):
             sandbox.UnmergedError: some of its rows are in a file beside it.
             GoldError: the gold query does not run.
         """
-        task = self._task(database, gold, answer)
-        return self._verdict(task, *self._run(task))
+        task = self._task(self._readable(database), gold, answer)
+        with self._borrowed(1) as process:
+            found = process.assess([task])[0]
+        return self._verdict(task, *found)
 
     def judge_all(
         self, items: Sequence[tuple[str | Path, str, str]], progress: bool = False
@@ -201,59 +220,80 @@ class Judge(AbstractContextManager):
         Raises:
             FileNotFoundError, sandbox.UnmergedError: as of `judge`; nothing was run then.
         """
-        tasks = [self._task(*item) for item in items]
+        paths = {name: self._readable(name) for name in dict.fromkeys(item[0] for item in items)}
         # Known before the first process starts, which then reads them all.
-        for path in {task["database"] for task in tasks}:
+        for path in paths.values():
             self._all[0].knows(path)
+
+        def task(index: int) -> dict:
+            name, gold, answer = items[index]
+            return self._task(paths[name], gold, answer)
+
         # Neighbours share a database, and maybe a gold query, which a process has to open and to run once.
-        order = sorted(range(len(tasks)), key=lambda index: (tasks[index]["database"], tasks[index]["gold"]))
-        chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-        results: dict[int, tuple[dict, bool]] = {}
+        order = sorted(range(len(items)), key=lambda index: (paths[items[index][0]], items[index][1]))
+        size = max(1, min(CHUNK, len(items) // (8 * self.jobs)))
+        results: list[tuple[dict, bool] | Verdict | GoldError | None] = [None] * len(items)
+        done: SimpleQueue[int | BaseException] = SimpleQueue()
 
         def work(chunk: Sequence[int]) -> None:
-            for index in chunk:
-                results[index] = self._run(tasks[index])
-                bar.update()
+            try:
+                with self._borrowed(1) as process:
+                    found = process.assess([task(index) for index in chunk])
+                for place, index in enumerate(chunk):
+                    if place in found:
+                        results[index] = found[place]
+                    else:
+                        pool.submit(work, [index])
+                done.put(len(found))
+            except BaseException as error:
+                done.put(error)
 
-        bar = tqdm(total=len(tasks), unit="question", mininterval=5, disable=not progress)
+        bar = tqdm(total=len(items), unit="question", mininterval=5, disable=not progress)
         with bar, ThreadPoolExecutor(self.jobs) as pool:
             try:
-                list(pool.map(work, chunks))
+                for start in range(0, len(order), size):
+                    pool.submit(work, order[start : start + size])
+                left = len(items)
+                while left:
+                    number = done.get()
+                    if isinstance(number, BaseException):
+                        raise number
+                    left -= number
+                    bar.update(number)
             except BaseException:
                 # Not to wait for what is still to be run.
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.close()
                 raise
-        found: list[Verdict | GoldError] = []
-        for index, task in enumerate(tasks):
+        # In their place, since there may be many.
+        for index, result in enumerate(results):
             try:
-                found.append(self._verdict(task, *results[index]))
+                results[index] = self._verdict(task(index), *result)
             except GoldError as error:
-                found.append(error)
-        return found
+                results[index] = error
+        return results
 
-    def _task(self, database: str | Path, gold: str, answer: str) -> dict:
+    def _readable(self, database: str | Path) -> str:
         path = existing(database)
         refuse_unmerged(path)
+        return str(path)
+
+    def _task(self, database: str, gold: str, answer: str) -> dict:
         return {
-            "database": str(path),
+            "database": database,
             "gold": gold,
             "ordered": orders_rows(gold),
             "answer": answer,
             "timeout_s": self.timeout_s,
             "previews": self.previews,
             "fence": self.fence,
+            "further": self.further,
         }
-
-    def _run(self, task: dict) -> tuple[dict, bool]:
-        """Give what `worker.assess` returns, and whether no query failed in a way that load may be to blame for."""
-        with self._borrowed(1) as process:
-            return process.assess(task)
 
     def _verdict(self, task: dict, result: dict, certain: bool) -> Verdict:
         if not certain and self.jobs > 1:
             with self._alone, self._borrowed(self.jobs) as process:
-                result, _ = process.assess(task)
+                result, _ = process.assess([task])[0]
         if "gold_error" in result:
             error_class, message = result["gold_error"]
             error = GoldError(f"{task['database']}: the gold query fails ({error_class}: {message}): {task['gold']}")

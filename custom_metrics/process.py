@@ -7,9 +7,13 @@ import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
+
+from custom_metrics.stage import Stage
 
 # A query has its time on the processor. By the clock it has so many times that, and a moment to start: one that waits
 # for a disk, or on a machine with too much to do, is not given up at once.
@@ -18,7 +22,25 @@ GRACE_S = 2.0
 # Comparing two results of the greatest size takes some seconds.
 COMPARISON_S = 60.0
 START_S = 120.0
+# What the name of a query gets while its rows are compared.
+COMPARING = " comparison"
 WORKER = ("-m", "custom_metrics.worker")
+
+
+class Failure(NamedTuple):
+    """What ended a process: at which task, at which of its queries, with which error class and message.
+
+    `certain`: whether it would do so at any time, however busy the machine is.
+    """
+
+    place: int
+    name: str
+    error: list[str]
+    certain: bool
+
+
+def _no_result(tasks: Sequence[dict]) -> str:
+    return f"no result within {tasks[0]['timeout_s']:g} s"
 
 
 @cache
@@ -46,60 +68,88 @@ class Process:
     def __init__(self, databases: dict[str, tuple[int, int]] | None = None):
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
+        self._stage: Stage | None = None
         self._databases = {} if databases is None else databases
         self._readable: dict[str, tuple[int, int]] = {}
 
-    def assess(self, task: dict) -> tuple[dict, bool]:
-        """Send a task until it comes back, each time without the query that took the process down the time before.
+    def assess(self, tasks: Sequence[dict]) -> dict[int, tuple[dict, bool]]:
+        """Send tasks, and return what came of some of them, of one at least.
+
+        What follows a query that took long, or that took the process down, is left to whichever process is free. The
+        one that took it down is sent again, each time without the query that did so.
 
         Returns:
-            What `worker.assess` returns, and whether that is certain: no query was given up by the clock, nor its
-            process by a system that lacked memory.
+            By the place of a task: what `worker.assess` returns, and whether that is certain: no query was given up by
+            the clock, nor its process by a system that lacked memory.
         """
-        known: dict[str, list[str]] = {}
-        certain = True
-        while True:
-            result = self.run(task | {"known": dict(known)})
-            if isinstance(result, dict):
-                return result, certain
-            name, error, sure = result
-            known[name] = error
-            certain &= sure
+        results, failure = self.run([task | {"known": {}} for task in tasks])
+        found = {place: (result, True) for place, result in enumerate(results)}
+        if failure:
+            place, known, certain = failure.place, {}, True
+            while failure:
+                if failure.name in known:  # it is not run again, so something else ends the process
+                    raise RuntimeError(f"{tasks[place]['database']}: no process can work with it ({failure.error[1]}).")
+                known[failure.name] = failure.error
+                certain &= failure.certain
+                results, failure = self.run([tasks[place] | {"known": dict(known)}])
+            found[place] = results[0], certain
+        return found
 
-    def run(self, task: dict) -> dict | tuple[str, list[str], bool]:
-        """Return the answer, or the name of the query that ended the process, its error class and message, and whether
-        it would do so at any time."""
-        name, comparing = "gold", ""
+    def run(self, tasks: Sequence[dict]) -> tuple[list[dict], Failure | None]:
+        """Return the results of the first of the tasks, and what ended the process at a task behind these, if it did.
+
+        All tasks have the same `timeout_s`, and databases that were known before.
+        """
+        results: list[dict] = []
         try:
-            if not self._may_read(task["database"]):
-                self.kill()
+            for database in dict.fromkeys(task["database"] for task in tasks):
+                if not self._may_read(database):
+                    self.kill()
             if self._process is None:
                 self._start()
-            self._connection.send_bytes(json.dumps(task).encode("ascii"))
-            while self._connection.poll(COMPARISON_S if comparing else CLOCK_TIMES * task["timeout_s"] + GRACE_S):
-                message = json.loads(self._connection.recv_bytes())
-                if isinstance(message, dict):
-                    return message
-                name, comparing, _ = message.partition(" comparison")
+            self._stage.begin(0)
+            self._connection.send_bytes(json.dumps(tasks).encode("ascii"))
+            while message := self._next(tasks[0]["timeout_s"]):
+                results += message["results"]
+                if message["end"]:
+                    return results, None
+            place, name, comparing = self._doing()
             self.kill()
             if comparing:
-                return name, ["too_large", "comparing the rows takes too long"], False
-            return name, ["timeout", f"no result within {task['timeout_s']:g} s"], False
+                return results, Failure(place, name, ["too_large", "comparing the rows takes too long"], False)
+            return results, Failure(place, name, ["timeout", _no_result(tasks)], False)
         except (EOFError, OSError):
             if self._process is None:  # it cannot be started
                 raise
+            place, name, comparing = self._doing()
             status = self.kill()
         except BaseException:
             # Left in the middle (Ctrl+C), it would answer the next question with the result of this one.
             self.kill()
             raise
         if status == -signal.SIGPROF:  # see `worker.ending_after`
-            return name, ["timeout", f"no result within {task['timeout_s']:g} s"], True
+            return results, Failure(place, name, ["timeout", _no_result(tasks)], True)
         # It gave up for lack of memory (0), or the system killed it for that. Comparing runs no query: nothing but a
         # lack of memory ends it.
         if comparing or status in (0, -signal.SIGKILL):
-            return name, ["too_large", "out of memory"], status == 0
-        return name, ["other_sql_error", f"the query ended its process (status {status})"], True
+            return results, Failure(place, name, ["too_large", "out of memory"], status == 0)
+        error = ["other_sql_error", f"the query ended its process (status {status})"]
+        return results, Failure(place, name, error, True)
+
+    def _next(self, timeout_s: float) -> dict | None:
+        """Return the next message, None if what the process does takes too long by the clock."""
+        wait = allowed = CLOCK_TIMES * timeout_s + GRACE_S
+        while wait > 0:
+            if self._connection.poll(wait):
+                return json.loads(self._connection.recv_bytes())
+            _, name, seconds = self._stage.read()
+            wait = (COMPARISON_S if name.endswith(COMPARING) else allowed) - seconds
+        return None
+
+    def _doing(self) -> tuple[int, str, bool]:
+        """Return the place of the task, the name of the query, and whether its rows are being compared."""
+        place, name, _ = self._stage.read()
+        return place, name.removesuffix(COMPARING), name.endswith(COMPARING)
 
     def knows(self, database: str) -> None:
         """Note a database, so that a process which starts from now on can read it."""
@@ -115,15 +165,16 @@ class Process:
         path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._readable = dict(self._databases)
-        with theirs:
+        with theirs, Stage.new_file() as shared:
+            self._stage = Stage(shared.fileno())
             self._process = subprocess.Popen(
                 # -P: no module is taken from the working folder. -B: nothing is written, which is forbidden there.
-                [sys.executable, "-P", "-B", *WORKER, str(theirs.fileno())],
+                [sys.executable, "-P", "-B", *WORKER, str(theirs.fileno()), str(shared.fileno())],
                 # Nothing else of the environment, where people keep keys.
                 env=kept | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), shared.fileno()],
             )
         self._connection = Connection(ours.detach())
         try:
@@ -149,4 +200,5 @@ class Process:
             process.kill()
             status = process.wait()
         connection.close()
+        self._stage.close()
         return status

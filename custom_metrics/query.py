@@ -46,7 +46,7 @@ def query(database: str | Path, sql: str, timeout_s: float = 30.0, first_rows: i
     task = {"database": str(existing(database)), "sql": sql, "timeout_s": timeout_s, "first_rows": first_rows}
     process = Process()
     try:
-        found = process.run(task)
+        results, failure = process.run([task])
     finally:
         process.kill()
-    return Result(**found) if isinstance(found, dict) else Result([], None, False, *found[1])
+    return Result([], None, False, *failure.error) if failure else Result(**results[0])

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from custom_metrics.sql_text import words
+from custom_metrics.sql_text import first_word
 
 MAX_ROWS = 500_000
 MAX_BYTES = 64_000_000
@@ -132,7 +132,7 @@ class Database:
             timeout_s: seconds, from now to the last row.
             first_rows: stop after so many rows, as if there were no more; None: run to the end.
         """
-        if not _first_word(sql):
+        if not first_word(sql):
             return Execution(None, "no_sql", "no SQL")
         self._deadline = time.process_time() + timeout_s
         rows, size = [], 0
@@ -167,7 +167,7 @@ class Database:
 
 def prepare(connection: sqlite3.Connection, sql: str) -> str:
     """Return the error class that `sql` has as one query, by preparing it; "" if it is one."""
-    if not _first_word(sql):
+    if not first_word(sql):
         return "no_sql"
     if len(sql) > MAX_SQL_CHARACTERS:
         return "too_large"
@@ -229,8 +229,4 @@ def _classify(sql: str, error: Exception) -> str:
     if "null character" in message or isinstance(error, UnicodeError):
         return "syntax_error"
     name = next((name for name, words in _CLASSES.items() if re.search(words, message)), "other_sql_error")
-    return "no_sql" if name == "syntax_error" and not _STATEMENT.fullmatch(_first_word(sql)) else name
-
-
-def _first_word(sql: str) -> str:
-    return next((word for word in words(sql) if word != ";"), "")
+    return "no_sql" if name == "syntax_error" and not _STATEMENT.fullmatch(first_word(sql)) else name

@@ -9,6 +9,8 @@ _TOKEN = re.compile(
     r"|--[^\n]*|/\*.*?(?:\*/|\Z)|\w+|\s+|.",
     re.DOTALL,
 )
+_TO_CHANGE = re.compile(r"distinct|curdate|;", re.IGNORECASE)
+_BEGINNING = re.compile(r"(?:[\s;]+|--[^\n]*|/\*.*?(?:\*/|\Z))*+(\w+|.)?", re.DOTALL)
 _CURRENT_YEAR = re.compile(r"year\s*\(\s*curdate\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
 
 
@@ -20,6 +22,11 @@ def tokens(sql: str) -> Iterator[str]:
 def words(sql: str) -> Iterator[str]:
     """Yield the pieces that are neither blank nor a comment, in lower case."""
     return (token.lower() for token in tokens(sql) if not (token.isspace() or token.startswith(("--", "/*"))))
+
+
+def first_word(sql: str) -> str:
+    """Return the first word of a text in lower case, or the sign that it begins with; "" if it has neither."""
+    return (_BEGINNING.match(sql)[1] or "").lower()
 
 
 def bare(sql: str) -> str:
@@ -42,8 +49,12 @@ def suite_query(sql: str, keep_distinct: bool = False) -> str:
     is what its command line does before: the word `value` between blanks becomes `1` there, also where it is the name
     of a column.
     """
+    sql = mended(sql)
+    # Most queries have nothing of the kind, and are read no further.
+    if not _TO_CHANGE.search(sql):
+        return sql
     kept, depth = [], 0
-    for token in tokens(mended(sql)):
+    for token in tokens(sql):
         if token.lower() == "distinct" and not keep_distinct:
             continue
         kept.append(token)

@@ -1,9 +1,9 @@
 """The process in which queries run: it can be killed, has little memory, and reads nothing but its databases.
 
-Started by `process` as `python -m custom_metrics.worker FD`, where FD is one end of a socket pair. It takes one JSON
-message a question, tells before each query which one it starts, and answers with one JSON message. JSON keeps hostile
-text whole (lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only
-verdicts travel, and the first rows if asked for.
+Started by `process` as `python -m custom_metrics.worker FD FILE`, where FD is one end of a socket pair and FILE what
+`stage` shares. It takes JSON messages, each a list of questions, notes before each query which one it starts, and
+answers in JSON, question by question. JSON keeps hostile text whole (lone surrogates as escapes) and cannot run code in
+the process that reads it. Results stay here: only verdicts travel, and the first rows if asked for.
 """
 
 import codecs
@@ -15,25 +15,50 @@ import resource
 import signal
 import sqlite3
 import sys
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from custom_metrics.compare import SEMANTICS, difference, soft_f1, suite_equal, verdicts
 from custom_metrics.confinement import confine
 from custom_metrics.extract import NOT_A_QUERY, extract_sql
+from custom_metrics.further import REPEATS, close, gold_columns, reward
 from custom_metrics.preview import preview, value
 from custom_metrics.sandbox import MAX_SQL_CHARACTERS, MAX_VALUE_BYTES, Database, Execution
 from custom_metrics.sql_text import bare, suite_query, without_double_quotes
+from custom_metrics.stage import Stage
 
 # The address space of the process, Python included; SQLite itself may take `sandbox.HEAP_BYTES` of it.
 MEMORY_BYTES = 2_000_000_000
 OPEN_DATABASES = 16
 # Results of gold queries are kept until they hold so many values together.
 KEPT_VALUES = 2_000_000
+# Those of `further.FURTHER` that look at rows.
+ROWS = {"close": close, "gold_columns": gold_columns}
+# Answers to one question are often the same query: what it gave is kept for that long, in values.
+KEPT_FOR_ONE = 200_000
+# A task that took so long is the last that is done of its list; results are sent at least so often.
+SLOW_S = 0.25
+SEND_S = 0.05
+
+
+class Notes:
+    """What is known by now of one gold query: its flags, and what queries gave that were compared with it."""
+
+    def __init__(self):
+        self.flags: list[str] | None = None
+        self.scored: dict[str, tuple[Execution, dict[str, bool]]] = {}
+        self.kept = 0
+
+    def keep(self, text: str, result: Execution, correct: dict[str, bool]) -> None:
+        """Keep what a query gave, if it ran: a failure may be one of time or memory."""
+        if result.rows is not None and self.kept < KEPT_FOR_ONE:
+            self.kept += _values(result)
+            self.scored[text] = result, correct
 
 
 class Databases:
@@ -43,10 +68,17 @@ class Databases:
         self._open: OrderedDict[str, tuple[tuple, str, Database]] = OrderedDict()
         self._gold: OrderedDict[tuple, Execution] = OrderedDict()
         self._kept = 0
+        self._notes: tuple[object, Notes] = None, Notes()
+
+    def notes(self, *key: object) -> Notes:
+        """Return the notes on one gold query, which are empty if the one asked for before was another."""
+        if self._notes[0] != key:
+            self._notes = key, Notes()
+        return self._notes[1]
 
     def get(self, path: str) -> tuple[str, Database]:
         """Return the SHA-256 of a file, and the file opened; a file that has changed is read again."""
-        stat = Path(path).stat()
+        stat = os.stat(path)  # noqa: PTH116 - several times for each question
         state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if path in self._open and self._open[path][0] != state:
             self._open.pop(path)[2].close()
@@ -79,8 +111,8 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
     Args:
         task: `database`, its path; `gold`, the gold query; `ordered`, whether that sorts its rows; `answer`, as the
             model gave it; `fence`, as of `extract.extract_sql`; `timeout_s`, seconds each query may take; `previews`,
-            whether the first rows are wanted; `known`, error class and message of queries that are not to be run
-            (again), by the names that `announce` gets.
+            whether the first rows are wanted; `further`, which of `further.FURTHER` are; `known`, error class and
+            message of queries that are not to be run (again), by the names that `announce` gets.
         announce: is called before each query, with its name.
 
     Returns:
@@ -93,14 +125,16 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
             return Execution(None, *task["known"][name])
         announce(name)
         with ending_after(timeout_s):
-            return databases.get(database)[1].execute(text, timeout_s)
+            return opened.execute(text, timeout_s)
 
     def run_gold(name: str, text: str) -> Execution:
         return databases.gold(database, text, timeout_s, lambda: run(name, text))
 
+    sha256, opened = databases.get(database)
     expected = run_gold("gold", gold)
     if expected.rows is None:
         return {"gold_error": [expected.error_class, expected.error]}
+    notes = databases.notes(sha256, gold, timeout_s, task["ordered"])
 
     # What the test-suite evaluator runs instead; mostly the same text, and then the same result.
     gold_variant = suite_query(gold)
@@ -111,6 +145,8 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         expected_variant = expected
 
     def score(name: str, text: str) -> tuple[Execution, dict[str, bool]]:
+        if text in notes.scored:
+            return notes.scored[text]
         result = run(name, text)
         # What took too long takes too long without its DISTINCT as well.
         runs_on = result.error_class != "timeout" and len(text) <= MAX_SQL_CHARACTERS
@@ -123,6 +159,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         correct["test_suite"] = variant_result.rows is not None and suite_equal(
             expected_variant.rows, variant_result.rows, "order by" in gold_variant.lower()
         )
+        notes.keep(text, result, correct)
         return result, correct
 
     answer = task["answer"]
@@ -133,20 +170,16 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         check = None
         if "extraction" not in task["known"]:
             announce("extraction")
-            check = databases.get(database)[1].check
+            check = opened.check
         with ending_after(timeout_s):
             sql = extract_sql(answer, check, task["fence"])
         if sql != answer.strip():
             result, correct = score("sql", sql)
-    error_class, message, rows, previews = result.error_class, result.error, None, None
+    error_class, message = result.error_class, result.error
     if result.rows is not None:
         error_class, message = difference(expected.rows, result.rows, correct)
-        rows = len(result.rows)
-    if task["previews"]:
-        previews = {
-            "gold": preview(expected.columns, expected.rows, result.rows or []),
-            "predicted": None if rows is None else preview(result.columns, result.rows, expected.rows),
-        }
+    if notes.flags is None:
+        notes.flags = flags(gold, expected, opened)
     verdict = {
         "sql": sql,
         "correct": correct,
@@ -154,12 +187,60 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         "error_class": error_class,
         "message": message,
         "gold_rows": len(expected.rows),
-        "predicted_rows": rows,
+        "predicted_rows": None if result.rows is None else len(result.rows),
         "soft_f1": 0.0 if result.rows is None else soft_f1(expected.rows, result.rows),
-        "flags": flags(gold, expected, databases.get(database)[1]),
-        "previews": previews,
+        "flags": notes.flags,
+        "previews": _previews(expected, result) if task["previews"] else None,
+        "further": _further(task, Compared(expected, result, correct, sql), opened, announce),
     }
     return {"verdict": verdict}
+
+
+class Compared(NamedTuple):
+    """A gold query's result and a prediction's, what the semantics say, and the prediction."""
+
+    expected: Execution
+    result: Execution
+    correct: Mapping[str, bool]
+    sql: str
+
+
+def _further(
+    task: Mapping[str, Any], found: Compared, database: Database, announce: Callable[[str], None]
+) -> dict[str, float]:
+    """Return the criteria of `further.FURTHER` that the task asks for."""
+    further = {}
+    for name in task["further"]:
+        if name in ROWS:
+            announce("further comparison")
+            runs = found.result.rows is not None and "further" not in task["known"]
+            further[name] = found.correct["bag"] or (runs and ROWS[name](found.expected.rows, found.result.rows))
+        else:
+            right = found.correct["set"] and "timing" not in task["known"]
+            further[name] = timed(database, (task["gold"], found.sql), task["timeout_s"], announce) if right else 0.0
+    return {name: float(value) for name, value in further.items()}
+
+
+def _previews(expected: Execution, result: Execution) -> dict:
+    predicted = None if result.rows is None else preview(result.columns, result.rows, expected.rows)
+    return {"gold": preview(expected.columns, expected.rows, result.rows or []), "predicted": predicted}
+
+
+def timed(database: Database, queries: tuple[str, str], timeout_s: float, announce: Callable[[str], None]) -> float:
+    """Return `further.reward` of a gold query and a right one, which are run in turns; 0 if a run fails."""
+    seconds = []
+    for _ in range(REPEATS):
+        announce("timing")
+        times = []
+        for query in queries:
+            with ending_after(timeout_s):
+                begun = time.perf_counter()
+                found = database.execute(query, timeout_s)
+                times.append(time.perf_counter() - begun)
+            if found.rows is None:
+                return 0.0
+        seconds.append((times[0], times[1]))
+    return reward(seconds)
 
 
 def flags(gold: str, expected: Execution, database: Database) -> list[str]:
@@ -230,8 +311,28 @@ def limit() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
-def main(descriptor: int) -> None:
+def work(databases: Databases, tasks: Sequence[Mapping[str, Any]], stage: Stage, send: Callable[[dict], None]) -> None:
+    """Do tasks in their order and send what comes of them, some at a time; after one that took long, leave the rest.
+
+    Whoever has nothing to do can take that, so that slow queries are shared among the processes.
+    """
+    results, sent = [], time.monotonic()
+    for place, task in enumerate(tasks):
+        stage.begin(place)
+        begun = time.monotonic()
+        results.append(first_rows(task) if "first_rows" in task else assess(databases, task, stage.tell))
+        now = time.monotonic()
+        if now - begun > SLOW_S:
+            break
+        if now - sent > SEND_S:
+            send({"results": results, "end": False})
+            results, sent = [], now
+    send({"results": results, "end": True})
+
+
+def main(descriptor: int, stage_descriptor: int) -> None:
     """Answer messages until the other end is closed; the first names the databases that may be read."""
+    stage = Stage(stage_descriptor)
     limit()
     databases = Databases()
     with Connection(descriptor) as connection:
@@ -244,11 +345,11 @@ def main(descriptor: int) -> None:
         send(confine(json.loads(connection.recv_bytes())))
         while True:
             try:
-                task = json.loads(connection.recv_bytes())
+                tasks = json.loads(connection.recv_bytes())
             except EOFError:
                 return
             try:
-                send(first_rows(task) if "first_rows" in task else assess(databases, task, send))
+                work(databases, tasks, stage, send)
             except MemoryError:
                 # Said by ending without an answer. A new process starts with all of its memory. Not by returning: what
                 # Python does at its end takes memory.
@@ -256,4 +357,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

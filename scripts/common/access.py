@@ -23,9 +23,10 @@ def check_gpu(models: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse quantised models that are to compute here, where no GPU is visible, before gigabytes are downloaded."""
     lacking = [name for name, values in models.items() if values["precision"] in ("nf4", "int8")]
     if lacking and not visible():
+        precision = models[lacking[0]]["precision"]
         raise UserError(
-            f"models.{lacking[0]}.precision: {models[lacking[0]]['precision']} needs a CUDA GPU and none is visible. Set it to bf16 or fp32, or run "
-            "with --workflow-profile profiles/slurm on a cluster. Nothing was started."
+            f"models.{lacking[0]}.precision: {precision} needs a CUDA GPU and none is visible. Set it to bf16 or fp32, "
+            "or run with --workflow-profile profiles/slurm on a cluster. Nothing was started."
         )
 
 

@@ -122,7 +122,7 @@ def test_the_environment_of_a_worker_is_empty(database, monkeypatch):
 
 def test_what_the_kernel_lacks_is_told_by_name(database, monkeypatch):
     program = "import sys; from custom_metrics import worker; worker.confine = lambda paths: ['Landlock']; "
-    monkeypatch.setattr(process, "WORKER", ("-c", program + "worker.main(int(sys.argv[1]))"))
+    monkeypatch.setattr(process, "WORKER", ("-c", program + "worker.main(*map(int, sys.argv[1:]))"))
     process._warn.cache_clear()
     with Judge(timeout_s=20) as judge, pytest.warns(RuntimeWarning, match="Landlock: not there on this machine"):
         judge.judge(database, "SELECT 1", "SELECT 1")

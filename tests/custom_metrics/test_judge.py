@@ -21,7 +21,7 @@ import sys
 from custom_metrics import worker
 size = int(open("/proc/self/statm").read().split()[0]) * 4096
 worker.MEMORY_BYTES = size + 30_000_000
-worker.main(int(sys.argv[1]))
+worker.main(*map(int, sys.argv[1:]))
 """
 # One call of a built-in function, which SQLite cannot be asked to leave: the process has to be killed.
 STUCK = "SELECT instr(hex(zeroblob(4900000)), hex(zeroblob(2000000)) || '1')"
@@ -254,14 +254,14 @@ def test_a_process_that_is_killed_is_tried_again_where_others_may_be_to_blame(da
         tries = []
         for one in opened._all:
 
-            def dying(task, one=one, original=one.run):
-                tries.append(task["known"])
+            def dying(tasks, one=one, original=one.run):
+                tries.append(tasks[0]["known"])
                 if len(tries) in deaths:
                     if one._process is None:
                         one._start()
                     threading.Timer(0.2, one._process.kill).start()
-                    return original(task | {"answer": ENDLESS})
-                return original(task)
+                    return original([tasks[0] | {"answer": ENDLESS}])
+                return original(tasks)
 
             one.run = dying
         deaths = {1}
@@ -327,7 +327,7 @@ def test_a_timeout_costs_its_time_once(database, monkeypatch):
     ran = []
     for answer in (slow, f"```sql\n{slow}\n```"):
         result = worker.assess(
-            worker.Databases(), task | {"answer": answer, "previews": False, "known": {}}, ran.append
+            worker.Databases(), task | {"answer": answer, "previews": False, "further": [], "known": {}}, ran.append
         )
         assert result["verdict"]["error_class"] == "timeout"
     assert ran == [
@@ -350,17 +350,16 @@ def test_what_is_given_up_by_the_clock_is_tried_again_while_nothing_else_runs(da
         running, seen, guard = 0, [], threading.Lock()
         for one in opened._all:
 
-            def counted(task, original=one.assess):
+            def counted(tasks, original=one.assess):
                 nonlocal running
                 with guard:
                     running += 1
-                    seen.append((task["answer"], running))
+                    seen.append((tasks[0]["answer"], running))
                 try:
-                    result, certain = original(task)
+                    return original(tasks)
                 finally:
                     with guard:
                         running -= 1
-                return result, certain
 
             one.assess = counted
         answers = [ENDLESS] + ["SELECT 1"] * 60
@@ -539,3 +538,40 @@ def test_the_first_rows_come_if_asked_for(database, one):
         assert previews["predicted"]["columns"] == ["number", "'Bo'"]
         assert previews["predicted"]["unmatched"] == [0, 2, 3]
         assert opened.judge(database, gold, "SELECT absent").previews["predicted"] is None
+
+
+def test_what_follows_a_slow_query_is_left_to_whoever_is_free(database):
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i = 0"
+    with Judge(timeout_s=0.5, jobs=1) as opened:
+        task = opened._task(str(database), "SELECT 1", "SELECT 1")
+        # One that takes the process down may take the result before it along, which is then asked for again.
+        for answer in (slow, STUCK):
+            found = opened._all[0].assess([task, task | {"answer": answer}, task, task])
+            assert found[1][0]["verdict"]["error_class"] == "timeout"
+            assert found.keys() <= {0, 1}
+        verdicts = opened.judge_all([(database, "SELECT 1", answer) for answer in ("SELECT 1", slow, STUCK)] * 3)
+    assert [verdict.error_class for verdict in verdicts] == ["ok", "timeout", "timeout"] * 3
+
+
+def test_the_same_query_is_run_once_for_one_gold_query(database, monkeypatch):
+    monkeypatch.setattr(worker.signal, "setitimer", lambda *_: None)
+    task = {"database": str(database), "gold": "SELECT id FROM animal", "ordered": False, "fence": "last"}
+    task |= {"timeout_s": 5, "previews": True, "further": [], "known": {}}
+    databases, ran = worker.Databases(), []
+
+    def verdict(answer, gold="SELECT id FROM animal"):
+        ran.clear()
+        return worker.assess(databases, task | {"answer": answer, "gold": gold}, ran.append)["verdict"]
+
+    first = verdict("SELECT id FROM keeper")
+    assert verdict("SELECT id FROM keeper") == first and ran == []
+    # A failure is tried again, and another gold query is another comparison.
+    assert verdict("SELECT absent") == verdict("SELECT absent") and "raw" in ran
+    assert verdict("SELECT id FROM keeper", "SELECT id FROM keeper")["correct"]["bag"]
+
+
+def test_a_process_that_always_dies_is_not_started_for_ever(database, monkeypatch):
+    program = "import sys; from custom_metrics import worker; worker.assess = lambda *_: worker.os._exit(3); "
+    monkeypatch.setattr(process, "WORKER", ("-c", program + "worker.main(*map(int, sys.argv[1:]))"))
+    with Judge() as opened, pytest.raises(RuntimeError, match=r"zoo\.sqlite: no process can work with it"):
+        opened.judge(database, "SELECT 1", "SELECT 1")

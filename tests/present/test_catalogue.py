@@ -67,7 +67,7 @@ def test_criteria_and_classes_are_those_of_the_metric():
 
 
 def test_a_study_has_what_it_asks_for():
-    conditions = ("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "trained")
+    conditions = ("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "trained", "noise")
     has = dict.fromkeys(conditions, False)
     has |= {"tasks": {"spider": "sql", "bird": "sql", "mmlu": "choice"}, "sql": True}
     compared, single = ["settings", "contrasts", "transitions"], ["regression", "flips"]

@@ -30,8 +30,8 @@ NOT_IN_JOBS = {
 # Requirements whose module has another name.
 MODULES = {"pyyaml": "yaml", "markdown-it-py": "markdown_it", "liger-kernel": "liger_kernel", "pillow": "PIL"}
 MODULES["snakemake-interface-logger-plugins"] = "snakemake_interface_logger_plugins"
-# An evaluator that a benchmark is pointed at, which is in no package.
-ELSEWHERE = {"exec_eval"}
+# An evaluator that a benchmark is pointed at, which is in no package; what the metric's adapter is for, an extra of it.
+ELSEWHERE = {"exec_eval", "inspect_ai"}
 
 
 def required(repo: Path) -> dict[str, str]:

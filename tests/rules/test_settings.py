@@ -266,7 +266,7 @@ def test_tasks_of_other_names_have_rules_of_their_own():
     assert more["prepare_third"]["test"]["name"] == "tasks.third"
     # A further yardstick trains nothing again, and asks nothing else again.
     shown = {"tables", "tables_page", "answers", "conclude", "report", "recommend", "export_recommended", "figures"}
-    shown |= {"cost", "gold"}
+    shown |= {"cost", "gold", "deepeval_tests"}
     for rule in one.keys() - shown - {"compare_published", "harness_table"}:
         assert one[rule] == more[rule], rule
 
@@ -447,7 +447,8 @@ def test_other_numbers_of_examples_are_points_of_the_base():
     changed = {name for name in before if before[name] != after[name]}
     # `harness_table`: only where there is one, seconds.
     assert changed == {
-        "render_spider", "predict_spider", "tables", "gold", "cost", "answers", "report", "harness_table", "index"
+        "render_spider", "predict_spider", "tables", "gold", "deepeval_tests",
+        "cost", "answers", "report", "harness_table", "index"
     }  # fmt: skip
     # Only then the tables say what the base itself has.
     assert [run.get("shots") for run in after["tables"]["runs"][:4]] == [2, None, None, None]
@@ -532,7 +533,8 @@ def test_a_ready_made_adapter_is_asked_and_not_trained():
     assert run == {"model": "m", "ready_made": True} | about
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {
-        "harness", "tables", "gold", "cost", "answers", "harness_table", "compare_published", "index", "report"
+        "harness", "tables", "gold", "deepeval_tests",
+        "cost", "answers", "harness_table", "compare_published", "index", "report"
     }  # fmt: skip
 
 
