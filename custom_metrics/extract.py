@@ -51,6 +51,7 @@ _BEGINS = re.compile(r"\s*(?:--[^\n]*\n\s*)*+(?:SELECT|WITH)\b", re.IGNORECASE)
 _START = re.compile(r"\b(?:SELECT|WITH)\b", re.IGNORECASE)
 # What may stand before a query: the start of a line, or a sign that opens or announces something.
 _OPENS = re.compile(r"(?:^|[\n:`>\"'({\[*=|])[ \t]*\Z")
+_SAID = re.compile(r"[.!?;]\s*\Z")
 # What announces the query that counts: of several the last, and of mere labels the first, as examples may follow.
 _FINAL = re.compile(
     r"(?:\b(?:final|correct(?:ed)?|revised)\b[^\n:.]{0,40}(?::|\*\*|\n)"
@@ -287,9 +288,14 @@ def _starts(text: str) -> list[int]:
     """Return where queries may begin, the likelier first."""
     likely, capitals, others = [], [], []
     every = list(_START.finditer(text))
+    begins = _BEGINS.match(text)
+    first_line = begins.end() + len(text[begins.end() :].split("\n", 1)[0]) if begins else 0
     for found in every[: 4 * MAX_STARTS] + every[4 * MAX_STARTS :][-MAX_STARTS:]:
         start = found.start()
         before = text[max(0, start - 60) : start]
+        # A line that begins with a query is one: where it is broken, its end is no answer.
+        if begins and begins.end() < start < first_line and not (_OPENS.search(before) or _SAID.search(before)):
+            continue
         part = _PART.search(before.upper())
         if part and (before[part.start() :].strip("( \n\t").isupper() or not found[0].isupper()):
             continue
@@ -299,10 +305,10 @@ def _starts(text: str) -> list[int]:
             capitals.append(start)
         elif found[0][0] in "sS":
             others.append(start)
-    announced = [] if _BEGINS.match(text) else reversed(likely)
+    announced = [] if begins else reversed(likely)
     final = [at for at in announced if _FINAL.search(text[max(0, at - 60) : at])]
     first = sorted(likely[:MAX_STARTS] + capitals[:MAX_STARTS])[:MAX_STARTS]
-    labelled = [] if _BEGINS.match(text) else [at for at in likely if _LABEL.search(text[max(0, at - 60) : at])]
+    labelled = [] if begins else [at for at in likely if _LABEL.search(text[max(0, at - 60) : at])]
     return final[:2] + labelled[:1] + first + others[:MAX_STARTS]
 
 

@@ -184,7 +184,7 @@ def tabled(runs):
 def tested_name(task, run):
     """What a run is called where all answers in SQL are tested: by no more than tells it from the others."""
     parts = [task] * (len(SQL_TASKS) > 1) + [run["model"]] * (len(config["models"]) > 1)
-    return "/".join([*parts, run["variant"]])
+    return Path(*parts, run["variant"]).as_posix()
 
 
 def csv_of(*tables):

@@ -83,8 +83,6 @@ if SQL_TASKS:
             "<logs>/deepeval_tests.log",
         benchmark:
             "<benchmarks>/deepeval_tests.tsv"
-        group:
-            "results"
         conda:
             "../envs/score.yaml"
         threads: 2
@@ -92,7 +90,8 @@ if SQL_TASKS:
             settings=pick(
                 runs=[{"name": tested_name(task, run), "task": task} for task in SQL_TASKS for run in RUNS],
                 tasks={
-                    task: {"criterion": MEASURES[task].criterion, **pick(f"tasks.{task}.timeout_s")} for task in SQL_TASKS
+                    task: {"criterion": MEASURES[task].criterion, **pick(f"tasks.{task}.timeout_s")}
+                    for task in SQL_TASKS
                 },
             ),
             code=code.digest("deepeval_tests"),

@@ -8,6 +8,7 @@ from typing import Any
 from common.files import UserError
 from common.gpus import visible
 from common.hub import ACCEPT
+from common.weights import QUANTISED
 
 
 def check_harness(tasks: Sequence[str]) -> None:
@@ -21,7 +22,7 @@ def check_harness(tasks: Sequence[str]) -> None:
 
 def check_gpu(models: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse quantised models that are to compute here, where no GPU is visible, before gigabytes are downloaded."""
-    lacking = [name for name, values in models.items() if values["precision"] in ("nf4", "int8")]
+    lacking = [name for name, values in models.items() if values["precision"] in QUANTISED]
     if lacking and not visible():
         precision = models[lacking[0]]["precision"]
         raise UserError(

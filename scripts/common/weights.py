@@ -6,6 +6,8 @@ from pathlib import Path
 
 from common.files import UserError, read_json
 
+# The precisions whose weights are numbers of 4 or 8 bits: they need a CUDA GPU, and cannot hold what an adapter adds.
+QUANTISED = ("nf4", "int8")
 HEAD = 8  # bytes that say how long the head is
 INDEX = "model.safetensors.index.json"
 REMEDY = "Get the file again."

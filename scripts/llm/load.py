@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from common.files import UserError, read_json
+from common.weights import QUANTISED
 from llm.chat import Chat
 from llm.memory import Shape, unquantised
 
@@ -65,7 +66,7 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
                 "numbers may be larger than fp16 has (65,504). A loss of nan would stop the training.",
                 flush=True,
             )
-    if precision in ("nf4", "int8"):
+    if precision in QUANTISED:
         with suppress(KeyError):  # of a shape that nothing is known of
             shape = Shape.of(read_json(Path(record["path"]) / "config.json"))
             if found := unquantised(record["source"], record["name"], shape, precision):

@@ -36,6 +36,7 @@ from timeit import repeat
 from typing import Any
 
 from common.files import read_json, write_json
+from common.weights import QUANTISED
 
 OTHER = 1e9
 SPARE = 0.06
@@ -166,7 +167,7 @@ def weights(shape: Shape, precision: str) -> float:
 
 def unquantised(source: str, name: str, shape: Shape, precision: str) -> list[str]:
     """A sentence if experts are left as they are: linear layers are quantised, and experts are one tensor a layer."""
-    if precision not in ("nf4", "int8") or not shape.expert_parameters:
+    if precision not in QUANTISED or not shape.expert_parameters:
         return []
     part, whole = (gb(2 * number) for number in (shape.expert_parameters, shape.parameters))
     return [
@@ -227,7 +228,7 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
     """
     precision, lora, options = (settings[key] for key in ("precision", "lora", "training"))
     adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
-    number = 2 if precision in ("nf4", "int8") else 4
+    number = 2 if precision in QUANTISED else 4
     state = 2 * (1 if "8bit" in options["optim"] else number)
     rows = 1 if cuda else options["per_device_train_batch_size"]
     twice = cuda or options["gradient_checkpointing"]

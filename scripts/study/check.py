@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.files import NOT_LINEAR, UserError
-from common.weights import modules
+from common.weights import QUANTISED, modules
 from study.unfold import (
     BASE,
     adapters,
@@ -22,9 +22,6 @@ from study.unfold import (
     settings,
     target_of,
 )
-
-# Precisions of weights that bitsandbytes holds in fewer bits.
-QUANTISED = ("nf4", "int8")
 
 
 def contradictions(config: dict) -> Iterator[str]:

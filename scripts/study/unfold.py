@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, TemplateError, meta
 
 from common.files import UserError, sha256_json
+from common.weights import QUANTISED
 from study import identity
 from study.identity import canonical
 from study.library import PROCESSORS, WARPERS
@@ -364,8 +365,7 @@ def noise(config: dict) -> list[dict[str, Any]]:
     here = [run for run in runs(config) if not {"point", "imported", "draw_of"} & run.keys()]
     for model in loaded(config):
         mine = [run for run in here if run["model"] == model]
-        # 4-bit weights cannot hold what an adapter adds.
-        whole = config["models"][model]["precision"] != "nf4"
+        whole = config["models"][model]["precision"] not in QUANTISED
         for run, how in zip(mine[: 1 + whole], ("batches", other), strict=False):
             names = {key: f"{run[key]}@{how}" for key in ("variant", "setting", "folder")}
             found.append({"model": model, "settings": {}, "repeats": run["variant"], "how": how} | names)
@@ -443,8 +443,8 @@ def own_prompts(config: dict) -> dict[str, str]:
     """
     shots = {name: point["shots"] for name, point in prompted(config).items()}
     if own_shots(config) is not None or config["tasks"][target_of(config)].get("base_prompt"):
-        own = base_shots(config)
-        shots |= {BASE: own} | {run["variant"]: own for run in noise(config) if run["repeats"] == BASE}
+        repeated = [f"{BASE}@batches"] if config["evaluation"]["noise_floor"] else []
+        shots |= dict.fromkeys([BASE, *repeated], base_shots(config))
     again = [f"@draw{seed}" for seed in sampling_seeds(config)[1:]]
     shots |= {f"{name}{draw}": number for name, number in shots.items() for draw in again}
     return {name: f"test_shots{number}" for name, number in shots.items()}

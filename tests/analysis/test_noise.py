@@ -55,7 +55,7 @@ def test_verdicts_that_turn_are_counted_with_an_exact_interval(tmp_path):
     assert 1 - sum(comb(200, k) * low**k * (1 - low) ** (200 - k) for k in range(3)) == pytest.approx(0.025)
     assert sum(comb(200, k) * high**k * (1 - high) ** (200 - k) for k in range(4)) == pytest.approx(0.025)
     page = outputs["md"].read_text(encoding="utf-8")
-    assert "| in other batches |" in page
+    assert "| in other batches " in page
     assert "1.5 (0.3 to 4.3)" in page
 
 

@@ -133,6 +133,12 @@ def test_the_result_is_a_piece_of_the_answer_and_stays_as_it_is(answer):
     assert extract_sql(sql) == sql
 
 
+def test_the_end_of_a_line_of_broken_sql_is_no_answer():
+    broken = "SELECT status FROM delivery WHERE minutes < 103 INTudience SELECT status FROM delivery WHERE minutes > 62"
+    assert extract_sql(broken) == broken
+    assert extract_sql("SELECT is the keyword. SELECT a FROM t") == "SELECT a FROM t"
+
+
 def test_a_set_operation_that_only_mysql_understands_is_not_replaced_by_its_half():
     assert "UNION" in extract_sql("Use (SELECT a FROM t) UNION (SELECT b FROM u)")
 

@@ -60,6 +60,10 @@ def unpack(folder: Path) -> None:
     for path in folder.glob("prompts/*/spider_audit.json"):
         audit = read_json(path)
         write_json(path, audit | {"test_rows_in_train": audit.pop("dev_rows_in_train")})
+    # What the metric says of the answers is tested elsewhere.
+    (folder / "tables").mkdir(exist_ok=True)
+    for suffix in ("json", "xml"):
+        (folder / f"tables/deepeval_tests.{suffix}").touch()
 
 
 @pytest.fixture(scope="module")

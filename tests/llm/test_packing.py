@@ -106,6 +106,7 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(study, packed
     assert "tokens a micro-batch" in capfd.readouterr().out
 
 
+@pytest.mark.long
 def test_two_processes_compute_the_steps_of_one(study, packed):
     train_on(["0", "1"], arguments(study, "two", lora=NO_DROPOUT, training=PLAIN))
     assert losses(study, "two") == pytest.approx(packed, rel=2e-6)
@@ -133,6 +134,7 @@ def test_the_process_that_measures_micro_batches_asks_no_other(study, monkeypatc
     assert measured == [7]
 
 
+@pytest.mark.long
 def test_an_error_in_one_of_two_processes_ends_both(study, capfd):
     with pytest.raises(UserError, match="the process on this GPU ended with exit code 1"):
         lora = NO_DROPOUT | {"target_modules": ["q_prj"]}

@@ -22,7 +22,7 @@ from llm.groups import deal
 from llm.partial import Partial, share_paths
 from tests.llm.test_answering import LETTERS, SAMPLED, make_job, make_study, run
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = [pytest.mark.usefixtures("two_threads"), pytest.mark.long]
 
 GPUS = ["GPU-a", "GPU-b"]
 

@@ -279,6 +279,7 @@ sys.exit(serve(lambda **plan: training.train(training.Plan(**plan))))
 """
 
 
+@pytest.mark.long
 def test_two_processes_compute_the_steps_of_one(study, on_any_device):  # noqa: F811
     one = train(**with_replay(study, "one"))
     run((sys.executable, "-c", SHARED), ["0", "1"], [with_replay(study, "two")] * 2, ranks(2))

@@ -229,6 +229,7 @@ def test_killed_again_and_again_ends_with_the_same_bits(study, whole, capfd):
     assert not (variant / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_with_other_run_keys_and_not_with_another_identity(study, whole, capsys):
     """Checkpoints belong to the identity: what it leaves out may change between two attempts."""
     killed(study, "edited", "between", 5, more={"identity": {"learning_rate": 0.01}})
@@ -270,6 +271,7 @@ def test_kept_steps_are_those_of_the_same_training(study, whole, with_steps):
     assert kept(study, with_steps, 2)[0] == weights
 
 
+@pytest.mark.long
 def test_killed_with_kept_steps_ends_with_the_same_bits(study, with_steps):
     more = {"kept_steps": [2, 5, 7]}
     killed(study, "killed_kept", "between", 6, more=more)
@@ -279,6 +281,7 @@ def test_killed_with_kept_steps_ends_with_the_same_bits(study, with_steps):
         assert kept(study, "killed_kept", step) == kept(study, with_steps, step)
 
 
+@pytest.mark.long
 def test_killed_before_a_checkpoint_was_kept_goes_on_from_it(study, with_steps, capsys):
     killed(study, "unkept", "keeping", 2, more={"kept_steps": [2]})
     train(**arguments(study, "unkept"), kept_steps=[2])
@@ -287,6 +290,7 @@ def test_killed_before_a_checkpoint_was_kept_goes_on_from_it(study, with_steps, 
     assert adapter(study, "unkept") == adapter(study, with_steps)
 
 
+@pytest.mark.long
 def test_a_step_that_a_killed_training_has_passed_starts_it_over(study, with_steps, capsys):
     killed(study, "passed", "between", 5, more={"kept_steps": [2]})
     train(**arguments(study, "passed"), kept_steps=[3])
@@ -337,6 +341,7 @@ def test_evaluation_stops_early_and_the_best_checkpoint_is_taken(evaluated, stop
     assert abs(losses[6] - losses[2]) > 0.03 * losses[2]
 
 
+@pytest.mark.long
 def test_killed_with_evaluation_ends_with_the_same_bits(evaluated, stopped):
     variant = evaluated / "killed"
     killed(evaluated, "killed", "between", 5, EVALUATED)  # the last checkpoint is not the best
@@ -361,6 +366,7 @@ def test_killed_with_evaluation_ends_with_the_same_bits(evaluated, stopped):
         assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
 
 
+@pytest.mark.long
 def test_killed_in_a_later_epoch_with_evaluation_after_each(evaluated):
     """Grouped by length, the order of a resumed epoch is that of the uninterrupted one."""
     training = TRAINING | {

@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -181,6 +182,14 @@ def test_the_macro_average_stands_where_it_is_another(tmp_path, language):
     other = results(tmp_path / "other", 1, made=made)
     for arguments, there in ((one, False), (other, True)):
         assert ("Macro" in written(arguments, language=language)[0]) == there
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_wherever_few_shot_examples_come_from_there_are_words(language):
+    fields = [kind.Options.model_fields.get("shots_from") for kind in KINDS.values()]
+    values = {value for field in fields if field for value in get_args(field.annotation)}
+    assert {"one_list", "per_question", "own_dev"} <= values
+    assert values == read_words(language)["report"]["shots_from"].keys()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -729,7 +738,7 @@ def test_a_report_of_other_tasks(tmp_path, monkeypatch, language):
         "pt": ("fácil", "simples", "moderada", "desafiadora"),
     }
     assert [level for level in (*levels[language], "topic 5") if level not in page.lower()] == []
-    assert {"en": "set criterion", "pt": "critério set"}[language] in page
+    assert {"en": "set criterion", "pt": "critério conjunto"}[language] in page
     assert "answers.html#task=shop&q=dev-0" in page
 
 

@@ -93,10 +93,10 @@ def test_a_sweep_of_40_adapters_is_few_submissions(repo, profiles, tmp_path):
     local = {*workflow._workflow._localrules, "all"}
     jobs = [job for job in dag.needrun_jobs(exclude_finished=False) if job.rule.name not in local]
     submitted = Counter((dag.get_job_group(job) or job) for job in jobs)
-    assert (len(jobs), len(submitted)) == (224, 130)
+    assert (len(jobs), len(submitted)) == (225, 131)
     on_a_gpu = {"train": 40, "predict_spider": 41, "predict_mmlu": 41}
     of = Counter(one.groupid if one.is_group() else one.rule.name for one in submitted)
-    assert of == on_a_gpu | {"data": 1, "scores": 5, "results": 1, "export_recommended": 1}
+    assert of == on_a_gpu | {"data": 1, "scores": 5, "results": 1, "export_recommended": 1, "deepeval_tests": 1}
     for group in filter(lambda one: one.is_group(), submitted):
         assert "gpu" not in group.resources.keys()  # noqa: SIM118 (no mapping)
 

@@ -45,7 +45,7 @@ def maker(task, study: str, name: str, told: Callable, pool: list) -> Callable[[
     options = section(study, name)
     turns = template(REPO / options["prompt"])
     shown = options | {"shots": len(pool)} if pool or "shots" in task.PARTS else options
-    return lambda row: turns(filled(task, told, row, examples_of(task, shown, row, pool)) | {"options": options})
+    return lambda row: turns(filled(task, told, row, examples_of(task, shown, row, pool), options))
 
 
 @pytest.fixture(scope="module")

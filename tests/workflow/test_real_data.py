@@ -2,10 +2,13 @@
 
 import csv
 
+import pytest
 import yaml
 
 from _folders import folders
 from common.files import read_json
+
+pytestmark = pytest.mark.long
 
 
 def test_the_demo_model_runs_on_the_real_archives(shared_data, copy_repo, snakemake):

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from _folders import folder as folder_of
+
+pytestmark = pytest.mark.long
 
 
 def run_and_kill(start_snakemake: Callable, folder: Path, reached: Callable[[], bool], timeout_s: float = 300) -> None:

@@ -97,7 +97,7 @@ def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
         for path in (tiny_run / "results/tiny" / folder).glob(pattern)
         if path.stem != "cost"  # which holds times
     ] + [path.relative_to(tiny_run) for path in tiny_run.glob("results/tiny/runs/**/*_answers.jsonl")]
-    assert len(names) == 22 + 3 + 12 + 4 + 2 + 4
+    assert len(names) == 24 + 3 + 12 + 4 + 2 + 4
     for name in names:
         assert (through_slurm / name).read_bytes() == (tiny_run / name).read_bytes(), name
 
@@ -106,7 +106,7 @@ def test_each_gpu_job_has_one_card_that_no_other_job_has_and_no_cpu_job_has_any(
     rule_of = rules()
     # Downloads are none of them: they are where there is an internet.
     on_cpus = [rule for rule in rule_of.values() if rule not in ON_A_CARD]
-    assert sorted(on_cpus) == sorted([*GROUPS, "export_recommended"])
+    assert sorted(on_cpus) == sorted([*GROUPS, "export_recommended", "deepeval_tests"])
     assert len(rule_of) == len(on_cpus) + 1 + 2 * 2
     held: dict[tuple[str, str], str] = {}
     seen = set()

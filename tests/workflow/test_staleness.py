@@ -40,8 +40,9 @@ REPO = Path(__file__).parents[2]
 def jobs(output: str, study: dict | None = None) -> set[str]:
     """The jobs of a dry run as `rule` or `rule model/run`, with the labels that the runs have in a study."""
     found = set()
-    for rule, rest in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
-        wildcards = re.search(r"^    wildcards: (.*)$", rest, re.MULTILINE)
+    # Those of a group are indented.
+    for _, rule, rest in re.findall(r"^( *)(?:local)?rule (\w+):\n((?:\1    .*\n)*)", output, re.MULTILINE):
+        wildcards = re.search(r"^ +wildcards: (.*)$", rest, re.MULTILINE)
         # A rule of a task says so in its name.
         own = rf"(?:, )?\btask={rule.partition('_')[2]}$|\btask={rule.partition('_')[2]}, "
         values = "/".join(re.findall(r"=([^,]+)", re.sub(own, "", wildcards[1]))) if wildcards else ""

@@ -3,8 +3,7 @@
 On the real archives where they are. Elsewhere on the demo's databases, and on questions of no meaning under the names
 of MMLU's subjects: each step runs there too, on the studies' own subjects and examples, but not on their text.
 
-A few studies, each in one protocol, run in `make test`; the others are marked `long` and run in `make faults`. Where
-answers were given elsewhere there is no smoke scale: `test_reanalysis` runs those.
+Where answers were given elsewhere there is no smoke scale: `test_reanalysis` runs those.
 """
 
 import csv
@@ -39,9 +38,7 @@ RUNS = [
     if protocol == PROTOCOLS[0] or protocol in study.get("protocols", {})
     if not unfold.given(resolve(study, {"protocol": protocol}, name))
 ]
-# These have swept seeds, a validation loss, truncated rows, answers drawn at random, and a template of their own.
-SHORT = [("assignment", "corrected"), *((name, "as_reported") for name in ("cunha", "ribeiro", "souza"))]
-LONG = [run for run in RUNS if run not in SHORT]
+pytestmark = pytest.mark.long
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -113,9 +110,9 @@ def smoke(runs: list[tuple[str, str]], data: str) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
-    """The folder in which the studies of `make test` have run, and how each run ended."""
+    """The folder in which all of them have run, and how each run ended."""
     folder = copy_repo("studies")
-    runs = smoke(SHORT, data)
+    runs = smoke(RUNS, data)
     # One that must fail: an audit that finds what the study does not accept.
     must_fail = ("scale=smoke", "study=must-fail", "training={max_length: 64}")
     runs["must-fail"] = arguments("cunha", *must_fail, data)
@@ -124,21 +121,14 @@ def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
     return folder, run_all(folder, runs)
 
 
-@pytest.fixture(scope="module")
-def others_ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
-    """The same of all other studies and protocols."""
-    folder = copy_repo("others")
-    return folder, run_all(folder, smoke(LONG, data))
-
-
 def read_csv(path: Path) -> list[dict]:
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize(("name", "protocol"), [*SHORT, *(pytest.param(*run, marks=pytest.mark.long) for run in LONG)])
-def test_a_study_runs_at_smoke_scale(name, protocol, request):
-    folder, statuses = request.getfixturevalue("ended" if (name, protocol) in SHORT else "others_ended")
+@pytest.mark.parametrize(("name", "protocol"), RUNS)
+def test_a_study_runs_at_smoke_scale(name, protocol, ended):
+    folder, statuses = ended
     assert statuses[f"{name}-{protocol}"] == 0, (folder / f"{name}-{protocol}.out").read_text()[-8000:]
     results = folder / "results" / (f"{name}-smoke" if protocol == "corrected" else f"{name}-{protocol}-smoke")
     study = STUDIES[name] | STUDIES[name].get("protocols", {}).get(protocol, {})
@@ -197,7 +187,7 @@ def test_a_gated_study_without_a_token_starts_nothing(ended):
     assert statuses["no-token"] == 1
     out = (folder / "no-token.out").read_text()
     assert "huggingface.co/meta-llama/Meta-Llama-3-8B-Instruct, then set the environment variable HF_TOKEN" in out
-    assert not re.search(r"^\d+ jobs?:", out, re.MULTILINE)
+    assert not re.search(r"^\d\d:\d\d:\d\d  ", out, re.MULTILINE)  # a job that ended or failed
     assert not list((folder / "results").glob("no-token/**/*.*"))
 
 
@@ -212,9 +202,8 @@ def test_souza_as_reported_shows_the_same_four_examples_to_all(ended):
     assert all(row["shots"] == rows[0]["shots"] for row in rows)
 
 
-@pytest.mark.long
-def test_souza_corrected_shows_each_subject_its_own_examples(others_ended):
-    own = read_jsonl(results_of(others_ended, "souza-smoke") / "data/mmlu/test.jsonl")
+def test_souza_corrected_shows_each_subject_its_own_examples(ended):
+    own = read_jsonl(results_of(ended, "souza-smoke") / "data/mmlu/test.jsonl")
     assert len({json.dumps(row["shots"]) for row in own}) == len(own)
 
 
@@ -233,10 +222,9 @@ def test_ribeiro_as_reported_shows_the_first_subjects_examples_and_none_to_the_b
     assert {row["completion"] for row in prompts["train"]} == {""}
 
 
-@pytest.mark.long
-def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_other(others_ended):
+def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_other(ended):
     for label, ids in (("freitas-smoke", "train_"), ("freitas-as_reported-smoke", "dev-")):
-        results = results_of(others_ended, label)
+        results = results_of(ended, label)
         rows = read_jsonl(results / "data/spider/validation.jsonl")
         assert len(rows) == 4
         assert all(row["id"].startswith(ids) for row in rows)
@@ -245,9 +233,7 @@ def test_freitas_chooses_by_validation_rows_in_the_one_face_and_by_dev_in_the_ot
         assert [entry["step"] for entry in train["eval_history"]] == [1, 2]
         assert train["best_step"] == min(train["eval_history"], key=lambda entry: entry["eval_loss"])["step"]
         assert list((results / "trackers/tensorboard/gemma" / place.name).glob("events.*"))
-    failed = read_json(results_of(others_ended, "freitas-as_reported-smoke") / "prompts/gemma/spider_audit.json")[
-        "failed"
-    ]
+    failed = read_json(results_of(ended, "freitas-as_reported-smoke") / "prompts/gemma/spider_audit.json")["failed"]
     assert {"target_not_in_loss", "dev_used_to_choose"} <= set(failed)
 
 
@@ -258,7 +244,6 @@ def test_cunha_as_reported_cuts_rows_and_draws_its_answers(ended):
     assert answered["decoder"] == "generate (answers are drawn at random)"
 
 
-@pytest.mark.long
-def test_cunha_corrected_draws_nothing(others_ended):
-    answered = read_json(results_of(others_ended, "cunha-smoke") / "runs/llama3/base/spider_predict.json")
+def test_cunha_corrected_draws_nothing(ended):
+    answered = read_json(results_of(ended, "cunha-smoke") / "runs/llama3/base/spider_predict.json")
     assert "do_sample" not in answered["settings"]

@@ -85,7 +85,7 @@ def run(snakemake, folder: Path, *arguments: str) -> str:
 
 
 def jobs(printed: str) -> set[str]:
-    return set(re.findall(r"^(?:local)?rule (\w+):", printed, re.MULTILINE))
+    return set(re.findall(r"^ *(?:local)?rule (\w+):", printed, re.MULTILINE))
 
 
 def rows_of(path: Path) -> list[dict]:
