@@ -58,6 +58,7 @@ from llm import load as _model
 from llm.answering import Job
 from llm.answering import predict as answer
 from llm.decoding import Decoding
+from llm.prompts import template
 from llm.trainer import Trainer
 from llm.training import Plan, train
 from prepare import prepare as prepare_part
@@ -65,6 +66,8 @@ from render import render
 from studies import memory_gb
 from study import read
 from tasks import mmlu as mmlu_task
+from tasks import spider as spider_task
+from tasks.base import filled
 from tasks.sql_schema import compact_schema
 from tiny_model import KINDS
 
@@ -228,8 +231,7 @@ def prepare(
     mmlu_task.fetch(
         settings_of(workflow, "fetch_mmlu") | {"source": sources[1], "revision": None, "sha256": None}, mmlu
     )
-    tables = read_json(spider / "tables.json")
-    schemas = {entry["db_id"]: len(compact_schema(entry)) for entry in tables}
+    schemas = {entry["db_id"]: len(compact_schema(entry)) for entry in read_json(spider / "tables.json")}
 
     def length(row: dict) -> int:
         if "shots" in row:
@@ -240,15 +242,21 @@ def prepare(
     parts = [("spider", part) for part in ("train", "test", *(["validation"] if evaluated else []))] + [
         ("mmlu", "test")
     ]
-    texts = [compact_schema(entry) for entry in tables]
+    # The tokenizer is made of each question and its SQL, and of one prompt of each database, as the study words them.
+    texts, of_database = [], {}
     for task, part in (("spider", "shots"), *parts):
         file, wildcards = data / task / f"{part}.jsonl", {"task": task, "part": part}
         prepare_part(data / task / "source", part, settings_of(workflow, f"prepare_{task}", **wildcards), file)
         found, kept = read_jsonl(file), rows.get("mmlu" if task == "mmlu" else part)
         if part == "train":
             texts += [f"{row['question']}\nSQL: {row['query']}" for row in found]
+            of_database = {row["db_id"]: row for row in found}
         if kept is not None:
             write_jsonl(file, spread(found, kept, length))
+    given = settings_of(workflow, "render_spider", model=model, task="spider", part="train")
+    told, words = spider_task.context(given, spider), REPO / workflow.globals["template_of"]("spider")
+    for row in of_database.values():
+        texts += [turn.text for turn in template(words)(filled(spider_task, told, row, [], given))]
     record = make_model(folder / "model", model, config["models"][model]["source"], tiny, texts)
     for task, part in parts:
         inputs = {
@@ -258,7 +266,7 @@ def prepare(
         }
         inputs |= {"shots": data / task / "shots.jsonl"} if task == "spider" else {}
         given = settings_of(workflow, f"render_{task}", model=model, task=task, part=part)
-        render(inputs, workflow.globals["template_of"](task), given, prompts / f"{task}_{part}.jsonl")
+        render(inputs, REPO / workflow.globals["template_of"](task), given, prompts / f"{task}_{part}.jsonl")
     audited = {"prompts": prompts / "spider_train.jsonl", "record": record, "manifest": spider / "manifest.json"}
     audited |= {"rows": data / "spider/train.jsonl", "shots": data / "spider/shots.jsonl"}
     if evaluated:

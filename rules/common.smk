@@ -286,8 +286,9 @@ def template_of(task, part="test"):
 try:
     WORDS = {
         (task, part): unfold.words_sha256(f"tasks.{task}.{key}", template_of(task, part))
-        for task in config["tasks"]
+        for task, section in config["tasks"].items()
         for part, key in {"": "prompt", "test_shots": "base_prompt"}.items()
+        if not part or section.get(key)
     }
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -297,7 +298,7 @@ def prompt_settings(wildcards):
     """What the prompts of a part depend on."""
     task, section = wildcards.task, config["tasks"][wildcards.task]
     part, shots, number = wildcards.part.partition("_shots")
-    others = {"words": WORDS[task, f"{part}{shots}" if shots else ""]}
+    others = {"words": WORDS.get((task, f"{part}{shots}"), WORDS[task, ""])}
     if "shots" in kind_of(task).PARTS:
         others["shots"] = int(number) if number else unfold.shots_of(config, task)
     if task == REPLAY_TASK:

@@ -17,11 +17,15 @@ REPO = Path(__file__).parents[2]
 def parse(study: dict[str, Any]) -> Workflow:
     """The workflow as Snakemake has it after reading the Snakefile with a study, which may not be complete.
 
+    The study's paths are those of the repository.
+
     Raises:
         WorkflowError: the study is refused.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return parse_in(Path(folder), study)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "resources").symlink_to(REPO / "resources")
+        return parse_in(folder, study)
 
 
 def parse_in(folder: Path, study: dict[str, Any]) -> Workflow:
@@ -36,13 +40,9 @@ def parse_in(folder: Path, study: dict[str, Any]) -> Workflow:
 def settings(study: dict[str, Any]) -> dict[str, Any]:
     """The parameter `settings` of every rule, or all settings of a training, by the rule's name.
 
-    Of a rule with wildcards they are nested: by model, by part, by task, by model and variant. All keys are sorted. The
-    study's paths are those of the repository.
+    Of a rule with wildcards they are nested: by model, by part, by task, by model and variant. All keys are sorted.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "resources").symlink_to(REPO / "resources")
-        return _settings(parse_in(folder, study))
+    return _settings(parse(study))
 
 
 def seen(rule: Any) -> Any:
