@@ -46,11 +46,9 @@ def clusters_of(config: dict, task: str, cluster: str, data: Path) -> list | Non
         categories, each = grouped(section["categories"]), section["questions_per_category"]
         if isinstance(named := section["questions"], list):
             return [name.rpartition("-")[0] for name in named]
-        if named is not None:
-            return [subject for subjects in categories.values() for one in subjects for subject in [one] * named["n"]]
-        if each is None:
-            each = QUESTIONS // SUBJECTS
-            return [subject for subjects in categories.values() for one in subjects for subject in [one] * each]
+        if named is not None or each is None:
+            of_subject = named["n"] if named is not None else QUESTIONS // SUBJECTS
+            return [subject for subjects in categories.values() for subject in subjects for _ in range(of_subject)]
         # The questions of a category are drawn from all its subjects.
         return [subjects[number % len(subjects)] for subjects in categories.values() for number in range(each)]
     if section["kind"] == "spider":

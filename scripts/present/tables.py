@@ -154,6 +154,18 @@ def to_markdown(name: str, frame: pd.DataFrame, shared: Mapping[str, Any], say: 
     return page + defects(shared.get("known_defects", ()), shared.get("accept_defect", ()), say)
 
 
+def alone(
+    name: str,
+    frame: pd.DataFrame,
+    settings: Mapping[str, Any],
+    questions: Mapping[str, pd.DataFrame],
+    measures: Mapping[str, Any],
+) -> str:
+    """A table as a Markdown page: `settings` have `study` and `language`; for the others see `shared_facts`."""
+    say = Say(settings["language"], measures)
+    return to_markdown(name, frame, settings | shared_facts(settings["study"], questions, say), say)
+
+
 def escape(text: str) -> str:
     """A name that cannot break a Markdown table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

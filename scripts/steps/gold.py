@@ -10,8 +10,7 @@ from analysis.data import read_results, write_table
 from analysis.gold import bounds
 from common.files import write_text
 from common.job import job
-from present.format import Say
-from present.tables import shared_facts, to_markdown
+from present.tables import alone
 from tasks.records import read_records
 from tasks.text_to_sql import CERTIFIED
 
@@ -32,9 +31,8 @@ def gold(inputs: Mapping[str, Any], outputs: Mapping[str, str | Path], settings:
     results = read_results(records, settings)
     frame = bounds(results, {task: read_records(inputs[f"certified_{task}"], CERTIFIED) for task in records})
     write_table(outputs["csv"], frame)
-    say = Say(settings["language"], results.measures)
-    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
-    write_text(outputs["md"], to_markdown("gold", frame, facts, say))
+    questions = describe.questions(results)
+    write_text(outputs["md"], alone("gold", frame, settings, questions, results.measures))
 
 
 if __name__ == "__main__":

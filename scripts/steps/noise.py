@@ -10,8 +10,7 @@ from analysis.data import read_results, write_table
 from analysis.noise import floor
 from common.files import write_text
 from common.job import job
-from present.format import Say
-from present.tables import shared_facts, to_markdown
+from present.tables import alone
 
 
 def noise(
@@ -31,9 +30,8 @@ def noise(
     results = read_results(records, settings)
     frame = floor(results)
     write_table(outputs["csv"], frame)
-    say = Say(settings["language"], results.measures)
-    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
-    write_text(outputs["md"], to_markdown("noise", frame, facts, say))
+    questions = describe.questions(results)
+    write_text(outputs["md"], alone("noise", frame, settings, questions, results.measures))
 
 
 if __name__ == "__main__":

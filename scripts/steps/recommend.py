@@ -10,8 +10,7 @@ from analysis.choose import recommendation
 from analysis.data import read_results, write_table
 from common.files import write_json, write_text
 from common.job import job
-from present.format import Say
-from present.tables import shared_facts, to_markdown
+from present.tables import alone
 
 
 def recommend(
@@ -30,9 +29,8 @@ def recommend(
     results = read_results(records, settings)
     frame, decided = recommendation(results)
     write_table(outputs["csv"], frame)
-    say = Say(settings["language"], results.measures)
-    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
-    write_text(outputs["md"], to_markdown("recommendation", frame, facts, say))
+    questions = describe.questions(results)
+    write_text(outputs["md"], alone("recommendation", frame, settings, questions, results.measures))
     write_json(outputs["decision"], decided)
 
 
