@@ -37,4 +37,5 @@ def tiny() -> dict[str, Any]:
     study["sweep"] = {"training.learning_rate": [0.001]}
     study["training"] |= {"max_steps": 12, "save_steps": 2, "per_device_train_batch_size": 2}
     study["inference"] |= {"batch_size": 2}
+    study["evaluation"] |= {"noise_floor": False}
     return study

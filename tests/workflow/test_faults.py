@@ -64,7 +64,8 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def wait_until(reached: Callable[[], object], process: subprocess.Popen, timeout_s: float = 120) -> None:
+def wait_until(reached: Callable[[], object], process: subprocess.Popen, timeout_s: float = 900) -> None:
+    # Of a test that hangs, however busy the machine is.
     deadline = time.monotonic() + timeout_s
     while not reached():
         assert process.poll() is None, "snakemake ended before the fault"
