@@ -9,6 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.jobs import GroupJob, Job
 from snakemake.logging import logger
+from snakemake.settings.types import SharedFSUsage
 
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
@@ -432,7 +433,14 @@ def more_memory(log):
 
 
 def before_first_job():
-    """Stop if a gated model, lm-evaluation-harness or a GPU that jobs need is not there."""
+    """Stop if a gated model, lm-evaluation-harness, a GPU or a file system that jobs need is not there."""
+    # Storage plugins copy declared files alone. Weights, databases and checkpoints lie in folders beside these.
+    if SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage:
+        raise WorkflowError(
+            "Found an executor whose jobs share no file system, expected a shared one: jobs read models, databases and "
+            "checkpoints where others put them. Start snakemake --cores all within one pod or machine that has the GPUs "
+            "(docs/slurm.md, other executors). Nothing was started."
+        )
     try:
         check_access({name: config["models"][name] for name in LOADED})
         if workflow.local_exec:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import (
     ConfigSettings,
     DAGSettings,
@@ -80,6 +81,7 @@ def test_memory_grows_after_kills_for_it_alone_and_not_for_ever(rules, tmp_path,
 def test_a_sweep_of_40_adapters_is_few_submissions(repo, profiles, tmp_path):
     study = yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8"))
     study["sweep"] = {"training.learning_rate": [round(0.0001 * n, 4) for n in range(1, 41)]}
+    study["evaluation"]["noise_floor"] = False
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     (tmp_path / "resources").symlink_to(repo / "resources")
     sizes = dict(given.split("=") for given in profiles["slurm"]["group-components"])
@@ -106,3 +108,10 @@ def test_downloads_are_local_rules(rules):
     assert {name for name, rule in rules.items() if rule.workflow.is_local(rule)} >= fetching
     of_tasks = {"fetch_spider", "fetch_mmlu", "fetch_quiz"}
     assert {"fetch_model", "fetch_adapter", "fetch_answers", "fetch_harness"} | of_tasks == fetching
+
+
+def test_an_executor_without_a_shared_file_system_is_refused_before_the_first_job(repo):
+    workflow = parse(yaml.safe_load((repo / "config.yaml").read_text(encoding="utf-8")))
+    workflow.storage_settings.shared_fs_usage = frozenset()
+    with pytest.raises(WorkflowError, match=r"share no file system.* Start snakemake --cores all within one pod"):
+        workflow.globals["before_first_job"]()
