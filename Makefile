@@ -46,10 +46,10 @@ demo-replay: environment-is-there ## the demo's adapter that forgets, with repla
 studies: environment-is-there ## list the studies: model, licence, adapters, questions, memory
 	@$(BIN)/python scripts/studies.py
 
-plan: environment-is-there ## what a study will need and be able to find; make plan STUDY=studies/<name>.yaml
+plan: environment-is-there ## what a study will need and be able to find; make plan STUDY=studies/<name>.yaml [GPU=RTX4090]
 	@$(OFFLINE) $(BIN)/python scripts/preregister.py $(if $(STUDY),--configfile $(STUDY))
 	@echo
-	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY))
+	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY)) $(if $(GPU),--gpu $(GPU))
 
 why: environment-is-there ## what a run would do, because of which key or file, and its GPU hours; make why STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/why.py $(if $(STUDY),--configfile $(STUDY))

@@ -1,6 +1,6 @@
 """What a study will need before it is run: memory, tokens and time of its GPU jobs; exit code 1 if one cannot fit.
 
-    python scripts/plan.py [--configfile studies/<name>.yaml] [--config protocol=as_reported] [--memory-gb 24]
+    python scripts/plan.py [--configfile studies/<name>.yaml] [--config protocol=as_reported] [--gpu RTX4090] [--gpus 2]
 
 Sizes are those of the model's config.json where the model has been fetched or is a local folder, else those of a model
 of so many `parameters` that is proportioned like Llama 3 8B ("~"). Memory is estimated as scripts/llm/memory.py says.
@@ -13,8 +13,10 @@ data, of any other task from its rows, if they have been prepared or lie in a sm
 
 Times come from two rates of the device that is visible here, a matrix product and a copy, measured in a few seconds and
 kept in results/calibration.json (delete it to measure again). They are the least time in which the device could do the
-job, times what this workflow was measured to need of that. Expect them to be right within a factor of two on a GPU; a
-CPU's are rougher still, and with --memory-gb, which plans for a GPU of that size that is not here, they are unknown.
+job, times what this workflow was measured to need of that, and on a GPU the start of each job. Expect them to be right
+within a factor of two on a GPU; a CPU's are rougher still. With --gpu the rates are estimates for a GPU that is not
+here (scripts/llm/cards.py), and with --memory-gb, which plans for any GPU of that size, times are unknown. With --gpus,
+so many jobs run at once.
 """
 
 import argparse
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.files import UserError, read_json, read_jsonl
 from llm import memory as _memory
+from llm.cards import CARDS, card
 from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
 from study import unfold
@@ -58,6 +61,8 @@ CHARACTERS = 3.4
 # more, and in smaller ones.
 ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
 LARGE_STEP = 7000
+# Before a job on a GPU computes, it imports (7 to 11 s, measured on the H100) and loads a model of 8 B (2 to 9 s).
+START_S = 14
 # Of what sharing a prefix saves in such steps, the part that is seen in time (docs/speed.md).
 SHARED = 0.85
 
@@ -321,7 +326,9 @@ def not_here(target: Target, optims: set[str]) -> list[str]:
     quantised = target.precision in ("fp16", "nf4", "int8")
     keys = [f"models.{target.name}.precision: {target.precision}"] if quantised else []
     keys += [f"training.optim: {one}" for one in optims if any(part in one for part in ("8bit", "32bit", "paged"))]
-    return [f"{key} needs a CUDA GPU and none is visible. For another machine add --memory-gb." for key in keys]
+    return [
+        f"{key} needs a CUDA GPU and none is visible. For another machine add --gpu or --memory-gb." for key in keys
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -336,12 +343,14 @@ def duration(seconds: float) -> str:
 class Plan:
     """A row for each rule and model, a sentence for each that cannot fit, and the rules that render what is unknown."""
 
+    gpus: int = 1
     rows: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
     def add(self, rule: str, target: Target, jobs: int, need: Need) -> None:
         mark = "" if need.prompts.counted else "~"
+        seconds = need.seconds + (START_S if target.device.cuda else 0)
         self.rows.append(
             {
                 "Rule": rule,
@@ -351,8 +360,8 @@ class Plan:
                 "Tokens of the longest": f"{mark}{need.prompts.longest:,}",
                 "Tokens a job": f"{mark}{need.tokens:,.0f}",
                 "Memory GB": gb(need.memory),
-                "Time a job": duration(need.seconds),
-                "Time of all": duration(need.seconds * jobs),
+                "Time a job": duration(seconds),
+                "Time of all": duration(seconds * math.ceil(jobs / self.gpus)),
             }
         )
 
@@ -396,9 +405,9 @@ class Plan:
             self.add(rule if part == "test" else f"{rule} ({part})", target, number, need)
 
 
-def plan(config: dict, device: Device, results: Path) -> Plan:
-    """What each model of a study needs."""
-    found = Plan()
+def plan(config: dict, device: Device, results: Path, gpus: int = 1) -> Plan:
+    """What each model of a study needs, where `gpus` jobs run at once."""
+    found = Plan(gpus)
     # The same for all models.
     sampled = cache(lambda task, part, new: sample(config, task, part, new, results / "data" / task))
     for model in unfold.asked_models(unfold.runs(config)):
@@ -428,21 +437,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="the study")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
-    parser.add_argument("--memory-gb", type=float, help="plan for a GPU with so much memory, in GB of 10^9 bytes")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--gpu", choices=CARDS, help="plan for this GPU, which is not here: times are estimates")
+    other.add_argument("--memory-gb", type=float, help="plan for a GPU with so much memory, in GB of 10^9 bytes")
+    parser.add_argument("--gpus", type=int, default=1, help="how many GPUs there are, with one job on each")
     given = parser.parse_args(arguments)
     try:
         config = as_for_snakemake(given.configfile, given.config)
-        if given.memory_gb:
+        if given.gpus < 1:
+            raise UserError(f"--gpus: found {given.gpus}, expected 1 or more.")
+        if given.gpu:
+            device = card(given.gpu)
+        elif given.memory_gb:
             device = Device("a GPU that is not here", given.memory_gb * 1e9, cuda=True)
         else:
             device = this_device(CALIBRATION)
-        found = plan(config, device, Path("results") / label(config))
+        found = plan(config, device, Path("results") / label(config), given.gpus)
     except (UserError, OSError, ValueError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in device.flops.items())
-    measured = f", measured: {rates}, copies {device.bandwidth / 1e9:.3g} GB/s" if rates else ""
-    print(f"{label(config)} on {device.name}, {gb(device.memory)} GB{measured}\n")
+    how = "estimated from its data sheet" if given.gpu else "measured"
+    known = f", {how}: {rates}, copies {device.bandwidth / 1e9:.3g} GB/s" if rates else ""
+    many = f"{given.gpus} x " if given.gpus > 1 else ""
+    print(f"{label(config)} on {many}{device.name}, {gb(device.memory)} GB{known}\n")
     if found.rows:
         print(pd.DataFrame(found.rows).to_markdown(index=False, disable_numparse=True))
     print("\nAll other rules: minutes on a CPU, and the downloads.")

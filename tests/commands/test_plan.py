@@ -98,7 +98,8 @@ def test_the_demo(capsys):
     assert list(found) == ["train", "predict_spider", "predict_mmlu"]
     # The model is a local folder, so its size is read; the prompts are not rendered.
     assert [line[1] for line in found.values()] == ["0.00459 B fp32"] * 3
-    assert [line[2] for line in found.values()] == ["2", "3", "3"]
+    # Two runs more are the noise floor's.
+    assert [line[2] for line in found.values()] == ["2", "5", "5"]
     assert all(line[3].startswith("~") for line in found.values())
     assert "unknown" not in out
 
@@ -109,7 +110,7 @@ def test_other_numbers_of_examples_have_lines_of_their_own(capsys):
     found = rows(capsys.readouterr().out)
     spider = {name: line for name, line in found.items() if name.startswith("predict_spider")}
     assert list(spider) == ["predict_spider", "predict_spider (test_shots0)", "predict_spider (test_shots5)"]
-    assert [line[2] for line in spider.values()] == ["3", "1", "1"]
+    assert [line[2] for line in spider.values()] == ["5", "1", "1"]
     own, none, five = (int(line[3].strip("~").replace(",", "")) for line in spider.values())
     assert none < own < five
     assert found["predict_mmlu"][2] == "3"
@@ -189,7 +190,7 @@ def test_a_task_of_another_kind_is_estimated_from_its_rows(monkeypatch):
     lines = {line["Rule"]: line for line in found.rows}
     assert list(lines) == ["train", "predict_spider", "predict_mmlu", "predict_quiz"]
     assert found.unknown == []
-    assert lines["predict_quiz"]["Jobs"] == "3"
+    assert lines["predict_quiz"]["Jobs"] == "5"
     quiz = Path("results/demo/data/quiz")
     whole = plan.sample(config, "quiz", "test", 8, quiz)
     assert (whole.count, sum(number for number, _ in whole.groups), whole.counted) == (150, 150, False)
@@ -266,6 +267,42 @@ def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
     refusal = capsys.readouterr().err
     assert "A larger GPU, or a smaller model, is needed." in refusal
     assert "REFUSED: predict_spider mistral: needs" in refusal
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("*inference-h100", "H100"), ("*shared-h100", "H100"), ("*shared-h200", "H200")]
+)
+def test_a_named_gpu_is_as_fast_as_was_measured(file, name):
+    (found,) = (REPO / "benchmarks/results").glob(f"{file}.json")
+    measured, estimated = json.loads(found.read_text()), plan.card(name)
+    assert estimated.flops["bf16"] == pytest.approx(measured["flops"], rel=0.03)
+    assert estimated.bandwidth == pytest.approx(measured.get("bandwidth", estimated.bandwidth), rel=0.03)
+
+
+def test_a_gpu_that_is_not_here_has_estimates_by_its_name(capsys):
+    given = ["--configfile", "studies/assignment.yaml", "--gpu"]
+    assert plan.main([*given, "RTX4090"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("assignment on RTX4090, not here, 25.8 GB, estimated from its data sheet: ")
+    assert "unknown" not in out
+    with pytest.raises(SystemExit):
+        plan.main([*given, "RTX9999"])
+    assert "'T4', 'RTX3090'" in capsys.readouterr().err
+
+
+def test_jobs_share_the_gpus_and_each_must_start(capsys):
+    given = ["--configfile", "studies/assignment.yaml", "--gpu", "A100-80GB", "--gpus"]
+    found = {}
+    for gpus in (1, 2, 4):
+        assert plan.main([*given, str(gpus)]) == 0
+        *_, alone, together = rows(capsys.readouterr().out)["predict_mmlu"]
+        found[gpus] = int(together.removesuffix(" s"))
+        assert int(alone.removesuffix(" s")) > plan.START_S
+    # Seven jobs: one after the other, in four turns, in two.
+    assert found[1] / found[2] == pytest.approx(7 / 4, rel=0.05)
+    assert found[1] / found[4] == pytest.approx(7 / 2, rel=0.05)
+    assert plan.main([*given, "0"]) == 1
+    assert "--gpus: found 0, expected 1 or more." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
