@@ -15,8 +15,8 @@ Times come from two rates of the device that is visible here, a matrix product a
 kept in results/calibration.json (delete it to measure again). They are the least time in which the device could do the
 job, times what this workflow was measured to need of that, and on a GPU the start of each job. Expect them to be right
 within a factor of two on a GPU; a CPU's are rougher still. With --gpu the rates are estimates for a GPU that is not
-here (scripts/llm/cards.py), and with --memory-gb, which plans for any GPU of that size, times are unknown. With --gpus,
-so many jobs run at once.
+here (scripts/llm/named_gpus.py), and with --memory-gb, which plans for any GPU of that size, times are unknown. With
+--gpus, so many jobs run at once.
 """
 
 import argparse
@@ -36,9 +36,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.files import UserError, read_json, read_jsonl
 from llm import memory as _memory
-from llm.cards import CARDS, card
 from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
+from llm.named_gpus import NAMED_GPUS, named_gpu
 from study import unfold
 from study.local_rows import local_rows
 from study.read import as_for_snakemake
@@ -438,7 +438,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="the study")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake")
     other = parser.add_mutually_exclusive_group()
-    other.add_argument("--gpu", choices=CARDS, help="plan for this GPU, which is not here: times are estimates")
+    other.add_argument("--gpu", choices=NAMED_GPUS, help="plan for this GPU, which is not here: times are estimates")
     other.add_argument("--memory-gb", type=float, help="plan for a GPU with so much memory, in GB of 10^9 bytes")
     parser.add_argument("--gpus", type=int, default=1, help="how many GPUs there are, with one job on each")
     given = parser.parse_args(arguments)
@@ -447,7 +447,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.gpus < 1:
             raise UserError(f"--gpus: found {given.gpus}, expected 1 or more.")
         if given.gpu:
-            device = card(given.gpu)
+            device = named_gpu(given.gpu)
         elif given.memory_gb:
             device = Device("a GPU that is not here", given.memory_gb * 1e9, cuda=True)
         else:

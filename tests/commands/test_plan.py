@@ -113,7 +113,7 @@ def test_other_numbers_of_examples_have_lines_of_their_own(capsys):
     assert [line[2] for line in spider.values()] == ["5", "1", "1"]
     own, none, five = (int(line[3].strip("~").replace(",", "")) for line in spider.values())
     assert none < own < five
-    assert found["predict_mmlu"][2] == "3"
+    assert found["predict_mmlu"][2] == "5"
 
 
 def test_rendered_prompts_are_counted(capsys, tmp_path):
@@ -274,7 +274,7 @@ def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
 )
 def test_a_named_gpu_is_as_fast_as_was_measured(file, name):
     (found,) = (REPO / "benchmarks/results").glob(f"{file}.json")
-    measured, estimated = json.loads(found.read_text()), plan.card(name)
+    measured, estimated = json.loads(found.read_text()), plan.named_gpu(name)
     assert estimated.flops["bf16"] == pytest.approx(measured["flops"], rel=0.03)
     assert estimated.bandwidth == pytest.approx(measured.get("bandwidth", estimated.bandwidth), rel=0.03)
 

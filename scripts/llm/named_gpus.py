@@ -11,7 +11,7 @@ from llm.memory import Device
 MATRIX, COPY = 0.74, 0.90
 # By the name: memory in MiB as nvidia-smi shows it, 10^12 operations a second in 16 bits and in fp32, 10^9 bytes a
 # second.
-CARDS = {
+NAMED_GPUS = {
     "T4": (15360, 65, 8.1, 320),
     "RTX3090": (24576, 71, 35.6, 936),
     "RTX4090": (24564, 165, 82.6, 1008),
@@ -23,12 +23,12 @@ CARDS = {
 }
 
 
-def card(name: str) -> Device:
-    """The GPU of this name in `CARDS`, with the rates that it is estimated to reach.
+def named_gpu(name: str) -> Device:
+    """The GPU of this name in `NAMED_GPUS`, with the rates that it is estimated to reach.
 
     Raises:
         KeyError: there is no such name.
     """
-    mebibytes, half, single, copies = CARDS[name]
+    mebibytes, half, single, copies = NAMED_GPUS[name]
     flops = {"fp32": MATRIX * single * 1e12, "bf16": MATRIX * half * 1e12}
     return Device(f"{name}, not here", mebibytes * 2**20, True, flops, COPY * copies * 1e9)
