@@ -1,4 +1,4 @@
-"""Execution accuracy for text-to-SQL: a SQLite sandbox, an SQL extractor, comparisons, statistics, a DeepEval metric.
+"""Execution accuracy for text-to-SQL: a sandbox, an SQL extractor, comparisons, statistics, a DeepEval metric.
 
 python -m custom_metrics score PREDICTIONS --questions dev.json --databases DIR     # the command line
 from custom_metrics.judge import judge                                              # plain functions, no DeepEval

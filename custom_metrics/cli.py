@@ -3,7 +3,6 @@
 import argparse
 import csv
 import os
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from custom_metrics.compare import MEANINGS, SEMANTICS
+from custom_metrics.engines import UnavailableError, locate
 from custom_metrics.further import FURTHER, r_ves
 from custom_metrics.hardness import LEVELS, hardness
 from custom_metrics.inputs import (
@@ -31,7 +31,7 @@ LEVEL = 0.95
 FEW = 5
 RECORD_COLUMNS = (
     "index", "db_id", *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "hardness", "gold_rows",
-    "predicted_rows", "soft_f1", "message", "flags", "sqlite", "sql",
+    "predicted_rows", "soft_f1", "message", "flags", "engine", "sql",
 )  # fmt: skip
 # What became of an answer whose gold query does not run; beside `judge.ERROR_CLASSES`.
 GOLD_ERROR = "gold_error"
@@ -39,8 +39,8 @@ GOLD_ERROR = "gold_error"
 CELL_CHARACTERS = 131_000
 
 SCORE_HELP = f"""\
-Run every prediction and its gold query on the question's SQLite database, in a sandbox, and count how often the rows
-are the same, by several definitions of the same.
+Run every prediction and its gold query on the question's database (SQLite, DuckDB or PostgreSQL), in a sandbox, and
+count how often the rows are the same, by several definitions of the same.
 
 PREDICTIONS is one of
   - a text file with one SQL a line, in the order of the questions; Spider's form `SQL<tab>db_id` is understood;
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads the output has enough of it (`| head`). Python would complain once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except InputError as error:
+    except (InputError, UnavailableError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -264,13 +264,14 @@ def _score(options: argparse.Namespace) -> int:
     found = [
         best([everywhere([next(verdicts) for _ in suites[q.db_id]]) for _ in (q.gold, *q.others)]) for q in questions
     ]
+    engines = {db_id: locate(path)[1] for db_id, path in databases.items()}
     records = [
         {
             "index": index,
             "db_id": question.db_id,
-            "hardness": hardness(question.gold),
+            "hardness": hardness(question.gold, engines[question.db_id]),
             "difficulty": question.difficulty,
-            "sqlite": sqlite3.sqlite_version,
+            "engine": judge.version(engines[question.db_id]),
         }
         | (
             _without_gold(verdict, answer) | dict.fromkeys(options.further, 0)
@@ -332,7 +333,12 @@ def _parser() -> argparse.ArgumentParser:
     add = score.add_argument
     add("predictions", metavar="PREDICTIONS", help="text, JSON lines or CSV, see above")
     add("--questions", required=True, help="Spider's or BIRD's dev.json, or JSON lines, with db_id and query or SQL")
-    add("--databases", required=True, metavar="DIR", help="folder with <db_id>/<db_id>.sqlite")
+    add(
+        "--databases",
+        required=True,
+        metavar="DIR",
+        help="folder with <db_id>/<db_id>.sqlite (or .duckdb), or postgresql://user@host/{db_id}",
+    )
     add("--semantics", choices=SEMANTICS, default="bag", help="the headline; all are computed [bag]")
     add("--out", metavar="records.csv", help="write one row a question here, for `compare`")
     add("--column", metavar="NAME", help="where PREDICTIONS has the prediction [found by its usual names]")

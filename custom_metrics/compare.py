@@ -1,10 +1,10 @@
 """When two results are the same: five answers (`MEANINGS`) to one pair of results, and what differs otherwise.
 
 Column names are never looked at. Results without rows are equal under all of them, however many columns they have.
-Rows that tie in an ORDER BY have the order in which SQLite gives them, under `ordered` and `test_suite`: a query whose
-ORDER BY leaves ties may be called wrong for their sake.
+Rows that tie in an ORDER BY have the order in which the engine gives them, under `ordered` and `test_suite`: a query
+whose ORDER BY leaves ties may be called wrong for their sake.
 
-Values compare as SQLite gives them to Python:
+Values compare as SQLite gives them to Python, or as `values` makes them of what other engines give:
 
 - numbers by value: 1 equals 1.0, and 0.1 + 0.2 does not equal 0.3; an integer beyond 2**53 equals a float only when
   the float is exactly that integer;

@@ -1,6 +1,6 @@
 """Take from a process, through the Linux kernel and without root, all that running a query does not need.
 
-What holds even for arbitrary code, such as a flaw in SQLite would let run:
+What holds even for arbitrary code, such as a flaw in SQLite or DuckDB would let run:
 
 - Landlock (Linux 5.13): of all files and folders, the contents of the given databases can be read, and nothing else be
   read, written, made or removed. From Linux 6.7 no TCP connection, from 6.12 no signal to other processes.

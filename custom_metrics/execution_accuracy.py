@@ -26,7 +26,8 @@ class ExecutionAccuracy(BaseMetric):
     this module sets nothing: what DeepEval reads and sends is left to DeepEval's own settings.
 
     Args:
-        database: path of the SQLite file; without it, each test case names its own as metadata={"database": path}.
+        database: path of a SQLite or DuckDB file, or address of a PostgreSQL database; without it, each test case names
+            its own as metadata={"database": path}. DeepEval keeps that: leave a password to PGPASSWORD.
         threshold: the least score that passes in `assert_test` and `evaluate`.
         timeout_s: seconds of processor time that a query may take.
         semantics: when rows count as the same, one of `judge.SEMANTICS`.
@@ -69,6 +70,7 @@ class ExecutionAccuracy(BaseMetric):
             MissingTestCaseParamsError: the test case lacks the answer or the gold query.
             ValueError: neither the metric nor the test case names a database.
             FileNotFoundError: there is no such database.
+            engines.UnavailableError: it cannot be opened, or its engine is not installed.
             judge.GoldError: the gold query itself does not run.
         """
         self.score = self.reason = self.success = self.score_breakdown = self.verdict = self.error = None

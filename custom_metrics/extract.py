@@ -1,9 +1,9 @@
 """Take the SQL out of what a model answered.
 
 Text alone does not tell where SQL ends: a blank line, a fence or `</s>` may stand in a literal. So pieces of the answer
-are proposed, in the order in which a reader would look at them, and a `check`, SQLite itself, says which of them is one
-query. Nothing is completed or invented: the result is a piece of the answer, with the escapes of JSON, HTML or Markdown
-undone where it was written in them.
+are proposed, in the order in which a reader would look at them, and a `check`, the engine itself, says which of them is
+one query. Nothing is completed or invented: the result is a piece of the answer, with the escapes of JSON, HTML or
+Markdown undone where it was written in them.
 
 The work is linear in the length of the answer: what is read of it, and how often, is bounded before a pattern sees it.
 """
@@ -368,7 +368,7 @@ def _new_paragraph(blank: str, text: str, after: int) -> bool:
 def _end_of_failed(text: str, start: int) -> int:
     """Return before where no further start is looked for, after one at which nothing could be read.
 
-    A query that SQLite does not understand is not to be replaced by a query inside it.
+    A query that is not understood is not to be replaced by a query inside it.
     """
     depth, position = 0, start
     is_cte = _CTE.match(text[start : start + 400])

@@ -95,7 +95,7 @@ def _is_number(cell: object) -> bool:
 
 def _are_close(gold: tuple, predicted: tuple) -> bool:
     return all(
-        one == other or abs(one - other) <= ABSOLUTE + RELATIVE * abs(one)
+        one is other or one == other or abs(one - other) <= ABSOLUTE + RELATIVE * abs(one)
         for one, other in zip(gold, predicted, strict=True)
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlglot import exp
 
+from custom_metrics.engines import locate
 from custom_metrics.hardness import parse
 from custom_metrics.judge import SEMANTICS, GoldError, Judge, orders_rows
 
@@ -57,9 +58,10 @@ def certify(queries: Sequence[tuple[str | Path, str]], timeout_s: float = 30.0, 
     """Certify gold queries, each with its database.
 
     Raises:
-        FileNotFoundError, sandbox.UnmergedError: as of `Judge.judge_all`.
+        FileNotFoundError, sandbox.UnmergedError, engines.UnavailableError: as of `Judge.judge_all`.
     """
-    both = [settled(gold) for _, gold in queries]
+    engines = [locate(database)[1] for database, _ in queries]
+    both = [settled(gold, engine) for (_, gold), engine in zip(queries, engines, strict=True)]
     with Judge(timeout_s, jobs) as judge:
         alone = judge.judge_all([(database, gold, gold) for database, gold in queries], progress=True)
         again = [
@@ -71,7 +73,7 @@ def certify(queries: Sequence[tuple[str | Path, str]], timeout_s: float = 30.0, 
         same = judge.judge_all([(*queries[number], both[number][0]) for number in again])
     left_open = dict.fromkeys(range(len(queries)), "")
     for number, pair, own in zip(again, pairs, same, strict=True):
-        left_open[number] = _open(pair, own, orders_rows(queries[number][1]))
+        left_open[number] = _open(pair, own, orders_rows(queries[number][1], engines[number]))
     found = []
     for number, (verdict, pair) in enumerate(zip(alone, both, strict=True)):
         if isinstance(verdict, GoldError):
@@ -93,19 +95,23 @@ def _open(pair: object, own: object, ordered: bool) -> str:
     return "order" if ordered and not pair.correct["ordered"] else ""
 
 
-def settled(gold: str) -> tuple[str, str] | tuple[()] | None:
+def settled(gold: str, dialect: str = "sqlite") -> tuple[str, str] | tuple[()] | None:
     """Return two queries that break every tie, one way and the other.
+
+    Args:
+        gold: a query.
+        dialect: one of `engines.ENGINES`.
 
     Returns:
         () if nothing in the text leaves rows or order open, None if the text is not understood.
     """
-    tree = parse(gold)
+    tree = parse(gold, dialect)
     if tree is None:
         return None
     up, down = _settle(tree, False), _settle(tree, True)
     if up is None or down is None:
         return None
-    return () if up == tree else (up.sql("sqlite"), down.sql("sqlite"))
+    return () if up == tree else (up.sql(dialect), down.sql(dialect))
 
 
 def _settle(tree: exp.Expression, descending: bool) -> exp.Expression | None:

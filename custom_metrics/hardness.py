@@ -16,18 +16,22 @@ LEVELS = ("easy", "medium", "hard", "extra")
 
 
 @lru_cache(maxsize=20_000)
-def parse(sql: str) -> exp.Expression | None:
-    """Return the syntax tree of one SQLite query, or None where it cannot be parsed or is no query."""
+def parse(sql: str, dialect: str = "sqlite") -> exp.Expression | None:
+    """Return the syntax tree of one query, or None where it cannot be parsed or is no query.
+
+    Args:
+        dialect: one of `engines.ENGINES`.
+    """
     try:
-        tree = sqlglot.parse_one(sql, dialect="sqlite")
+        tree = sqlglot.parse_one(sql, dialect=dialect)
     except SqlglotError:
         return None
     return tree if isinstance(tree, exp.Query) else None
 
 
-def hardness(sql: str) -> str:
+def hardness(sql: str, dialect: str = "sqlite") -> str:
     """Return "easy", "medium", "hard" or "extra"; a query that cannot be parsed is "extra"."""
-    tree = parse(sql)
+    tree = parse(sql, dialect)
     if tree is None:
         return "extra"
     nested = int(isinstance(tree.unnest(), exp.SetOperation))

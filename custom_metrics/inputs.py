@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from custom_metrics.sandbox import UnmergedError, refuse_unmerged
+from custom_metrics.engines import UnavailableError, is_address, readable
+from custom_metrics.sandbox import UnmergedError
 
 # What prediction files call the column with the model's answer.
 COLUMNS = (
@@ -186,47 +188,60 @@ def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
     return found
 
 
-def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path]:
-    """Return the file `folder/<db_id>/<db_id>.sqlite` of each database.
+def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path | str]:
+    """Return where each database is: the file `folder/<db_id>/<db_id>.sqlite`, or .duckdb where there is no such file.
+
+    Args:
+        folder: or the address of a PostgreSQL server's database, in which {db_id} stands for the name of the database.
+        db_ids: names of databases.
 
     Raises:
-        InputError: there is no such folder, databases are missing in it (all are named), or one has rows that are not
-            in its file yet.
+        InputError: there is no such folder, databases are missing in it (all are named), one has rows that are not
+            in its file yet, the address is none, or the engine is not installed.
     """
+    if is_address(folder):
+        found = {db_id: folder.replace("{db_id}", quote(db_id, safe="")) for db_id in dict.fromkeys(db_ids)}
+        _refuse_unreadable(found.values())
+        return found
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; expected one with <db_id>/<db_id>.sqlite.")
     found = {db_id: Path(folder) / db_id / f"{db_id}.sqlite" for db_id in dict.fromkeys(db_ids)}
+    for db_id, path in found.items():
+        if not path.is_file() and path.with_suffix(".duckdb").is_file():
+            found[db_id] = path.with_suffix(".duckdb")
     missing = sorted(db_id for db_id, path in found.items() if not path.is_file())
     if missing:
         raise InputError(
-            f"{folder}: has no <db_id>/<db_id>.sqlite for {len(missing)} of {len(found)} databases that the questions "
-            f"name: {', '.join(missing)}."
+            f"{folder}: has no <db_id>/<db_id>.sqlite (or .duckdb) for {len(missing)} of {len(found)} databases that "
+            f"the questions name: {', '.join(missing)}."
         )
-    _refuse_unmerged(found.values())
+    _refuse_unreadable(found.values())
     return found
 
 
-def find_suites(databases: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """Return all .sqlite files beside each database and itself: the variants of a distilled test suite.
+def find_suites(databases: Mapping[str, Path | str]) -> dict[str, list[Path]]:
+    """Return all files of its kind beside each database and itself: the variants of a distilled test suite.
 
     Raises:
-        InputError: no database has a variant, or one has rows that are not in its file yet.
+        InputError: no database has a variant, one has rows that are not in its file yet, or they are no files.
     """
-    found = {db_id: sorted(path.parent.glob("*.sqlite")) for db_id, path in databases.items()}
+    if any(is_address(path) for path in databases.values()):
+        raise InputError("--suite: expected a folder of files in --databases, found an address.")
+    found = {db_id: sorted(path.parent.glob(f"*{path.suffix}")) for db_id, path in databases.items()}
     if all(len(paths) == 1 for paths in found.values()):
         raise InputError(
             f"{next(iter(databases.values())).parent}: has one .sqlite file, as all others; expected several of the "
             "same schema, the variants of a test suite. Leave out --suite, or name the folder of the suite."
         )
-    _refuse_unmerged(path for paths in found.values() for path in paths)
+    _refuse_unreadable(path for paths in found.values() for path in paths)
     return found
 
 
-def _refuse_unmerged(paths: Iterable[Path]) -> None:
-    for path in paths:
+def _refuse_unreadable(places: Iterable[Path | str]) -> None:
+    for place in places:
         try:
-            refuse_unmerged(path)
-        except UnmergedError as error:
+            readable(place)
+        except (UnmergedError, UnavailableError) as error:
             raise InputError(str(error)) from None
 
 

@@ -21,7 +21,7 @@ def execution_accuracy(database: str | None = None, semantics: str = "bag", time
     as metadata. A gold query that does not run makes its sample incorrect, and the explanation says so.
 
     Args:
-        database: path of the SQLite file; without it, each sample names its own as metadata={"database": path}.
+        database: path or address of the database; without it, each sample names its own as metadata={"database": path}.
         semantics: when rows count as the same, one of `judge.SEMANTICS`.
         timeout_s: seconds of processor time that a query may take.
 

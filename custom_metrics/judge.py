@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from queue import LifoQueue, SimpleQueue
 
@@ -20,10 +21,10 @@ from sqlglot import exp
 from tqdm import tqdm
 
 from custom_metrics.compare import SEMANTICS as SEMANTICS
+from custom_metrics.engines import ENGINES, readable, shown
 from custom_metrics.further import FURTHER, together
 from custom_metrics.hardness import parse
 from custom_metrics.process import Process
-from custom_metrics.sandbox import existing, refuse_unmerged
 from custom_metrics.sql_text import has_outer_order_by
 
 # What became of the query of an answer, in the order of tables. All but `ok` are 0 under `bag` or `ordered`.
@@ -34,7 +35,7 @@ CLASSES = {
     "wrong_order_only": "is right as `bag`, and not as `ordered`",
     "extra_or_missing_columns": "is right as `columns_any_order` if columns are left out of it or of the gold's",
     "duplicate_only": "is right as `set`: the rows are there, not equally often",
-    "syntax_error": "is not understood by SQLite",
+    "syntax_error": "is not understood by the engine",
     "no_such_table": "names a table that does not exist",
     "no_such_column": "names a column that does not exist",
     "ambiguous_column": "names a column that two of its tables have",
@@ -67,7 +68,7 @@ class Verdict:
         correct: for each of `SEMANTICS`, whether `sql` is right.
         correct_raw: the same for the answer as it is.
         error_class: of `sql`; one of `ERROR_CLASSES` but `missing`.
-        message: SQLite's message, or how the rows differ; "" if the class is ok.
+        message: the engine's message, or how the rows differ; "" if the class is ok.
         gold_rows: rows of the gold query.
         predicted_rows: rows of `sql`, None if it did not run.
         flags: which of `GOLD_FLAGS` hold for the gold query: it has no rows; it has the same row twice; it writes a
@@ -177,7 +178,7 @@ class Judge(AbstractContextManager):
         self.previews = previews
         self.fence = fence
         self._closed = False
-        self._databases: dict[str, tuple[int, int]] = {}
+        self._databases: dict[str, tuple] = {}
         self._all = [Process(self._databases) for _ in range(jobs)]
         # The last that came back goes out first: its caches are warm, and fewer processes may do.
         self._idle: LifoQueue[Process] = LifoQueue()
@@ -194,15 +195,24 @@ class Judge(AbstractContextManager):
         for process in self._all:
             process.kill()
 
+    def version(self, engine: str) -> str:
+        """Return name and version of one of `engines.ENGINES`, once it has run queries; "" before."""
+        return next((process.versions[engine] for process in self._all if engine in process.versions), "")
+
     def judge(self, database: str | Path, gold: str, answer: str) -> Verdict:
         """Run a gold query and an answer on one database and compare their rows.
+
+        Args:
+            database: the path of a SQLite or DuckDB file, or the address of a PostgreSQL database.
+            gold, answer: the gold query, and SQL or a model's whole answer.
 
         Raises:
             FileNotFoundError: there is no such database.
             sandbox.UnmergedError: some of its rows are in a file beside it.
+            engines.UnavailableError: it cannot be opened, or its engine is not installed.
             GoldError: the gold query does not run.
         """
-        task = self._task(self._readable(database), gold, answer)
+        task = self._task(readable(database), gold, answer)
         with self._borrowed(1) as process:
             found = process.assess([task])[0]
         return self._verdict(task, *found)
@@ -219,18 +229,19 @@ class Judge(AbstractContextManager):
 
         Raises:
             FileNotFoundError, sandbox.UnmergedError: as of `judge`; nothing was run then.
+            engines.UnavailableError: as of `judge`.
         """
-        paths = {name: self._readable(name) for name in dict.fromkeys(item[0] for item in items)}
+        places = {name: readable(name) for name in dict.fromkeys(item[0] for item in items)}
         # Known before the first process starts, which then reads them all.
-        for path in paths.values():
-            self._all[0].knows(path)
+        for place in places.values():
+            self._all[0].knows(*place)
 
         def task(index: int) -> dict:
             name, gold, answer = items[index]
-            return self._task(paths[name], gold, answer)
+            return self._task(places[name], gold, answer)
 
         # Neighbours share a database, and maybe a gold query, which a process has to open and to run once.
-        order = sorted(range(len(items)), key=lambda index: (paths[items[index][0]], items[index][1]))
+        order = sorted(range(len(items)), key=lambda index: (*places[items[index][0]][::-1], items[index][1]))
         size = max(1, min(CHUNK, len(items) // (8 * self.jobs)))
         results: list[tuple[dict, bool] | Verdict | GoldError | None] = [None] * len(items)
         done: SimpleQueue[int | BaseException] = SimpleQueue()
@@ -251,8 +262,10 @@ class Judge(AbstractContextManager):
         bar = tqdm(total=len(items), unit="question", mininterval=5, disable=not progress)
         with bar, ThreadPoolExecutor(self.jobs) as pool:
             try:
-                for start in range(0, len(order), size):
-                    pool.submit(work, order[start : start + size])
+                for _, found in groupby(order, lambda index: _served(*places[items[index][0]])):
+                    group = list(found)
+                    for start in range(0, len(group), size):
+                        pool.submit(work, group[start : start + size])
                 left = len(items)
                 while left:
                     number = done.get()
@@ -273,16 +286,13 @@ class Judge(AbstractContextManager):
                 results[index] = error
         return results
 
-    def _readable(self, database: str | Path) -> str:
-        path = existing(database)
-        refuse_unmerged(path)
-        return str(path)
-
-    def _task(self, database: str, gold: str, answer: str) -> dict:
+    def _task(self, place: tuple[str, str], gold: str, answer: str) -> dict:
+        database, engine = place
         return {
             "database": database,
+            "engine": engine,
             "gold": gold,
-            "ordered": orders_rows(gold),
+            "ordered": orders_rows(gold, engine),
             "answer": answer,
             "timeout_s": self.timeout_s,
             "previews": self.previews,
@@ -296,7 +306,9 @@ class Judge(AbstractContextManager):
                 result, _ = process.assess([task])[0]
         if "gold_error" in result:
             error_class, message = result["gold_error"]
-            error = GoldError(f"{task['database']}: the gold query fails ({error_class}: {message}): {task['gold']}")
+            error = GoldError(
+                f"{shown(task['database'])}: the gold query fails ({error_class}: {message}): {task['gold']}"
+            )
             error.error_class = error_class
             raise error
         return Verdict(**result["verdict"] | {"flags": tuple(result["verdict"]["flags"])})
@@ -314,12 +326,17 @@ class Judge(AbstractContextManager):
                 self._idle.put(process)
 
 
+def _served(database: str, engine: str) -> tuple[str, str]:
+    """Tell which questions one process can serve at a time: those on SQLite files, or on one other database."""
+    return engine, "" if ENGINES[engine].at_once == 0 else database
+
+
 @lru_cache(maxsize=20_000)
-def orders_rows(gold: str) -> bool:
+def orders_rows(gold: str, dialect: str = "sqlite") -> bool:
     """Tell whether a query has an ORDER BY of its own, not only in a subquery or a window."""
     if "order" not in gold.lower():
         return False
-    tree = parse(gold)
+    tree = parse(gold, dialect)
     if tree is None:
         return has_outer_order_by(gold)
     while isinstance(tree, exp.Subquery) and not tree.args.get("order"):
@@ -343,12 +360,7 @@ def _shared(timeout_s: float) -> Judge:
 
 
 def judge(database: str | Path, gold: str, answer: str, timeout_s: float = 30.0) -> Verdict:
-    """Judge one answer with a `Judge` that all calls share and that ends with the program.
-
-    Raises:
-        FileNotFoundError: there is no such database.
-        GoldError: the gold query does not run.
-    """
+    """Judge one answer with a `Judge` that all calls share and that ends with the program; raises as `Judge.judge`."""
     with _making:
         shared = _shared(timeout_s)
     return shared.judge(database, gold, answer)

@@ -3,7 +3,7 @@
     process_results: !function utils.process_results
 
 where utils.py beside that file has `from custom_metrics.lm_eval_task import process_results`. A document has
-`database`, the path of its SQLite file, and `query`, the gold query or a list of several, of which one is enough.
+`database`, its path or address, and `query`, the gold query or a list of several, of which one is enough.
 """
 
 import warnings

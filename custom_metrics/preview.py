@@ -47,7 +47,7 @@ def preview(columns: Sequence[str], rows: Rows, others: Rows) -> dict:
 
 
 def value(cell: object, characters: int = CHARACTERS) -> object:
-    """Return a value of SQLite as one that survives JSON in any language.
+    """Return a value of a result as one that survives JSON in any language.
 
     NULL, texts of up to so many `characters` and numbers that a double holds exactly stay what they are. A longer text
     becomes `{"text": its beginning, "length": characters}`, a blob `{"blob": its beginning in hexadecimal, "length":

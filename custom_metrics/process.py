@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+from custom_metrics.engines import ENGINES, LOST, UnavailableError, shown
 from custom_metrics.stage import Stage
 
 # A query has its time on the processor. By the clock it has so many times that, and a moment to start: one that waits
@@ -49,7 +51,7 @@ def _warn(lacking: tuple[str, ...]) -> None:
     if lacking:
         warnings.warn(
             f"{' and '.join(lacking)}: not there on this machine, or not working; queries are confined by SQLite's "
-            "authorizer and by limits alone (custom_metrics/confinement.py says what is lost).",
+            " (custom_metrics/confinement.py says what is lost).",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -58,19 +60,21 @@ def _warn(lacking: tuple[str, ...]) -> None:
 class Process:
     """One worker process: after one that was killed or died, the next task starts another.
 
-    It can read the databases that were known when it started. For another one, or a file that has been replaced since,
-    a new process is started.
+    It can read the databases of one engine that were known when it started; of some engines only a few of them
+    (`engines.Engine.at_once`). For another one, or a file that has been replaced since, a new process is started.
 
     Args:
-        databases: those known so far, which may be shared by several processes: path to what tells a file from others.
+        databases: those known so far, which may be shared by several processes: path or address, to the engine and what
+            tells a file from others.
     """
 
-    def __init__(self, databases: dict[str, tuple[int, int]] | None = None):
+    def __init__(self, databases: dict[str, tuple] | None = None):
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
         self._stage: Stage | None = None
         self._databases = {} if databases is None else databases
-        self._readable: dict[str, tuple[int, int]] = {}
+        self._readable: dict[str, tuple] = {}
+        self.versions: dict[str, str] = {}
 
     def assess(self, tasks: Sequence[dict]) -> dict[int, tuple[dict, bool]]:
         """Send tasks, and return what came of some of them, of one at least.
@@ -88,7 +92,9 @@ class Process:
             place, known, certain = failure.place, {}, True
             while failure:
                 if failure.name in known:  # it is not run again, so something else ends the process
-                    raise RuntimeError(f"{tasks[place]['database']}: no process can work with it ({failure.error[1]}).")
+                    raise RuntimeError(
+                        f"{shown(tasks[place]['database'])}: no process can work with it ({failure.error[1]})."
+                    )
                 known[failure.name] = failure.error
                 certain &= failure.certain
                 results, failure = self.run([tasks[place] | {"known": dict(known)}])
@@ -98,15 +104,18 @@ class Process:
     def run(self, tasks: Sequence[dict]) -> tuple[list[dict], Failure | None]:
         """Return the results of the first of the tasks, and what ended the process at a task behind these, if it did.
 
-        All tasks have the same `timeout_s`, and databases that were known before.
+        All tasks have the same `timeout_s` and the same `engine`, and no more databases than a process of it can read.
+
+        Raises:
+            UnavailableError: a database cannot be opened.
         """
         results: list[dict] = []
         try:
             for database in dict.fromkeys(task["database"] for task in tasks):
-                if not self._may_read(database):
+                if not self._may_read(database, tasks[0]["engine"]):
                     self.kill()
             if self._process is None:
-                self._start()
+                self._start(tasks[0]["engine"], tasks[0]["database"])
             self._stage.begin(0)
             self._connection.send_bytes(json.dumps(tasks).encode("ascii"))
             while message := self._next(tasks[0]["timeout_s"]):
@@ -133,7 +142,8 @@ class Process:
         # lack of memory ends it.
         if comparing or status in (0, -signal.SIGKILL):
             return results, Failure(place, name, ["too_large", "out of memory"], status == 0)
-        error = ["other_sql_error", f"the query ended its process (status {status})"]
+        what = "the engine, or the connection to it" if status == LOST else f"its process (status {status})"
+        error = ["other_sql_error", f"the query ended {what}"]
         return results, Failure(place, name, error, True)
 
     def _next(self, timeout_s: float) -> dict | None:
@@ -151,20 +161,30 @@ class Process:
         place, name, _ = self._stage.read()
         return place, name.removesuffix(COMPARING), name.endswith(COMPARING)
 
-    def knows(self, database: str) -> None:
+    def knows(self, database: str, engine: str) -> None:
         """Note a database, so that a process which starts from now on can read it."""
-        found = os.stat(database)  # noqa: PTH116 - for every question
-        self._databases[database] = (found.st_dev, found.st_ino)
+        state: tuple = (engine,)
+        if engine != "postgres":
+            found = os.stat(database)  # noqa: PTH116 - for every question
+            state = (engine, found.st_dev, found.st_ino)
+        self._databases[database] = state
 
-    def _may_read(self, database: str) -> bool:
-        self.knows(database)
+    def _may_read(self, database: str, engine: str) -> bool:
+        self.knows(database, engine)
         return self._readable.get(database) == self._databases[database]
 
-    def _start(self) -> None:
+    def _start(self, engine: str, wanted: str) -> None:
         ours, theirs = socket.socketpair()
         path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
-        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-        self._readable = dict(self._databases)
+        # libpq finds a password there that is not in the address, or a file of them.
+        needed = r"LD_LIBRARY_PATH|HOME|PG\w+" if engine == "postgres" else "LD_LIBRARY_PATH"
+        kept = {name: value for name, value in os.environ.items() if re.fullmatch(needed, name)}
+        known = sorted(name for name, (kind, *_) in self._databases.items() if kind == engine)
+        if most := ENGINES[engine].at_once:
+            # Whoever asks about many does so in this order.
+            first = known.index(wanted)
+            known = (known[first:] + known[:first])[:most]
+        self._readable = {name: self._databases[name] for name in known}
         with theirs, Stage.new_file() as shared:
             self._stage = Stage(shared.fileno())
             self._process = subprocess.Popen(
@@ -178,14 +198,18 @@ class Process:
             )
         self._connection = Connection(ours.detach())
         try:
-            self._connection.send_bytes(json.dumps(list(self._readable)).encode("ascii"))
+            self._connection.send_bytes(json.dumps({"engine": engine, "databases": known}).encode("ascii"))
             ready = self._connection.poll(START_S) and self._connection.recv_bytes()
         except (EOFError, ConnectionError):
             ready = False
-        if ready:
-            _warn(tuple(json.loads(ready)))
-        else:
+        if not ready:
             raise RuntimeError(f"{sys.executable} -m custom_metrics.worker does not start (status {self.kill()}).")
+        message = json.loads(ready)
+        if "unavailable" in message:
+            self.kill()
+            raise UnavailableError(message["unavailable"])
+        self.versions[engine] = message["version"]
+        _warn(tuple(message["lacking"]))
 
     def kill(self) -> int | None:
         """End the process, if there is one, and return its exit status."""

@@ -9,8 +9,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from custom_metrics.engines import locate
 from custom_metrics.process import Process
-from custom_metrics.sandbox import existing
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,21 @@ class Result:
 
 
 def query(database: str | Path, sql: str, timeout_s: float = 30.0, first_rows: int = 100) -> Result:
-    """Run `sql` on a SQLite file, which is opened read-only, and return its first rows.
+    """Run `sql` on a database, which is opened read-only, and return its first rows.
 
     Args:
-        database: the file.
+        database: a SQLite or DuckDB file, or the address of a PostgreSQL database.
         sql: any text; `extract.extract_sql` takes it out of a model's answer.
         timeout_s: seconds it may take.
         first_rows: rows to return, at most; it is not run beyond these.
 
     Raises:
-        FileNotFoundError: there is no such database. Everything a query can do wrong is returned instead.
+        FileNotFoundError: there is no such database.
+        engines.UnavailableError: it cannot be opened, or its engine is not installed.
+            Everything a query can do wrong is returned instead.
     """
-    task = {"database": str(existing(database)), "sql": sql, "timeout_s": timeout_s, "first_rows": first_rows}
+    name, engine = locate(database)
+    task = {"database": name, "engine": engine, "sql": sql, "timeout_s": timeout_s, "first_rows": first_rows}
     process = Process()
     try:
         results, failure = process.run([task])

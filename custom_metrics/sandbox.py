@@ -29,6 +29,7 @@ The heap limit is SQLite's own `hard_heap_limit`, which holds for all SQLite con
 import re
 import sqlite3
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -79,7 +80,7 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class Execution:
-    """What one query gave: `rows` (a list of tuples), or None with an `error_class` and SQLite's `error` message.
+    """What one query gave: `rows` (a list of tuples), or None with an `error_class` and the engine's `error` message.
 
     `columns` are the names of the columns of a query that ran.
 
@@ -103,6 +104,9 @@ class Database:
     Raises:
         FileNotFoundError: there is no such file.
     """
+
+    engine = "sqlite"
+    version = f"SQLite {sqlite3.sqlite_version}"
 
     def __init__(self, path: str | Path):
         uri = existing(path).as_uri()
@@ -135,34 +139,60 @@ class Database:
         if not first_word(sql):
             return Execution(None, "no_sql", "no SQL")
         self._deadline = time.process_time() + timeout_s
-        rows, size = [], 0
         try:
             cursor = self._connection.execute(sql)
             if cursor.description is None:
                 # Without columns it is no query, and its lack of rows must not pass for an empty result.
                 return Execution(None, "forbidden", "not a query")
-            max_rows = min(MAX_ROWS, MAX_VALUES // len(cursor.description))
-            for row in islice(cursor, first_rows):
-                rows.append(row)
-                for value in row:
-                    if isinstance(value, (str, bytes)):
-                        size += len(value)
-                if len(rows) > max_rows or size > MAX_BYTES:
-                    cursor.close()
-                    most = f"{max_rows} rows or {MAX_BYTES} bytes"
-                    return Execution(None, "too_large", f"the result has more than {most}")
-            if time.process_time() > self._deadline:
-                return _timeout(timeout_s)
-            return Execution(rows, columns=tuple(column[0] for column in cursor.description))
+            found = collect(cursor, [column[0] for column in cursor.description], first_rows)
+            if found.rows is None:
+                cursor.close()
+            elif time.process_time() > self._deadline:
+                return late(timeout_s)
+            return found
         except MemoryError:
-            # First of all: a second MemoryError in here, and CPython 3.11 would look for a handler for ever.
-            rows = None
             return Execution(None, "too_large", "out of memory")
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
             # ValueError covers text that cannot be encoded (lone surrogates) and, in some Python versions, NUL.
             if time.process_time() > self._deadline and "interrupted" in str(error):
-                return _timeout(timeout_s)
+                return late(timeout_s)
             return Execution(None, _classify(sql, error), str(error))
+
+
+def collect(found: Iterable[tuple], columns: Sequence[str], first_rows: int | None) -> Execution:
+    """Take the rows of a query that runs, up to the limits of a result."""
+    rows, size = [], 0
+    max_rows = min(MAX_ROWS, MAX_VALUES // len(columns))
+    try:
+        for row in islice(found, first_rows):
+            rows.append(row)
+            for value in row:
+                if isinstance(value, (str, bytes)):
+                    size += len(value)
+            if len(rows) > max_rows or size > MAX_BYTES:
+                most = f"{max_rows} rows or {MAX_BYTES} bytes"
+                return Execution(None, "too_large", f"the result has more than {most}")
+    except MemoryError:
+        # First of all: a second MemoryError in here, and CPython 3.11 would look for a handler for ever.
+        rows = None
+        return Execution(None, "too_large", "out of memory")
+    return Execution(rows, columns=tuple(columns))
+
+
+def unlike_sql(sql: str) -> Execution | None:
+    """Return the error of a text that other engines than SQLite need not see."""
+    if not first_word(sql):
+        return Execution(None, "no_sql", "no SQL")
+    if len(sql) > MAX_SQL_CHARACTERS:
+        return Execution(None, "too_large", f"a text of more than {MAX_SQL_CHARACTERS} characters")
+    if "\0" in sql or any("\ud800" <= character <= "\udfff" for character in sql):
+        return Execution(None, "syntax_error", "NUL or a lone surrogate in the text")
+    return None
+
+
+def reads_like_sql(sql: str) -> bool:
+    """Tell whether a text begins with a word that a statement begins with."""
+    return _STATEMENT.fullmatch(first_word(sql)) is not None
 
 
 def prepare(connection: sqlite3.Connection, sql: str) -> str:
@@ -218,7 +248,8 @@ def _decode(raw: bytes) -> str:
     return raw.decode("utf-8", errors="surrogateescape")
 
 
-def _timeout(timeout_s: float) -> Execution:
+def late(timeout_s: float) -> Execution:
+    """Return what a query gives that has used its time."""
     return Execution(None, "timeout", f"no result within {timeout_s:g} s")
 
 
@@ -229,4 +260,4 @@ def _classify(sql: str, error: Exception) -> str:
     if "null character" in message or isinstance(error, UnicodeError):
         return "syntax_error"
     name = next((name for name, words in _CLASSES.items() if re.search(words, message)), "other_sql_error")
-    return "no_sql" if name == "syntax_error" and not _STATEMENT.fullmatch(first_word(sql)) else name
+    return "no_sql" if name == "syntax_error" and not reads_like_sql(sql) else name

@@ -2,7 +2,7 @@
 
     export TEXT_TO_SQL_PREDICTIONS=predictions.jsonl    # what `python -m custom_metrics score --help` accepts
     export TEXT_TO_SQL_QUESTIONS=dev.json               # Spider's dev.json, or JSON lines with db_id and query
-    export TEXT_TO_SQL_DATABASES=database               # holds <db_id>/<db_id>.sqlite
+    export TEXT_TO_SQL_DATABASES=database               # holds <db_id>/<db_id>.sqlite; what --databases may be
     deepeval test run custom_metrics/test_text_to_sql.py --display failing
     pytest custom_metrics/test_text_to_sql.py           # the same without DeepEval's table
 

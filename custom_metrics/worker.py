@@ -1,9 +1,10 @@
 """The process in which queries run: it can be killed, has little memory, and reads nothing but its databases.
 
 Started by `process` as `python -m custom_metrics.worker FD FILE`, where FD is one end of a socket pair and FILE what
-`stage` shares. It takes JSON messages, each a list of questions, notes before each query which one it starts, and
-answers in JSON, question by question. JSON keeps hostile text whole (lone surrogates as escapes) and cannot run code in
-the process that reads it. Results stay here: only verdicts travel, and the first rows if asked for.
+`stage` shares. The first message names the databases that it can read from then on. The others are lists of questions;
+it notes before each query which one it starts, and answers in JSON, question by question. JSON keeps hostile text whole
+(lone surrogates as escapes) and cannot run code in the process that reads it. Results stay here: only verdicts travel,
+and the first rows if asked for.
 """
 
 import codecs
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 from custom_metrics.compare import SEMANTICS, difference, soft_f1, suite_equal, verdicts
 from custom_metrics.confinement import confine
+from custom_metrics.engines import ENGINES, LOST, LostError, UnavailableError, is_address, open_database
 from custom_metrics.extract import NOT_A_QUERY, extract_sql
 from custom_metrics.further import REPEATS, close, gold_columns, reward
 from custom_metrics.preview import preview, value
@@ -62,9 +64,15 @@ class Notes:
 
 
 class Databases:
-    """Open databases, and the results of gold queries by content of the database, query and time allowed."""
+    """Open databases, and the results of gold queries by content of the database, query and time allowed.
 
-    def __init__(self):
+    Args:
+        given: those that were opened before the process was confined, by name. The content of such a one is taken to
+            stay as it is; others are SQLite files.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None = None):
+        self._given = given or {}
         self._open: OrderedDict[str, tuple[tuple, str, Database]] = OrderedDict()
         self._gold: OrderedDict[tuple, Execution] = OrderedDict()
         self._kept = 0
@@ -76,8 +84,17 @@ class Databases:
             self._notes = key, Notes()
         return self._notes[1]
 
-    def get(self, path: str) -> tuple[str, Database]:
-        """Return the SHA-256 of a file, and the file opened; a file that has changed is read again."""
+    def open(self, name: str) -> Any:
+        """Return a database for a single query."""
+        return self._given.get(name) or Database(name)
+
+    def get(self, path: str) -> tuple[str, Any]:
+        """Return what tells the content of a database, the SHA-256 of a SQLite file, and the database, open.
+
+        A SQLite file that has changed is read again.
+        """
+        if path in self._given:
+            return path, self._given[path]
         stat = os.stat(path)  # noqa: PTH116 - several times for each question
         state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if path in self._open and self._open[path][0] != state:
@@ -109,10 +126,10 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
     """Run all that one verdict needs, and compare.
 
     Args:
-        task: `database`, its path; `gold`, the gold query; `ordered`, whether that sorts its rows; `answer`, as the
-            model gave it; `fence`, as of `extract.extract_sql`; `timeout_s`, seconds each query may take; `previews`,
-            whether the first rows are wanted; `further`, which of `further.FURTHER` are; `known`, error class and
-            message of queries that are not to be run (again), by the names that `announce` gets.
+        task: `database`, its path or address; `gold`, the gold query; `ordered`, whether that sorts its rows;
+            `answer`, as the model gave it; `fence`, as of `extract.extract_sql`; `timeout_s`, seconds each query may
+            take; `previews`, whether the first rows are wanted; `further`, which of `further.FURTHER` are; `known`,
+            error class and message of queries that are not to be run (again), by the names that `announce` gets.
         announce: is called before each query, with its name.
 
     Returns:
@@ -165,7 +182,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
     answer = task["answer"]
     raw, correct_raw = score("raw", answer)
     sql, result, correct = bare(answer), raw, correct_raw
-    # What SQLite understands is never cut.
+    # What the engine understands is never cut.
     if raw.error_class in NOT_A_QUERY:
         check = None
         if "extraction" not in task["known"]:
@@ -206,7 +223,7 @@ class Compared(NamedTuple):
 
 
 def _further(
-    task: Mapping[str, Any], found: Compared, database: Database, announce: Callable[[str], None]
+    task: Mapping[str, Any], found: Compared, database: Any, announce: Callable[[str], None]
 ) -> dict[str, float]:
     """Return the criteria of `further.FURTHER` that the task asks for."""
     further = {}
@@ -226,7 +243,7 @@ def _previews(expected: Execution, result: Execution) -> dict:
     return {"gold": preview(expected.columns, expected.rows, result.rows or []), "predicted": predicted}
 
 
-def timed(database: Database, queries: tuple[str, str], timeout_s: float, announce: Callable[[str], None]) -> float:
+def timed(database: Any, queries: tuple[str, str], timeout_s: float, announce: Callable[[str], None]) -> float:
     """Return `further.reward` of a gold query and a right one, which are run in turns; 0 if a run fails."""
     seconds = []
     for _ in range(REPEATS):
@@ -243,7 +260,7 @@ def timed(database: Database, queries: tuple[str, str], timeout_s: float, announ
     return reward(seconds)
 
 
-def flags(gold: str, expected: Execution, database: Database) -> list[str]:
+def flags(gold: str, expected: Execution, database: Any) -> list[str]:
     """Return which of `judge.GOLD_FLAGS` hold for a gold query and its rows."""
     found = []
     if not expected.rows:
@@ -251,7 +268,7 @@ def flags(gold: str, expected: Execution, database: Database) -> list[str]:
     if len(set(expected.rows)) < len(expected.rows):
         found.append("gold_duplicate_rows")
     # SQLite takes "name" for a string where no column has that name, which it never does with `name`.
-    names_only = without_double_quotes(gold)
+    names_only = without_double_quotes(gold) if database.engine == "sqlite" else None
     if names_only and database.execute(f"EXPLAIN {names_only}").error_class == "no_such_column":
         found.append("gold_double_quoted")
     return found
@@ -261,11 +278,11 @@ def _values(result: Execution) -> int:
     return sum(len(row) for row in result.rows[:1]) * len(result.rows) + 1 if result.rows else 1
 
 
-def first_rows(task: Mapping[str, Any]) -> dict:
+def first_rows(databases: Databases, task: Mapping[str, Any]) -> dict:
     """Run the one query `sql` of a task, up to its `first_rows`; return what `query.Result` holds."""
     most = task["first_rows"]
     with ending_after(task["timeout_s"]):
-        found = Database(task["database"]).execute(task["sql"], task["timeout_s"], most + 1)
+        found = databases.open(task["database"]).execute(task["sql"], task["timeout_s"], most + 1)
     return {
         "columns": list(found.columns),
         "rows": found.rows and [[value(cell, 2 * MAX_VALUE_BYTES) for cell in row] for row in found.rows[:most]],
@@ -320,7 +337,7 @@ def work(databases: Databases, tasks: Sequence[Mapping[str, Any]], stage: Stage,
     for place, task in enumerate(tasks):
         stage.begin(place)
         begun = time.monotonic()
-        results.append(first_rows(task) if "first_rows" in task else assess(databases, task, stage.tell))
+        results.append(first_rows(databases, task) if "first_rows" in task else assess(databases, task, stage.tell))
         now = time.monotonic()
         if now - begun > SLOW_S:
             break
@@ -330,19 +347,31 @@ def work(databases: Databases, tasks: Sequence[Mapping[str, Any]], stage: Stage,
     send({"results": results, "end": True})
 
 
+def open_before(engine: str, names: Sequence[str]) -> dict[str, Any]:
+    """Open the databases of an engine that could not do so in a confined process."""
+    return {name: open_database(name, engine) for name in names} if ENGINES[engine].at_once else {}
+
+
 def main(descriptor: int, stage_descriptor: int) -> None:
-    """Answer messages until the other end is closed; the first names the databases that may be read."""
+    """Answer messages until the other end is closed; the first names an engine, and the databases that may be read."""
     stage = Stage(stage_descriptor)
-    limit()
-    databases = Databases()
     with Connection(descriptor) as connection:
 
         def send(message: object) -> None:
             connection.send_bytes(json.dumps(message).encode("ascii"))
 
+        first = json.loads(connection.recv_bytes())
+        try:
+            given = open_before(first["engine"], first["databases"])
+        except UnavailableError as error:
+            send({"unavailable": str(error)})
+            return
+        databases = Databases(given)
         # What is imported late would be read from files, which is then over.
         preload()
-        send(confine(json.loads(connection.recv_bytes())))
+        limit()
+        version = next(iter(given.values()), Database).version
+        send({"lacking": confine(name for name in first["databases"] if not is_address(name)), "version": version})
         while True:
             try:
                 tasks = json.loads(connection.recv_bytes())
@@ -354,6 +383,8 @@ def main(descriptor: int, stage_descriptor: int) -> None:
                 # Said by ending without an answer. A new process starts with all of its memory. Not by returning: what
                 # Python does at its end takes memory.
                 os._exit(0)
+            except LostError:
+                os._exit(LOST)
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def test_a_gold_query_that_fails_is_one_questions_error(folder, capsys):
     assert "WARNING: 1 gold queries do not run" in captured.err and "question 1: " in captured.err
     assert [(row["bag"], row["error_class"]) for row in records(out)] == [("1", "ok"), ("0", "gold_error")]
     assert re.search(r"^gold_error +1 +50\.0$", captured.out, re.MULTILINE)
-    assert records(out)[0]["sqlite"] == sqlite3.sqlite_version
+    assert records(out)[0]["engine"] == f"SQLite {sqlite3.sqlite_version}"
 
 
 def test_files_of_bird(folder, capsys):

@@ -1,4 +1,4 @@
-"""Arbitrary code in a confined process, as a flaw in SQLite might let run: every door is shut."""
+"""Arbitrary code in a confined process, as a flaw in an engine might let run: every door is shut."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from custom_metrics import process
@@ -23,7 +24,7 @@ import ctypes, json, os, socket, sqlite3, subprocess, sys, threading
 from custom_metrics import worker
 from custom_metrics.confinement import confine
 
-database, victim, parent = sys.argv[1:]
+engine, database, victim, parent = sys.argv[1:]
 doors = {
     "read a file": lambda: open(victim).read(),
     "read the environment of the parent": lambda: open(f"/proc/{parent}/environ").read(),
@@ -50,8 +51,9 @@ doors = {
     "signal": lambda: os.kill(int(parent), 0),
     "another database": lambda: sqlite3.connect(victim).execute("SELECT * FROM sqlite_master").fetchall(),
 }
-worker.limit()
+given = worker.open_before(engine, [database])
 worker.preload()
+worker.limit()
 lacking = confine([database])
 assert not os.environ
 open_doors = []
@@ -66,7 +68,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 for number in (101, 165, 272, 304, 321, 425):  # ptrace, mount, unshare, open_by_handle_at, bpf, io_uring_setup
     if libc.syscall(number, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1:
         open_doors.append(number)
-rows = sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True).execute("SELECT * FROM t").fetchall()
+rows = worker.Databases(given).open(database).execute("SELECT * FROM t").rows
 print(json.dumps([lacking, open_doors, rows]))
 """
 
@@ -79,10 +81,15 @@ def database(tmp_path):
     return path
 
 
-def test_every_door_is_shut_but_that_to_the_database(database, tmp_path):
+@pytest.mark.parametrize("engine", ["sqlite", "duckdb"])
+def test_every_door_is_shut_but_that_to_the_database(database, tmp_path, engine):
+    if engine == "duckdb":
+        database.unlink()
+        with duckdb.connect(str(database)) as connection:
+            connection.execute("CREATE TABLE t AS SELECT 5 AS a")
     victim = tmp_path / "victim"
     victim.write_text("secret", encoding="utf-8")
-    arguments = [sys.executable, "-c", DOORS, database, victim, str(os.getpid())]
+    arguments = [sys.executable, "-c", DOORS, engine, database, victim, str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRET": "x"}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -543,7 +543,7 @@ def test_the_first_rows_come_if_asked_for(database, one):
 def test_what_follows_a_slow_query_is_left_to_whoever_is_free(database):
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n WHERE i = 0"
     with Judge(timeout_s=0.5, jobs=1) as opened:
-        task = opened._task(str(database), "SELECT 1", "SELECT 1")
+        task = opened._task((str(database), "sqlite"), "SELECT 1", "SELECT 1")
         # One that takes the process down may take the result before it along, which is then asked for again.
         for answer in (slow, STUCK):
             found = opened._all[0].assess([task, task | {"answer": answer}, task, task])

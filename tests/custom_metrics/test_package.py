@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the wheel may import; anything else that is installed here is hidden.
-HIDDEN = ("torch", "transformers", "snakemake", "deepeval", "pandas", "datasets", "pydantic")
+HIDDEN = (
+    "torch",
+    "transformers",
+    "snakemake",
+    "deepeval",
+    "pandas",
+    "datasets",
+    "pydantic",
+    "duckdb",
+    "psycopg",
+    "pytz",
+)
 PROGRAM = f"""
 import sys
 class Refuse:

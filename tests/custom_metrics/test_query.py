@@ -64,7 +64,7 @@ STAND_IN = """
 import sys, time
 from multiprocessing.connection import Connection
 connection = Connection(int(sys.argv[1]))
-connection.send_bytes(b'"ready"')
+connection.send_bytes(b'{{"lacking": [], "version": ""}}')
 connection.recv_bytes()
 {}
 """

@@ -25,6 +25,10 @@ NOT_IN_JOBS = {
     "import-linter",
     "snakefmt",
     "pillow",
+    "duckdb",
+    "psycopg",
+    "psycopg-binary",
+    "pytz",
     "snakemake-interface-logger-plugins",
 }
 # Requirements whose module has another name.
