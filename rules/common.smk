@@ -21,6 +21,7 @@ from common.terminal import show_jobs
 from present import catalogue
 from present.format import Say
 from study import identity, read as _read, unfold
+from study.labels import rows_label
 from tasks.registry import KINDS, measured
 
 for path in workflow.overwrite_configfiles or ["config.yaml"]:
@@ -98,6 +99,9 @@ ASKED_ONCE = [run for run in RUNS if run["folder"] not in {**SAME_ANSWERS, **FIR
 SOUPS = {name: point["of"] for name, point in POINTS.items() if "soup" in point and name not in FIRST}
 
 TRAININGS = [unfold.changed(config, values) for values in VALUES.values()]
+BASE_PRECISIONS = {name: own for name, one in config["models"].items() if (own := one.get("base_precision"))}
+CHOICES = unfold.chosen_rows(config)
+BALANCES = unfold.balances(config["tasks"][TARGET])
 EVALUATED = any(one["training"]["eval_strategy"] != "no" for one in TRAININGS)
 REPLAYED = any(one["replay"]["fraction"] for one in TRAININGS)
 # Where losses go besides train.json.
@@ -365,6 +369,19 @@ def training_settings(wildcards):
     return unfold.training(config, wildcards.model, VALUES[wildcards.run])
 
 
+def chosen_settings(wildcards):
+    """How some of the training rows are chosen."""
+    rows = CHOICES[wildcards.choice]
+    columns = {"column": BALANCES.get(rows["balance"], rows["balance"])} if "balance" in rows else {}
+    return unfold.canonical(rows | columns | {"name": f"tasks.{TARGET}", "label": wildcards.choice})
+
+
+def chosen_rows(wildcards):
+    """Which rows an adapter is trained on; nothing for one that is trained on all."""
+    rows = training_settings(wildcards)["training"].get("rows")
+    return f"<results>/data/{TARGET}/rows_{rows_label(rows)}.json" if rows else []
+
+
 def validation_rows(wildcards):
     """The rows that an adapter's training is evaluated on; nothing for one that is not."""
     evaluated = training_settings(wildcards)["training"]["eval_strategy"] != "no"
@@ -387,7 +404,8 @@ def loaded(wildcards):
     point = POINTS.get(wildcards.run, {})
     strength = {"strength": point["strength"]} if "strength" in point else {}
     proof = {"prove": True} if wildcards.run in READY_MADE else {}
-    return unfold.loading(config["models"][wildcards.model]) | strength | proof
+    alone = LABELS[wildcards.run] not in ADAPTED
+    return unfold.loading(config["models"][wildcards.model], alone) | strength | proof
 
 
 # What differs where a run is repeated.

@@ -55,6 +55,7 @@ rule export_recommended:
             study=STUDY,
             folders=FOLDERS,
             precisions={name: model["precision"] for name, model in config["models"].items()},
+            **({"base_precisions": BASE_PRECISIONS} if BASE_PRECISIONS else {}),
         )
         | {"tasks": MEASURED},
         code=code.digest("export_recommended"),

@@ -33,6 +33,30 @@ rule audit_labels:
         "../scripts/steps/audit_labels.py"
 
 
+rule choose_rows:
+    """Choose the rows that some settings train on out of all."""
+    input:
+        rows="<results>/data/{task}/train.jsonl",
+    output:
+        chosen="<results>/data/{task}/rows_{choice}.json",
+    log:
+        "<logs>/choose_rows/{task}/{choice}.log",
+    wildcard_constraints:
+        task=re.escape(TARGET),
+        choice=any_of(CHOICES),
+    # What cannot be chosen is said before anything is trained.
+    priority: 1
+    group:
+        "data"
+    conda:
+        "../envs/data.yaml"
+    params:
+        settings=chosen_settings,
+        recipe=identity.RECIPES["choose"],
+    script:
+        "../scripts/steps/choose_rows.py"
+
+
 rule train:
     """Train one adapter; a killed job goes on from its last checkpoint."""
     input:
@@ -40,6 +64,8 @@ rule train:
         validation=validation_rows,
         audit=f"<results>/prompts/{{model}}/{TARGET}_audit.json",
         record="<results>/models/{model}.json",
+        # Only of an adapter that is trained on some of the rows.
+        chosen=chosen_rows,
         # Only of an adapter with replay.
         replay=replayed("train.jsonl"),
         replay_audit=replayed("audit.json"),

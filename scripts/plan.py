@@ -35,6 +35,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.files import UserError, read_json, read_jsonl
+from common.weights import QUANTISED
 from llm import memory as _memory
 from llm.groups import STEP_TOKENS, alike, common_prefix
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
@@ -45,7 +46,7 @@ from study.read import as_for_snakemake
 from study.unfold import BASE, label, shots_of, stage, target_of, tasks_of
 from tasks.base import examples_of, filled
 from tasks.mmlu import grouped
-from tasks.questions import number_of
+from tasks.questions import how_many, number_of
 from tasks.registry import KINDS
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "resources/prompts"
@@ -235,10 +236,16 @@ def answering_seconds(target: Target, prompts: Prompts, rows: int, new: int) -> 
     return ANSWERING * (prefill + new * read / target.device.bandwidth)
 
 
+def trained_rows(settings: dict, of: int) -> int:
+    """How many of all training rows a training takes."""
+    chosen = settings["training"].get("rows")
+    return settings.get("rows") or (how_many(chosen, of) if chosen else of)
+
+
 def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompts | None = None) -> Need:
     """What the training of one adapter needs."""
     lora, training, replay = settings["lora"], settings["training"], settings.get("replay")
-    prompts = learnt
+    prompts = learnt = replace(learnt, count=min(trained_rows(settings, learnt.count), learnt.count))
     if replay:
         number = math.ceil(replay["fraction"] * learnt.count)
         mean = (learnt.count * learnt.mean + number * replayed.mean) / (learnt.count + number)
@@ -319,15 +326,15 @@ def too_large(target: Target, variant: str, settings: dict, need: Need, shorter:
     return "\n".join(lines)
 
 
-def not_here(target: Target, optims: set[str]) -> list[str]:
+def not_here(target: Target, optims: set[str], key: str = "precision") -> list[str]:
     """A sentence for each setting that a CPU cannot have."""
     if target.device.cuda:
         return []
-    quantised = target.precision in ("fp16", "nf4", "int8")
-    keys = [f"models.{target.name}.precision: {target.precision}"] if quantised else []
+    needs_gpu = target.precision in ("fp16", *QUANTISED)
+    keys = [f"models.{target.name}.{key}: {target.precision}"] if needs_gpu else []
     keys += [f"training.optim: {one}" for one in optims if any(part in one for part in ("8bit", "32bit", "paged"))]
     return [
-        f"{key} needs a CUDA GPU and none is visible. For another machine add --gpu or --memory-gb." for key in keys
+        f"{one} needs a CUDA GPU and none is visible. For another machine add --gpu or --memory-gb." for one in keys
     ]
 
 
@@ -369,12 +376,21 @@ class Plan:
         """Add what one model needs; `find` gives the prompts of a part of a task."""
         adapters = unfold.adapters(config).items()
         trainings = {name: unfold.training(config, target.name, one["values"]) for name, one in adapters}
+        alone = replace(target, precision=unfold.loading(config["models"][target.name], base=True)["precision"])
         self.refused += not_here(target, {one["training"]["optim"] for one in trainings.values()})
         source = config["models"][target.name]["source"]
         self.refused += _memory.unquantised(source, target.name, target.shape, target.precision)
         learnt = target_of(config)
         replay = tasks_of(config, "replay") if any("replay" in one for one in trainings.values()) else []
         prompts = [find(task, "train") for task in (learnt, *replay)]
+        # What is estimated is no number of rows.
+        exact = all(prompts) and (prompts[0].counted or config["tasks"][learnt]["kind"] != "spider")
+        for name, one in trainings.items() if exact else ():
+            if (number := trained_rows(one, prompts[0].count)) > prompts[0].count:
+                self.refused.append(
+                    f"train {target.name}/{name}: is to take {number:,} rows, and there are {prompts[0].count:,} "
+                    f"training rows. Write fewer in training.rows.count or tasks.{learnt}.train_questions."
+                )
         if trainings and all(prompts):
             needs = {name: train_need(target, one, *prompts) for name, one in trainings.items()}
             if name := next((name for name, need in needs.items() if need.memory > target.device.memory), None):
@@ -385,14 +401,29 @@ class Plan:
             largest = max(need.memory for need in needs.values())
             self.add("train", target, len(needs), replace(longest, memory=largest))
 
-        further, own = unfold.points(config), unfold.own_prompts(config)
+        further = unfold.points(config)
         made = [name for name, of in unfold.ready_made(config).items() if of == target.name]
         bases = [] if "answers" in config["models"][target.name] else [BASE]
         again = [run["variant"] for run in unfold.noise(config) if run["model"] == target.name]
-        asked = Counter(own.get(variant, "test") for variant in [*bases, *trainings, *made, *further, *again])
-        others = sum("shots" not in further.get(name, ()) for name in [*bases, *trainings, *made, *further, *again])
+        every = [*bases, *trainings, *made, *further, *again]
+        adapted = [name for name in every if name.partition("@")[0] != BASE]
+        if alone == target:
+            self.add_answers(config, target, every, find)
+        else:
+            self.refused += not_here(alone, set(), "base_precision")
+            self.refused += _memory.unquantised(source, alone.name, alone.shape, alone.precision)
+            self.add_answers(config, alone, [name for name in every if name not in adapted], find)
+            self.add_answers(config, target, adapted, find)
+
+    def add_answers(
+        self, config: dict, target: Target, variants: Sequence[str], find: Callable[..., Prompts | None]
+    ) -> None:
+        """Add what the answers of some runs of a model need, all in one precision."""
+        learnt, further, own = target_of(config), unfold.points(config), unfold.own_prompts(config)
+        asked = Counter(own.get(variant, "test") for variant in variants)
+        others = sum("shots" not in further.get(name, ()) for name in variants)
         jobs = [(learnt, *item) for item in asked.items()]
-        for task, part, number in jobs + [(name, "test", others) for name in tasks_of(config, "yardstick")]:
+        for task, part, number in jobs + [(name, "test", others) for name in tasks_of(config, "yardstick") if others]:
             new, rule = config["tasks"][task]["max_new_tokens"], f"predict_{task}"
             if not (prompts := find(task, part, new)):
                 continue

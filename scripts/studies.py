@@ -34,14 +34,19 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     """The estimate that the head of this file describes; None for a model whose size the study does not say."""
     if model["parameters"] is None:
         return None
-    precision = model["precision"]
+    precision, alone = model["precision"], precisions(model)[-1]
     shape = Shape.like(model["parameters"] * 1e9, model["vocabulary"])
     rows = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
     # In one forward pass of the prompts: those of a batch, unless they are split up, as on a GPU.
-    answer = _memory.answering(shape, precision, rows, ROW_TOKENS, at_once=ROW_TOKENS)
+    answer = max(_memory.answering(shape, one, rows, ROW_TOKENS, at_once=ROW_TOKENS) for one in (precision, alone))
     settings = {"precision": precision, "lora": lora, "training": training}
     train = _memory.training(shape, settings, ROW_TOKENS, cuda=precision != "fp32")
     return max(answer, sum(train.values())) / 1e9
+
+
+def precisions(model: dict) -> list[str]:
+    """The precision of a model, and that of its base alone where it is another one."""
+    return [model["precision"], *([model["base_precision"]] if "base_precision" in model else [])]
 
 
 def questions(section: dict) -> str:
@@ -85,7 +90,7 @@ def describe(path: Path) -> list[dict[str, str]]:
             {
                 "Study": str(path),
                 "Model": model["source"] or "none, only answers",
-                "Precision": model["precision"] if model["source"] else "",
+                "Precision": ", base ".join(precisions(model)) if model["source"] else "",
                 "Licence": "gated: accept it, set HF_TOKEN" if model["gated"] else "open",
                 "Adapters": str(len(trained)),
                 "Target": asked["target"],

@@ -1,6 +1,7 @@
 """Checks before any job runs that a study can have what it needs; no network and no model library is used."""
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from common.files import UserError
 from common.gpus import visible
 from common.hub import ACCEPT
 from common.weights import QUANTISED
+
+# Where Linux has a GPU of AMD that computes.
+AMD = Path("/dev/kfd")
 
 
 def check_harness(tasks: Sequence[str]) -> None:
@@ -21,13 +25,21 @@ def check_harness(tasks: Sequence[str]) -> None:
 
 
 def check_gpu(models: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse quantised models that are to compute here, where no GPU is visible, before gigabytes are downloaded."""
-    lacking = [name for name, values in models.items() if values["precision"] in QUANTISED]
+    """Refuse models whose precision needs a GPU that is not visible here, before gigabytes are downloaded.
+
+    Those are quantised ones, and of fp16 too, which Apple's GPUs and AMD's compute in besides.
+    """
+    others = sys.platform == "darwin" or AMD.exists()
+    needing = QUANTISED if others else ("fp16", *QUANTISED)
+    keys = ("precision", "base_precision")
+    asked = [(f"models.{name}.{key}", values.get(key)) for name, values in models.items() for key in keys]
+    lacking = [(place, precision) for place, precision in asked if precision in needing]
     if lacking and not visible():
-        precision = models[lacking[0]]["precision"]
+        place, precision = lacking[0]
         raise UserError(
-            f"models.{lacking[0]}.precision: {precision} needs a CUDA GPU and none is visible. Set it to bf16 or fp32, "
-            "or run with --workflow-profile profiles/slurm on a cluster. Nothing was started."
+            f"{place}: {precision} needs a {'' if precision == 'fp16' else 'CUDA '}GPU and none "
+            "is visible. Set it to bf16 or fp32, or run with --workflow-profile profiles/slurm on a cluster. Nothing "
+            "was started."
         )
 
 

@@ -21,7 +21,7 @@ LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 # Names that mean experts, or what chooses among them, where a model has any.
 EXPERTS = ("gate", "router", "gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
 # Keys of `training` that SFTConfig does not get.
-OUR_KEYS = ("loss_on", "mode", "share_prefix", "truncate", "early_stopping_patience", "report_to")
+OUR_KEYS = ("rows", "loss_on", "mode", "share_prefix", "truncate", "early_stopping_patience", "report_to")
 
 
 def training_arguments(training: Mapping[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:

@@ -38,8 +38,8 @@ from llm.trainer import Trainer, mark
 class Plan:
     """What to train, and on what; plain values, so that processes on several GPUs can be told.
 
-    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `loss_on`,
-        `truncate`, `mode`, `share_prefix`, `early_stopping_patience` and `report_to`.
+    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `rows`,
+        `loss_on`, `truncate`, `mode`, `share_prefix`, `early_stopping_patience` and `report_to`.
     replay: `fraction`, rows to replay for each row of `prompts`, rounded up and added to them, drawn among them by the
         sampler; and `kl`, the weight of the KL term (see `llm.trainer.Trainer`). None: no replay.
     """
@@ -56,6 +56,7 @@ class Plan:
     validation: str | None = None  # rendered prompts to evaluate on; needed unless eval_strategy is no
     tracker_dir: str | None = None  # where a tracker (report_to) keeps its files
     rows: int | None = None  # train on the first so many rows; None: all
+    chosen: str | None = None  # the rows to train on, of `choose_rows`; None: all
     kept_steps: Sequence[int] = ()  # after which the adapter is kept, in steps/<step>/ beside the report
     replay: Mapping[str, float] | None = None
     quantization: Mapping[str, Any] = field(default_factory=dict)  # keys of BitsAndBytesConfig
@@ -133,6 +134,8 @@ def train(plan: Plan) -> dict[str, Any]:
         "resumed_from_step": step_of(resumed) if resumed else None,
         **spent,
     }
+    if plan.chosen:
+        report["chosen"] = {key: value for key, value in read_json(plan.chosen).items() if key != "ids"}
     if replayed:
         sha256 = sha256_file(plan.replay_prompts)
         report["replay"] = {"rows": len(replayed), "prompts_sha256": sha256, "of": plan.replay}
@@ -165,6 +168,14 @@ def read_rows(plan: Plan) -> tuple[list[dict], list[dict], list[dict]]:
     if plan.rows is not None and plan.rows > len(rows):
         raise UserError(f"train_questions: found {plan.rows}, expected at most {len(rows)}, or null for all.")
     rows = rows[: plan.rows]
+    if plan.chosen:
+        ids = set(read_json(plan.chosen)["ids"])
+        rows = [row for row in rows if row["id"] in ids]
+        if len(rows) != len(ids):
+            raise UserError(
+                f"{plan.chosen}: found {len(ids)} rows, of which {len(rows)} are in {plan.prompts}. Run `snakemake -R "
+                "choose_rows`."
+            )
     held_out, replayed = [], []
     if strategy != "no":
         held_out = audited(plan.validation, plan.audit, "validation_prompts") if plan.validation else []
@@ -283,7 +294,9 @@ def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path
     """The checkpoint from which to go on; those of other settings, data, models or machines are deleted."""
     replayed = sha256_file(plan.replay_prompts) if plan.replay else None
     settings = plan.settings if plan.identity is None else plan.identity
-    bound_to = sha256_json(identity(plan) | {"settings": settings, "replay": replayed, "on": machine()["device"]})
+    chosen = {"chosen": sha256_file(plan.chosen)} if plan.chosen else {}
+    bound_to = {"settings": settings, "replay": replayed, "on": machine()["device"]} | chosen
+    bound_to = sha256_json(identity(plan) | bound_to)
     with arguments.main_process_first(local=False):
         resumed = last_checkpoint(plan.checkpoints, bound_to)
         if resumed:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from present.format import Say
-from present.values import setting_name
+from present.values import BASE, setting_name
 
 # So many digits of a hash are shown.
 DIGITS = 16
@@ -17,8 +17,8 @@ WEIGHTS = "adapter_model.safetensors"
 # The settings of a training that a reader looks for first; all stand in the appendix.
 MAIN = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "learning_rate", "lr_scheduler_type", "warmup_ratio",
-    "warmup_steps", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-    "optim", "weight_decay", "max_length", "seed", "replay.fraction", "replay.kl",
+    "warmup_steps", "num_train_epochs", "max_steps", "rows", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "optim", "weight_decay", "max_length", "seed", "replay.fraction", "replay.kl",
 )  # fmt: skip
 
 Run = tuple[str, str]
@@ -47,6 +47,12 @@ def models(results: Any, say: Say) -> list[Row]:
         row["precision"] = ", ".join(sorted({one["settings"]["precision"] for one in reports}))
         row["batch"] = ", ".join(sorted({str(one["batch_size_used"]) for one in reports}))
         row["quantized"] = "nf4" in row["precision"]
+        # The base's own precision, where its adapters answered in another one, and theirs.
+        of = {alone: [] for alone in (True, False)}
+        for (name, variant, _), one in results.answers.items():
+            if name == model["name"]:
+                of[variant.partition("@")[0] == BASE].append(one["settings"]["precision"])
+        row["apart"] = (of[True][0], of[False][0]) if of[True] and of[False] and of[True][0] != of[False][0] else None
         rows.append(row | {"device": "; ".join(sorted({one["device"] for one in reports}))})
     return rows
 
@@ -54,7 +60,8 @@ def models(results: Any, say: Say) -> list[Row]:
 def trainings(results: Any, name: Callable[[Run], str], rank: Mapping[Run, int]) -> dict[str, Any]:
     """The settings of all adapters, each with the values that it has, and what came of them."""
     train, values = results.train, {}
-    settings = [flat(report["settings"]) for report in train.values()]
+    some = any("chosen" in report for report in train.values())
+    settings = [flat(with_rows(report, some)) for report in train.values()]
     for place in dict.fromkeys(place for one in settings for place in one):
         found = [one.get(place, "0.0" if place == "replay.fraction" else None) for one in settings]
         values[setting_name(place)] = "; ".join(dict.fromkeys(value for value in found if value is not None))
@@ -73,8 +80,38 @@ def trainings(results: Any, name: Callable[[Run], str], rank: Mapping[Run, int])
             for run, report in train.items()
         ],
         "audits": results.audits,
+        "choices": choices(train, name),
         "replaying": sum("replay" in report for report in train.values()),
     }
+
+
+def with_rows(report: Mapping[str, Any], some: bool) -> dict[str, Any]:
+    """The settings of a training; where `some` have only a part of the rows, with the rows of each by their name."""
+    settings = report["settings"]
+    own = {key: value for key, value in settings["training"].items() if key != "rows"}
+    own |= {"rows": report["chosen"]["name"] if "chosen" in report else "all"} if some else {}
+    return {**settings, "training": own}
+
+
+def choices(train: Mapping[Run, Mapping], name: Callable[[Run], str]) -> list[Row]:
+    """Each choice of some of the training rows, with the names of the adapters that are trained on it.
+
+    `by` has how many rows of each class were chosen and how many there are, `least` and `most` how many were chosen of
+    any, and `short` the classes that gave all they have, which is less than others by more than what is left over.
+    """
+    found: dict[tuple, Row] = {}
+    for run, report in train.items():
+        if "chosen" in report:
+            one = report["chosen"]
+            key = one["name"], one["ids_sha256"]
+            found.setdefault(key, {**one, "balance": one["settings"].get("balance"), "names": []})["names"] += [
+                name(run)
+            ]
+    for one in found.values():
+        counts = [of["chosen"] for of in one.setdefault("by", {}).values()] or [0]
+        one |= {"least": min(counts), "most": max(counts), "seed": one["settings"]["seed"]}
+        one["short"] = [level for level, of in one["by"].items() if of["of"] < one["most"] - 1]
+    return list(found.values())
 
 
 def reproducibility(results: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 import _path  # noqa: F401
 from common.files import ADAPTER_FILES, UserError, check_files, read_json, sha256_file, write_json
 from common.job import job, versions
+from common.weights import QUANTISED
 from present.conclusion import conclusion
 from present.format import Say
 from present.templates import render
@@ -36,7 +37,8 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
         inputs: `decision`: what `recommend` chose; of each model `records`, and `prompts` and `base_prompts`: the
             reports of the target's prompts for adapters and the base model; `source`: the manifest of its data.
         settings: the rule's. `folders`: of each variant the folder of its adapter, below its model's; `precisions`: of
-            each model its precision; `merge`: write whole models, with the adapter merged into the weights;
+            each model its precision, and `base_precisions` of those whose base has another one, if any; `merge`: write
+            whole models, with the adapter merged into the weights;
             `merge_adapters`: whether the study evaluated its adapters merged.
 
     Raises:
@@ -65,6 +67,8 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
             own = prompts["base_prompts" if variant == BASE else "prompts"]
             chosen["merged"] = settings["merge"] and variant != BASE
             facts = chosen | describe(place, record, own[model], settings)
+            if variant == BASE:
+                facts["precision"] = settings.get("base_precisions", {}).get(model, facts["precision"])
             write_json(place / "recommendation.json", facts)
             local = record["source"]
             if not Path(local).is_absolute():
@@ -142,7 +146,8 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
         tags=["text-to-sql"] * (measures[target].form == "sql") + ["lora"] * own,
     )
     values = {"front_matter": Markup(head.to_yaml()), "official": official, "source": manifest["source"]}
-    values |= {"local": local, "tasks": list(measures)}
+    values["base_precision"] = settings.get("base_precisions", {}).get(facts["model"]) if own else None
+    values |= {"local": local, "tasks": list(measures), "quantised": facts["precision"] in QUANTISED}
     own_row = {"model": facts["model"], "setting": facts["setting"], "category": ALL, "measure": RIGHT}
     own_row |= {"margin_pp": facts["criterion"]["margin_pp"]}
     found = pd.DataFrame([row | own_row | {"task": task} for task, row in facts["figures"].items()])

@@ -41,6 +41,7 @@ if __name__ == "__main__":
             "report": snakemake.output.report,
             # An input that a study does not use is an empty list.
             "validation": snakemake.input.get("validation") or None,
+            "chosen": snakemake.input.get("chosen") or None,
             "replay_prompts": snakemake.input.get("replay") or None,
             "replay_audit": snakemake.input.get("replay_audit") or None,
         }

@@ -3,15 +3,18 @@
 import difflib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from common.files import NOT_LINEAR, UserError
+from common.files import NOT_LINEAR, UserError, json_lines
 from common.weights import QUANTISED, modules
 from study.unfold import (
     BASE,
     adapters,
     asked_tasks,
+    balances,
     changed,
+    chosen_rows,
     given,
     imported,
     loaded,
@@ -39,7 +42,7 @@ def contradictions(config: dict) -> Iterator[str]:
         for check in (_validation, _linear):
             found |= dict.fromkeys(check(changed(config, chosen)))
     yield from found
-    for check in (_models, _sampling, _published, _modules):
+    for check in (_models, _sampling, _rows, _published, _modules):
         yield from check(config)
     yield from (wrong := list(_points(config)))
     if not wrong:
@@ -106,6 +109,13 @@ def _models(config: dict) -> Iterator[str]:
         unused += [key for key in keys if precision == "nf4" and key == "llm_int8_threshold"]
         if precision not in QUANTISED and keys and config["scale"] != "smoke":
             yield f"models.{name}.quantization: not used, since precision is {precision}. Write nf4."
+        if (own := model.get("base_precision")) == precision:
+            yield f"models.{name}.base_precision: found {own}, which precision is anyway. Remove it."
+        elif own in QUANTISED and keys:
+            yield (
+                f"models.{name}.quantization: found {', '.join(keys)}, but precision is {precision} and base_precision "
+                f"{own}: a key would hold for one of them. Remove it, or base_precision."
+            )
         for key in unused:
             yield f"models.{name}.quantization.{key}: not used, since precision is {precision}. Remove it."
         if precision not in QUANTISED:
@@ -129,6 +139,46 @@ def _sampling(config: dict) -> Iterator[str]:
             )
         if len({*seeds}) < len(seeds):
             yield f"inference.seed: a value stands twice in {seeds}. Remove one."
+
+
+def _rows(config: dict) -> Iterator[str]:
+    """Choices of training rows that no training part can serve, as far as the study alone says so."""
+    target = target_of(config)
+    section, place = config["tasks"][target], f"tasks.{target}"
+    most, why = section["train_questions"], "train_questions"
+    if most is None and "train_files" in section:
+        most, why = sum(section["counts"][file] for file in section["train_files"]), "counts"
+    classes, said, own = balances(section), ", ".join(balances(section)), _keys_of_rows(section)
+    for rows in chosen_rows(config).values():
+        if f"{place}.train_questions" in config["sweep"]:
+            yield f"training.rows: not beside sweep.{place}.train_questions, which chooses rows too. Remove one."
+            return
+        if most is not None and rows.get("count", 0) > most:
+            yield (
+                f"training.rows.count: found {rows['count']}, expected at most {most}, as many as {place}.{why} "
+                "leaves. Write fewer, or null for all."
+            )
+        # The file itself may be elsewhere yet, or faulty, which its rule says.
+        if own and "balance" in rows and rows["balance"] not in own:
+            yield (
+                f"training.rows.balance: found {rows['balance']}, which the first row of {place}.train has not. Write "
+                f"one of its keys: {', '.join(own)}."
+            )
+        if classes and rows.get("balance", next(iter(classes))) not in classes:
+            yield (
+                f"training.rows.balance: found {rows['balance']}, expected one of {said}, which every training row of "
+                f"kind {section['kind']} has."
+            )
+
+
+def _keys_of_rows(section: dict) -> list[str]:
+    """The keys of the first row to train on of a task of kind jsonl; none where it cannot be read."""
+    if not section.get("train") or not Path(section["train"]).is_file():
+        return []
+    with suppress(UserError, OSError):
+        _, first = next(json_lines(section["train"]), (0, {}))
+        return [*first] if isinstance(first, dict) else []
+    return []
 
 
 def _replay(config: dict) -> Iterator[str]:

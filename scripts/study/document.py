@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from study.labels import plain
 from study.messages import BOUNDS, branches, declared, inside, kinds_of, own, passed_on, section_of, words_of
 from study.schema import Study
-from study.unfold import plain
 from tasks.registry import KINDS
 from tasks.sections import Section
 

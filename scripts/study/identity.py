@@ -13,7 +13,7 @@ from typing import Any
 from study.library import PROCESSORS
 
 # Raised by hand when a mended fault changes what a stage makes; its results are then made anew.
-RECIPES = {"fetch": 1, "prepare": 1, "render": 1, "audit": 1, "train": 1, "average": 1, "predict": 1}
+RECIPES = {"fetch": 1, "prepare": 1, "choose": 1, "render": 1, "audit": 1, "train": 1, "average": 1, "predict": 1}
 # The only keys whose change makes no adapter and no answer stale, by patterns. A key that is not here counts.
 RUN_KEYS = {
     "training": (
@@ -106,6 +106,7 @@ def training(settings: Mapping[str, Any]) -> dict[str, Any]:
     same = not settings["lora"]["lora_dropout"] and given["mode"] == "faithful"
     inert += ["share_prefix"] if same else []
     inert += ["num_train_epochs"] if given["max_steps"] > 0 else []
+    inert += ["rows"] if given.get("rows") is None else []  # all of them
     sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
     matter = _without(given, inert)
     if given["mode"] == "faithful":

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from study.labels import plain
 from study.library import MARK, refusal
 from study.schema import Study
-from study.unfold import plain
 from tasks import registry
 from tasks.sections import ONE, OTHER, Section
 

@@ -30,6 +30,9 @@ class Model(Section):
     """fp32, bf16, fp16 (needs a GPU; models that were made in bf16 may have numbers too large for it), nf4 (QLoRA:
     4-bit weights with double quantization, computing in bf16; needs a CUDA GPU) or int8 (LLM.int8(): 8-bit weights;
     needs a CUDA GPU)."""
+    base_precision: Literal["fp32", "bf16", "fp16", "nf4", "int8"] | None = ABSENT
+    """Another precision for the base's own answers, such as bf16 beside adapters on nf4. Each difference then holds
+    what the precision changes too, and the report says so. null: the same for both."""
     quantization: Quantization = Quantization()
     thinking: bool = False
     """Whether a model that can think before it answers does so, in base and adapters alike. It is then asked twice, for

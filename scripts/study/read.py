@@ -197,7 +197,9 @@ def _vary(config: dict) -> list[str]:
     for name, adapter in config["adapters"].items():
         for section, model in VARIED.items():
             values, prefix = adapter[section], f"adapters.{name}.{section}."
-            adapter[section], wrong = _validated(model, values, prefix, partly=True)
+            found, wrong = _validated(model, values, prefix, partly=True)
+            # A null of a key that may be left out holds over what the study says.
+            adapter[section] = canonical(found | {key: None for key in values if values[key] is None})
             shared = [key for key in values if f"{section}.{key}" in SHARED]
             messages += [*wrong, *(f"{prefix}{key}: all adapters share the rows. Remove it." for key in shared)]
     return list(dict.fromkeys(messages))
@@ -263,9 +265,12 @@ def _first_values(config: dict, smoke: dict) -> dict:
     # Ready-made ones are for the study's own model, and a smoke run has another one.
     named = _part(config, "adapters").items()
     config["adapters"] = {name: own for name, own in named if isinstance(own, dict) and not own.get("source")}
-    for own in config["adapters"].values():
-        for key in _part(smoke, "training"):
-            _part(own, "training").pop(key, None)
+    for name, own in list(config["adapters"].items()):
+        lost = [_part(own, "training").pop(key) for key in _part(smoke, "training") if key in _part(own, "training")]
+        # What differs in nothing else from the study, or from another one, is the same training.
+        same = [other for other in config["adapters"].values() if other is not own and other == own]
+        if lost and (same or not any(own.values())):
+            del config["adapters"][name]
     evaluation = _part(config, "evaluation")
     config["evaluation"] = {key: evaluation[key] for key in ("interpolate", "noise_floor") if key in evaluation}
     return config

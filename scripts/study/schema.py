@@ -7,7 +7,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from study.library import WORDS, passes_on
 from study.models import Adapter, Model
@@ -15,6 +15,7 @@ from tasks.records import CRITERIA
 from tasks.sections import (
     ABSENT,
     AtLeast1,
+    Column,
     Count,
     Limit,
     Modules,
@@ -30,6 +31,7 @@ from tasks.sections import (
     TaskName,
     Text,
     Unique,
+    contradiction,
     either,
     real,
     whole,
@@ -53,6 +55,34 @@ class Lora(Section):
     """The linear layers that get an adapter: their names, all-linear, or a regular expression of whole names."""
 
 
+class Rows(Section):
+    """Train on some of the training rows alone, such as {fraction: 0.25} or {count: 1000, balance: hardness}; null for
+    all. Not an option of SFTConfig.
+
+    Rows are drawn by their ids, so that neither their order nor their number changes which come first: with the same
+    seed and balance, fewer rows are a part of more rows. Prompts are rendered and proved once, for all rows.
+    """
+
+    count: AtLeast1 = ABSENT
+    """How many rows. Either this or fraction."""
+    fraction: real(gt=0, lt=1) = ABSENT
+    """Which share of all rows, rounded up."""
+    balance: Column = ABSENT
+    """hardness or database; of a task of kind jsonl, a key of its rows. Equally many rows of each of its values are
+    drawn. A value with too few rows gives all it has, and the others give more. May be left out."""
+    seed: Count = 42
+    """Draws the rows, for every seed of training the same ones."""
+
+    @model_validator(mode="after")
+    def _one_number(self) -> "Rows":
+        if (self.count is None) == (self.fraction is None):
+            found = "neither" if self.count is None else "both"
+            raise contradiction("count", f"found {found} of count and fraction. Write one of them.")
+        # Complete wherever it stands, so that equal choices are equal values in a sweep too.
+        self.model_fields_set.update(type(self).model_fields)
+        return self
+
+
 @passes_on("SFTConfig")
 class Training(Section):
     """The training. Any key of TRL's SFTConfig may stand here that the workflow does not set itself.
@@ -66,6 +96,7 @@ class Training(Section):
     """Epochs: how often the training goes through the rows."""
     max_steps: Limit = -1
     """Stop after N optimizer steps, whatever the epochs; -1 for no limit."""
+    rows: Rows | None = ABSENT
     loss_on: Literal["completion", "assistant", "text", "prompt"] = "completion"
     """What the loss covers of a row of the target. completion: the answer. assistant: each turn of the assistant, such
     as few-shot examples that are turns. text: prompt and answer. prompt: the prompt alone, a defect that accept_defect

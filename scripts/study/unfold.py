@@ -6,7 +6,6 @@ tables: the base model, an adapter, or what `evaluation` makes of them.
 
 import itertools
 from collections.abc import Collection
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from common.files import UserError, sha256_json
 from common.weights import QUANTISED
 from study import identity
 from study.identity import canonical
+from study.labels import ROWS, SHORT, in_label, plain, rows_label
 from study.library import PROCESSORS, WARPERS
 from study.models import Quantization
 from tasks.registry import KINDS
@@ -25,21 +25,6 @@ PROTOCOLS = ("corrected", "as_reported", "reanalysed")
 # The folder of a base whose answers were given elsewhere.
 GIVEN_BASE = "base_given"
 SEED = "training.seed"
-# The last part of a place in a label, if not the key itself; these come first, in this order.
-SHORT = {
-    "learning_rate": "lr",
-    "r": "r",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "target_modules": "modules",
-    "num_train_epochs": "epochs",
-    "max_steps": "steps",
-    "per_device_train_batch_size": "batch",
-    "train_questions": "rows",
-    "weight_decay": "decay",
-    "fraction": "replay",
-    "kl": "kl",
-}
 
 
 def label(config: dict) -> str:
@@ -127,7 +112,7 @@ def settings(config: dict) -> dict[str, dict[str, Any]]:
         chosen = dict(zip(axes, values, strict=True))
         if chosen.get("replay.kl") and not changed(config, chosen)["replay"]["fraction"]:
             continue
-        named = "-".join(f"{SHORT.get(key[place], key[place])}{_in_label(chosen[place])}" for place in axes)
+        named = "-".join(f"{SHORT.get(key[place], key[place])}{in_label(chosen[place], place)}" for place in axes)
         found[named or "adapter"] = chosen
     if not sweep and (config["adapters"] or not loaded(config)):
         found = {}
@@ -241,8 +226,8 @@ def points(config: dict, trained: dict[str, dict] | None = None) -> dict[str, di
     Each has `of`, the runs that it is made of, `setting`, `folder`, and one of `strength` (lr0.003@0.5: what the
     adapter adds to each weight is multiplied by that), `step` (lr0.003@step50: the adapter as it was after so many
     optimizer steps) and `soup` (soup-both: the mean of what several adapters add), each of which there is once a seed.
-    The strengths 0 and 1 are the base model and the adapter itself, which are there anyway; only a base with prompts of
-    its own does not stand for strength 0.
+    The strengths 0 and 1 are the base model and the adapter itself, which are there anyway; only a base with prompts or
+    a precision of its own does not stand for strength 0.
 
     A point of the base has `shots` (base@shots3: with so many few-shot examples in its prompts of the target); the
     number that the base has in the study is there anyway.
@@ -251,7 +236,8 @@ def points(config: dict, trained: dict[str, dict] | None = None) -> dict[str, di
     """
     evaluation, found = config["evaluation"], prompted(config)
     trained = adapters(config) if trained is None else trained
-    known = {1.0} | ({0.0} if BASE not in own_prompts(config) else set())
+    apart = BASE in own_prompts(config) or any("base_precision" in model for model in config["models"].values())
+    known = {1.0} if apart else {0.0, 1.0}
     chosen = trained if evaluation["adapters"] is None else evaluation["adapters"]
     for name in itertools.chain.from_iterable(members(config, trained, name) for name in chosen):
         own = trained.get(name, {"setting": name, "folder": name})
@@ -299,7 +285,11 @@ def runs(config: dict) -> list[dict[str, Any]]:
     several = any(name != own["setting"] for name, own in (trained | elsewhere).items())
     swept = {
         # None is all training rows.
-        name: {key: "all" if value is None else value for key, value in own["values"].items() if key in config["sweep"]}
+        name: {
+            key: rows_label(value) if key == ROWS else "all" if value is None else value
+            for key, value in own["values"].items()
+            if key in config["sweep"]
+        }
         | ({SEED: own["seed"]} if several else {})
         for name, own in trained.items()
     }
@@ -401,8 +391,13 @@ def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]
     return pick(config, "lora", "training", "accept_defect", **learnt, **loading(config["models"][model]))
 
 
-def loading(model: dict) -> dict[str, Any]:
-    """How a model of a study is loaded: its precision and, of nf4, what differs from the usual quantization."""
+def loading(model: dict, base: bool = False) -> dict[str, Any]:
+    """How a model of a study is loaded: its precision and, of nf4, what differs from the usual quantization.
+
+    As the `base` alone, without an adapter, it may have a precision of its own.
+    """
+    if base and (own := model.get("base_precision")):
+        model = model | {"precision": own} | ({} if own in QUANTISED else {"quantization": {}})
     usual = Quantization().model_dump()
     other = {key: value for key, value in model["quantization"].items() if value != usual.get(key)}
     return pick(model, "precision", **({"quantization": other} if other else {}))
@@ -450,20 +445,15 @@ def own_prompts(config: dict) -> dict[str, str]:
     return {name: f"test_shots{number}" for name, number in shots.items()}
 
 
-def plain(value: float) -> str:
-    """Write a number without an exponent: 5e-05 as 0.00005, 2.0 as 2."""
-    text = format(Decimal(repr(value)), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def chosen_rows(config: dict) -> dict[str, dict[str, Any]]:
+    """The choices of training rows in a study, by their labels."""
+    found = [changed(config, values).get("training", {}).get("rows") for values in settings(config).values()]
+    return {rows_label(rows): rows for rows in found if rows is not None}
 
 
-def _in_label(value: Any) -> str:
-    if isinstance(value, list):
-        return "+".join(map(_in_label, value))
-    if isinstance(value, dict):
-        return sha256_json(value)[:6]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return plain(value)
-    return "all" if value is None else str(value).lower()
+def balances(section: dict) -> dict[str, str]:
+    """By what the rows of a task can be balanced, and the column of each; of kind jsonl any key of them: none here."""
+    return {} if section["kind"] == "jsonl" else {"hardness": "hardness", "database": "db_id"}
 
 
 def registered(config: dict) -> dict[str, Any]:

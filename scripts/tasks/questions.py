@@ -1,8 +1,10 @@
 """Which questions a study asks: the first ones, those of a list of ids, or those that another library draws."""
 
 import difflib
+import math
 import random
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,6 +93,11 @@ def _read(value: Any) -> Any:
 Named = Annotated[either(Some[Text], Chosen, (dict, Chosen)), AfterValidator(_read)]
 # All (null), the first N, or these.
 Questions = either(AtLeast1 | None, Named, (list, dict, Chosen))
+
+
+def how_many(rows: Mapping[str, Any], of: int) -> int:
+    """How many rows a choice of training rows takes of so many: its count, or its fraction of them, rounded up."""
+    return rows["count"] if "count" in rows else math.ceil(Fraction(repr(rows["fraction"])) * of)
 
 
 def number_of(questions: int | list | Mapping | None) -> int | None:

@@ -89,6 +89,8 @@ TaskName = _text(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and u
 Name = _text(
     r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, dot, underscore and hyphen, a letter or digit first"
 )
+# A key of rows that stands in the names of runs.
+Column = _text(r"[A-Za-z0-9_]+", "the name of a column in letters, digits and underscores")
 # What lies in results/ besides studies, and what a study's name gets from its protocol and scale.
 TAKEN = ("downloads", "calibration.json", "fingerprints.json")
 ENDS = ("-smoke", "-as_reported", "-reanalysed", ".lock")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from llm.chat import Turn
 from llm.memory import Shape
 from llm.prompts import template
 from studies import main as list_studies
-from study.read import check
+from study.read import check, resolve
 from study.unfold import stage
 from tasks.choice import told
 from tasks.registry import KINDS
@@ -240,6 +241,42 @@ def test_replayed_rows_are_counted(capsys, tmp_path):
     kl = tokens(fraction=0.5, kl=1.0)
     assert kl[0] == half[0]
     assert kl[1] != half[1]  # in time
+
+
+def test_a_base_in_another_precision_has_rows_of_its_own(capsys):
+    given = {"source": "resources/demo/model", "precision": "fp32", "base_precision": "bf16"}
+    assert plan.main(["--configfile", str(study(models={"demo": given}))]) == 0
+    lines = [line.split("|")[1:5] for line in capsys.readouterr().out.splitlines() if "predict_" in line]
+    assert [(rule.strip(), size.split()[-1], int(jobs)) for rule, _, size, jobs in lines] == [
+        ("predict_spider", "bf16", 1), ("predict_mmlu", "bf16", 1),
+        ("predict_spider", "fp32", 2), ("predict_mmlu", "fp32", 2),
+    ]  # fmt: skip
+    assert plan.main(["--configfile", str(study(models={"demo": given | {"base_precision": "nf4"}}))]) == 1
+    assert "REFUSED: models.demo.base_precision: nf4 needs a CUDA GPU" in capsys.readouterr().err
+
+
+def test_some_of_the_rows_take_less(capsys):
+    def tokens(rows: dict | None) -> int:
+        assert plan.main(["--configfile", str(study(training={"rows": rows}, sweep={"lora.r": [8]}))]) == 0
+        return int(rows_of(capsys)["train"][4].lstrip("~").replace(",", ""))
+
+    def rows_of(capsys) -> dict:
+        return rows(capsys.readouterr().out)
+
+    plain = tokens(None)
+    assert tokens({"fraction": 0.25}) == pytest.approx(plain / 4, rel=0.01)
+    assert tokens({"count": 100}) == pytest.approx(tokens({"count": 50, "balance": "hardness"}) * 2, rel=0.01)
+
+
+def test_more_rows_than_there_are_is_refused_where_they_are_counted():
+    learnt = plan.Prompts(30, 10.0, 20, True, [(30, 5)], 15)
+    config = resolve(yaml.safe_load(Path("config.yaml").read_text()), {"training": {"rows": {"count": 31}}})
+    device = plan.Device("a GPU", 8e10, True, GPU["flops"], GPU["bandwidth"])
+    model = plan.Target("demo", plan.Shape.like(5e6, 2560), "fp32", device)
+    for counted in (True, False):
+        found = plan.Plan()
+        found.add_model(config, model, lambda *_, counted=counted: replace(learnt, counted=counted))
+        assert any("is to take 31 rows, and there are 30 training rows" in one for one in found.refused) == counted
 
 
 def test_command_line_values_hold_as_they_do_for_snakemake(capsys):

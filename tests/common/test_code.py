@@ -71,5 +71,5 @@ def test_every_rule_that_counts_or_shows_follows_its_code():
     }  # fmt: skip
     assert without == {
         "fetch_model", "fetch_adapter", "fetch_data", "fetch_harness", "fetch_answers", "prepare", "render",
-        "audit_labels", "train", "soup", "predict", "harness",
+        "audit_labels", "choose_rows", "train", "soup", "predict", "harness",
     }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import gpus
+from common.access import check_gpu
 from common.files import UserError
 
 UUIDS = [f"GPU-{i}0000000-0000-0000-0000-00000000000{i}" for i in range(4)]
@@ -205,3 +206,26 @@ def test_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", os)
     with pytest.raises(RuntimeError, match="take GPUs before"):
         gpus.take(1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "platform", "needs"),
+    [
+        ("nf4", "linux", "a CUDA GPU"),
+        ("int8", "darwin", "a CUDA GPU"),
+        ("fp16", "linux", "a GPU"),
+        ("fp16", "darwin", None),
+        ("bf16", "linux", None),
+    ],
+)
+def test_a_precision_that_needs_a_gpu_is_refused_before_anything_is_fetched(precision, platform, needs, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("common.access.AMD", Path("nothing"))
+    for key in ("precision", "base_precision"):
+        models = {"first": {"precision": "fp32"}, "second": {"precision": "bf16", key: precision}}
+        if needs is None:
+            check_gpu(models)
+            continue
+        with pytest.raises(UserError, match=rf"^models.second.{key}: {precision} needs {needs} and none is visible"):
+            check_gpu(models)

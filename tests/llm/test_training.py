@@ -680,3 +680,26 @@ def test_labels_are_checked_on_the_trainers_own_rows(study, tmp_path):
     with pytest.raises(UserError, match=rf"found {longest} tokens, expected at most training.max_length"):
         train(**arguments(study, "cut", training=training))
     shutil.rmtree(study / "cut", ignore_errors=True)
+
+
+def test_some_of_the_rows_are_trained_on_in_the_order_of_all(study, tmp_path):
+    prompts = read_jsonl(study / "prompts/train.jsonl")
+    ids = [row["id"] for row in prompts][1::2]
+    about = {"name": "6", "settings": {"count": 6, "seed": 42}, "rows": 6, "of": 12, "ids_sha256": "x"}
+    write_json(tmp_path / "rows.json", about | {"ids": ids[::-1]})
+    training = {key: value for key, value in TRAINING.items() if key != "max_steps"} | {"num_train_epochs": 1}
+    given = arguments(study, "chosen", training=training | {"rows": about["settings"]})
+    plan = module.Plan(**given, chosen=str(tmp_path / "rows.json"))
+    assert [row["id"] for row in module.read_rows(plan)[0]] == ids
+    report = module.train(plan)
+    # Steps are those of the rows that are trained on, and so is the proof of what enters the loss.
+    assert (report["rows"], report["audit"]["checked"], report["steps"]) == (6, 6, 2)
+    assert report["chosen"] == about
+    assert report["data_sha256"] == sha256_file(study / "prompts/train.jsonl")
+
+
+def test_rows_that_are_not_there_are_refused(study, tmp_path):
+    write_json(tmp_path / "rows.json", {"ids": ["train_spider-00003", "other"]})
+    plan = module.Plan(**arguments(study, "refused"), chosen=str(tmp_path / "rows.json"))
+    with pytest.raises(UserError, match=r"found 2 rows, of which 1 are in .*\. Run `snakemake -R choose_rows`"):
+        module.read_rows(plan)

@@ -592,6 +592,66 @@ def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
     assert "base@shots" not in part(page, "change", language)
 
 
+APART = {
+    "en": "unless a base has its own. The base of `m0` answered in nf4 and its adapters in fp32, so each difference "
+    "from the base holds what the precision changes too.",
+    "pt": "a não ser que a base tenha a sua. A base de `m0` respondeu em nf4 e seus adaptadores em fp32; cada "
+    "diferença em relação à base contém também o que a precisão muda.",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_base_in_another_precision_is_said(tmp_path, language):
+    arguments = results(tmp_path, 2)
+    page, _ = written(arguments, language=language)
+    assert APART[language][:12] not in page
+    for path in arguments["inputs"]["answers"]:
+        if path.parent.name == "base":
+            facts = json.loads(path.read_text())
+            write_json(path, facts | {"settings": facts["settings"] | {"precision": "nf4"}})
+    page, _ = written(arguments, language=language)
+    model = arguments["inputs"]["answers"][0].parts[-3]
+    # Between the two stands what nf4 is.
+    assert all(part in page for part in APART[language].replace("m0", model).split(". ", 1))
+
+
+CHOSEN = {
+    "hardness": {
+        "en": "`a` was trained on 30 of the 80 training rows, drawn by their ids with seed 7 and balanced by hardness: "
+        "easy 12 / 40, extra 6 / 6 and hard 11 / 11 (ids: sha256 `abababababababab`). extra had fewer rows than the "
+        "others and gave all.",
+        "pt": "`a` foi treinado com 30 das 80 linhas de treino, sorteadas por seus ids com a semente 7 e balanceadas "
+        "por dificuldade: fácil 12 / 40, extra 6 / 6 e difícil 11 / 11 (ids: sha256 `abababababababab`). extra tinha "
+        "menos linhas que as outras classes e deu todas.",
+    },
+    "database": {"en": "balanced by database: 9 \u00d7 3 to 4 (ids", "pt": "por banco de dados: 9 \u00d7 3 a 4 (ids"},
+    None: {"en": "with seed 7 (ids: sha256", "pt": "com a semente 7 (ids: sha256"},
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("balance", CHOSEN)
+def test_the_rows_that_an_adapter_was_trained_on_are_said(tmp_path, balance, language):
+    arguments = results(tmp_path, 2)
+    first, second = arguments["inputs"]["train"]
+    counts = {"easy": (12, 40), "hard": (11, 11), "extra": (6, 6)}
+    if balance == "database":
+        counts = {f"d{n}": (3 + (n < 3), 8) for n in range(9)}
+    by = {name: {"chosen": some, "of": of} for name, (some, of) in sorted(counts.items())} if balance else {}
+    settings = {"count": 30, "seed": 7} | ({"balance": balance} if balance else {})
+    chosen = {"name": "30-x", "settings": settings, "rows": 30, "of": 80, "ids_sha256": "ab" * 32}
+    chosen |= {"by": by} if balance else {}
+    facts = json.loads(first.read_text())
+    facts["settings"]["training"]["rows"] = settings
+    write_json(first, facts | {"rows": 30, "chosen": chosen})
+    name = first.parent.name
+    page, _ = written(arguments, language=language)
+    assert CHOSEN[balance][language].replace("`a`", f"`{name}`") in page
+    # Beside it stands who has all rows, in the table of hyperparameters and in that of trainings.
+    assert re.search(r"\| `rows` +\| `30-x; all` +\|", page)
+    assert "rows" not in json.loads(second.read_text())["settings"]["training"]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
     made = study(tmp_path / "made", 2)

@@ -609,3 +609,53 @@ def test_no_evaluation_setting_reaches_training(sections):
     for rule in ("prepare_spider", "render_spider"):
         for part in ("train", "validation", "shots") if rule == "prepare_spider" else ("train", "validation"):
             assert before[rule][part] == after[rule][part]
+
+
+def test_some_of_the_rows_are_chosen_by_a_job_that_only_their_adapters_need():
+    balanced = {"count": 9, "balance": "database"}
+    workflow = parse(study(sweep={"training.rows": [None, {"fraction": 0.25}, balanced]}))
+    names = workflow.globals
+    about = {"name": "tasks.spider", "seed": 42}
+    chosen = {choice: names["chosen_settings"](Wildcards(fromdict={"choice": choice})) for choice in names["CHOICES"]}
+    assert chosen == {
+        "0.25": about | {"fraction": 0.25, "label": "0.25"},
+        "9-database": about | balanced | {"column": "db_id", "label": "9-database"},
+    }
+    needed = {
+        run["variant"]: names["chosen_rows"](Wildcards(fromdict={"model": "m", "run": run["folder"]}))
+        for run in names["ADAPTERS"]
+    }
+    assert needed == {
+        "rowsall": [],
+        "rows0.25": "<results>/data/spider/rows_0.25.json",
+        "rows9-database": "<results>/data/spider/rows_9-database.json",
+    }
+    # A key of a user's own rows is the column itself.
+    own = {"kind": "jsonl", "role": "target", "source": "a.jsonl", "train": "b.jsonl", "score": "exact"}
+    tasks = {"spider": {"role": "yardstick"}, "quiz": own}
+    found = settings(study(tasks=tasks, training={"rows": {"count": 9, "balance": "topic"}}))["choose_rows"]
+    assert found["9-topic"].items() >= {"balance": "topic", "column": "topic", "name": "tasks.quiz"}.items()
+
+
+def test_a_base_has_a_precision_of_its_own_where_a_study_says_so():
+    fp4 = {"bnb_4bit_quant_type": "fp4"}
+    model = {"source": "folder", "precision": "nf4", "quantization": fp4}
+    given = {"sweep": {"lora.r": [4]}, "evaluation": {"shots": [0], "interpolate": [0, 0.5], "noise_floor": True}}
+    given |= {"inference": {"do_sample": True, "seed": [1, 2]}}
+    same, apart = (settings(study(models={"m": model | own}, **given)) for own in ({}, {"base_precision": "bf16"}))
+    assert same["train"] == apart["train"]
+    alone = {}
+    for name, one in apart["predict_spider"]["m"].items():
+        if name.partition("@")[0] == "base":
+            alone[name] = one
+            assert (one["precision"], "quantization" in one) == ("bf16", False)
+        else:
+            assert (one["precision"], one["quantization"]) == ("nf4", fp4)
+            assert one == same["predict_spider"]["m"].get(name, one)
+    assert {"base", "base@shots0", "base@draw2"} <= alone.keys()
+    # Without what the adapter adds, its model is then not the base.
+    assert "r4@0" in apart["predict_spider"]["m"] and "r4@0" not in same["predict_spider"]["m"]
+    # Nothing else depends on it.
+    told = {"predict_spider", "predict_mmlu", "tables", "cost", "index"}
+    prepared = [rule for rule in same if rule.startswith(("fetch", "prepare", "render", "audit", "train"))]
+    assert all(same[rule] == apart[rule] for rule in prepared) and told & same.keys()

@@ -151,6 +151,64 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "training.weight_decay: found nan, expected a number that is not",
         ),
         ({"sweep": {"lora.r": [8, 1e30]}}, "sweep.lora.r: found 1e+30, expected at most 2147483647."),
+        # Some of the training rows.
+        (
+            {"training": {"rows": {"seed": 1}}},
+            "training.rows.count: found neither of count and fraction. Write one of them.",
+        ),
+        (
+            {"training": {"rows": {"count": 5, "fraction": 0.5}}},
+            "training.rows.count: found both of count and fraction. Write one of them.",
+        ),
+        ({"training": {"rows": {"fraction": 1.0}}}, "training.rows.fraction: found 1.0, expected less than 1."),
+        ({"training": {"rows": {"count": 0}}}, "training.rows.count: found 0, expected at least 1."),
+        (
+            {"sweep": {"training.rows": [None, {"fraction": 2.0}]}},
+            "sweep.training.rows.fraction: found 2.0, expected less than 1.",
+        ),
+        (
+            {"sweep": {"training.rows": [{"fraction": 0.5}, {"fraction": 0.5, "seed": 42}]}},
+            "sweep.training.rows: a value stands twice in",
+        ),
+        (
+            {"training": {"rows": {"count": 8660}}},
+            "training.rows.count: found 8660, expected at most 8659, as many as tasks.spider.counts leaves.",
+        ),
+        (
+            {"training": {"rows": {"count": 6}}, "tasks": {"spider": {"train_questions": 5}}},
+            "training.rows.count: found 6, expected at most 5, as many as tasks.spider.train_questions leaves.",
+        ),
+        (
+            {"adapters": {"few": {"training": {"rows": {"count": 5, "balance": "difficulty"}}}}},
+            "training.rows.balance: found difficulty, expected one of hardness, database, which every training row of "
+            "kind spider has.",
+        ),
+        (
+            {"training": {"rows": {"count": 5, "balance": "a b"}}},
+            "training.rows.balance: found 'a b', expected the name of a column in letters, digits and underscores.",
+        ),
+        (
+            {"training": {"rows": {"count": 5}}, "sweep": {"tasks.spider.train_questions": [5, 6]}},
+            "training.rows: not beside sweep.tasks.spider.train_questions, which chooses rows too. Remove one.",
+        ),
+        # A precision of the base's own.
+        (
+            {"models": {"m": {"source": "x", "precision": "nf4", "base_precision": "nf4"}}},
+            "models.m.base_precision: found nf4, which precision is anyway. Remove it.",
+        ),
+        (
+            {
+                "models": {
+                    "m": {
+                        "source": "x",
+                        "precision": "int8",
+                        "base_precision": "nf4",
+                        "quantization": {"llm_int8_threshold": 5.0},
+                    }
+                }
+            },
+            "models.m.quantization: found llm_int8_threshold, but precision is int8 and base_precision nf4: a key",
+        ),
         # Words of the libraries.
         (
             {"training": {"optim": "adamw_troch"}},
@@ -551,3 +609,20 @@ def test_whatever_stands_there_ends_in_a_study_or_in_sentences(chosen):
                 read.resolve(given)
             except UserError as error:
                 assert all(line.startswith("config.yaml, ") for line in str(error).splitlines())
+
+
+def test_rows_cannot_be_balanced_by_a_key_that_they_lack(tmp_path):
+    file = tmp_path / "train.jsonl"
+    own = {"kind": "jsonl", "role": "target", "source": "a.jsonl", "train": str(file), "score": "exact"}
+    given = {"tasks": {"spider": {"role": "yardstick"}, "quiz": own}}
+    rows = {"training": {"rows": {"count": 9, "balance": "topic"}}}
+    study(**given, **rows)  # the file may come later
+    for text in ("no JSON", "[1]\n", ""):
+        file.write_text(text, encoding="utf-8")
+        study(**given, **rows)  # what is wrong with it its rule says
+    file.write_text('{"question": "q", "answer": "a", "field": "x"}\n', encoding="utf-8")
+    assert refusal(**given, **rows) == (
+        "config.yaml, training.rows.balance: found topic, which the first row of tasks.quiz.train has not. Write one "
+        "of its keys: question, answer, field."
+    )
+    study(**given, training={"rows": {"count": 9, "balance": "field"}})

@@ -197,6 +197,28 @@ def test_a_smoke_run_replays():
     assert list(unfold.adapters(read.check(overlay(scale="smoke", **given)))) == ["replay0.2"]
 
 
+def test_a_smoke_run_trains_on_all_of_its_few_rows():
+    few, some = {"rows": {"count": 500}}, {"rows": {"fraction": 0.5}}
+    given = minimal(adapters={"few": {"training": few}, "some": {"training": some}}, training={"rows": {"count": 9}})
+    config = read.resolve(given | {"scale": "smoke"})
+    assert "rows" not in config["training"]
+    # What differed in nothing else is one training.
+    assert list(unfold.settings(config)) == ["adapter"]
+    two = {"few": {"training": few}, "also": {"training": few | {"weight_decay": 0.1}}}
+    again = {"more": {"training": some | {"weight_decay": 0.1}}, "rank": {"lora": {"r": 4}}}
+    config = read.resolve(minimal(adapters=two | again) | {"scale": "smoke"})
+    assert list(unfold.settings(config)) == ["also", "rank"]
+    swept = minimal(sweep={"training.rows": [None, {"count": 500}], "lora.r": [4, 8]})
+    assert list(unfold.settings(read.resolve(swept | {"scale": "smoke"}))) == ["r4"]
+
+
+def test_a_smoke_run_has_one_precision():
+    given = minimal(models={"m": {"source": "x", "precision": "nf4", "base_precision": "bf16"}})
+    assert read.resolve(given)["models"]["m"]["base_precision"] == "bf16"
+    smoke = read.resolve(given | {"scale": "smoke"})["models"]["m"]
+    assert (smoke["precision"], "base_precision" in smoke) == ("fp32", False)
+
+
 def test_a_smoke_run_is_smaller_by_what_each_kind_of_task_says():
     tasks = {"queries": {"kind": "spider", "questions": 99, "validation": {"by": "rows"}}, "mmlu": {"source": "x"}}
     given = MINIMAL | {"tasks": tasks}

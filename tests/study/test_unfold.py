@@ -2,8 +2,11 @@
 
 import re
 
+import pytest
+
 from _config import EVALUATION, GENERAL, MINIMAL, REPLAY, SWEEP, study
 from study import read, unfold
+from tasks.questions import how_many
 
 
 def labels(config):
@@ -212,3 +215,37 @@ def test_a_target_may_have_any_name_and_a_study_no_yardstick():
     assert unfold.target_of(config) == "queries"
     assert unfold.tasks_of(config, "yardstick", "replay") == []
     assert config["tasks"]["queries"]["kind"] == "spider"
+
+
+ROWS = [None, {"fraction": 0.25}, {"count": 1000}, {"count": 1000, "balance": "hardness"}, {"count": 1000, "seed": 7}]
+
+
+def test_some_of_the_training_rows_are_a_setting():
+    config = study(sweep={"training.rows": ROWS})
+    names = ["rowsall", "rows0.25", "rows1000", "rows1000-hardness", "rows1000-draw7"]
+    trained = unfold.adapters(config)
+    assert list(trained) == names
+    assert len({own["folder"] for own in trained.values()}) == len(names)
+    shown = [run["settings"]["training.rows"] for run in unfold.runs(config)[1:]]
+    assert shown == ["all", "0.25", "1000", "1000-hardness", "1000-draw7"]
+    assert unfold.chosen_rows(config) == {
+        "0.25": {"fraction": 0.25, "seed": 42},
+        "1000": {"count": 1000, "seed": 42},
+        "1000-hardness": {"balance": "hardness", "count": 1000, "seed": 42},
+        "1000-draw7": {"count": 1000, "seed": 7},
+    }
+
+
+def test_all_rows_are_the_same_training_whether_a_study_says_so_or_not():
+    plain = unfold.adapters(study())["adapter"]["folder"]
+    config = study(training={"rows": {"count": 9}}, adapters={"all": {"training": {"rows": None}}, "few": {}})
+    trained = unfold.adapters(config)
+    assert trained["all"]["folder"] == plain != trained["few"]["folder"]
+    # The same choice is the same training, wherever it stands, complete or not.
+    swept = unfold.adapters(study(sweep={"training.rows": [{"count": 9, "seed": 42}]}))
+    assert swept["rows9"]["folder"] == trained["few"]["folder"]
+
+
+@pytest.mark.parametrize(("rows", "number"), [({"count": 7}, 7), ({"fraction": 0.1}, 3), ({"fraction": 0.07}, 3)])
+def test_how_many_rows_a_choice_takes(rows, number):
+    assert how_many(rows, 30) == number

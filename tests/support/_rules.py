@@ -79,6 +79,9 @@ def _settings(workflow: Workflow) -> dict[str, Any]:
             found |= {rule.name: {name: of(run=name) for name in adapters}} if adapters else {}
         elif rule.name == "fetch_model":
             found[rule.name] = {model: of(model=model) for model in models}
+        elif rule.name == "choose_rows":
+            choices = {choice: of(choice=choice) for choice in sorted(names["CHOICES"])}
+            found |= {rule.name: choices} if choices else {}
         elif rule.name == "audit_labels":
             roles = (names["TARGET"], names["REPLAY_TASK"])
             found[rule.name] = {task: of(task=task) for task in roles if task}

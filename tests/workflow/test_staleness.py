@@ -208,6 +208,11 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
         | chain([f"{rate}-rows{rows}" for rate in A for rows in (64, 32)], *EVERY_RULE)
         | RUNS,
     ),
+    "some of the rows": (
+        {"sweep/training.rows": [None, {"fraction": 0.25}, {"count": 20, "balance": "hardness"}]},
+        {"choose_rows spider/0.25", "choose_rows spider/20-hardness"}
+        | trained(*(f"{rate}-rows{rows}" for rate in A for rows in ("0.25", "20-hardness"))),
+    ),
     "clipping": ({"training/max_grad_norm": 0.5}, trained(*A)),
     "a key passed on": ({"training/adam_beta2": 0.99}, trained(*A)),
     "rank": ({"lora/r": 16}, trained(*A)),
