@@ -51,6 +51,11 @@ include: "rules/report.smk"
 include: "rules/harness.smk"
 
 
+if REPAIRS:
+
+    include: "rules/repair.smk"
+
+
 if config["recommend"]:
 
     include: "rules/recommend.smk"

@@ -10,7 +10,7 @@ import asyncio
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState
 
-from custom_metrics.judge import SEMANTICS, GoldError, best, judge
+from custom_metrics.judge import SEMANTICS, GoldError, judge_best
 
 
 @scorer(metrics=[accuracy(), stderr()])
@@ -38,14 +38,7 @@ def execution_accuracy(database: str | None = None, semantics: str = "bag", time
                 f"Sample {state.sample_id} names no database: give execution_accuracy(database=…) or "
                 'Sample(metadata={"database": …}).'
             )
-
-        def one(gold: str):
-            try:
-                return judge(path, gold, state.output.completion, timeout_s)
-            except GoldError as error:
-                return error
-
-        found = best([await asyncio.to_thread(one, gold) for gold in target])
+        found = await asyncio.to_thread(judge_best, path, list(target), state.output.completion, timeout_s)
         if isinstance(found, GoldError):
             return Score(value=INCORRECT, explanation=str(found), metadata={"error_class": "gold_error"})
         shown = {"error_class": found.error_class, "gold_rows": found.gold_rows, "predicted_rows": found.predicted_rows}

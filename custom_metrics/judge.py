@@ -364,3 +364,19 @@ def judge(database: str | Path, gold: str, answer: str, timeout_s: float = 30.0)
     with _making:
         shared = _shared(timeout_s)
     return shared.judge(database, gold, answer)
+
+
+def judge_best(database: str | Path, golds: Iterable[str], answer: str, timeout_s: float = 30.0) -> Verdict | GoldError:
+    """Judge one answer by several gold queries, of which one is enough; see `best`.
+
+    Raises:
+        FileNotFoundError: there is no such database.
+    """
+
+    def one(gold: str) -> Verdict | GoldError:
+        try:
+            return judge(database, gold, answer, timeout_s)
+        except GoldError as error:
+            return error
+
+    return best([one(gold) for gold in golds])

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from custom_metrics.judge import SEMANTICS, GoldError, best, judge
+from custom_metrics.judge import SEMANTICS, GoldError, judge_best
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, int]:
@@ -23,14 +23,7 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
         FileNotFoundError: there is no such database.
     """
     golds = [doc["query"]] if isinstance(doc["query"], str) else doc["query"]
-
-    def one(gold: str):
-        try:
-            return judge(doc["database"], gold, results[0])
-        except GoldError as error:
-            return error
-
-    found = best([one(gold) for gold in golds])
+    found = judge_best(doc["database"], golds, results[0])
     if isinstance(found, GoldError):
         warnings.warn(f"{found} (the answer counts as wrong)", RuntimeWarning, stacklevel=2)
         return dict.fromkeys(SEMANTICS, 0)

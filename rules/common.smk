@@ -20,7 +20,7 @@ from common.job import ended, retry_only_what_was_cut_off
 from common.terminal import show_jobs
 from present import catalogue
 from present.format import Say
-from study import identity, read as _read, unfold
+from study import identity, read as _read, repair, unfold
 from study.labels import rows_label
 from tasks.registry import KINDS, measured
 
@@ -71,13 +71,17 @@ NOISE = unfold.noise(config)
 REPEATS = {run["folder"]: run for run in NOISE}
 REPEATED_RUNS = {(run["model"], run["repeats"]) for run in NOISE}
 NOISE_RUNS = [run for run in RUNS if (run["model"], run["variant"]) in REPEATED_RUNS] + NOISE
+# What answers again where the SQL of another run failed, in a table of its own too; and by folder that run's folder.
+REPAIRS = repair.repairs(config)
+REPAIRED = {run["folder"]: BY_LABEL[run["model"], run["repairs"]] for run in REPAIRS}
+REPAIR_RUNS = [run for run in RUNS if run["folder"] in REPAIRED.values()] + REPAIRS
 # Rules know a run by its folder, which is named after what it is and not after what else the study has.
-LABELS = {run["folder"]: run["variant"] for run in [*RUNS, *NOISE]}
+LABELS = {run["folder"]: run["variant"] for run in [*RUNS, *NOISE, *REPAIRS]}
 VALUES = {adapter["folder"]: adapter["values"] for adapter in unfold.adapters(config).values()}
 POINTS = {run["folder"]: run["point"] for run in RUNS if "point" in run}
-OWN_PROMPTS = unfold.own_prompts(config)
 FOLDERS = unfold.adapter_folders(config)
 AGAIN = {run["variant"]: run.get("repeats", run.get("draw_of")) for run in [*RUNS, *NOISE]}
+AGAIN |= {run["variant"]: run["repairs"] for run in REPAIRS}
 ADAPTED = FOLDERS | {name: FOLDERS[of] for name, of in AGAIN.items() if of in FOLDERS}
 # The models as they are, the adapters trained on them, and ready-made ones; what `evaluation` adds is in RUNS alone.
 TRAINED = [run for run in RUNS if "point" not in run and run["folder"] not in FIRST]
@@ -91,6 +95,8 @@ REPLAY_TASK = next(iter(unfold.tasks_of(config, "replay")), None)
 # What tables, figures and pages must know of each task.
 MEASURED = {name: stage(name, "measure", role=config["tasks"][name]["role"]) for name in TASKS}
 MEASURES = measured(MEASURED)
+# By task the part of its prompts that a run answers, if not test.
+OWN_PROMPTS = {task: unfold.own_prompts(config, task) for task in TASKS}
 SQL_TASKS = [task for task, measure in MEASURES.items() if measure.form == "sql"]
 # With other examples in its prompts of the target, the base model has the answers to the yardsticks that it has anyway.
 BASES = {run.get("draw"): run["folder"] for run in RUNS_HERE if unfold.BASE in (run["variant"], run.get("draw_of"))}
@@ -123,6 +129,7 @@ HAS = {
     "harness": HARNESS,
     "published": PUBLISHED,
     "noise": bool(NOISE),
+    "repair": bool(REPAIRS),
     "trained": bool(ADAPTERS),
     "seeds": len(VALUES) > len(unfold.settings(config)),
     **{kind: any(kind in point for point in POINTS.values()) for kind in ("strength", "step", "shots")},
@@ -168,6 +175,11 @@ def of_runs(name, runs=RUNS):
 def asked(task):
     """The runs that give answers of their own to a task."""
     return [run for run in RUNS_HERE if answered_by(task, run["folder"]) == run["folder"]]
+
+
+def computed(task):
+    """The same, and those that answer some of its questions again."""
+    return asked(task) + (REPAIRS if task == TARGET else [])
 
 
 def answered_by(task, run):
@@ -323,7 +335,7 @@ def audit_settings(wildcards):
     # Not the stage measure, which leads to no training.
     cluster = kind_of(task).measure(MEASURED[task]).cluster
     keys = ("training.loss_on", "training.max_length", "training.truncate", "accept_defect")
-    shown = {key: config["tasks"][task][key] for key in ("shots_from",) if key in config["tasks"][task]}
+    shown = {key: config["tasks"][task][key] for key in ("shots_from", "marks") if key in config["tasks"][task]}
     return stage(task, role="target", cluster=cluster, shots=unfold.shots_of(config, task), **shown, **pick(*keys))
 
 
@@ -333,9 +345,23 @@ def audited(wildcards, path, part):
     return path.format(task=wildcards.task) if wildcards.task == TARGET and needed else []
 
 
+def to_repair(wildcards):
+    """The answers of a first round whose SQL failed; nothing for a run that repairs none."""
+    first = REPAIRED.get(wildcards.run)
+    return f"<results>/runs/{wildcards.model}/{first}/{TARGET}_failed.jsonl" if first else []
+
+
+def first_answers(wildcards):
+    """All answers of a first round, of which a second one keeps those whose SQL ran; nothing for any other run."""
+    first = REPAIRED.get(wildcards.run)
+    return answers_of(TARGET, wildcards.model, first) if first else []
+
+
 def prompts_of(task, model, run):
     """The prompts of a task that a run answers."""
-    part = OWN_PROMPTS.get(run, "test") if task == TARGET else "test"
+    if run in REPAIRED:
+        return f"<results>/prompts/{model}/{task}_{run}.jsonl"
+    part = OWN_PROMPTS[task].get(run, "test")
     return f"<results>/prompts/{model}/{task}_{part}.jsonl"
 
 

@@ -34,6 +34,7 @@ for task in TASKS:
             prompts=asked_prompts,
             record="<results>/models/{model}.json",
             adapter=own_adapter,
+            failed=to_repair,
         output:
             answers="<results>/runs/{model}/{run}/{task}_answers.jsonl",
             report="<results>/runs/{model}/{run}/{task}_predict.json",
@@ -43,7 +44,7 @@ for task in TASKS:
             "<benchmarks>/predict_{task}/{model}/{run}.tsv"
         wildcard_constraints:
             task=task,
-            run=any_of(run["folder"] for run in [*RUNS_HERE, *NOISE]),
+            run=any_of(run["folder"] for run in [*RUNS_HERE, *NOISE, *(REPAIRS if task == TARGET else [])]),
         conda:
             "../envs/model.yaml"
         threads: 2
@@ -88,6 +89,7 @@ for task in TASKS:
             f"score_{task}"
         input:
             answers=scored_answers,
+            first=first_answers,
             questions="<results>/data/{task}/test.jsonl",
             manifest="<results>/data/{task}/source/manifest.json",
         output:

@@ -35,7 +35,9 @@ rule export_recommended:
         adapters=sorted({file for run in RUNS for file in adapter_files_of(run["variant"], run["model"])}),
         records=of_models("<results>/models/{model}.json"),
         prompts=of_models(f"<results>/prompts/{{model}}/{TARGET}_test.json"),
-        base_prompts=of_models(f"<results>/prompts/{{model}}/{TARGET}_{OWN_PROMPTS.get(unfold.BASE, 'test')}.json"),
+        base_prompts=of_models(
+            f"<results>/prompts/{{model}}/{TARGET}_{OWN_PROMPTS[TARGET].get(unfold.BASE, 'test')}.json"
+        ),
         source=f"<results>/data/{TARGET}/source/manifest.json",
     output:
         # What is in it depends on what is recommended, and nothing of an earlier choice may stay.

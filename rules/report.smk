@@ -127,10 +127,10 @@ if NOISE:
 rule cost:
     """Put the time, speed and memory of every training and every run of a model into one table."""
     input:
-        **{f"predict_{task}": of_runs(f"{task}_predict.json", asked(task)) for task in TASKS},
+        **{f"predict_{task}": of_runs(f"{task}_predict.json", computed(task)) for task in TASKS},
         # Nobody counts the tokens of answers by letter.
         **{
-            f"{task}_answers": of_runs(f"{task}_answers.jsonl", asked(task))
+            f"{task}_answers": of_runs(f"{task}_answers.jsonl", computed(task))
             for task in TASKS
             if MEASURES[task].form != "choice"
         },
@@ -144,7 +144,7 @@ rule cost:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*WRITTEN, study=STUDY, runs=tabled(RUNS_HERE)) | {"tasks": MEASURED},
+        settings=pick(*WRITTEN, study=STUDY, runs=tabled(RUNS_HERE + REPAIRS)) | {"tasks": MEASURED},
         code=code.digest("cost"),
     script:
         "../scripts/steps/cost.py"
@@ -256,6 +256,7 @@ rule report:
             + (("recommendation",) if config["recommend"] else ())
             + (("harness",) if HARNESS else ())
             + (("noise",) if NOISE else ())
+            + (("repair",) if REPAIRS else ())
         ],
         figures=[f"<results>/figures/{name}.pdf" for name in FIGURES],
         records=of_runs(f"{TARGET}.csv") if TARGET in SQL_TASKS else [],
@@ -290,7 +291,7 @@ rule report:
             *WRITTEN,
             study=STUDY,
             labels=LABELS,
-            own_prompts=sorted(OWN_PROMPTS),
+            own_prompts={task: sorted(of) for task, of in OWN_PROMPTS.items() if of},
         )
         | {"tasks": MEASURED},
         code=code.digest("report"),
@@ -308,7 +309,7 @@ rule index:
     conda:
         "../envs/score.yaml"
     params:
-        settings={"runs": RUNS + NOISE},
+        settings={"runs": RUNS + NOISE + REPAIRS},
         code=code.digest("index"),
     script:
         "../scripts/steps/index.py"

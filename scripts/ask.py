@@ -24,6 +24,7 @@ from tabulate import tabulate
 from common.files import ADAPTER_FILES, UserError, check_files, read_json, read_jsonl, sha256_file
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
+from study.repair import AGAIN
 from study.unfold import recommended_folder, words_sha256
 from tasks import text_to_sql
 from tasks.base import examples_of
@@ -81,7 +82,9 @@ def find(folder: Path, model: str) -> Source:
     runs: dict[tuple[str, str], Path] = {}
     for name, place in places.items():
         runs |= {(name, RECOMMENDED): place} if place.is_dir() else {}
-        mine = {row["run"]: folder / row["folder"] for row in index if row["model"] == name}
+        # A second round answers prompts of its own, which hold an answer of the first.
+        rows = [row for row in index if row["model"] == name and not row["run"].endswith(AGAIN)]
+        mine = {row["run"]: folder / row["folder"] for row in rows}
         runs |= {(name, run): of for run, of in mine.items() if (of / f"{data.name}_predict.json").is_file()}
     others = ", ".join(f"{name}/{run}" if len(records) > 1 else run for name, run in runs) or "none so far"
     named, _, run = model.rpartition("/")

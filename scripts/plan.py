@@ -21,7 +21,6 @@ here (scripts/llm/named_gpus.py), and with --memory-gb, which plans for any GPU 
 
 import argparse
 import math
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,9 +36,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.files import UserError, read_json, read_jsonl
 from common.weights import QUANTISED
 from llm import memory as _memory
-from llm.groups import STEP_TOKENS, alike, common_prefix
+from llm.groups import STEP_TOKENS
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
 from llm.named_gpus import NAMED_GPUS, named_gpu
+from llm.times import (
+    LARGE_STEP,
+    SHARED,
+    START_S,
+    Prompts,
+    Target,
+    answering_seconds,
+    gathered,
+    training_seconds,
+)
 from study import unfold
 from study.local_rows import local_rows
 from study.read import as_for_snakemake
@@ -58,44 +67,6 @@ MMLU_QUESTION = 300
 # Of a row of auxiliary_train, most of which have a passage to read: assumed, not measured.
 REPLAYED = 1600
 CHARACTERS = 3.4
-# Times the least time, as benchmarks/results has it: answering; training in optimizer steps of `LARGE_STEP` tokens and
-# more, and in smaller ones.
-ANSWERING, TRAINING, TRAINING_SMALL = 2.3, 1.9, 4.2
-LARGE_STEP = 7000
-# Before a job on a GPU computes, it imports (7 to 11 s, measured on the H100) and loads a model of 8 B (2 to 9 s).
-START_S = 14
-# Of what sharing a prefix saves in such steps, the part that is seen in time (docs/speed.md).
-SHARED = 0.85
-
-
-@dataclass(frozen=True)
-class Target:
-    """A model in one precision on one device; `read` says whether its shape is read, not estimated."""
-
-    name: str
-    shape: Shape
-    precision: str
-    device: Device
-    read: bool = True
-
-    @property
-    def flops(self) -> float:
-        return self.device.flops.get("fp32" if self.precision == "fp32" else "bf16", math.nan)
-
-
-@dataclass
-class Prompts:
-    """How many prompts, and their tokens, in the mean and of the longest; `counted`, not estimated."""
-
-    count: int
-    mean: float
-    longest: int
-    counted: bool
-    # Of those to be answered: the prompts of each group that is answered together, and with how many tokens all of a
-    # group begin; the tokens of the longest prompt without this shared prefix.
-    groups: list[tuple[int, int]] = field(default_factory=list)
-    rest: int = 0
-    begin: int = 0  # of rows to train on: the tokens with which all begin
 
 
 @dataclass(frozen=True)
@@ -131,24 +102,6 @@ def count(path: Path, record: Path, new: int = 0) -> Prompts | None:
     chat = load_chat(read_json(record))
     pairs = (chat.encode(row["prompt"], row.get("completion", "")) for row in read_jsonl(path))
     return gathered([[*prompt, *completion] for prompt, completion in pairs], new)
-
-
-def gathered(prompts: Sequence[Sequence], new: int, each: float = 1) -> Prompts | None:
-    """The tokens of prompts, of which `each` elements are a token; None if there are no prompts.
-
-    With `new`, the tokens of an answer at most, the groups in which they are answered are found too.
-    """
-    if not prompts:
-        return None
-    lengths = [round(len(one) / each) for one in prompts]
-    found = Prompts(len(lengths), statistics.mean(lengths), max(lengths), each == 1)
-    if not new:
-        return replace(found, begin=round(len(common_prefix(prompts)) / each))
-    for group in alike(prompts, round(new * each)):
-        shared = round(len(common_prefix([prompts[i] for i in group])) / each)
-        found.groups.append((len(group), shared))
-        found.rest = max(found.rest, *(lengths[i] - shared for i in group))
-    return found
 
 
 def estimate(config: dict, task: str, part: str, new: int = 0) -> Prompts | None:
@@ -212,28 +165,6 @@ def sample(config: dict, task: str, part: str, new: int, data: Path) -> Prompts 
             said = turns(filled(kind, told, row, shots, settings))
             texts.append("".join(turn.text for turn in said) + ("" if new else kind.target(row)))
     return gathered(texts, new, CHARACTERS)
-
-
-def training_seconds(target: Target, tokens: float, step: float, twice: bool) -> float:
-    """The time of a training: forward, and backward to the activations only, 2 operations a weight and token.
-
-    There are `tokens` in all and `step` in an optimizer step; activations are computed once or `twice` (gradient
-    checkpointing).
-    """
-    operations = (6 if twice else 4) * target.shape.block_parameters
-    return (TRAINING if step >= LARGE_STEP else TRAINING_SMALL) * tokens * operations / target.flops
-
-
-def answering_seconds(target: Target, prompts: Prompts, rows: int, new: int) -> float:
-    """The time of answering if every answer is of the longest: see `limit` in benchmarks/inference.py."""
-    shape, element = target.shape, _memory.element(target.precision)
-    own = prompts.count * prompts.mean - sum(number * beginning for number, beginning in prompts.groups)
-    once = sum(beginning for _, beginning in prompts.groups)
-    prefill = 2 * shape.block_parameters * (own + once) / target.flops
-    batches = sum(math.ceil(number / rows) for number, _ in prompts.groups)  # none has prompts of two groups
-    cache = prompts.count * _memory.row(shape, round(own / prompts.count + new), element)
-    read = batches * _memory.weights(shape, target.precision) + cache
-    return ANSWERING * (prefill + new * read / target.device.bandwidth)
 
 
 def trained_rows(settings: dict, of: int) -> int:
@@ -419,11 +350,14 @@ class Plan:
         self, config: dict, target: Target, variants: Sequence[str], find: Callable[..., Prompts | None]
     ) -> None:
         """Add what the answers of some runs of a model need, all in one precision."""
-        learnt, further, own = target_of(config), unfold.points(config), unfold.own_prompts(config)
-        asked = Counter(own.get(variant, "test") for variant in variants)
-        others = sum("shots" not in further.get(name, ()) for name in variants)
-        jobs = [(learnt, *item) for item in asked.items()]
-        for task, part, number in jobs + [(name, "test", others) for name in tasks_of(config, "yardstick") if others]:
+        learnt, further = target_of(config), unfold.points(config)
+        others = [name for name in variants if "shots" not in further.get(name, ())]
+        jobs = []
+        for task in (learnt, *tasks_of(config, "yardstick")):
+            own = unfold.own_prompts(config, task)
+            asked = Counter(own.get(name, "test") for name in (variants if task == learnt else others))
+            jobs += [(task, *item) for item in asked.items()]
+        for task, part, number in jobs:
             new, rule = config["tasks"][task]["max_new_tokens"], f"predict_{task}"
             if not (prompts := find(task, part, new)):
                 continue
@@ -495,6 +429,11 @@ def main(arguments: list[str] | None = None) -> int:
     if found.rows:
         print(pd.DataFrame(found.rows).to_markdown(index=False, disable_numparse=True))
     print("\nAll other rules: minutes on a CPU, and the downloads.")
+    if config["evaluation"]["repair"]:
+        print(
+            "Not in the table: second answers (evaluation.repair). How many there are shows when the first ones have "
+            "been run: each base and each adapter is asked some of the target's questions again, at most all of them."
+        )
     if not device.cuda:
         print("No GPU is visible: the times are rough ones of this CPU.")
     if found.unknown:

@@ -41,6 +41,7 @@ from custom_metrics.judge import cores  # noqa: E402
 from present.catalogue import TABLES  # noqa: E402
 from study import unfold  # noqa: E402
 from study.read import read_yaml, resolve  # noqa: E402
+from study.repair import repairs  # noqa: E402
 from tasks.registry import KINDS  # noqa: E402
 
 CRATE = "ro-crate-metadata.json"
@@ -84,7 +85,9 @@ def check_hashes(bundle: Path, found: Findings) -> None:
 def chain(config: Mapping, bundle: Path) -> Iterator[tuple[Path, str, Path]]:
     """Yield of each report the file, the key of a hash in it, and the file whose hash that is."""
     labels = {run["folder"]: run["variant"] for run in unfold.runs(config) + unfold.noise(config)}
-    target, own = unfold.target_of(config), unfold.own_prompts(config)
+    again = {run["folder"] for run in repairs(config)}
+    target = unfold.target_of(config)
+    own = {task: unfold.own_prompts(config, task) for task in unfold.asked_tasks(config)}
     for part in sorted(bundle.glob("data/*/*.json")):
         yield part, "sha256", part.with_suffix(".jsonl")
         yield part, "source_sha256", part.parent / "source/manifest.json"
@@ -92,7 +95,7 @@ def chain(config: Mapping, bundle: Path) -> Iterator[tuple[Path, str, Path]]:
         yield report, "sha256", report.with_suffix(".jsonl")
     for report in sorted(bundle.glob("runs/*/*/*_predict.json")):
         model, folder, task = report.parts[-3], report.parts[-2], report.name.removesuffix("_predict.json")
-        part = own.get(labels.get(folder), "test") if task == target else "test"
+        part = folder if folder in again else own[task].get(labels.get(folder), "test")
         yield report, "answers_sha256", report.with_name(f"{task}_answers.jsonl")
         yield report, "prompts_sha256", bundle / f"prompts/{model}/{task}_{part}.jsonl"
     for report in sorted(bundle.glob("runs/*/*/train.json")):
@@ -214,6 +217,9 @@ def to_make(config: Mapping, bundle: Path, scored: Sequence[str]) -> tuple[list[
     runs = unfold.runs(config) + unfold.noise(config)
     places = [f"runs/{run['model']}/{run['folder']}" for run in runs]
     records = [f"{place}/{task}.csv" for place in places for task in scored]
+    target = unfold.target_of(config)
+    if target in scored:
+        records += [f"runs/{run['model']}/{run['folder']}/{target}.csv" for run in repairs(config)]
     records += [f"data/{task}/gold.csv" for task in scored if (bundle / f"data/{task}/gold.csv").is_file()]
     known = {*unfold.asked_tasks(config), *(table.key for table in TABLES)}
     tables = [path for path in sorted(bundle.glob("tables/*")) if path.stem in known]

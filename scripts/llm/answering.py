@@ -42,6 +42,7 @@ class Job:
     adapter: str | None  # folder of the LoRA adapter, None for the base model
     decoding: Decoding
     identity: Mapping[str, Any] | None = None  # what of the decoding answers belong to; None: all that has an effect
+    maybe_none: bool = False  # whether there may be no prompts: of a second round, which none may need
 
 
 class Asked(NamedTuple):
@@ -56,7 +57,7 @@ class Asked(NamedTuple):
 def read(job: Job) -> Asked:
     """Read what a job asks; a UserError if there are no prompts, or one has the wrong number of BOS."""
     record, rows = read_json(job.record), read_jsonl(job.prompts)
-    if not rows:
+    if not rows and not job.maybe_none:
         raise UserError(f"{job.prompts}: found no prompts, expected at least 1. Let the task ask more questions.")
     chat = load_chat(record)
     prompts = [Encoded(row["id"], chat.encode(row["prompt"])[0]) for row in rows]

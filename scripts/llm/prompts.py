@@ -67,6 +67,20 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
     return turns
 
 
+def asked_again(said: Sequence[Turn], answer: str, told: Sequence[Turn], path: str | Path) -> list[Turn]:
+    """The turns of a prompt, the answer to it, and the turn in which the user says (`told`) what is wrong with that.
+
+    Raises:
+        UserError: the prompt has no turns, or the template at `path`, of which `told` is, another turn than the user's.
+    """
+    if said[0].role in WHOLE:
+        raise UserError(f"evaluation.repair: no turn can follow a whole prompt (see {path}). Write 0.")
+    if [turn.role for turn in told] != ["user"]:
+        found = ", ".join(turn.role for turn in told)
+        raise UserError(f"{path}: found turns of {found}, expected one of the user, which follows the failed answer.")
+    return [*said, Turn("assistant", answer), *told]
+
+
 def prompt_row(chat: Chat, names: Mapping[str, Any], turns: Sequence[Turn], answer: str | None = None) -> dict:
     """Render a prompt, and the completion to train on if there is an `answer`.
 

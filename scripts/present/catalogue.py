@@ -118,7 +118,8 @@ FORMATS = {
     "verdict": "verdict=verdict,unit verdict_alone=verdict",
     "count": (
         "n pairs seeds both_right gained lost both_wrong seconds token_rate=tokens_per_second rows databases steps "
-        "answered missing turned=flips questions_to_certify seeds_to_certify failed empty rows_open order_open doubtful"
+        "answered missing turned=flips questions_to_certify seeds_to_certify failed empty rows_open order_open "
+        "doubtful asked_again now_run now_right"
     ),
     "counts": "right=correct,n gained_lost=gained,lost trainable=trainable_parameters,all_parameters",
     "clusters": "n_clusters=n,clusters",
@@ -130,7 +131,7 @@ FORMATS = {
     "signed": "change=percent_change apart=difference_pp",
     "percents": (
         "base_tuned=base_accuracy_pct,tuned_accuracy_pct own_other=base_accuracy_pct,tuned_accuracy_pct "
-        "first_second=low_accuracy_pct,high_accuracy_pct"
+        "first_second=low_accuracy_pct,high_accuracy_pct first_after=first_accuracy_pct,accuracy_pct"
     ),
     "interval": (
         "accuracy=accuracy_pct,ci_low,ci_high bounds=accuracy_pct,low_pct,high_pct "
@@ -401,6 +402,11 @@ def noise(frame: "DataFrame", say: Say) -> Shown:
     return [Block(columns("model variant what measure n turned turned_pct gained lost apart"), frame)], {}
 
 
+def repair(frame: "DataFrame", say: Say) -> Shown:
+    """A row for each run whose failed answers were given again."""
+    return [Block(columns(f"model variant n {REPAIRED}"), frame)], {"comparisons": say.count(len(frame))}
+
+
 def cost(frame: "DataFrame", say: Say) -> Shown:
     """A row for each job. The facts: all hours (not known if one is not), where, and how many jobs were cut off."""
     shown = columns("model variant job seconds token_rate row_rate memory gpu_hours cpu_hours")
@@ -417,6 +423,7 @@ def plain(names: str, above: str = "") -> "Callable[[DataFrame, Say], Shown]":
     return lambda frame, say: ([Block(columns(names), frame, above)], {})
 
 
+REPAIRED = "asked_again now_run now_right first_after difference p_holm"
 CONTRASTS = "model swept levels measure pairs n_clusters first_second difference verdict p_holm p detectable"
 TURNED = "model setting measure seeds n right_to_wrong wrong_to_right"
 TABLES = (
@@ -440,6 +447,7 @@ TABLES = (
     Table("flips", flips, "gained criteria", "no_adapters"),
     Table("confusion", confusion, "questions classes many", "no_adapters", when="sql"),
     Table("noise", noise, "how criteria", rule="noise", when="noise"),
+    Table("repair", repair, "how adjusted criteria few", rule="repair", when="repair"),
     Table("harness", harness, "how", rule="harness_table", when="harness"),
     Table("cost", cost, "hours unknown resumed", rule="cost"),
     Table(

@@ -46,7 +46,7 @@ class Results:
     """What a report is made of, as read from a study's results. Text is text, numbers are numbers, an empty cell NaN.
 
     `settings` has `study` (its name with protocol and scale), `protocol`, `scale`, `known_defects`, `accept_defect`,
-    `tasks` with the `kind` of each, and `own_prompts`: the variants with prompts of their own for the target. `tables`
+    `tasks` with the `kind` of each, and `own_prompts`: by task the variants with prompts of their own. `tables`
     has those of `tables` and `cost` by name, that of each task by the task's; but for `settings` they are about base
     models and adapters alone, without what `evaluation` adds. `recommendation`, `equal_gain` and `harness`, if the
     study has them.
@@ -178,6 +178,7 @@ class _Facts:
             "seed_sds": self.seed_sds(),
             "harness": self.harness() if "harness" in self.tables else None,
             "noise": self.noise() if "noise" in self.tables else (),
+            "repair": self.numbered(self.tables["repair"]) if "repair" in self.tables else (),
             "points": [row | {"rank": rank} for rank, row in enumerate(self.points)],
             "shots": self.shots(),
             "recommendation": self.recommendation() if "recommendation" in self.tables else None,

@@ -147,7 +147,7 @@ def hashes(results: Any, name: Callable[[Run], str], rank: Mapping[Run, int], sa
     for model in results.models:
         add("model", model["name"], model["sha256"])
     for (model, variant, task), report in results.answers.items():
-        own = task == next(iter(say.measures)) and variant in results.settings["own_prompts"]
+        own = variant in results.settings["own_prompts"].get(task, ())
         add("prompts", f"{model} {variant}" if own else model, report["prompts_sha256"], task)
     for run, report in results.train.items():
         add("adapter", name(run), report.get("adapter_sha256", {}).get(WEIGHTS), run=run)

@@ -9,7 +9,7 @@ from common.files import UserError, read_json, read_jsonl
 from common.job import job
 from llm.chat import load_chat
 from llm.labels import Limits, audit, check_learnt, write_audit
-from tasks.base import PER_QUESTION
+from tasks.base import PER_QUESTION, marked
 from tasks.registry import KINDS
 
 
@@ -69,7 +69,7 @@ def audit_labels(files: Mapping[str, str | Path], settings: Mapping[str, Any], r
         if not rendered:
             raise UserError(f"{files[prompts]}: found no rows, expected at least 1. {remedy}")
         check_learnt(rendered, loss_on)
-        targets = {row["id"]: task.target(row) for row in rows}
+        targets = {row["id"]: marked(settings, task.target(row)) for row in rows}
         if not is_target:  # those too long for the training have not been rendered
             kept = {row["id"] for row in rendered}
             targets = {row: target for row, target in targets.items() if row in kept}

@@ -33,8 +33,8 @@ def cost(
     Args:
         inputs: in the order of `runs`: `train`, the report of each training; of each task `predict_<task>`, the
             reports of its answers, and `<task>_answers`, the answers of those whose tokens are counted. Of yardsticks
-            those of all runs but the ones with other few-shot examples, which have the base's answers; and letters
-            are asked once, however often other answers are drawn.
+            those of all runs but the ones with other few-shot examples, which have the base's answers, and those that
+            repair another's; and letters are asked once, however often other answers are drawn.
         outputs: the files `csv` and `md`.
         settings: the rule's.
     """
@@ -43,11 +43,12 @@ def cost(
     files, rows = {name: iter(paths) for name, paths in inputs.items()}, []
     for run, head in zip(runs, heads, strict=True):
         found = {}
-        if run["variant"] != BASE and {"point", "ready_made", "draw_of"}.isdisjoint(run):
+        if run["variant"] != BASE and {"point", "ready_made", "draw_of", "repairs"}.isdisjoint(run):
             found["train"] = trained_row(path := next(files["train"]))
         for task, measure in measures.items():
             once = "draw_of" in run and measure.form == "choice"
-            if not once and (measure.role == "target" or "shots" not in run.get("point", {})):
+            of_target = "repairs" in run or "shots" in run.get("point", {})
+            if not once and (measure.role == "target" or not of_target):
                 path = next(files[f"predict_{task}"])
                 answers = next(files[f"{task}_answers"]) if measure.form != "choice" else None
                 found[f"predict_{task}"] = answered_row(path, answers)

@@ -26,5 +26,6 @@ if __name__ == "__main__":
             adapter=str(Path(adapter[0]).parent) if adapter else None,
             decoding=Decoding(**snakemake.params.unwatched),
             identity=snakemake.params.identity,
+            maybe_none=bool(snakemake.input.get("failed")),
         )
         predict(work, snakemake.output.answers, snakemake.output.report, gpus)

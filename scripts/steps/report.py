@@ -42,7 +42,7 @@ def report(outputs: Mapping[str, str | Path], inputs: Mapping[str, Any], setting
     measures = measured(settings["tasks"])
     say = Say(settings["language"], measures)
     results = read_results(outputs, inputs, settings, measures)
-    check_prompts(results, next(iter(measures)))
+    check_prompts(results)
     check_defects(results, next(iter(measures)))
     check_verdicts(results.tables)
     values = facts(results, say)
@@ -106,11 +106,11 @@ def read_results(outputs: Mapping, inputs: Mapping, settings: Mapping, measures:
     )
 
 
-def check_prompts(results: Results, target: str) -> None:
+def check_prompts(results: Results) -> None:
     """Refuse answers of a variant to other prompts than the model's other ones, but for those of `own_prompts`."""
     found: dict[tuple[str, str], str] = {}
     for (model, variant, task), answers in results.answers.items():
-        if variant in results.settings["own_prompts"] and task == target:
+        if variant in results.settings["own_prompts"].get(task, ()):
             continue
         sha256 = answers["prompts_sha256"]
         if found.setdefault((model, task), sha256) != sha256:

@@ -19,7 +19,7 @@ def score(
 
     Args:
         inputs: `answers`, JSON lines with id and what the model answered; `questions`, of `prepare`; `manifest`, of
-            `fetch_data`.
+            `fetch_data`; `first`, if some questions were asked again: all answers before that.
         outputs: `records`, a CSV file (see `tasks.records`); `rows`, JSON lines with what the page of answers shows
             besides, if the task has any such thing.
         settings: of the stage score, with `kind` and `name`.
@@ -31,6 +31,8 @@ def score(
     task = KINDS[settings["kind"]]
     questions = by_id(read_jsonl(inputs["questions"]), inputs["questions"])
     given = by_id(read_jsonl(inputs["answers"]), inputs["answers"], questions)
+    if inputs.get("first"):
+        given = by_id(read_jsonl(inputs["first"]), inputs["first"], questions) | given
     asked = [(row, given.get(name)) for name, row in questions.items()]
     scored = list(task.score(settings, Path(inputs["manifest"]).parent, asked, workers))
     if "rows" in outputs:

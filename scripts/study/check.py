@@ -25,6 +25,8 @@ from study.unfold import (
     settings,
     target_of,
 )
+from tasks import text_to_sql
+from tasks.registry import KINDS
 
 
 def contradictions(config: dict) -> Iterator[str]:
@@ -42,7 +44,7 @@ def contradictions(config: dict) -> Iterator[str]:
         for check in (_validation, _linear):
             found |= dict.fromkeys(check(changed(config, chosen)))
     yield from found
-    for check in (_models, _sampling, _rows, _published, _modules):
+    for check in (_models, _sampling, _repair, _rows, _published, _modules):
         yield from check(config)
     yield from (wrong := list(_points(config)))
     if not wrong:
@@ -62,9 +64,9 @@ def _roles(config: dict) -> Iterator[str]:
 def _of_the_base(config: dict) -> Iterator[str]:
     """Prompts of its own that the base is given of a task that it answers as its adapters do."""
     for name, task in config["tasks"].items():
-        for key in ("base_shots", "base_prompt"):
-            if task["role"] != "target" and task.get(key) is not None:
-                yield f"tasks.{name}.{key}: not used, since {name} is no target. Remove it."
+        for key, roles in (("base_shots", ("target",)), ("base_prompt", ("target", "yardstick"))):
+            if task["role"] not in roles and task.get(key) is not None:
+                yield f"tasks.{name}.{key}: not used, since {name} is no {' or '.join(roles)}. Remove it."
 
 
 def _validation(config: dict) -> Iterator[str]:
@@ -263,6 +265,7 @@ def _imported(config: dict) -> Iterator[str]:
     if elsewhere and config["scale"] == "smoke":
         yield "scale: found smoke, but answers that were given elsewhere cannot be made fewer. Remove it."
     needing = {"recommend": config["recommend"], "evaluation.harness.tasks": config["evaluation"]["harness"]["tasks"]}
+    needing["evaluation.repair"] = config["evaluation"]["repair"]
     for key in ("shots", "noise_floor"):
         given_base = any("answers" in one for one in config["models"].values())
         needing[f"evaluation.{key}"] = given_base and config["evaluation"][key]
@@ -311,6 +314,18 @@ def _linear(config: dict) -> Iterator[str]:
                 f"lora.{key}: found {config['lora'][key]}, but evaluation.{needed[0]} needs adapters that only add a "
                 "product of two matrices to weights. Remove one of the two."
             )
+
+
+def _repair(config: dict) -> Iterator[str]:
+    evaluation, target = config["evaluation"], config["tasks"][target_of(config)]
+    kind = target["kind"]
+    if evaluation["repair"] and not issubclass(KINDS[kind].Options, text_to_sql.Options):
+        yield (
+            f"evaluation.repair: found 1, but the target is of kind {kind}: only answers in SQL can fail to run. Write "
+            "0, or take a text-to-SQL task as the target."
+        )
+    if evaluation["repair_prompt"] and not evaluation["repair"]:
+        yield "evaluation.repair_prompt: not used, since evaluation.repair is 0. Write repair: 1, or remove it."
 
 
 def _points(config: dict) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from study.library import PROCESSORS
 
 # Raised by hand when a mended fault changes what a stage makes; its results are then made anew.
-RECIPES = {"fetch": 1, "prepare": 1, "choose": 1, "render": 1, "audit": 1, "train": 1, "average": 1, "predict": 1}
+RECIPES = dict.fromkeys(("fetch", "prepare", "choose", "render", "audit", "train", "average", "predict", "run_sql"), 1)
 # The only keys whose change makes no adapter and no answer stale, by patterns. A key that is not here counts.
 RUN_KEYS = {
     "training": (

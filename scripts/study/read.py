@@ -26,7 +26,7 @@ from tasks.sections import Section
 RESERVED = (
     "model", "adapter", "answers", "harness", "replay", "settings", "contrasts", "equal_gain", "transitions",
     "regression", "databases", "errors", "flips", "confusion", "recommendation", "cost", "published", "gold", "sql",
-    "choice", "match", "noise",
+    "choice", "match", "noise", "repair",
 )  # fmt: skip
 # The sections that may differ between the adapters of a study.
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}

@@ -237,6 +237,13 @@ class Evaluation(Section):
     """Measure what the machine itself changes: ask each base again in other batches, and one of its adapters again,
     merged into the weights (with inference.merge_adapters beside them; with nf4 not at all). Two further evaluations of
     each model, which stand in the table noise alone."""
+    repair: whole(ge=0, le=1) = 0
+    """1: where the SQL of an answer to the target does not run, tell the model what the database says of it and let it
+    answer once more. No gold query is looked at, so an answer with wrong rows stands. Each base and each adapter is
+    asked again (of several draws the first); what that changes stands in the table repair alone."""
+    repair_prompt: Text | None = None
+    """With repair: 1, a template of your own for what the model is told (docs/tasks.md); null for the one that comes
+    with the workflow."""
     harness: Harness = Harness()
 
 

@@ -236,7 +236,8 @@ def points(config: dict, trained: dict[str, dict] | None = None) -> dict[str, di
     """
     evaluation, found = config["evaluation"], prompted(config)
     trained = adapters(config) if trained is None else trained
-    apart = BASE in own_prompts(config) or any("base_precision" in model for model in config["models"].values())
+    apart = any("base_precision" in model for model in config["models"].values())
+    apart |= any(BASE in own_prompts(config, task) for task in asked_tasks(config))
     known = {1.0} if apart else {0.0, 1.0}
     chosen = trained if evaluation["adapters"] is None else evaluation["adapters"]
     for name in itertools.chain.from_iterable(members(config, trained, name) for name in chosen):
@@ -431,15 +432,17 @@ def base_shots(config: dict) -> int:
     return shots_of(config, target_of(config)) if own is None else own
 
 
-def own_prompts(config: dict) -> dict[str, str]:
-    """The part of the target's prompts that a run answers, by its label; of all others it is test.
+def own_prompts(config: dict, task: str | None = None) -> dict[str, str]:
+    """The part of a task's prompts (the target's, if none is named) that a run answers, by its label; else it is test.
 
     The part test_shots3 is test with three few-shot examples before each question, in the base's own words.
     """
-    shots = {name: point["shots"] for name, point in prompted(config).items()}
-    if own_shots(config) is not None or config["tasks"][target_of(config)].get("base_prompt"):
+    target = target_of(config)
+    of_target = task in (None, target)
+    shots = {name: point["shots"] for name, point in prompted(config).items()} if of_target else {}
+    if (of_target and own_shots(config) is not None) or config["tasks"][task or target].get("base_prompt"):
         repeated = [f"{BASE}@batches"] if config["evaluation"]["noise_floor"] else []
-        shots |= dict.fromkeys([BASE, *repeated], base_shots(config))
+        shots |= dict.fromkeys([BASE, *repeated], base_shots(config) if of_target else shots_of(config, task))
     again = [f"@draw{seed}" for seed in sampling_seeds(config)[1:]]
     shots |= {f"{name}{draw}": number for name, number in shots.items() for draw in again}
     return {name: f"test_shots{number}" for name, number in shots.items()}
@@ -460,8 +463,9 @@ def registered(config: dict) -> dict[str, Any]:
     """What a pre-registration of a study holds: all that decides what will be concluded, and nothing of the results."""
     sections = ("models", "tasks", "lora", "training", "sweep", "adapters", "replay", "evaluation", "tables")
     found = {"study": label(config)} | {key: config[key] for key in sections}
-    # What it measures decides nothing.
-    found["evaluation"] = {key: value for key, value in config["evaluation"].items() if key != "noise_floor"}
+    # What these measure decides nothing.
+    besides = ("noise_floor", "repair", "repair_prompt")
+    found["evaluation"] = {key: value for key, value in config["evaluation"].items() if key not in besides}
     found |= {"sampling_seeds": seeds} if len(seeds := sampling_seeds(config)) > 1 else {}
     return canonical(found | {"settings": compared(config)})
 

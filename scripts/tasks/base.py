@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from common.files import UserError
-from tasks.sections import AtLeast1, Section, Text
+from tasks.sections import ABSENT, AtLeast1, Section, Text
 
 # Of `shots_from`: each question has few-shot examples of its own.
 PER_QUESTION = "per_question"
@@ -39,6 +39,9 @@ class TaskOptions(Section):
     """target: trained on and evaluated. yardstick: only evaluated. replay: its rows are mixed into the training."""
     prompt: Text | None = None
     """A prompt template of your own (a Jinja file; docs/tasks.md); null for the task's own."""
+    base_prompt: Text | None = ABSENT
+    """The prompt template of the base model, where it is asked in other words than its adapters; the report says so.
+    May be left out; then all have the same prompts."""
     max_new_tokens: AtLeast1 = 128
     """Longest answer in tokens."""
     answered: bool = Field(default=False, exclude_if=lambda value: not value)

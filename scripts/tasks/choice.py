@@ -50,7 +50,9 @@ def judged(row: Mapping, given: Mapping | None, prediction: str, letters: Sequen
     The latter is a cross-check. Both are wrong where there is no answer.
     """
     text = given["generated"] if given else ""
-    of = (given or {}).get("numbers") or {letter: letter for letter in letters}  # the letter of each mark
+    numbers = (given or {}).get("numbers", {})
+    # The letter of each mark; other questions may have more of them.
+    of = {mark: one for mark, one in numbers.items() if one in letters} or {letter: letter for letter in letters}
     letter = of.get(read_letter(text, of), "")
     return {
         "prediction": prediction,

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from common.files import UserError, described, json_lines, read_jsonl, sha256_json, write_json, write_jsonl
-from tasks.base import PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, chosen, letters
-from tasks.choice import fault, judged, normal, not_text
+from tasks.base import NUMBERS, PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, chosen, letters, marked
+from tasks.choice import fault, judged, lettered, normal, not_text
 from tasks.questions import Questions, picked
 from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction
 from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide
@@ -34,12 +34,14 @@ STAGES = {
     "validation": (*_TRAIN, "validation.questions"),
     "shots": _TRAIN,
     "test": ("questions",),
-    "prompt": ("system",),
+    "prompt": ("system", "marks"),
     "score": ("score", "cluster", "strata"),
     "measure": ("score", "cluster", "strata", "chance"),
 }
 ANSWERED = ("answer", "prediction", "correct")
 CHOSEN = ("logprobs", "generated", "generated_letter", "correct_generated")
+# A prompt asks for one token, and a text is read up to one digit.
+MOST_NUMBERS = 9
 # Enough for every number of few-shot examples that evaluation.shots may ask for.
 MOST_SHOTS = 100
 
@@ -83,11 +85,18 @@ class Options(TaskOptions):
     questions: Questions = None
     """Evaluate on the first N questions, on those of a list of ids, on those whose ids stand in a file ({file:
     ids.txt}), or on those that a library draws ({draw: pandas, seed: 42, n: 50}); null for all."""
+    marks: Literal["letters", NUMBERS] = "letters"
+    """How prompts call the choices: A, B, C … or 1, 2, 3 … (of up to 9 choices). The probabilities are those of these
+    marks; rows, records and tables have letters."""
     system: str = "Reply with the answer alone; where there are choices, with the letter of the right one."
-    """System text of a prompt."""
+    """System text of a prompt; with marks: numbers it asks for the number by default."""
 
     @model_validator(mode="after")
-    def _has_rows(self) -> "Options":
+    def _agree(self) -> "Options":
+        if self.marks == NUMBERS and self.score != "choice":
+            raise contradiction("marks", f"found numbers, but score is {self.score}: there are no choices. Remove it.")
+        if self.marks == NUMBERS and "system" not in self.model_fields_set:
+            self.system = "Reply with the number of the right choice alone."
         if self.train is None and (self.role == "target" or self.shots):
             raise contradiction("train", "found null, expected a file to train on or to draw few-shot examples from.")
         return self
@@ -200,8 +209,22 @@ def prepare(options: Mapping, folder: Path, part: str) -> Part:
 
 
 def context(options: Mapping, folder: Path) -> Context:
-    """A prompt may say every key of a row; choices are (letter, text), and none where the row has none."""
-    return lambda row: {**row, "choices": list(zip(letters(row), row.get("choices", ()), strict=True))}
+    """A prompt may say every key of a row; choices are (mark, text), and none where the row has none.
+
+    Raises:
+        UserError: of the function: the choices have numbers, and a row has more than `MOST_NUMBERS`.
+    """
+
+    def told(row: Mapping) -> dict[str, Any]:
+        marks = [marked(options, letter) for letter in letters(row)]
+        if options.get("marks") == NUMBERS and len(marks) > MOST_NUMBERS:
+            raise UserError(
+                f"{options['name']}.marks: found numbers, but row {row['id']} has {len(marks)} choices, expected at "
+                f"most {MOST_NUMBERS}. Write letters."
+            )
+        return {**row, "choices": list(zip(marks, row.get("choices", ()), strict=True))}
+
+    return told
 
 
 def target(row: Mapping) -> str:
@@ -215,12 +238,12 @@ def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:
         _check_keys(options["name"], keys, row)
         record = {key: str(row[key]) for key in ("id", *keys, "question", "answer")}
         if form == "choice":
-            own = letters(row)
+            own, given = letters(row), lettered(answer, ascii_uppercase[:MOST_NUMBERS]) if answer else None
             # Another question may have more choices, whose letters have log-probabilities here too.
-            known = answer["logprobs"] if answer else None
+            known = given["logprobs"] if given else None
             logprobs = {letter: known[letter] for letter in own} if known else {}
-            best = max(own, key=logprobs.__getitem__) if known else answer["prediction"] if answer else ""
-            record |= judged(row, answer, best, own) | {"logprobs": json.dumps(logprobs)}
+            best = max(own, key=logprobs.__getitem__) if known else given["prediction"] if given else ""
+            record |= judged(row, given, best, own) | {"logprobs": json.dumps(logprobs)}
         else:
             text = answer["answer"].strip() if answer else ""
             equal = normal(text) == normal(row["answer"]) if form == "exact" else re.fullmatch(row["answer"], text)

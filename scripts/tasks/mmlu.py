@@ -116,8 +116,8 @@ class Options(TaskOptions):
     """Few-shot examples before each question. The release has 5 a subject."""
     shots_from: Literal["own_dev", PER_QUESTION, "first_subject", "fixed"] = "own_dev"
     """own_dev: the first dev rows of the question's own subject. per_question: dev rows of its own subject that are
-    drawn for each question. To repeat other studies: first_subject, the rows of
-    the first subject for all questions (a defect), or fixed, the rows in fixed_shots for all questions."""
+    drawn for each question. To repeat other studies: first_subject, the rows of the first subject for all questions (a
+    defect), or fixed, the rows in fixed_shots for all questions."""
     fixed_shots: list[FixedShot] = []
     """The few-shot examples of shots_from: fixed, in their order; as many as shots. For example {subject: astronomy,
     split: dev, index: 1}."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, model_validator
 
 from common.files import UserError
-from tasks.sections import ABSENT, AtLeast1, Count, Section, Some, Text, contradiction, either
+from tasks.sections import ABSENT, AtLeast1, Count, Section, Some, Text, contradiction, either, repeated
 
 
 def _random(total: int, number: int, seed: int) -> list[int]:
@@ -84,8 +84,8 @@ def _read(value: Any) -> Any:
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise contradiction("file", f"{value.file} has no ids, expected one a line.")
-    if twice := next((name for number, name in enumerate(ids) if name in ids[:number]), None):
-        raise contradiction("file", f"{value.file} has {twice} twice. Remove one.")
+    if twice := repeated(ids):
+        raise contradiction("file", f"{value.file} has {twice[0]} twice. Remove one.")
     return ids
 
 

@@ -35,8 +35,21 @@ def real(**bounds: float) -> Any:
     return Annotated[float, Field(allow_inf_nan=False, **bounds), AfterValidator(sized)]
 
 
+def repeated(values: list) -> list:
+    """The values that stand there before, in their order; lists and mappings, which are few, are sought one by one."""
+    seen, others, found = set(), [], []
+    for value in values:
+        try:
+            found += [value] if value in seen else []
+            seen.add(value)
+        except TypeError:
+            found += [value] if value in others else []
+            others.append(value)
+    return found
+
+
 def _unique(values: list) -> list:
-    if any(value in values[:n] for n, value in enumerate(values)):
+    if repeated(values):
         raise PydanticCustomError("twice", "a value stands twice in {values}", {"values": values})
     return values
 

@@ -15,7 +15,7 @@ from common.files import UserError, read_json, sha256_file
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.gold import certify
 from custom_metrics.hardness import LEVELS, hardness, parse
-from custom_metrics.judge import GoldError, Judge
+from custom_metrics.judge import ERROR_CLASSES, GoldError, Judge
 from tasks.base import PER_QUESTION, Asked, Context, Measure, Part, Scored, TaskOptions, chosen
 from tasks.questions import Questions, first, picked
 from tasks.records import CRITERIA, SPIDER_COLUMNS
@@ -41,6 +41,8 @@ REMEDY = (
 )
 # What is known of a gold query.
 CERTIFIED = ("id", *SEMANTICS, "error_class", "gold_rows", "open")
+# The classes of queries that ran, whatever their rows.
+RAN = ERROR_CLASSES[: ERROR_CLASSES.index("syntax_error")]
 # An example is paid for in every prompt, with its schema: what is drawn is short.
 MAX_SHOT_CHARACTERS = 200
 MAX_SHOT_COLUMNS = 30
@@ -312,6 +314,24 @@ def certified(options: Mapping, folder: Path, questions: Sequence[Mapping], work
     for row, one in zip(questions, certify(queries, options["timeout_s"], workers), strict=True):
         right = {name: int(one.correct[name]) for name in SEMANTICS}
         yield {"id": row["id"], **right, "error_class": one.error_class, "gold_rows": one.rows, "open": one.open}
+
+
+def failed(
+    options: Mapping, folder: Path, asked: Sequence[tuple[str, str, str]], workers: int
+) -> Iterator[dict[str, str]]:
+    """Run the SQL of answers, each with its question's id and database, and yield those that did not run.
+
+    A row has id, answer, sql, error_class and message, as `score` would give them. Each query is held against one that
+    is the same for all questions and reads no table, so nothing of a gold query can have a part in it.
+    """
+    databases = _find_databases(options["name"], folder, {db_id for _, db_id, _ in asked})
+    items = [(databases[db_id], "SELECT 1", answer) for _, db_id, answer in asked]
+    with Judge(options["timeout_s"], workers) as judge:
+        verdicts = judge.judge_all(items, progress=True)
+    for (name, _, answer), verdict in zip(asked, verdicts, strict=True):
+        if verdict.error_class not in RAN:
+            told = {key: getattr(verdict, key) for key in ("sql", "error_class", "message")}
+            yield {"id": name, "answer": answer} | told
 
 
 def score(options: Mapping, folder: Path, asked: Asked, workers: int) -> Scored:

@@ -14,6 +14,7 @@ from common.files import write_jsonl
 from llm import answering as _predict
 from llm import groups as _groups
 from llm import prefix_engine as _engine
+from llm import times
 from llm.chat import Turn
 from llm.memory import Shape
 from llm.prompts import template
@@ -48,7 +49,7 @@ def test_answering_needs_so_many_times_the_limit():
     files = (REPO / "benchmarks/results").glob("*inference*.json")
     rows = [row for path in files for row in json.loads(path.read_text())["rows"]]
     found = [row["times_limit"] for row in rows if row["way"] == "shared prefix, graph"]
-    assert statistics.median(found) == pytest.approx(plan.ANSWERING, rel=0.15)
+    assert statistics.median(found) == pytest.approx(times.ANSWERING, rel=0.15)
 
 
 def test_training_needs_so_many_times_the_limit():
@@ -59,8 +60,8 @@ def test_training_needs_so_many_times_the_limit():
     for row in rows:
         if row["way"] in ("faithful", "fast"):
             (large if row["rows_per_step"] >= 16 else small).append(1 / row["of_limit"])
-    assert statistics.median(large) == pytest.approx(plan.TRAINING, rel=0.15)
-    assert statistics.median(small) == pytest.approx(plan.TRAINING_SMALL, rel=0.15)
+    assert statistics.median(large) == pytest.approx(times.TRAINING, rel=0.15)
+    assert statistics.median(small) == pytest.approx(times.TRAINING_SMALL, rel=0.15)
 
 
 def test_a_small_gpu_computes_passes_twice(monkeypatch, capsys):
@@ -382,7 +383,7 @@ def test_times_follow_from_the_rates():
     fast, twice = (plan.training_seconds(one, 1e6, 16000, False) for one in (target, slower))
     assert twice == pytest.approx(2 * fast)
     # 4 operations a weight and token, of the 7.0 billion weights of the blocks, at 7e14 a second.
-    assert fast == pytest.approx(plan.TRAINING * 4 * 7.0e9 * 1e6 / 7e14, rel=0.01)
+    assert fast == pytest.approx(times.TRAINING * 4 * 7.0e9 * 1e6 / 7e14, rel=0.01)
     assert plan.training_seconds(target, 1e6, 16000, True) == pytest.approx(1.5 * fast)
     assert plan.training_seconds(target, 1e6, 2000, False) > 2 * fast
     prompts = plan.Prompts(1000, 890, 1400, True, [(1000, 512)])

@@ -67,9 +67,9 @@ def test_every_rule_that_counts_or_shows_follows_its_code():
     assert with_code == {
         "score", "tables", "cost", "tables_page", "answers", "conclude", "figures", "report", "compare_published",
         "harness_table", "recommend", "export_recommended", "index", "import_answers",
-        "certify", "gold", "noise", "deepeval_tests",
+        "certify", "gold", "noise", "repair", "deepeval_tests",
     }  # fmt: skip
     assert without == {
         "fetch_model", "fetch_adapter", "fetch_data", "fetch_harness", "fetch_answers", "prepare", "render",
-        "audit_labels", "choose_rows", "train", "soup", "predict", "harness",
+        "audit_labels", "choose_rows", "train", "soup", "predict", "harness", "run_sql",
     }  # fmt: skip

@@ -67,8 +67,8 @@ def test_criteria_and_classes_are_those_of_the_metric():
 
 
 def test_a_study_has_what_it_asks_for():
-    conditions = ("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "trained", "noise")
-    has = dict.fromkeys(conditions, False)
+    conditions = ("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "trained")
+    has = dict.fromkeys([*conditions, "noise", "repair"], False)
     has |= {"tasks": {"spider": "sql", "bird": "sql", "mmlu": "choice"}, "sql": True}
     compared, single = ["settings", "contrasts", "transitions"], ["regression", "flips"]
     of_sql = [*compared, "spider", "bird", "databases", "mmlu", "errors", *single, "confusion"]

@@ -127,7 +127,7 @@ def results(folder, adapters, models=("demo",), made=None):
         "answers": answered,
     }
     settings = {"study": "test", "tasks": tasks, "language": "en", "protocol": "corrected", "scale": "full"}
-    settings |= {"known_defects": [], "accept_defect": [], "own_prompts": [], "authors": []}
+    settings |= {"known_defects": [], "accept_defect": [], "own_prompts": {}, "authors": []}
     settings |= dict.fromkeys(("title", "affiliation", "course", "date", "report"), "")
     settings["labels"] = {variant: variant for _, variant in runs}
     outputs = {"report": folder / "report.md", "pdf": folder / "report.pdf"}
@@ -412,9 +412,13 @@ def test_prompts_of_its_own_for_the_base_are_said(tmp_path):
     arguments = results(tmp_path, 1)
     path = arguments["inputs"]["answers"][0]
     write_json(path, json.loads(path.read_text()) | {"prompts_sha256": "ff" * 32})
-    page, _ = written(arguments, own_prompts=["base"])
+    page, _ = written(arguments, own_prompts={"spider": ["base"]})
     assert "the base was given other prompts than its adapters" in page
     assert re.search(r"\| Spider prompts +\| `demo base` ", page)
+    # Of a yardstick too.
+    page, _ = written(arguments, own_prompts={"spider": ["base"], "mmlu": ["base"]})
+    assert page.count("the base was given other prompts than its adapters") == 2
+    assert re.search(r"\| MMLU prompts +\| `demo base` ", page)
 
 
 def test_a_defect_that_is_no_longer_accepted_is_refused(tmp_path):
@@ -568,7 +572,7 @@ def test_what_prompting_alone_buys(tmp_path, language, rights, best, accuracy):
     for path in arguments["inputs"]["answers"]:
         if "@shots" in str(path) and path.name == "spider_predict.json":
             write_json(path, json.loads(path.read_text()) | {"prompts_sha256": other})
-    page, _ = written(arguments, language=language, own_prompts=[f"base@shots{shots}" for shots in rights])
+    page, _ = written(arguments, language=language, own_prompts={"spider": [f"base@shots{shots}" for shots in rights]})
     own = part(page, "shots", language)
     assert all(f"`base@shots{shots}`" in own for shots in rights)
     assert "shots.svg" in own

@@ -82,6 +82,7 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
     }
     assert config["training"].pop("share_prefix") is True
     assert config["evaluation"].pop("noise_floor") == (file in ("config.yaml", "studies/demo-full.yaml"))
+    assert (config["evaluation"].pop("repair"), config["evaluation"].pop("repair_prompt")) == (0, None)
     # What a later protocol says, and by which criterion a report counts.
     config["protocols"].pop("reanalysed", None)
     for table in config["published"]["tables"]:
@@ -122,6 +123,8 @@ def test_studies_and_what_their_jobs_see_are_as_before(run):
             found = learnt(found, found.pop("loss_on"))
         if rule == "render_spider":
             found = {part: learnt(one, one.pop("loss_on", None)) for part, one in found.items()}
+        if rule == "report":  # which once knew of the target's prompts alone
+            found = found | {"own_prompts": found["own_prompts"].get(unfold.target_of(config), [])}
         if rule in TO_COMPUTE:
             # Snakemake compares representations.
             assert repr(found) == repr(was)
@@ -185,6 +188,8 @@ NOT_PICKED = {
     "evaluation.shots": "decides which runs there are",
     "evaluation.soups": "decides which runs there are",
     "evaluation.noise_floor": "decides which runs there are",
+    "evaluation.repair": "decides which runs there are",
+    "evaluation.repair_prompt": "is seen by the words of the template",
     "tasks": "are seen by stage, which the tests below hold",
 }
 # Of a task's section: what the workflow is made of, and what reaches jobs by a function of `study.unfold`.
@@ -382,8 +387,39 @@ def test_the_base_model_may_be_asked_in_other_words():
     assert rendered["test_shots3"] == usual["test"] | {"words": own}
     assert rendered["test_shots1"] == usual["test_shots1"] | {"words": own}
     assert {part: rendered[part] for part in ("train", "test")} == {part: usual[part] for part in ("train", "test")}
-    with pytest.raises(UserError, match=r"tasks\.shop\.base_prompt: not used, since shop is no target\. Remove it\."):
-        study(tasks={"shop": {"kind": "spider_format", "source": "x", "base_prompt": "y"}})
+    with pytest.raises(UserError, match=r"tasks\.general\.base_prompt: not used, since general is no target or yardst"):
+        study(tasks={"general": GENERAL["general"] | {"base_prompt": "y"}})
+
+
+def test_the_base_model_may_be_asked_in_other_words_of_a_yardstick():
+    own = str(REPO / "resources/prompts/cunha_mmlu.jinja")
+    further = {"interpolate": [0], "shots": [1], "noise_floor": True}
+    shop = {"kind": "spider_format", "source": "x", "shots": 2}
+    usual = study(evaluation=further, tasks={"mmlu": {"source": "folder"}, "shop": shop})
+    config = study(
+        evaluation=further,
+        tasks={"mmlu": {"source": "folder", "base_prompt": own}, "shop": shop | {"base_prompt": own}},
+    )
+    assert unfold.own_prompts(config) == unfold.own_prompts(usual) == {"base@shots1": "test_shots1"}
+    for task, part in (("mmlu", "test_shots4"), ("shop", "test_shots2")):
+        assert unfold.own_prompts(config, task) == {"base": part, "base@batches": part}
+        assert unfold.own_prompts(usual, task) == {}
+    # It does not stand for an adapter of strength 0.
+    assert "adapter@0" in unfold.points(config)
+    assert "adapter@0" not in unfold.points(usual)
+    names = parse(config).globals
+
+    def asks(task: str, run: str) -> str:
+        folder = {label: folder for folder, label in names["LABELS"].items()}[run]
+        return names["asked_prompts"](Wildcards(fromdict={"model": "m", "run": folder, "task": task}))
+
+    assert asks("mmlu", "base") == asks("mmlu", "base@batches") == "<results>/prompts/m/mmlu_test_shots4.jsonl"
+    assert asks("mmlu", "adapter") == "<results>/prompts/m/mmlu_test.jsonl"
+    rendered = {
+        part: names["prompt_settings"](Wildcards(fromdict={"task": "shop", "part": part}))
+        for part in ("test", "test_shots2")
+    }
+    assert rendered["test_shots2"] == rendered["test"] | {"words": unfold.words_sha256("x", Path(own))}
 
 
 def test_a_training_without_replay_has_the_settings_of_a_study_without_it():

@@ -58,8 +58,8 @@ def test_every_key_has_a_description_and_a_default(place, node):
 
 def test_config_yaml_shows_every_key():
     def keys(value):
-        # Those that a checked study lacks where they are at their default.
-        own = ("answered", "reanalysed", "rows", "base_precision")
+        # What a checked study lacks where it is at its default.
+        own = ("answered", "base_prompt", "base_precision", "reanalysed", "rows")
         return {key: keys(one) for key, one in value.items() if key not in own} if isinstance(value, dict) else None
 
     shown = yaml.safe_load((REPO / "config.yaml").read_text(encoding="utf-8"))

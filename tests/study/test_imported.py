@@ -83,6 +83,7 @@ def test_the_base_may_be_asked_here_and_a_setting_elsewhere():
         ({"recommend": {}}, "recommend: needs models, and this study has answers that were given elsewhere"),
         ({"evaluation": {"shots": [0]}}, "evaluation.shots: needs models"),
         ({"evaluation": {"noise_floor": True}}, "evaluation.noise_floor: needs models, and this study has answers"),
+        ({"evaluation": {"repair": 1}}, "evaluation.repair: needs models, and this study has answers"),
         ({"scale": "smoke"}, "scale: found smoke, but answers that were given elsewhere cannot be made fewer"),
         (
             {"models": {"m": {"answers": {"spider": {"source": "a"}, "mmlu": FILE}}}},

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from study import read, unfold
+from study.repair import repairs
 
 REPO = Path(__file__).parents[2]
 
@@ -14,7 +15,7 @@ REPO = Path(__file__).parents[2]
 def labels(study: dict[str, Any]) -> dict[str, str]:
     """The labels of a study's runs by their folders; `study` is as in its file."""
     config = read.resolve(study)
-    return {run["folder"]: run["variant"] for run in unfold.runs(config) + unfold.noise(config)}
+    return {run["folder"]: run["variant"] for run in unfold.runs(config) + unfold.noise(config) + repairs(config)}
 
 
 def folder(study: dict[str, Any], label: str) -> str:

@@ -88,7 +88,7 @@ def _settings(workflow: Workflow) -> dict[str, Any]:
         elif step == "prepare" and one_task:
             found[rule.name] = by_part(names["kind_of"](task).PARTS)
         elif step == "render" and one_task:
-            others = names["OWN_PROMPTS"].values() if task == names["TARGET"] else ()
+            others = names["OWN_PROMPTS"].get(task, {}).values()
             found[rule.name] = by_part({*names["kind_of"](task).PARTS, *others} - {"shots"})
         elif rule.name in ("train", "harness") or (step == "predict" and one_task):
             runs = {"train": "ADAPTERS", f"predict_{names['TARGET']}": "RUNS"}.get(rule.name, "ASKED_ONCE")

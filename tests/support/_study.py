@@ -20,7 +20,8 @@ TASKS = {
 }
 MEASURES = measured(TASKS)
 # What such a study has, for the catalogue, and what the rule `tables` writes of it.
-HAS = dict.fromkeys(("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "noise"), False)
+WITHOUT = ("recommend", "harness", "published", "seeds", "strength", "step", "shots", "ways", "noise", "repair")
+HAS = dict.fromkeys(WITHOUT, False)
 HAS |= {"trained": True, "tasks": {task: measure.form for task, measure in MEASURES.items()}, "sql": True}
 TABLES = catalogue.names(catalogue.TABLES, HAS, "tables")
 HARDNESS = ("easy", "medium", "hard", "extra")

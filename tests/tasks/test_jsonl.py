@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from _config import refusal
 from _tasks import jsonl_file, jsonl_rows, options, shown
-from common.files import UserError, read_json
+from audit_labels import audit_labels
+from common.files import UserError, read_json, read_jsonl, write_jsonl
+from render import render
 from tasks import jsonl
 from tasks.base import letters
 from tasks.records import read_records, write_records
+from tiny_model import make_model, words
 
 
 def fetched(folder: Path, form: str = "choice", **keys) -> dict:
@@ -196,6 +200,52 @@ def test_choice_takes_the_likeliest_of_the_rows_own_letters(tmp_path):
     assert list(found[0])[:4] == ["id", "size", "topic", "question"]
     assert (measure.name, measure.form, measure.cluster, measure.reported) == ("mine", "choice", "topic", ["size"])
     assert measure.strata == {"size": None, "topic": None}
+
+
+def test_choices_may_have_numbers(tmp_path):
+    """In question, examples and what is learnt; records have letters, of the row's own choices alone."""
+    numbers = fetched(tmp_path, train=True, shots=1, marks="numbers", strata=["size"], cluster="topic")
+    assert numbers["system"] == "Reply with the number of the right choice alone."
+    row, pool = jsonl.held_out(tmp_path / "out")[1], jsonl.prepare(numbers, tmp_path / "out", "shots")[0][:1]
+    user = shown(jsonl, numbers, tmp_path / "out", row, pool)[1]
+    assert f"Answer: {'ABCD'.index(pool[0]['answer']) + 1}\n" in user.text
+    assert user.text.endswith("What is 1 + 0?\n1. 0\n2. 1\n3. 2\n4. 3\nAnswer:")
+    row = {"id": "1", "size": 2, "topic": "t", **ROW}
+    answer = {"logprobs": {"1": -3.0, "2": -2.0, "3": -0.5}, "prediction": "3"}
+    texts = ("The answer is 2.", "3", "B")
+    asked = [(row | {"id": text}, answer | {"generated": text}) for text in texts] + [(row, None)]
+    found = records(numbers, tmp_path, asked)
+    assert [(one["prediction"], one["generated_letter"]) for one in found] == [
+        ("B", "B"),
+        ("B", ""),
+        ("B", ""),
+        ("", ""),
+    ]
+    assert json.loads(found[0]["logprobs"]) == {"A": -3.0, "B": -2.0}
+    many = row | {"choices": list("0123456789"), "answer": "J"}
+    with pytest.raises(UserError, match=r"tasks\.mine\.marks: found numbers, but row 1 has 10 choices, expected"):
+        jsonl.context(numbers, tmp_path / "out")(many)
+    assert "marks: found numbers, but score is exact" in refusal(
+        tasks={"mine": {"kind": "jsonl", "source": "x", "score": "exact", "marks": "numbers"}}
+    )
+
+
+def test_numbers_are_learnt_where_choices_have_them(tmp_path):
+    """The audit proves it: what it holds the labels against is the number, too."""
+    numbers = fetched(tmp_path, train=True, role="target", marks="numbers", validation={"by": "none"})
+    folder, record = tmp_path / "out", make_model(tmp_path / "model", context=10_000)
+    rows, _ = jsonl.prepare(numbers, folder, "train")
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    files = {"rows": tmp_path / "train.jsonl", "manifest": folder / "manifest.json", "record": record}
+    settings = {key: value for key, value in numbers.items() if key != "max_new_tokens"}
+    render(files, words("jsonl"), settings | {"loss_on": "completion"}, tmp_path / "prompts.jsonl")
+    learnt = [row["completion"][0] for row in read_jsonl(tmp_path / "prompts.jsonl")]
+    assert learnt == [str("ABCD".index(row["answer"]) + 1) for row in rows]
+    limits = {"cluster": "topic", "max_length": 1024}
+    audit_labels(files | {"prompts": tmp_path / "prompts.jsonl"}, settings | limits, tmp_path / "audit.json")
+    with pytest.raises(UserError, match="expected the target"):
+        letters = settings | limits | {"marks": "letters"}
+        audit_labels(files | {"prompts": tmp_path / "prompts.jsonl"}, letters, tmp_path / "audit.json")
 
 
 @pytest.mark.parametrize(

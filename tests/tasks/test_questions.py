@@ -17,6 +17,7 @@ from study.unfold import stage
 from tasks import mmlu, spider
 from tasks.base import examples_of
 from tasks.questions import picked
+from tasks.sections import repeated
 from tests.study.test_messages import refusal
 from tiny_model import make_model, words
 
@@ -198,3 +199,10 @@ def test_examples_of_each_question_are_training_rows_of_other_databases(repo, tm
 def test_examples_by_id_are_one_list():
     found = refusal(tasks={"spider": {"shots": ["train_spider-00010"], "shots_from": "per_question"}})
     assert found.startswith("config.yaml, tasks.spider.shots: found ['train_spider-00010'], but shots_from draws them.")
+
+
+def test_what_stands_twice_is_found_among_values_of_any_kind():
+    """As `==` finds it: 1 and 1.0 are one value, and lists and mappings are values too."""
+    assert repeated(["b", "a", "b", "a", "b"]) == ["b", "a", "b"]
+    assert repeated([1, "1", 1.0, None, [1], {"a": [1]}, [1.0], None, {"a": [1]}]) == [1.0, [1.0], None, {"a": [1]}]
+    assert repeated([f"dev-{number:05d}" for number in range(100_000)]) == []

@@ -171,6 +171,12 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
         {"evaluation/noise_floor": True},
         chain(["base@batches", "lr0.003@merged"], *SPIDER, *MMLU) | {"noise", "tables_page", "report", "index"},
     ),
+    "repair": (
+        {"evaluation/repair": 1},
+        chain(ALL, "run_sql")
+        | chain([f"{name}@repair1" for name in ALL], "render_repair", *SPIDER)
+        | {"repair", "cost", "tables_page", "report", "index"},
+    ),
     "harness": (
         {"evaluation/harness/tasks": ["arc_easy"]},
         chain(ALL, "harness") | {"fetch_harness", "harness_table", "tables_page", "report"},
