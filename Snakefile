@@ -32,6 +32,7 @@ container: "envs/lora-tradeoff.sif"
 
 
 include: "rules/common.smk"
+include: "rules/start.smk"
 
 
 pathvars:

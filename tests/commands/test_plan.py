@@ -249,8 +249,8 @@ def test_a_base_in_another_precision_has_rows_of_its_own(capsys):
     assert plan.main(["--configfile", str(study(models={"demo": given}))]) == 0
     lines = [line.split("|")[1:5] for line in capsys.readouterr().out.splitlines() if "predict_" in line]
     assert [(rule.strip(), size.split()[-1], int(jobs)) for rule, _, size, jobs in lines] == [
-        ("predict_spider", "bf16", 1), ("predict_mmlu", "bf16", 1),
-        ("predict_spider", "fp32", 2), ("predict_mmlu", "fp32", 2),
+        ("predict_spider", "bf16", 2), ("predict_mmlu", "bf16", 2),
+        ("predict_spider", "fp32", 3), ("predict_mmlu", "fp32", 3),
     ]  # fmt: skip
     assert plan.main(["--configfile", str(study(models={"demo": given | {"base_precision": "nf4"}}))]) == 1
     assert "REFUSED: models.demo.base_precision: nf4 needs a CUDA GPU" in capsys.readouterr().err
