@@ -16,10 +16,10 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVA
 # With what a run of a study ends: its answer, and where the rest stands.
 answered = cat results/$(1)/answer.md; echo; ls results/$(1)/report.pdf results/$(1)/answers.html results/$(1)/tables.html
 
-.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why bundle verify test harness faults families lint size format dag demo-data demo-model clean
+.PHONY: help environment environment-is-there demo demo-full demo-replay studies plan why bundle verify test harness faults some-faults families lint size format dag demo-data demo-model clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 environment: ## build .venv beside the one there is, if its requirements changed; PYTHON=python3.12 TORCH=<index> choose
 	@$(ENVIRONMENT)
@@ -60,10 +60,11 @@ bundle: environment-is-there ## pack a finished study into results/<study>.zip; 
 verify: environment-is-there ## score and count a packed study anew; make verify BUNDLE=<study>.zip [DATA=results/<study>/data]
 	@$(BIN)/python scripts/verify.py $(BUNDLE) $(if $(DATA),--data $(DATA))
 
-# Two processes at a time, which must not spin while they wait for each other's cores; whole runs use both by themselves.
+# Two processes at a time, which must not spin while they wait for each other's cores. A process takes one file after the
+# other, so that what a file's tests share is made once; whole runs come first (tests/conftest.py), so that both end at
+# about the same time.
 test: environment ## all tests but those that take minutes
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/workflow --ignore tests/golden tests
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/golden tests/workflow
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests
 
 harness: environment-is-there ## add lm-evaluation-harness to the environment, for evaluation.harness
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
@@ -71,6 +72,10 @@ harness: environment-is-there ## add lm-evaluation-harness to the environment, f
 faults: harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long and not faults" tests
 	$(OFFLINE) $(BIN)/python -m pytest -m faults tests
+
+some-faults: environment-is-there ## a few of these, one of each kind, for each change
+	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "ci and not faults" tests/analysis tests/llm tests/workflow
+	$(OFFLINE) $(BIN)/python -m pytest -m "ci and faults" --kills 2 tests/workflow
 
 families: environment-is-there ## engine, packing and adapters on a tiny model of each family; REWRITE=1 writes docs/families.md
 	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m families tests/llm/test_families.py

@@ -13,6 +13,7 @@ from snakemake.logging import logger
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
 from common import code
+from common.access import check_trackers
 from common.files import ADAPTER_FILES, UserError, fingerprint
 from common.job import ended, retry_only_what_was_cut_off
 from common.terminal import show_jobs

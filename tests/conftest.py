@@ -12,6 +12,7 @@ import yaml
 from hypothesis import settings
 
 from _folders import tiny
+from _runs import OFFLINE, forked
 
 REPO = Path(__file__).parents[1]
 # Neither what earlier runs made nor what a user put in: a copy has to work from what is in version control.
@@ -23,13 +24,17 @@ settings.load_profile("tests")
 os.environ["PYTHONPATH"] = os.pathsep.join(
     str(REPO / folder) for folder in (".", "scripts", "scripts/steps", "tests/support")
 )
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the random kills of tests/workflow/test_soak.py be more, or others."""
     parser.addoption("--kills", type=int, default=5, help="random kills of one study (default: 5)")
     parser.addoption("--seed", type=int, default=21, help="what draws them (default: 21)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole runs: two processes that take a file after the other then end at about the same time."""
+    items.sort(key=lambda item: item.path.parent.name not in ("workflow", "golden"))
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +110,20 @@ def snakemake(start_snakemake) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def demo_run(copy_repo, snakemake) -> Path:
+def snakemake_forked() -> Callable[..., subprocess.CompletedProcess]:
+    """The same with jobs that are forks, which takes a fraction of the time: for tests of what a run makes.
+
+    `models=True` where jobs load models.
+    """
+
+    def run(folder: Path, *arguments: str, models: bool = False) -> subprocess.CompletedProcess:
+        return forked(folder, {"run": ["--cores", "2", *arguments]}, models=models)["run"]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo_run(copy_repo, snakemake_forked) -> Path:
     """A copy of the repository in which the demo has run once, with few steps and questions."""
     folder = copy_repo("demo")
     study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -113,7 +131,7 @@ def demo_run(copy_repo, snakemake) -> Path:
     study["tasks"]["mmlu"]["questions_per_category"] = 8
     study["training"]["max_steps"] = 4
     (folder / "config.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
-    run = snakemake(folder)
+    run = snakemake_forked(folder, models=True)
     assert run.returncode == 0, run.stdout[-8000:]
     return folder
 

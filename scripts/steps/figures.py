@@ -28,7 +28,7 @@ def figures(
     measures: Mapping[str, Measure],
     language: str = "en",
 ) -> None:
-    """Draw figures, each as SVG and as PDF: `outputs` are paths named <figure>_svg and <figure>_pdf.
+    """Draw figures, as SVG and as PDF: `outputs` are paths named <figure>_svg and <figure>_pdf.
 
     Args:
         train: reports of `train`, by model and run.
@@ -43,8 +43,9 @@ def figures(
     for name in dict.fromkeys(output.rpartition("_")[0] for output in outputs):
         figure = DRAW[name](results, say)
         for kind in ("svg", "pdf"):
-            with atomic_write(outputs[f"{name}_{kind}"], "wb") as file:
-                save(figure, file, kind)
+            if f"{name}_{kind}" in outputs:
+                with atomic_write(outputs[f"{name}_{kind}"], "wb") as file:
+                    save(figure, file, kind)
 
 
 def read_results(

@@ -82,7 +82,7 @@ def start(folder, runner, *arguments, **variables):
 
 def run(folder, runner, *arguments, **variables):
     process = start(folder, runner, *arguments, **variables)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, re.sub(r"\x1b\[[\d;]*m", "", output)
 
 
@@ -122,7 +122,7 @@ def test_runs_side_by_side_in_one_folder_do_not_collide(folder):
     runs = [("deepeval", "p.jsonl", 7), ("deepeval", "all-right.txt", 10), ("pytest", "all-wrong.txt", 0)]
     started = [start(folder, runner, TEXT_TO_SQL_PREDICTIONS=str(folder / name)) for runner, name, _ in runs]
     for process, (runner, _, right) in zip(started, runs, strict=True):
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         assert f"{right} of 10" in output
         if runner == "deepeval":

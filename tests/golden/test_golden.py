@@ -10,10 +10,13 @@ from collections import Counter
 from html import unescape
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from _folders import labels
+from _runs import forked
 from common.files import read_json, write_json
+from present.values import read_table
 from study.read import read_yaml, resolve
 from study.unfold import stage
 from tasks.registry import KINDS
@@ -67,7 +70,7 @@ def unpack(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(copy_repo, snakemake) -> Path:
+def folder(copy_repo) -> Path:
     """A copy of the repository with what this code makes of the records; `pt` has `demo-full` in Portuguese.
 
     `demo` is the part of `demo-full` that has no further runs.
@@ -77,21 +80,21 @@ def folder(copy_repo, snakemake) -> Path:
         unpack(folder / "results" / study)
     for path in (folder / "results").rglob("*"):
         os.utime(path, (1.7e9, 1.7e9))
-    full = ["--configfile", "studies/demo-full.yaml", "--rerun-triggers", "mtime", "-q"]
+    both = ["--cores", "2", "--rerun-triggers", "mtime", "-q"]
+    full = [*both, "--configfile", "studies/demo-full.yaml", "--config", OFF]
     results = folder / "results/demo-full"
 
-    def run(*arguments: str) -> None:
-        done = snakemake(folder, *arguments)
-        assert done.returncode == 0, done.stdout[-8000:]
+    def run(**runs: list[str]) -> None:
+        for done in forked(folder, runs).values():
+            assert done.returncode == 0, done.stdout[-8000:]
 
-    run(*full, "--config", OFF, "report={language: pt}")
+    run(pt=[*full, "report={language: pt}"], demo=both)
     for path in written(results):
         (folder / "pt" / path.relative_to(results)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / "pt" / path.relative_to(results))
     shutil.copy(results / "report.md", results / "report.pt.md")
     shown = ["tables", "gold", "cost", "recommend", "conclude", "tables_page", "answers", "figures", "report"]
-    run(*full, "--config", OFF, "-R", *shown, "export_recommended")
-    run("--rerun-triggers", "mtime", "-q")
+    run(en=[*full, "-R", *shown, "export_recommended"])
     return folder
 
 
@@ -123,6 +126,21 @@ def test_values_of_all_tables_are_equal(found, expected, study):
     assert set(ours) == set(theirs)
     for name, text in theirs.items():
         assert ours[name].splitlines() == text.splitlines(), name
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_page_of_costs_has_the_values_of_its_file(folder, study):
+    tables = folder / "results" / study / "tables"
+    frame, page = read_table(tables / "cost.csv"), (tables / "cost.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| demo")]
+    assert len(rows) == len(frame)
+    shown = pd.DataFrame(rows).iloc[:, 3:].replace("n/a", "nan").replace(",", "", regex=True).astype(float)
+    values = frame[["seconds", "tokens_per_second", "rows_per_second", "peak_memory_mib", "gpu_hours", "cpu_hours"]]
+    digits = (0, 0, 1, 1, 3, 3)
+    for (_, cells), (name, column), places in zip(shown.items(), values.items(), digits, strict=True):
+        column = column / 1024 if name == "peak_memory_mib" else column
+        assert cells.tolist() == pytest.approx(column.tolist(), abs=0.51 * 10.0**-places, nan_ok=True)
+    assert [run for _, run, *_ in rows] == frame["variant"].tolist()
 
 
 @pytest.mark.parametrize("study", STUDIES)

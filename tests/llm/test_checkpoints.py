@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,10 +135,12 @@ def test_a_second_attempt_waits_for_the_first(tmp_path):
     log = tmp_path / "log"
     while not log.exists() or "first" not in log.read_text():
         assert first.poll() is None
+        time.sleep(0.05)
     log.rename(tmp_path / "log of the first")
     second = in_job(tmp_path, "print('got it', flush=True)")
     while not log.exists() or "waiting for its end" not in log.read_text():
         assert second.poll() is None
+        time.sleep(0.05)
     assert "got it" not in log.read_text()
     first.kill()
     first.wait()
@@ -155,8 +158,9 @@ def test_a_job_ends_with_the_snakemake_that_started_it(tmp_path):
     log = tmp_path / "log"
     while not log.exists() or not log.read_text().endswith("\n"):
         assert parent.poll() is None
+        time.sleep(0.05)
     child = int(log.read_text())
     parent.kill()
     parent.wait()
     while Path(f"/proc/{child}").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
-        pass  # a test that hangs here has failed
+        time.sleep(0.05)  # a test that hangs here has failed

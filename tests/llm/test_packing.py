@@ -106,6 +106,7 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(study, packed
     assert "tokens a micro-batch" in capfd.readouterr().out
 
 
+@pytest.mark.ci
 @pytest.mark.long
 def test_two_processes_compute_the_steps_of_one(study, packed):
     train_on(["0", "1"], arguments(study, "two", lora=NO_DROPOUT, training=PLAIN))

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import SFTTrainer
 
+import _forks
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from llm import training as module
 from llm.adapters import load_adapter
@@ -202,10 +200,8 @@ training.train(training.Plan(**arguments))
 
 def killed(study, variant, where, at=0, training=TRAINING, precision="fp32", more=None):
     """Run the training in a process of its own that is killed at `where`, between or saving at step `at`."""
-    scripts = Path(sys.modules["llm.training"].__file__).parents[1]
     given = arguments(study, variant, precision, training=training) | (more or {})
-    command = [sys.executable, "-c", KILLED, where, str(at), json.dumps(given)]
-    done = subprocess.run(command, cwd=scripts, capture_output=True, text=True)
+    done = _forks.run(KILLED, where, str(at), json.dumps(given))
     assert done.returncode == -signal.SIGKILL, done.stderr
     return done.stdout
 
@@ -341,6 +337,7 @@ def test_evaluation_stops_early_and_the_best_checkpoint_is_taken(evaluated, stop
     assert abs(losses[6] - losses[2]) > 0.03 * losses[2]
 
 
+@pytest.mark.ci
 @pytest.mark.long
 def test_killed_with_evaluation_ends_with_the_same_bits(evaluated, stopped):
     variant = evaluated / "killed"

@@ -39,7 +39,7 @@ def command(study: Path, name: str, *arguments: str, **env: str) -> subprocess.C
 
 
 @pytest.fixture(scope="module")
-def study(copy_repo, snakemake) -> Path:
+def study(copy_repo, snakemake_forked) -> Path:
     """A copy of the repository with the demo, of which the answers are those of the goldens."""
     copy = copy_repo("bundle")
     results = copy / "results/demo"
@@ -54,7 +54,7 @@ def study(copy_repo, snakemake) -> Path:
         path.unlink()
     for path in results.rglob("*"):
         os.utime(path, (1.7e9, 1.7e9))
-    done = snakemake(copy, "--rerun-triggers", "mtime", "-q")
+    done = snakemake_forked(copy, "--rerun-triggers", "mtime", "-q")
     assert done.returncode == 0, done.stdout[-8000:]
     return copy
 

@@ -4,9 +4,12 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from _runs import forked
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / name for name in ("README.md", "CONTRIBUTING.md", "custom_metrics/README.md")]
@@ -75,25 +78,38 @@ def test_a_script_is_there_and_takes_its_options(command):
         assert (REPO / words[0]).is_file(), command
     options = re.findall(r"(?<=\s)(--[a-z][a-z-]*)", command)
     if options:
-        run = subprocess.run([sys.executable, *program, "--help"], cwd=REPO, capture_output=True, text=True, check=True)
-        assert not [option for option in options if option not in run.stdout], command
+        shown = options_of(*program)
+        assert not [option for option in options if option not in shown], command
 
 
-@pytest.fixture(scope="module")
-def folder(copy_repo):
-    """A copy of the repository with the studies that a reader is to write."""
-    folder = copy_repo("docs")
-    for name in ("mine", "name", "FILE"):
-        text = (folder / "config.yaml").read_text(encoding="utf-8").replace("study: demo", f"study: {name.lower()}", 1)
-        (folder / f"studies/{name}.yaml").write_text(text, encoding="utf-8")
-    return folder
+@cache
+def options_of(*program: str) -> str:
+    """What a program says of its options."""
+    command = [sys.executable, *program, "--help"]
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("command", OF["snakemake "])
-def test_snakemake_accepts_it(folder, snakemake, command):
+def words_of(command: str) -> list[str]:
+    """The arguments of Snakemake in a command, for the studies that a reader is to write."""
     own = re.sub(r"studies/<\w+>\.yaml", "studies/name.yaml", command)
     own = re.sub(r"--configfile FILE", "--configfile studies/FILE.yaml", own)
     assert not re.search(r"<\w+>", own), command
     words = shlex.split(own)[1:]
-    run = snakemake(folder, *words, "--dry-run", *(["--quiet"] if "--lint" not in words else []))
+    return [*words, "--dry-run", *(["--quiet"] if "--lint" not in words else [])]
+
+
+@pytest.fixture(scope="module")
+def ended(copy_repo) -> dict[str, subprocess.CompletedProcess]:
+    """How each command of Snakemake ended as a dry run, in a copy with the studies that a reader is to write."""
+    folder = copy_repo("docs")
+    for name in ("mine", "name", "FILE"):
+        text = (folder / "config.yaml").read_text(encoding="utf-8").replace("study: demo", f"study: {name.lower()}", 1)
+        (folder / f"studies/{name}.yaml").write_text(text, encoding="utf-8")
+    runs = {f"{number}": words_of(command) for number, command in enumerate(OF["snakemake "])}
+    return dict(zip(OF["snakemake "], forked(folder, runs).values(), strict=True))
+
+
+@pytest.mark.parametrize("command", OF["snakemake "])
+def test_snakemake_accepts_it(ended, command):
+    run = ended[command]
     assert run.returncode == 0, f"{command}\n{run.stdout[-3000:]}"

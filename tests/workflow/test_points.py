@@ -38,11 +38,11 @@ def study(tiny_study) -> dict:
 
 
 @pytest.fixture(scope="module")
-def points_run(copy_repo, snakemake, study) -> Path:
+def points_run(copy_repo, snakemake_forked, study) -> Path:
     """A copy of the repository in which that study has run once."""
     folder = copy_repo("points")
     (folder / "points.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    run = snakemake(folder, "--configfile", "points.yaml")
+    run = snakemake_forked(folder, "--configfile", "points.yaml", models=True)
     assert run.returncode == 0, run.stdout[-8000:]
     return folder
 

@@ -32,13 +32,13 @@ def local(study: dict, folder: Path) -> dict:
     return study
 
 
-def reanalysed(name: str, data: Path, folder: Path, snakemake, **spider) -> Path:
+def reanalysed(name: str, data: Path, folder: Path, snakemake_forked, **spider) -> Path:
     """The results of a published study's own answers."""
     study = local(yaml.safe_load((REPO / f"studies/{name}.yaml").read_text(encoding="utf-8")), data / name)
     study["tasks"]["spider"] |= {"source": str(data / "spider/spider_data.zip"), **spider}
     study["tasks"]["mmlu"] |= {"source": str(data / "mmlu/mmlu_data.tar.gz"), "revision": None}
     (folder / "mine.yaml").write_text(yaml.safe_dump(study | {"protocol": "reanalysed"}), encoding="utf-8")
-    run = snakemake(folder, "--configfile", "mine.yaml")
+    run = snakemake_forked(folder, "--configfile", "mine.yaml")
     assert run.returncode == 0, run.stdout[-8000:]
     return folder / f"results/{name}-reanalysed"
 
@@ -51,9 +51,9 @@ def right(results: Path, model: str, run: str, *criteria: str, task: str = "spid
 
 
 def test_the_answers_of_cunha_give_the_numbers_of_the_report_and_what_it_does_not_say(
-    shared_data, copy_repo, snakemake
+    shared_data, copy_repo, snakemake_forked
 ):
-    results = reanalysed("cunha", shared_data, copy_repo("cunha"), snakemake)
+    results = reanalysed("cunha", shared_data, copy_repo("cunha"), snakemake_forked)
     runs = ("base_given", "steps50", "steps200")
     sql = [right(results, "llama3", run, "set_raw", "bag_raw", "test_suite_raw") for run in runs]
     assert sql == [[104, 98, 105], [103, 98, 105], [102, 96, 107]]
@@ -91,8 +91,8 @@ def test_the_answers_of_cunha_give_the_numbers_of_the_report_and_what_it_does_no
 
 
 @pytest.mark.long
-def test_the_answers_of_ribeiro_give_the_known_numbers(shared_data, copy_repo, snakemake):
-    results = reanalysed("ribeiro", shared_data, copy_repo("ribeiro"), snakemake, exclude_databases=["wta_1"])
+def test_the_answers_of_ribeiro_give_the_known_numbers(shared_data, copy_repo, snakemake_forked):
+    results = reanalysed("ribeiro", shared_data, copy_repo("ribeiro"), snakemake_forked, exclude_databases=["wta_1"])
     runs = ("base_given", "lr0.0002", "lr0.0005")
     sql = [right(results, "mistral", run, "set_raw", "bag_raw", "ordered_raw") for run in runs]
     # Sets and bags as in the README of the data. Lists are compared in order only where the gold query sorts.
@@ -100,7 +100,7 @@ def test_the_answers_of_ribeiro_give_the_known_numbers(shared_data, copy_repo, s
 
 
 @pytest.mark.long
-def test_a_base_that_is_asked_here_beside_answers_from_elsewhere(copy_repo, snakemake):
+def test_a_base_that_is_asked_here_beside_answers_from_elsewhere(copy_repo, snakemake_forked):
     folder = copy_repo("mixed")
     study = tiny()
     for key in ("sweep", "evaluation", "recommend"):
@@ -114,7 +114,7 @@ def test_a_base_that_is_asked_here_beside_answers_from_elsewhere(copy_repo, snak
         given[task] = {"source": f"{task}.jsonl", "answer": "a", "question": "q", "cluster": "c"}
     study["adapters"]["perfect"] = {"answers": given}
     (folder / "mixed.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    run = snakemake(folder, "--configfile", "mixed.yaml")
+    run = snakemake_forked(folder, "--configfile", "mixed.yaml", models=True)
     assert run.returncode == 0, run.stdout[-8000:]
     results = folder / "results" / study["study"]
     model = next(iter(study["models"]))

@@ -33,7 +33,7 @@ def study(tiny_study) -> dict:
 
 
 @pytest.fixture(scope="module")
-def replay_run(copy_repo, snakemake, study) -> Path:
+def replay_run(copy_repo, snakemake_forked, study) -> Path:
     """A copy of the repository in which that study has run once; the first of its rows to replay is a test question."""
     folder = copy_repo("replay")
     rows = (folder / "resources/demo/replay.csv").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -42,7 +42,7 @@ def replay_run(copy_repo, snakemake, study) -> Path:
         rows.insert(1, f"chemical_elements,{stream.readline()}")
     (folder / "rows.csv").write_text("".join(rows), encoding="utf-8")
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    run = snakemake(folder, "--configfile", "study.yaml")
+    run = snakemake_forked(folder, "--configfile", "study.yaml", models=True)
     assert run.returncode == 0, run.stdout[-8000:]
     return folder
 

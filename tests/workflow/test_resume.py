@@ -14,7 +14,7 @@ from _folders import folder as folder_of
 pytestmark = pytest.mark.long
 
 
-def run_and_kill(start_snakemake: Callable, folder: Path, reached: Callable[[], bool], timeout_s: float = 300) -> None:
+def run_and_kill(start_snakemake: Callable, folder: Path, reached: Callable[[], bool], timeout_s: float = 1200) -> None:
     """Start the small study and kill Snakemake and all its jobs at once, as soon as `reached` is true."""
     log = folder / "killed.log"
     with log.open("w") as stream:

@@ -90,6 +90,7 @@ def tasks(cluster: Path) -> list[tuple[float, str, str, str, str, str, str]]:
     return sorted((float(line[0]), *line[1:]) for line in lines)
 
 
+@pytest.mark.ci
 def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
     names = [
         path.relative_to(tiny_run)
@@ -102,6 +103,7 @@ def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
         assert (through_slurm / name).read_bytes() == (tiny_run / name).read_bytes(), name
 
 
+@pytest.mark.ci
 def test_each_gpu_job_has_one_card_that_no_other_job_has_and_no_cpu_job_has_any(through_slurm, cluster):
     rule_of = rules()
     # Downloads are none of them: they are where there is an internet.

@@ -128,6 +128,7 @@ class Soak:
         return True
 
 
+@pytest.mark.ci
 def test_random_kills_change_no_byte(tiny_run, copy_repo, start_snakemake, snakemake, pytestconfig):
     kills, seed = pytestconfig.getoption("kills"), pytestconfig.getoption("seed")
     print(f"\n{kills} kills, --seed {seed}")

@@ -10,14 +10,13 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from _folders import folders
+from _runs import forked
 from common.files import read_json, read_jsonl
 from study import unfold
 from study.read import resolve
@@ -39,7 +38,6 @@ RUNS = [
     if not unfold.given(resolve(study, {"protocol": protocol}, name))
 ]
 pytestmark = pytest.mark.long
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def write_mmlu(folder: Path) -> None:
@@ -84,16 +82,8 @@ def data(request, tmp_path_factory) -> str:
 def run_all(folder: Path, runs: dict[str, list[str]]) -> dict[str, int]:
     """Run Snakemake in `folder` with the arguments of each run, without a token; return the exit statuses."""
     kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
-    process = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("_forked_jobs.py"))],
-        input=json.dumps(runs),
-        cwd=folder,
-        env=kept | OFFLINE | {"HF_HOME": str(folder / "hub")},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(process.stdout)
+    done = forked(folder, runs, models=True, env=kept | {"HF_HOME": str(folder / "hub")})
+    return {name: one.returncode for name, one in done.items()}
 
 
 def arguments(name: str, *config: str) -> list[str]:
@@ -109,10 +99,18 @@ def smoke(runs: list[tuple[str, str]], data: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
-    """The folder in which all of them have run, and how each run ended."""
+def ended(request, copy_repo, data) -> tuple[Path, dict[str, int]]:
+    """The folder in which all of them have run, and how each run ended.
+
+    Where these alone are asked for, no more studies run than the tests that were chosen look at.
+    """
     folder = copy_repo("studies")
-    runs = smoke(RUNS, data)
+    chosen = [item for item in request.session.items if item.path == request.path]
+    asked = [(item.callspec.params["name"], item.callspec.params["protocol"]) for item in chosen if is_of_a_run(item)]
+    alone = len(asked) == len(chosen)
+    runs = smoke(asked if alone else RUNS, data)
+    if alone:
+        return folder, run_all(folder, runs)
     # One that must fail: an audit that finds what the study does not accept.
     must_fail = ("scale=smoke", "study=must-fail", "training={max_length: 64}")
     runs["must-fail"] = arguments("cunha", *must_fail, data)
@@ -121,12 +119,20 @@ def ended(copy_repo, data) -> tuple[Path, dict[str, int]]:
     return folder, run_all(folder, runs)
 
 
+def is_of_a_run(item: pytest.Item) -> bool:
+    """Whether a test looks at the results of one run alone."""
+    return item.originalname == test_a_study_runs_at_smoke_scale.__name__
+
+
 def read_csv(path: Path) -> list[dict]:
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize(("name", "protocol"), RUNS)
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [pytest.param(*run, marks=[pytest.mark.ci] * (run == ("cunha", "as_reported"))) for run in RUNS],
+)
 def test_a_study_runs_at_smoke_scale(name, protocol, ended):
     folder, statuses = ended
     assert statuses[f"{name}-{protocol}"] == 0, (folder / f"{name}-{protocol}.out").read_text()[-8000:]

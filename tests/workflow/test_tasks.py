@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,10 +95,11 @@ def rows_of(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def yardsticks(folder, study_of, snakemake, tiny_study) -> Path:
+def yardsticks(folder, study_of, snakemake_forked, tiny_study) -> Path:
     """The results of a study of Spider with every other kind as a yardstick."""
     others = {name: {**section, "max_new_tokens": 8} for name, (section, _, _) in YARDSTICKS.items()}
-    run(snakemake, folder, "--configfile", study_of("yardsticks", {"spider": tiny_study["tasks"]["spider"], **others}))
+    study = study_of("yardsticks", {"spider": tiny_study["tasks"]["spider"], **others})
+    run(partial(snakemake_forked, models=True), folder, "--configfile", study)
     return folder / "results/yardsticks"
 
 
@@ -137,10 +139,10 @@ def test_bird_shows_its_evidence_and_a_template_of_ones_own_its_words(yardsticks
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_is_trained_on(name, folder, study_of, snakemake, tiny_study):
+def test_a_target_is_trained_on(name, folder, study_of, snakemake, snakemake_forked, tiny_study):
     section, learnt = TARGETS[name]
     tasks = {name: section | {"role": "target", "max_new_tokens": 16}, "mmlu": tiny_study["tasks"]["mmlu"]}
-    run(snakemake, folder, "--configfile", study_of(f"on-{name}", tasks))
+    run(partial(snakemake_forked, models=True), folder, "--configfile", study_of(f"on-{name}", tasks))
     results = folder / f"results/on-{name}"
     rows = read_jsonl(results / f"data/{name}/train.jsonl")
     prompts = read_jsonl(results / f"prompts/demo/{name}_train.jsonl")

@@ -1,13 +1,17 @@
-"""Several Snakemake runs whose scripts need not import anything: `_forked_jobs.py < runs.json`, in a repository.
+"""Several Snakemake runs whose scripts need not import anything: `_forked_jobs.py [--models] < runs.json`.
 
-Nearly all of a tiny job's time is spent on importing torch. Here each `script:` runs in a fork of a process that has
-imported what the scripts do; all else (the plan, the scheduler, what becomes of logs and outputs, what a failed job
-means) is Snakemake's own, one process a run, two runs at a time.
+It runs in the root of a repository. Nearly all of a tiny job's time is spent on imports. Here each `script:` runs in a
+fork of a process that has imported what the scripts do; all else (the plan, the scheduler, what becomes of logs and
+outputs, what a failed job means) is Snakemake's own, one process a run, two runs at a time.
+
+With `--models` torch and its kin are imported too: of use where models are loaded, and a waste where only tables and
+pages are made.
 
 Standard input is a JSON object: the arguments of each run, by its name. So is standard output: the exit status of each.
 What a run printed is in the file <name>.out.
 """
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -22,24 +26,15 @@ sys.path.insert(0, str(Path.cwd() / "scripts/steps"))
 sys.path.insert(0, str(Path.cwd() / "scripts"))
 sys.path.insert(0, str(Path.cwd()))
 
-# What the scripts import, and the parts that transformers and its kin import late.
-import datasets  # noqa: F401
-import peft  # noqa: F401
-import transformers.models.llama.modeling_llama
-import transformers.trainer  # noqa: F401
 from snakemake import cli
 from snakemake.benchmark import benchmarked
 from snakemake.script import PythonScript
-from torch.utils import tensorboard  # noqa: F401
-
-import compare_published  # noqa: F401
-import figures  # noqa: F401
-import llm.answering
-import llm.training  # noqa: F401
-import prepare  # noqa: F401
-import score  # noqa: F401
 
 AT_ONCE = 2
+# Steps that between them import what all do, and what these import late.
+LIGHT = ("compare_published", "deepeval_tests", "figures", "prepare", "report", "score", "tables", "tables_page")
+MODELS = ("datasets", "peft", "transformers.trainer", "transformers.models.llama.modeling_llama")
+MODELS += ("torch.utils.tensorboard", "llm.answering", "llm.training")
 
 
 def serve(connection: Connection) -> None:
@@ -86,6 +81,8 @@ def run(arguments: list[str], out: Path) -> None:
     except SystemExit as end:
         status = end.code
     finally:
+        ours.close()  # upon which the server ends
+        os.waitpid(server, 0)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else int(status is not None))
@@ -93,6 +90,8 @@ def run(arguments: list[str], out: Path) -> None:
 
 def main() -> None:
     """Run all runs of standard input."""
+    for name in (*LIGHT, *(MODELS if "--models" in sys.argv else ())):
+        importlib.import_module(name)
     waiting = list(json.load(sys.stdin).items())
     running, ended = {}, {}
     while waiting or running:
