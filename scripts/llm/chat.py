@@ -10,7 +10,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -26,8 +26,9 @@ from common.files import UserError
 
 # Many templates print today's date unless they are given one: the prompts would change overnight.
 DATE = date(2024, 7, 26)
-# A thought as templates write it, with nothing in it, or opened for the model to fill.
-EMPTY_THOUGHT = re.compile(r"\s*<(?P<tag>[^<>/\s]+)>\s*(?P<end></(?P=tag)>(?P<after>\s*))?")
+# A thought as templates write it, with nothing in it, or opened for the model to fill; Gemma 4 has a channel for it.
+THOUGHT = re.compile(r"\s*(?:<(?P<tag>[^<>/\s]+)>\s*(?P<end></(?P=tag)>\s*)?|<\|channel>thought\s*<channel\|>\s*)")
+EMPTY_THOUGHT = re.compile(r"(?:<(?P<tag>[^<>/\s]+)>\s*</(?P=tag)>|<\|channel>thought\s*<channel\|>)\s*\Z")
 
 # What no turn of a conversation says.
 ELSEWHERE = "0c9f41e7-another-turn"
@@ -54,6 +55,7 @@ class Chat:
     bos_text: str  # what to put before the rendered text: the BOS token where the template leaves it to the tokenizer
     end_of_turn: str  # the token that ends the assistant's turn
     end_of_turn_id: int
+    closing: str  # what a conversation lacks behind its last answer, up to the end of turn (GLM: the next turn's name)
     stop_ids: tuple[int, ...]  # at which generation stops: those of the generation config and the end of turn
     max_tokens: int | None  # of the model's context, None if its config names none
     thought: "Thought"
@@ -67,7 +69,8 @@ class Chat:
         messages, thinking = _messages(turns, self.system_role), bool(self.thought.tokens)
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        return self.bos_text + _render(self.tokenizer, messages, answer is None, thinking)
+        closing = "" if answer is None else self.closing
+        return self.bos_text + _render(self.tokenizer, messages, answer is None, thinking) + closing
 
     def completion(self, turns: Sequence[Turn], answer: str) -> str:
         """The text that follows `prompt` when the assistant says `answer`, end-of-turn token included.
@@ -76,7 +79,8 @@ class Chat:
         prompt or the answer differently in a conversation, that is a UserError.
         """
         whole, thought = self._rendered(turns, answer), self.thought
-        prompt = self._rendered(turns).removesuffix(thought.opened) + ("" if thought.opened else thought.prefill)
+        prompt = self._rendered(turns).removesuffix(thought.opened)
+        prompt += thought.prefill if whole.startswith(prompt + thought.prefill) else ""  # not all show empty thoughts
         if not whole.startswith(prompt):
             raise UserError(
                 f"{self.source}: its chat template renders a prompt differently once it is answered. The prompt ends "
@@ -212,7 +216,7 @@ class Thought(NamedTuple):
     @property
     def end(self) -> str:
         """What a model says at the end of its thought: a closing tag, or the name of the channel of answers."""
-        tags = re.findall(r"</[^<>]+>", self.prefill)
+        tags = re.findall(r"</[^<>]+>|<channel\|>", self.prefill)
         return tags[-1] if tags else self.prefill.strip()
 
     @property
@@ -241,8 +245,13 @@ def load_chat(record: dict) -> Chat:
             f"models.{record['name']}.source to one, or add a chat_template.jinja to the folder."
         )
     source = record["source"]
-    system_role, bos, end = _system_role(tokenizer, source), _bos(tokenizer, source), _end_of_turn(tokenizer, source)
-    stop_ids = tuple(sorted({*_configured_stop_ids(path, config), end[1]}))
+    system_role, bos, stops = (
+        _system_role(tokenizer, source),
+        _bos(tokenizer, source),
+        _configured_stop_ids(path, config),
+    )
+    end = _end_of_turn(tokenizer, source, stops)
+    stop_ids = tuple(sorted({*stops, end[1]}))
     _set_pad(tokenizer, source, stop_ids)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     thought, dated = _thought(tokenizer, source, record.get("thinking", 0)), _date(tokenizer)
@@ -301,23 +310,26 @@ def _thought(tokenizer: PreTrainedTokenizerBase, source: str, tokens: int) -> Th
     messages = [{"role": "user", "content": "x"}]
     prompt = _render(tokenizer, messages, thinking=tokens > 0)
     whole = _render(tokenizer, [*messages, {"role": "assistant", "content": answer}], False, tokens > 0)
-    if whole.startswith(prompt):
-        # What a conversation has before an answer: an empty thought, or the name of the channel of answers.
-        before = whole[len(prompt) :].partition(answer)[0]
-        if before.strip() and answer in whole[len(prompt) :]:
-            return Thought(tokens, "", before)
-        found = None
-    else:
-        same = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
-        found = EMPTY_THOUGHT.fullmatch(prompt[same:])
-    if tokens and (found is None or found["end"]):
-        raise UserError(
-            f"models, thinking: the chat template of {source} has no place for a thought. Set it to false, or take a "
-            "model that thinks."
-        )
-    if found is None:
-        return Thought()
-    return Thought(tokens, prompt[same:], "" if found["end"] else f"\n</{found['tag']}>\n\n")
+    same = next(
+        (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole))
+    )
+    same -= prompt[:same].endswith("<")  # <think> and </think>
+    # What a conversation has before an answer: an empty thought, or the name of the channel of answers.
+    before = whole[same:].partition(answer)[0] if answer in whole[same:] else ""
+    if same == len(prompt) and before.strip():
+        return Thought(tokens, "", before)
+    found = THOUGHT.fullmatch(prompt[same:])
+    if found and found["tag"] and not found["end"]:
+        return Thought(tokens, prompt[same:], before if before.strip() else f"\n</{found['tag']}>\n\n")
+    if not tokens:
+        return Thought(0, prompt[same:]) if found else Thought()
+    # Models that begin a thought by themselves, and whose prompt ends it where they shall answer at once.
+    if same == len(prompt) and (empty := EMPTY_THOUGHT.search(_render(tokenizer, messages))):
+        return Thought(tokens, "", empty.group())
+    raise UserError(
+        f"models, thinking: the chat template of {source} has no place for a thought. Set it to false, or take a "
+        "model that thinks."
+    )
 
 
 def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
@@ -356,19 +368,30 @@ def _bos(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[int | None, s
     return (1, tokenizer.bos_token) if adds else (0, "")
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, int]:
-    """Text and id of the first special token that the template puts after an answer."""
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, source: str, stops: Collection[int]) -> tuple[str, int, str]:
+    """Text and id of the first special token that the template puts after an answer; and what the last answer lacks.
+
+    Where nothing follows the last answer, that is what begins the next turn, if generation stops there (GLM).
+    """
     answer = "SELECT 1"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
-    _, said, after = _render(tokenizer, messages, answer_follows=False).rpartition(answer)
-    after = after if said else ""
     special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
-    for token_id in tokenizer.encode(after, add_special_tokens=False):
-        if token_id in special:
-            return tokenizer.convert_ids_to_tokens(token_id), token_id
+    found = []
+    for more in ([], messages[:1]):
+        try:
+            _, said, after = _render(tokenizer, [*messages, *more], answer_follows=False).rpartition(answer)
+        except TemplateError:  # of more than one question
+            break
+        found.append(after if said else "")
+        for token_id in tokenizer.encode(found[-1], add_special_tokens=False):
+            if token_id in special and (not more or token_id in stops):
+                token = tokenizer.convert_ids_to_tokens(token_id)
+                return token, token_id, after.partition(token)[0] + token if more else ""
+            if token_id in special:
+                break
     raise UserError(
-        f"{source}: its chat template renders no end-of-turn token after an answer, found {after!r}. A model trained "
-        "on it would never stop. Mend the template."
+        f"{source}: its chat template renders no end-of-turn token after an answer, found {found[0]!r}. A model "
+        "trained on it would never stop. Mend the template."
     )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from common.files import UserError, read_json, write_json
+from llm.attention import failed
 from llm.labels import IGNORED
 from llm.load import device
 from llm.memory import SPARE
-from llm.packing import pack
+from llm.packing import HALF, pack
 from llm.shared import Row, taken
 from llm.trainer import Trainer
 
@@ -43,6 +44,39 @@ def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[st
                 rows = max(rows, arguments.world_size * left * len(all_rows) // own)
             write_json(file, found | {"shared_tokens": len(trainer.start), "rows_per_step": rows})
     return {"shared_tokens": 0} | read_json(file)
+
+
+def prove_loss(trainer: Trainer, source: str) -> None:
+    """Refuse a model whose losses TRL, which computes the head by itself, computes otherwise than the model.
+
+    Held against each other are the mean losses of the shortest row, as far apart as rounding leaves them. Nothing of
+    this is left in the trainer.
+    """
+    ids, labels = min(rows_in(trainer), key=lambda row: len(row[0]))
+    batch = trainer.data_collator([{"input_ids": ids, "labels": labels}])
+    batch = {key: x.to(trainer.args.device) if torch.is_tensor(x) else x for key, x in batch.items()}
+    learnt = torch.tensor([i for i, label in enumerate(labels) if i and label != IGNORED])
+    model, refused = trainer.model, f"training: TRL cannot train {source}"
+    remedy = "Take a model of another family: docs/families.md lists those that were tried."
+    if trainer.aux_loss_enabled:
+        remedy = "Set training.router_aux_loss_coef to 0, which leaves out the loss of its routers."
+    model.eval()
+    try:
+        with torch.no_grad(), trainer.measuring(), trainer.accelerator.autocast():
+            _, found = trainer.compute_loss(model, dict(batch), return_outputs=True)
+            logits = model(**{key: x for key, x in batch.items() if key != "labels"}, use_cache=False).logits[0]
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return  # which training itself will say
+        raise UserError(f"{refused} ({failed(error)}). {remedy}") from None
+    finally:
+        model.train()
+    if getattr(found, "log_probs", None) is None:  # the model's own forward
+        return
+    theirs = -(found.log_probs.sum() / found.label_mask.sum()).item()
+    meant = torch.nn.functional.cross_entropy(logits[learnt - 1].float().cpu(), torch.tensor(labels)[learnt]).item()
+    if not abs(theirs - meant) <= (1e-3 if model.dtype == torch.float32 else HALF) * max(1, meant):
+        raise UserError(f"{refused}: its loss is {theirs:.4g}, and by the model itself {meant:.4g}. {remedy}")
 
 
 def rows_in(trainer: Trainer) -> list[Row]:

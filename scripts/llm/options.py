@@ -20,6 +20,10 @@ from llm.load import computed, device
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Names that mean experts, or what chooses among them, where a model has any.
 EXPERTS = ("gate", "router", "gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
+# Modules that choose among experts, in which all layers do so.
+ROUTERS = {"gate", "router"}
+# A layer whose weights Jamba reads by itself: an adapter beside them would not act.
+READ = "dt_proj"
 # Keys of `training` that SFTConfig does not get.
 OUR_KEYS = ("rows", "loss_on", "mode", "share_prefix", "truncate", "early_stopping_patience", "report_to")
 
@@ -77,18 +81,24 @@ def lora_config(lora: Mapping[str, Any], model: PreTrainedModel) -> LoraConfig:
     gets an adapter on each of its linear layers, but for the head and experts.
     """
     modules, more = lora["target_modules"], {}
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    linear = [name for name, module in model.named_modules() if is_linear(module)]
     named = isinstance(modules, str) and modules != "all-linear"
     towers = [] if named or lora.get("exclude_modules") else towers_of(model, linear)
     linear = [name for name in linear if not name.startswith(tuple(f"{tower}." for tower in towers))]
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
-    names = sorted({name.rpartition(".")[2] for name in linear if name != head})
+    # PEFT means a name wherever it stands, such as "0" in a list of other modules (Zamba 2).
+    inside = [one for one in model.named_modules() if not one[0].startswith(tuple(f"{tower}." for tower in towers))]
+    others = {name.rpartition(".")[2] for name, module in inside if not is_linear(module)}
+    names = sorted({name.rpartition(".")[2] for name in linear if name != head} - others)
     if not isinstance(modules, str):
         unknown = [m for m in modules if not any(name == m or name.endswith(f".{m}") for name in linear)]
         # Where experts are one tensor, PEFT means that by these names too; it would train all of it.
-        experts = any(weight.dim() == 3 for name, weight in model.named_parameters() if "expert" in name)
+        tensors = [(name.rpartition(".")[0], weight) for name, weight in model.named_parameters() if "expert" in name]
+        experts = any(weight.dim() > 1 and not is_linear(model.get_submodule(owner)) for owner, weight in tensors)
         if sorted(modules) == sorted(LLAMA) and (unknown or experts):
-            modules = [name for name in names if not (experts and name in EXPERTS)]
+            routing = {name.rpartition(".")[2] for name in linear if ROUTERS & {*name.split(".")[:-1]}}
+            left_out = {READ, *EXPERTS, *routing} if experts else {READ}
+            modules = [name for name in names if name not in left_out]
             print(f"The model is not built like Llama: adapters are on {', '.join(modules)}.", flush=True)
         elif unknown:
             raise UserError(
@@ -107,6 +117,19 @@ def lora_config(lora: Mapping[str, Any], model: PreTrainedModel) -> LoraConfig:
         return LoraConfig(**{**lora, "target_modules": modules, **more}, bias="none", task_type="CAUSAL_LM")
     except (ValueError, TypeError) as error:
         raise UserError(f"lora: LoraConfig refuses these values ({error}).") from None
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether a module is a linear layer; a model's own is tried: routers, and DeepSeek V4's by groups, are none."""
+    if not isinstance(module, torch.nn.Linear) or not type(module).__module__.startswith("transformers.models."):
+        return isinstance(module, torch.nn.Linear | Conv1D)
+    given = module.weight.new_ones(1, 1, module.in_features)
+    try:
+        with torch.no_grad():
+            found, meant = module(given), torch.nn.functional.linear(given, module.weight, module.bias)
+        return torch.allclose(found, meant)
+    except (RuntimeError, TypeError):  # other shapes, or more than one tensor
+        return False
 
 
 def towers_of(model: PreTrainedModel, linear: Sequence[str]) -> list[str]:

@@ -123,7 +123,8 @@ class Trainer(SFTTrainer):
         finally:
             del self.accelerator.gather_for_metrics
             self.model.zero_grad(set_to_none=True)
-            self._metrics["train"].clear()
+            for metrics in self._metrics.values():
+                metrics.clear()
             self._total_train_tokens = 0
 
     def get_train_dataloader(self):

@@ -24,9 +24,10 @@ from common.job import Sigterm, versions
 from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
-from llm.fit import settle
+from llm.fit import prove_loss, settle
 from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_learnt, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
+from llm.memory import EXPERTS
 from llm.options import lora_config, training_arguments
 from llm.packing import collate, keep_apart, share
 from llm.processes import serve
@@ -103,6 +104,7 @@ def train(plan: Plan) -> dict[str, Any]:
     if meant_there:
         check_labels(chat, trainer.eval_dataset, trainer.data_collator, meant_there, limits)
 
+    prove_loss(trainer, base["source"])
     resumed = find_checkpoint(plan, arguments, keep)
     if not how["padded"]:
         found = settle(trainer, plan.training, plan.checkpoints / "passes.json")
@@ -222,6 +224,9 @@ def make_trainer(
     set_seed(arguments.seed)
     model = load_model(read_json(plan.record), plan.precision, plan.quantization)
     model.config.use_cache = False  # of no use in training
+    text = model.config.get_text_config()  # in which TRL looks for the experts by one name alone
+    if not hasattr(text, "num_experts") and (found := [getattr(text, name, None) for name in EXPERTS]) and any(found):
+        text.num_experts = next(filter(None, found))
     # Packed rows kept apart, or padded batches as they are in TRL.
     noisy = arguments.neftune_noise_alpha is not None
     rows = [*zip(datasets[0]["input_ids"], datasets[0]["labels"], strict=True)]

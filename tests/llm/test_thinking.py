@@ -28,13 +28,24 @@ PREFILLED = {
     "r1": "<|Assistant|><think>\n\n</think>\n\n",
     "smollm3": "<|im_start|>assistant\n<think>\n\n</think>\n",
     "gpt_oss": "<|start|>assistant<|channel|>final<|message|>",
+    "gemma4": "<|turn>model\n<|channel>thought\n<channel|>",
+    "glm": "<|assistant|>\n<think></think>",
+    "deepseek": "<|Assistant|></think>",
 }
 OPEN = {
     "qwen3": "<|im_start|>assistant\n",
     "qwen3_always": "<think>\n",
     "r1": "<think>\n",
+    "smollm3": "<|im_start|>assistant\n",
     "gpt_oss": "<|start|>assistant",
+    "gemma4": "<|turn>model\n",
+    "glm": "<|assistant|>",
+    "deepseek": "<|Assistant|><think>",
 }
+# With what a thought ends, where it is not the usual tag.
+ENDS = {"gpt_oss": "<|channel|>final<|message|>", "gemma4": "<channel|>"}
+# What tells a model to think, and what not to.
+TOLD = {"smollm3": (": /think", ": /no_think"), "gemma4": ("<|think|>\n", ""), "deepseek": ("<think>", "")}
 
 
 def chat_of(folder, kind, **more):
@@ -47,7 +58,8 @@ def chat_of(folder, kind, **more):
 def test_a_model_that_thinks_can_answer_at_once(tmp_path, kind):
     chat = chat_of(tmp_path, kind)
     assert chat.prompt(TURNS).endswith(PREFILLED[kind])
-    assert chat.completion(TURNS, "SELECT 1") == f"SELECT 1{chat.end_of_turn}"
+    between = "\n" if kind == "glm" else ""  # of its template
+    assert chat.completion(TURNS, "SELECT 1") == f"{between}SELECT 1{chat.end_of_turn}"
     assert chat.facts()["thinking_tokens"] == 0
 
 
@@ -55,9 +67,12 @@ def test_a_model_that_thinks_can_answer_at_once(tmp_path, kind):
 def test_a_thought_comes_first_and_an_adapter_learns_an_empty_one(tmp_path, kind):
     chat, at_once = chat_of(tmp_path, kind, thinking=8), chat_of(tmp_path, kind)
     assert chat.prompt(TURNS).endswith(OPEN[kind])
-    # The whole conversation is the same in both.
+    # The whole conversation is the same in both, but for what tells the model to think.
     whole = [one.prompt(TURNS) + one.completion(TURNS, "SELECT 1") for one in (chat, at_once)]
-    assert whole[0] == whole[1]
+    told, not_told = TOLD.get(kind, ("", ""))
+    assert told in whole[0]
+    assert whole[0].replace(told, not_told) == whole[1]
+    assert chat.thought.end == ENDS.get(kind, "</think>")
     rows = [{"id": "a", "prompt": chat.prompt(TURNS), "completion": chat.completion(TURNS, "SELECT 1")}]
     assert check_rows(chat, rows, {"a": "SELECT 1"}, Limits(None))["pass"]
     with pytest.raises(UserError, match="the completion is"):

@@ -1,4 +1,4 @@
-"""Chat templates of models that think, with the structure of the real ones."""
+"""Chat templates with the structure of the real ones: of models that think, and of some that do not."""
 
 _HEAD = "{% for message in messages %}"
 _CHATML = "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
@@ -44,6 +44,49 @@ GPT_OSS = (
     "{{ '<|start|>user<|message|>' + message.content + '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
+# As Gemma 4 (26B, 31B): a channel for thoughts, empty in the prompt of an answer at once, and in no conversation.
+GEMMA4 = (
+    "{{ bos_token }}{% set system = messages[0].role == 'system' %}{% set thinks = enable_thinking is defined and "
+    "enable_thinking %}{% if system or thinks %}{{ '<|turn>system\n' + ('<|think|>\n' if thinks else '') }}"
+    "{{ messages[0].content | trim if system else '' }}{{ '<turn|>\n' }}{% endif %}"
+    "{% for message in messages %}{% if message.role != 'system' %}"
+    "{{ '<|turn>' + ('model' if message.role == 'assistant' else 'user') + '\n' }}"
+    "{{ message.content | trim + '<turn|>\n' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}"
+    "{% if not thinks %}{{ '<|channel>thought\n<channel|>' }}{% endif %}{% endif %}"
+)
+# As GLM 4.5: an empty thought in one line, and no end of a turn but the name of the next one.
+GLM = (
+    "[gMASK]<sop>"
+    + _HEAD
+    + "{% if message.role == 'assistant' %}{{ '<|assistant|>\n<think></think>\n' + message.content | trim }}"
+    "{% else %}{{ '<|' + message.role + '|>\n' + message.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '\n<think></think>' }}{% endif %}{% endif %}"
+)
+# As DeepSeek V3.1: the prompt opens a thought or closes one that it has not opened; conversations have the latter.
+DEEPSEEK = (
+    "{{ bos_token }}" + _HEAD + "{% if message.role == 'system' %}{{ message.content }}"
+    "{% elif message.role == 'user' %}{{ '<|User|>' + message.content }}"
+    "{% else %}{{ '<|Assistant|></think>' + message.content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|Assistant|>' + ('<think>' if thinking else '</think>') }}{% endif %}"
+)
+# As Granite 3, Command R and Phi 3.
+GRANITE = (
+    _HEAD + "{{ '<|start_of_role|>' + message.role + '<|end_of_role|>' + message.content + '<|end_of_text|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}"
+)
+COHERE = (
+    "{{ bos_token }}{% set names = {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'} %}"
+    + _HEAD
+    + "{{ '<|START_OF_TURN_TOKEN|><|' + names[message.role] + '_TOKEN|>' + message.content | trim"
+    " + '<|END_OF_TURN_TOKEN|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
+)
+PHI3 = (
+    _HEAD + "{{ '<|' + message.role + '|>\n' + message.content + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
 
 
 def _kind(template: str, special: list[str], eos: str, bos: str | None = None) -> dict:
@@ -65,5 +108,46 @@ THINKERS = {
     "smollm3": _kind(SMOLLM3, _IM, "<|im_end|>"),
     "gpt_oss": _kind(
         GPT_OSS, ["<|pad|>", "<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>"], "<|return|>"
+    ),
+    "gemma4": _kind(
+        GEMMA4,
+        ["<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", "<|think|>", "<|channel>", "<channel|>"],
+        "<turn|>",
+        "<bos>",
+    ),
+    "glm": _kind(
+        GLM,
+        ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"],
+        "<|user|>",
+    ),
+    "deepseek": _kind(
+        DEEPSEEK,
+        ["<pad>", "<bos>", "<eos>", "<|User|>", "<|Assistant|>", "<think>", "</think>"],
+        "<eos>",
+        "<bos>",
+    ),
+}
+PLAIN = {
+    "granite": _kind(
+        GRANITE, ["<|pad|>", "<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"], "<|end_of_text|>"
+    ),
+    "cohere": _kind(
+        COHERE,
+        [
+            "<PAD>",
+            "<BOS_TOKEN>",
+            "<|START_OF_TURN_TOKEN|>",
+            "<|END_OF_TURN_TOKEN|>",
+            "<|SYSTEM_TOKEN|>",
+            "<|USER_TOKEN|>",
+            "<|CHATBOT_TOKEN|>",
+        ],
+        "<|END_OF_TURN_TOKEN|>",
+        "<BOS_TOKEN>",
+    ),
+    "phi3": _kind(
+        PHI3,
+        ["<|placeholder|>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+        "<|endoftext|>",
     ),
 }

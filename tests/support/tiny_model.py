@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from common.files import sha256_file, sha256_json, write_json, write_jsonl
 from tasks.spider import FIELDS
-from thinkers import THINKERS
+from thinkers import PLAIN, THINKERS
 
 CORPUS = [
     "SELECT name , count(*) FROM singer WHERE age > 20 GROUP BY country ORDER BY name DESC LIMIT 1",
@@ -90,12 +90,13 @@ KINDS = {
         "generation_eos": ["<|im_end|>"],
     },
 }
-BYTE_LEVEL = ("llama3", "smollm2", *THINKERS)
+EVERY = KINDS | PLAIN | THINKERS
+BYTE_LEVEL = ("llama3", "smollm2", *PLAIN, *THINKERS)
 
 
 def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """Return a tokenizer of the `kind`: byte-level BPE for some, BPE over "▁" as SentencePiece does it for others."""
-    facts = (KINDS | THINKERS)[kind]
+    facts = EVERY[kind]
     special = facts["special"]
     if kind in BYTE_LEVEL:
         tokenizer = Tokenizer(models.BPE())
@@ -167,7 +168,7 @@ def make_model(folder: Path, kind: str = "llama3", context: int = 2048, seed: in
             initializer_range=0.3,  # so that the logits of a random model differ clearly
         )
     )
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids((KINDS | THINKERS)[kind]["generation_eos"])
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(EVERY[kind]["generation_eos"])
     # What checkpoints recommend for sampling must not leak into greedy decoding.
     model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9)
     model.save_pretrained(folder)
