@@ -124,12 +124,14 @@ def snakemake_forked() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def demo_run(copy_repo, snakemake_forked) -> Path:
-    """A copy of the repository in which the demo has run once, with few steps and questions."""
+    """A copy of the repository in which the demo has run once, with few steps and questions, and no noise floor."""
     folder = copy_repo("demo")
     study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     study["tasks"]["spider"] |= {"train_questions": 64, "questions": 32, "max_new_tokens": 32}
     study["tasks"]["mmlu"]["questions_per_category"] = 8
     study["training"]["max_steps"] = 4
+    # Of two runs more, which studies/demo-full.yaml has too.
+    study["evaluation"]["noise_floor"] = False
     (folder / "config.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     run = snakemake_forked(folder, models=True)
     assert run.returncode == 0, run.stdout[-8000:]

@@ -89,9 +89,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     """Measure how many tokens a micro-batch may have, and whether it must compute activations twice (checkpointing).
 
     On a GPU, two micro-batches of rows of the training set are measured: memory grows linearly with the tokens that are
-    computed. Only if
-    the longest row does not fit otherwise, activations are computed twice; if it does not then, that is a UserError.
-    On a CPU, a micro-batch has as many tokens as per_device_train_batch_size of the longest rows.
+    computed. Only if the longest row does not fit otherwise, activations are computed twice; if it does not then, that
+    is a UserError. On a CPU, a micro-batch has as many tokens as per_device_train_batch_size of the longest rows.
     """
     arguments, model = trainer.args, trainer.model
     longest = max(map(len, trainer.train_dataset["input_ids"]))

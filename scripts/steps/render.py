@@ -72,8 +72,8 @@ def render(
                 f"training.loss_on: found assistant, but in {words} few-shot examples are no turns of the assistant. "
                 f"Set {settings['name']}.prompt to a template in which they are, or loss_on to completion."
             )
-        answer = "" if loss_on == "prompt" else marked(settings, task.target(row))
-        found = prompt_row(chat, names, said, None if asked else answer)
+        answer = None if asked else "" if loss_on == "prompt" else marked(settings, task.target(row))
+        found = prompt_row(chat, names, said, answer)
         found |= learnt(chat, said, found["prompt"], loss_on)
         new_tokens = settings["max_new_tokens"] + chat.thought.tokens if asked else found["completion_tokens"]
         if most is not None and found["prompt_tokens"] + new_tokens > most:

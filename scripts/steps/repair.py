@@ -10,8 +10,7 @@ from analysis.data import read_results, write_table
 from analysis.repair import second_round
 from common.files import read_jsonl, write_text
 from common.job import job
-from present.format import Say
-from present.tables import shared_facts, to_markdown
+from present.tables import alone
 
 
 def repair(
@@ -33,9 +32,8 @@ def repair(
     results = read_results({target: inputs["records"]}, settings)
     frame = second_round(results, [{row["id"] for row in read_jsonl(path)} for path in inputs["again"]])
     write_table(outputs["csv"], frame)
-    say = Say(settings["language"], results.measures)
-    facts = settings | shared_facts(settings["study"], describe.questions(results), say)
-    write_text(outputs["md"], to_markdown("repair", frame, facts, say))
+    questions = describe.questions(results)
+    write_text(outputs["md"], alone("repair", frame, settings, questions, results.measures))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from tasks.sql_schema import read_schema
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
-SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 32}
+SETTINGS = {"precision": "fp32", "batch_size": 4, "max_new_tokens": 16}
 HALF = "lr0.1@0.5"
 # A run's folder is named after what it is, not after its label.
 ADAPTER = "r2_lr0.1_s42_0a1b2c"
@@ -45,7 +45,7 @@ def study(tmp_path_factory, repo) -> Path:
     source = {"source": str(repo / "resources/demo/spider_data"), "sha256": None, "counts": counts}
     spider.fetch(about | source, data / "source")
     options = {"train_files": ["train_spider"], "shots": 2, "seed": 1, "train_questions": None}
-    options |= {"validation": {"by": "none", "fraction": 0.1}, "questions": 3, "exclude_databases": []}
+    options |= {"validation": {"by": "none", "fraction": 0.1}, "questions": 2, "exclude_databases": []}
     for part in ("train", "shots", "test"):
         prepare(data / "source", part, about | options, data / f"{part}.jsonl")
     record = folder / "models/demo.json"

@@ -206,6 +206,8 @@ def killed(study, variant, where, at=0, training=TRAINING, precision="fp32", mor
     return done.stdout
 
 
+@pytest.mark.long
+@pytest.mark.ci
 def test_killed_again_and_again_ends_with_the_same_bits(study, whole, capfd):
     variant = study / "killed"
     killed(study, "killed", "between", 5)  # within an epoch, a step after a checkpoint

@@ -297,6 +297,7 @@ def outcomes(gain: Design, loss: Design, count: int) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_loss_of_the_margin_itself_is_seldom_certified(seeds):
     # Four candidates gain, and each loses just as much as the margin: none may be recommended.
@@ -307,6 +308,7 @@ def test_a_loss_of_the_margin_itself_is_seldom_certified(seeds):
     assert wrong <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / count)
 
 
+@pytest.mark.long
 def test_a_gain_that_is_none_is_seldom_recommended():
     # Nine candidates that change answers and gain nothing: the best of them looks as if it did.
     count, nine = 300, (1,) * 9

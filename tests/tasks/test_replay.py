@@ -378,7 +378,8 @@ def test_the_number_of_micro_batches_changes_nothing(study, packed, monkeypatch)
     close(history(study, "passes", *KEYS), packed, rel=2e-5)
 
 
-@pytest.mark.parametrize("padded", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("padded", [False, True])
 def test_two_processes_compute_the_steps_of_one(study, packed, padded):
     name, options = "two", given(study, "two")
     if padded:  # by noise of no size; a process then has its own rows of a step

@@ -44,6 +44,9 @@ def study(copy_repo, snakemake_forked) -> Path:
     copy = copy_repo("bundle")
     results = copy / "results/demo"
     unpack(results)
+    # The goldens have no run that repeats another one.
+    file = copy / "config.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("noise_floor: true", "noise_floor: false"), "utf-8")
     # What the code of those days wrote otherwise.
     config = read.resolve(read_yaml(REPO / "config.yaml"))
     KINDS["mmlu"].fetch(stage(config, "mmlu", "fetch"), results / "data/mmlu/source")

@@ -50,6 +50,8 @@ def right(results: Path, model: str, run: str, *criteria: str, task: str = "spid
     return [sum(int(row[name]) for row in rows) for name in criteria]
 
 
+@pytest.mark.long
+@pytest.mark.ci
 def test_the_answers_of_cunha_give_the_numbers_of_the_report_and_what_it_does_not_say(
     shared_data, copy_repo, snakemake_forked
 ):
