@@ -25,6 +25,8 @@ from custom_metrics.inputs import (
 )
 from custom_metrics.intervals import wilson_interval
 from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, GoldError, Judge, Verdict, best, cores, everywhere
+from custom_metrics.results import MEANING, RULE, WITH_ROWS
+from custom_metrics.spider2 import find_local, read_answers, read_tasks
 
 LEVEL = 0.95
 # Of fewer databases than this nobody can tell how much they differ.
@@ -33,6 +35,8 @@ RECORD_COLUMNS = (
     "index", "db_id", *SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), "error_class", "hardness", "gold_rows",
     "predicted_rows", "soft_f1", "message", "flags", "engine", "sql",
 )  # fmt: skip
+# Of gold results in place of queries.
+RESULT_COLUMNS = ("instance_id", RULE, f"{RULE}_raw")
 # What became of an answer whose gold query does not run; beside `judge.ERROR_CLASSES`.
 GOLD_ERROR = "gold_error"
 # Python's csv module reads no longer cell, unless it is told to.
@@ -46,10 +50,11 @@ PREDICTIONS is one of
   - a text file with one SQL a line, in the order of the questions; Spider's form `SQL<tab>db_id` is understood;
   - a JSON list, or BIRD's predict_dev.json (.json);
   - JSON lines (.jsonl), or CSV with a header (.csv), the prediction in the column named by --column, by default the
-    one that is called {", ".join(COLUMNS[:6])}, …
+    one that is called {", ".join(COLUMNS[:6])}, …;
+  - of Spider 2 lite, where --questions is its folder, a folder with <instance_id>.sql.
 The prediction may be SQL or a model's whole answer: the SQL is taken out of it, and both are scored.
 """
-MEANT = "\n".join(f"  {name:17} {meaning}" for name, meaning in MEANINGS.items())
+MEANT = "\n".join(f"  {name:17} {meaning}" for name, meaning in (*MEANINGS.items(), (RULE, MEANING)))
 SCORE_EXAMPLES = f"""\
 semantics (bag is the headline unless --semantics says otherwise): an answer is right if
 {MEANT}
@@ -58,6 +63,7 @@ examples:
   python -m custom_metrics score predictions.txt --questions dev.json --databases database
   python -m custom_metrics score answers.jsonl --column answer --questions dev.json --databases database --out a.csv
   python -m custom_metrics score a.csv --questions dev.json --databases database --min-accuracy 70   # a gate
+  python -m custom_metrics score submission --questions spider2-lite --databases spider2-localdb   # Spider 2, SQLite
 """
 COMPARE_EXAMPLES = """\
 examples:
@@ -77,7 +83,8 @@ def write_records(path: str | Path, records: Sequence[dict]) -> None:
     try:
         # Models also write lone surrogates, which UTF-8 cannot hold.
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            columns = (*RECORD_COLUMNS, *(name for name in FURTHER if records and name in records[0]))
+            more = (name for name in (*RESULT_COLUMNS, *FURTHER) if records and name in records[0])
+            columns = (*RECORD_COLUMNS, *more)
             writer = csv.DictWriter(stream, columns, lineterminator="\n")
             writer.writeheader()
             for record in records:
@@ -109,7 +116,7 @@ def report(records: Sequence[dict], headline: str) -> str:
         return _table([what, *columns], rows)
 
     semantics = []
-    for name in SEMANTICS:
+    for name in (name for name in (*SEMANTICS, RULE) if name in records[0]):
         extracted, raw = (_accuracy([record[key] for record in records]) for key in (name, f"{name}_raw"))
         semantics.append([f"{name} *" if name == headline else name, len(records), *extracted, *raw])
     classes = Counter(record["error_class"] for record in records)
@@ -127,8 +134,7 @@ def report(records: Sequence[dict], headline: str) -> str:
         _table(["semantics", *columns, "raw right", "raw %", "raw 95% interval"], semantics),
         *([f"BIRD's soft F1: {100 * soft / len(records):.1f}"] if soft is not None else []),
         *_further(records),
-        f"* {headline}, by hardness",
-        by("hardness", levels),
+        *([f"* {headline}, by hardness", by("hardness", levels)] if any(levels.values()) else []),
         *difficulty,
         "What became of the answers",
         _table(["class", "n", "%"], shares),
@@ -245,11 +251,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    with_results = Path(options.questions).is_dir()
+    known = (*WITH_ROWS, RULE) if with_results else SEMANTICS
+    options.semantics = options.semantics or (RULE if with_results else "bag")
+    if options.semantics not in known:
+        raise InputError(f"--semantics {options.semantics}: has no meaning here, expected one of {', '.join(known)}.")
+    if with_results and (options.suite or options.further):
+        raise InputError(
+            f"{options.questions}: has gold results in place of gold queries, so that --suite and --further mean "
+            "nothing. Leave them out."
+        )
+    return _score_by_results(options) if with_results else _score_by_queries(options)
+
+
+def _score_by_results(options: argparse.Namespace) -> int:
+    questions, results = read_tasks(options.questions)
+    answers = read_answers(options.predictions, options.questions, questions, options.column)
+    _refuse_out(options.out)
+    databases = find_local(options.databases, [question.db_id for question in questions])
+    items = [
+        (databases[question.db_id], gold, answer or "")
+        for question, gold, answer in zip(questions, results, answers, strict=True)
+    ]
+    with Judge(timeout_s=options.timeout, jobs=options.jobs, fence=options.fence) as judge:
+        found = judge.judge_all(items, progress=True)
+    records = [
+        {"index": index, "instance_id": question.id, "db_id": question.db_id, "hardness": ""}
+        | {"engine": judge.version("sqlite")}
+        | _cells(verdict, answer)
+        for index, (question, verdict, answer) in enumerate(zip(questions, found, answers, strict=True))
+    ]
+    if missing := answers.count(None):
+        print(f"WARNING: {missing} of {len(answers)} questions have no answer and count as wrong", file=sys.stderr)
+    return _finish(options, records, f"{len(databases)} databases")
+
+
+def _refuse_out(out: str | None) -> None:
+    """Raise an InputError before the work, not after it."""
+    if out and not Path(out).parent.is_dir():
+        raise InputError(f"{out}: there is no folder {Path(out).parent}.")
+
+
+def _score_by_queries(options: argparse.Namespace) -> int:
     questions = read_questions(options.questions)
     predictions = read_predictions(options.predictions, questions, options.column)
-    if options.out and not Path(options.out).parent.is_dir():
-        # Said before the work, not after it.
-        raise InputError(f"{options.out}: there is no folder {Path(options.out).parent}.")
+    _refuse_out(options.out)
     databases = find_databases(options.databases, [question.db_id for question in questions])
     suites = find_suites(databases) if options.suite else {db_id: [path] for db_id, path in databases.items()}
     items = [
@@ -281,11 +327,16 @@ def _score(options: argparse.Namespace) -> int:
         for index, (question, verdict, answer) in enumerate(zip(questions, found, predictions, strict=True))
     ]
     _warn_of_gold(records)
-    if options.out:
-        write_records(options.out, records)
     used = f"{len(databases)} databases"
     if options.suite:
         used += f", each in all its variants ({sum(map(len, suites.values()))} files)"
+    return _finish(options, records, used)
+
+
+def _finish(options: argparse.Namespace, records: Sequence[dict], used: str) -> int:
+    """Write the records, print the tables, and return the exit status."""
+    if options.out:
+        write_records(options.out, records)
     print(f"{options.predictions}: {len(records)} questions on {used}\n")
     print(report(records, options.semantics))
     if options.out:
@@ -331,15 +382,19 @@ def _parser() -> argparse.ArgumentParser:
         "score", help="run predictions and count the right ones", description=SCORE_HELP, epilog=SCORE_EXAMPLES, **raw
     )
     add = score.add_argument
-    add("predictions", metavar="PREDICTIONS", help="text, JSON lines or CSV, see above")
-    add("--questions", required=True, help="Spider's or BIRD's dev.json, or JSON lines, with db_id and query or SQL")
+    add("predictions", metavar="PREDICTIONS", help="text, JSON lines, CSV or a folder, see above")
+    add(
+        "--questions",
+        required=True,
+        help="Spider's or BIRD's dev.json, or JSON lines, with db_id and query or SQL; or the folder spider2-lite",
+    )
     add(
         "--databases",
         required=True,
         metavar="DIR",
-        help="folder with <db_id>/<db_id>.sqlite (or .duckdb), or postgresql://user@host/{db_id}",
+        help="folder with <db_id>/<db_id>.sqlite (or .duckdb; of Spider 2: <db>.sqlite), or postgresql://user@host/{db_id}",
     )
-    add("--semantics", choices=SEMANTICS, default="bag", help="the headline; all are computed [bag]")
+    add("--semantics", choices=(*SEMANTICS, RULE), help=f"the headline; all are computed [bag; of Spider 2 {RULE}]")
     add("--out", metavar="records.csv", help="write one row a question here, for `compare`")
     add("--column", metavar="NAME", help="where PREDICTIONS has the prediction [found by its usual names]")
     add("--suite", action="store_true", help="right only on every .sqlite file in <db_id>/ (distilled test suites)")
@@ -369,5 +424,6 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("first", metavar="A.csv")
     compare.add_argument("second", metavar="B.csv")
     names = (*SEMANTICS, *(f"{name}_raw" for name in SEMANTICS), *(name for name in FURTHER if name != "r_ves"))
+    names += RESULT_COLUMNS[1:]
     compare.add_argument("--semantics", choices=names, default="bag", metavar="NAME", help=f"{', '.join(names)} [bag]")
     return parser

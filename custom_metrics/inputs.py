@@ -51,11 +51,11 @@ def read_questions(path: str | Path) -> list[Question]:
     Raises:
         InputError: the file cannot be read, is empty, or a question lacks `db_id` or the gold query.
     """
-    text = _read(path)
+    text = read_text(path)
     if text.lstrip().startswith("["):
         numbered = [(f"question {index}", row) for index, row in enumerate(_json(path, text))]
     else:
-        numbered = [(f"line {number}", row) for number, row in _json_lines(path, text)]
+        numbered = [(f"line {number}", row) for number, row in json_lines(path, text)]
     questions = []
     for place, row in numbered:
         if not isinstance(row, dict):
@@ -80,10 +80,10 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
     """Return one prediction for each question, in the order of the questions; None where a JSON value is null.
 
     The format follows from the file: CSV if it is named .csv; if it is named .json, a list of texts or objects, or
-    BIRD's object of `SQL<tab>----- bird -----<tab>db_id` by place; JSON lines if it is named .jsonl or begins with `{`;
-    else one SQL a line, where a tab and the question's db_id at the end, as in Spider's own files, are dropped. Rows
-    with an `id` that the questions have too, or with an `index` that counts 0, 1, … in any order, are matched by it,
-    others by their place. A `db_id` must be the question's.
+    BIRD's object of `SQL<tab>----- bird -----<tab>db_id` by place; JSON lines if it is named .jsonl or begins with
+    `{`; else one SQL a line, where a tab and the question's db_id at the end, as in Spider's own files, are
+    dropped. Rows with an `id` (or `question_id`, `instance_id`) that the questions have too, or with an `index`
+    that counts 0, 1, … in any order, are matched by it, others by their place. A `db_id` must be the question's.
 
     Args:
         path: the file, UTF-8.
@@ -94,13 +94,13 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
         InputError: the file cannot be read, has another number of rows than there are questions, has no such column,
             more than one of `COLUMNS`, or belongs to other questions.
     """
-    text, suffix = _read(path), Path(path).suffix.lower()
+    text, suffix = read_text(path), Path(path).suffix.lower()
     if suffix == ".csv":
         rows = _csv_rows(path, text)
     elif suffix == ".json":
         rows = _json_rows(path, _json(path, text), column)
     elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
-        rows = _json_lines(path, text)
+        rows = json_lines(path, text)
     elif column is not None:
         raise InputError(f"{path}: has one SQL a line and no columns, so there is no column {column}.")
     else:
@@ -135,7 +135,7 @@ def read_rows(path: str | Path, name: str | Path | None = None) -> Rows:
     Raises:
         InputError: the file cannot be read, or a row is no object.
     """
-    text, suffix = _read(path), Path(name or path).suffix.lower()
+    text, suffix = read_text(path), Path(name or path).suffix.lower()
     if suffix == ".csv":
         return _csv_rows(path, text)
     if suffix == ".json":
@@ -144,7 +144,7 @@ def read_rows(path: str | Path, name: str | Path | None = None) -> Rows:
             value = [{"index": index, "answer": answer} for index, answer in value.items()]
         rows = _json_rows(path, value, "answer")
     elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
-        rows = _json_lines(path, text)
+        rows = json_lines(path, text)
     else:
         lines = text.removesuffix("\n").split("\n")
         rows = [(number, {"answer": line.removesuffix("\r")}) for number, line in enumerate(lines, 1)]
@@ -172,7 +172,7 @@ def read_records(path: str | Path, column: str) -> dict[tuple[str, str], int]:
         InputError: the file cannot be read, lacks a column, has a question twice, or something else than 0 and 1.
     """
     found: dict[tuple[str, str], int] = {}
-    for number, row in _csv_rows(path, _read(path)):
+    for number, row in _csv_rows(path, read_text(path)):
         index = "index" if "index" in row else "id"
         for name in (index, "db_id", column):
             if name not in row:
@@ -201,7 +201,7 @@ def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path 
     """
     if is_address(folder):
         found = {db_id: folder.replace("{db_id}", quote(db_id, safe="")) for db_id in dict.fromkeys(db_ids)}
-        _refuse_unreadable(found.values())
+        refuse_unreadable(found.values())
         return found
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; expected one with <db_id>/<db_id>.sqlite.")
@@ -215,7 +215,7 @@ def find_databases(folder: str | Path, db_ids: Sequence[str]) -> dict[str, Path 
             f"{folder}: has no <db_id>/<db_id>.sqlite (or .duckdb) for {len(missing)} of {len(found)} databases that "
             f"the questions name: {', '.join(missing)}."
         )
-    _refuse_unreadable(found.values())
+    refuse_unreadable(found.values())
     return found
 
 
@@ -233,11 +233,12 @@ def find_suites(databases: Mapping[str, Path | str]) -> dict[str, list[Path]]:
             f"{next(iter(databases.values())).parent}: has one .sqlite file, as all others; expected several of the "
             "same schema, the variants of a test suite. Leave out --suite, or name the folder of the suite."
         )
-    _refuse_unreadable(path for paths in found.values() for path in paths)
+    refuse_unreadable(path for paths in found.values() for path in paths)
     return found
 
 
-def _refuse_unreadable(places: Iterable[Path | str]) -> None:
+def refuse_unreadable(places: Iterable[Path | str]) -> None:
+    """Raise an InputError if a database has rows that are not in its file yet, or its engine is not installed."""
     for place in places:
         try:
             readable(place)
@@ -245,7 +246,8 @@ def _refuse_unreadable(places: Iterable[Path | str]) -> None:
             raise InputError(str(error)) from None
 
 
-def _read(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """Return the text of a file in UTF-8, line ends as they are; an InputError says what is wrong with it."""
     try:
         # newline="": what ends a line is decided where lines are read; a byte order mark is not part of the text.
         with Path(path).open(encoding="utf-8-sig", newline="") as stream:
@@ -256,7 +258,8 @@ def _read(path: str | Path) -> str:
         raise InputError(f"{path}: {error.strerror}.") from None
 
 
-def _json_lines(path: str | Path, text: str) -> list[tuple[int, Any]]:
+def json_lines(path: str | Path, text: str) -> list[tuple[int, Any]]:
+    """Return what the lines that are not blank hold, with their numbers; an InputError names one that is no JSON."""
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         try:
@@ -334,8 +337,9 @@ def _check_count(path: str | Path, found: int, expected: int, what: str) -> None
 def _in_order(path: str | Path, rows: Rows, questions: Sequence[Question]) -> Rows:
     """Put rows into the order of the questions by `id` or `index`, where both sides have it."""
     key, names = "id", [question.id for question in questions]
-    if all("question_id" in row for _, row in rows):
-        key = "question_id"
+    for name in ("question_id", "instance_id"):
+        if all(name in row for _, row in rows):
+            key = name
     if None in names or not all(key in row for _, row in rows):
         key, names = "index", [str(index) for index in range(len(questions))]
     found = {str(row.get(key)): (number, row) for number, row in rows}

@@ -25,6 +25,7 @@ from custom_metrics.engines import ENGINES, readable, shown
 from custom_metrics.further import FURTHER, together
 from custom_metrics.hardness import parse
 from custom_metrics.process import Process
+from custom_metrics.results import Results
 from custom_metrics.sql_text import has_outer_order_by
 
 # What became of the query of an answer, in the order of tables. All but `ok` are 0 under `bag` or `ordered`.
@@ -65,7 +66,8 @@ class Verdict:
 
     Attributes:
         sql: the query taken out of the answer (`extract.extract_sql`).
-        correct: for each of `SEMANTICS`, whether `sql` is right.
+        correct: for each of `SEMANTICS`, whether `sql` is right; by gold results, for each that has a meaning there
+            (`results.WITH_ROWS`) and for `results.RULE`.
         correct_raw: the same for the answer as it is.
         error_class: of `sql`; one of `ERROR_CLASSES` but `missing`.
         message: the engine's message, or how the rows differ; "" if the class is ok.
@@ -94,8 +96,8 @@ class Verdict:
     def cells(self, missing: bool = False) -> dict[str, str | int | None]:
         """Write the verdict as cells of a table, one for each criterion; `missing` where there was no answer at all."""
         return {
-            **{name: int(self.correct[name]) for name in SEMANTICS},
-            **{f"{name}_raw": int(self.correct_raw[name]) for name in SEMANTICS},
+            **{name: int(right) for name, right in self.correct.items()},
+            **{f"{name}_raw": int(right) for name, right in self.correct_raw.items()},
             "error_class": "missing" if missing else self.error_class,
             "gold_rows": self.gold_rows,
             "predicted_rows": self.predicted_rows,
@@ -199,26 +201,29 @@ class Judge(AbstractContextManager):
         """Return name and version of one of `engines.ENGINES`, once it has run queries; "" before."""
         return next((process.versions[engine] for process in self._all if engine in process.versions), "")
 
-    def judge(self, database: str | Path, gold: str, answer: str) -> Verdict:
+    def judge(self, database: str | Path, gold: str | Results, answer: str) -> Verdict:
         """Run a gold query and an answer on one database and compare their rows.
 
         Args:
             database: the path of a SQLite or DuckDB file, or the address of a PostgreSQL database.
-            gold, answer: the gold query, and SQL or a model's whole answer.
+            gold: the gold query, or gold results; these have neither previews nor further criteria.
+            answer: SQL or a model's whole answer.
 
         Raises:
+            ValueError: there are gold results, and this Judge was asked for previews or further criteria.
             FileNotFoundError: there is no such database.
             sandbox.UnmergedError: some of its rows are in a file beside it.
             engines.UnavailableError: it cannot be opened, or its engine is not installed.
             GoldError: the gold query does not run.
         """
+        self._refuse_extras(gold)
         task = self._task(readable(database), gold, answer)
         with self._borrowed(1) as process:
             found = process.assess([task])[0]
         return self._verdict(task, *found)
 
     def judge_all(
-        self, items: Sequence[tuple[str | Path, str, str]], progress: bool = False
+        self, items: Sequence[tuple[str | Path, str | Results, str]], progress: bool = False
     ) -> list[Verdict | GoldError]:
         """Judge (database, gold, answer) triples with all processes at once; the verdicts come in the same order.
 
@@ -228,9 +233,11 @@ class Judge(AbstractContextManager):
             progress: show a bar on the error stream.
 
         Raises:
-            FileNotFoundError, sandbox.UnmergedError: as of `judge`; nothing was run then.
+            ValueError, FileNotFoundError, sandbox.UnmergedError: as of `judge`; nothing was run then.
             engines.UnavailableError: as of `judge`.
         """
+        for item in items:
+            self._refuse_extras(item[1])
         places = {name: readable(name) for name in dict.fromkeys(item[0] for item in items)}
         # Known before the first process starts, which then reads them all.
         for place in places.values():
@@ -240,8 +247,12 @@ class Judge(AbstractContextManager):
             name, gold, answer = items[index]
             return self._task(places[name], gold, answer)
 
+        def neighbour(index: int) -> tuple[str, ...]:
+            name, gold, _ = items[index]
+            return *places[name][::-1], "" if isinstance(gold, Results) else gold
+
         # Neighbours share a database, and maybe a gold query, which a process has to open and to run once.
-        order = sorted(range(len(items)), key=lambda index: (*places[items[index][0]][::-1], items[index][1]))
+        order = sorted(range(len(items)), key=neighbour)
         size = max(1, min(CHUNK, len(items) // (8 * self.jobs)))
         results: list[tuple[dict, bool] | Verdict | GoldError | None] = [None] * len(items)
         done: SimpleQueue[int | BaseException] = SimpleQueue()
@@ -286,13 +297,18 @@ class Judge(AbstractContextManager):
                 results[index] = error
         return results
 
-    def _task(self, place: tuple[str, str], gold: str, answer: str) -> dict:
+    def _refuse_extras(self, gold: str | Results) -> None:
+        if isinstance(gold, Results) and (self.previews or self.further):
+            raise ValueError("Gold results have neither previews nor further criteria; expected a Judge without them.")
+
+    def _task(self, place: tuple[str, str], gold: str | Results, answer: str) -> dict:
         database, engine = place
+        rows = isinstance(gold, Results)
         return {
             "database": database,
             "engine": engine,
-            "gold": gold,
-            "ordered": orders_rows(gold, engine),
+            "gold": gold.message() if rows else gold,
+            "ordered": not rows and orders_rows(gold, engine),
             "answer": answer,
             "timeout_s": self.timeout_s,
             "previews": self.previews,

@@ -30,6 +30,7 @@ from custom_metrics.engines import ENGINES, LOST, LostError, UnavailableError, i
 from custom_metrics.extract import NOT_A_QUERY, extract_sql
 from custom_metrics.further import REPEATS, close, gold_columns, reward
 from custom_metrics.preview import preview, value
+from custom_metrics.results import Results, nothing_right
 from custom_metrics.sandbox import MAX_SQL_CHARACTERS, MAX_VALUE_BYTES, Database, Execution
 from custom_metrics.sql_text import bare, suite_query, without_double_quotes
 from custom_metrics.stage import Stage
@@ -126,7 +127,8 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
     """Run all that one verdict needs, and compare.
 
     Args:
-        task: `database`, its path or address; `gold`, the gold query; `ordered`, whether that sorts its rows;
+        task: `database`, its path or address; `gold`, the gold query, or the message of `results.Results`; `ordered`,
+            whether that query sorts its rows;
             `answer`, as the model gave it; `fence`, as of `extract.extract_sql`; `timeout_s`, seconds each query may
             take; `previews`, whether the first rows are wanted; `further`, which of `further.FURTHER` are; `known`,
             error class and message of queries that are not to be run (again), by the names that `announce` gets.
@@ -136,18 +138,14 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         `gold_error` (error class and message) if the gold query fails, else `verdict`, what `judge.Verdict` holds.
     """
     database, gold, timeout_s = task["database"], task["gold"], task["timeout_s"]
-
-    def run(name: str, text: str) -> Execution:
-        if name in task["known"]:
-            return Execution(None, *task["known"][name])
-        announce(name)
-        with ending_after(timeout_s):
-            return opened.execute(text, timeout_s)
+    sha256, opened = databases.get(database)
+    run = _runner(task, opened, announce)
+    if not isinstance(gold, str):
+        return {"verdict": _by_results(task, opened, run, announce)}
 
     def run_gold(name: str, text: str) -> Execution:
         return databases.gold(database, text, timeout_s, lambda: run(name, text))
 
-    sha256, opened = databases.get(database)
     expected = run_gold("gold", gold)
     if expected.rows is None:
         return {"gold_error": [expected.error_class, expected.error]}
@@ -179,19 +177,7 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         notes.keep(text, result, correct)
         return result, correct
 
-    answer = task["answer"]
-    raw, correct_raw = score("raw", answer)
-    sql, result, correct = bare(answer), raw, correct_raw
-    # What the engine understands is never cut.
-    if raw.error_class in NOT_A_QUERY:
-        check = None
-        if "extraction" not in task["known"]:
-            announce("extraction")
-            check = opened.check
-        with ending_after(timeout_s):
-            sql = extract_sql(answer, check, task["fence"])
-        if sql != answer.strip():
-            result, correct = score("sql", sql)
+    sql, (result, correct), (_, correct_raw) = _answered(task, opened, score, announce)
     error_class, message = result.error_class, result.error
     if result.rows is not None:
         error_class, message = difference(expected.rows, result.rows, correct)
@@ -211,6 +197,63 @@ def assess(databases: Databases, task: Mapping[str, Any], announce: Callable[[st
         "further": _further(task, Compared(expected, result, correct, sql), opened, announce),
     }
     return {"verdict": verdict}
+
+
+def _runner(task: Mapping[str, Any], database: Any, announce: Callable[[str], None]) -> Callable[[str, str], Execution]:
+    """Return what runs a query by the name of its part in the task, unless it is known what came of it."""
+
+    def run(name: str, text: str) -> Execution:
+        if name in task["known"]:
+            return Execution(None, *task["known"][name])
+        announce(name)
+        with ending_after(task["timeout_s"]):
+            return database.execute(text, task["timeout_s"])
+
+    return run
+
+
+def _answered(
+    task: Mapping[str, Any],
+    database: Any,
+    score: Callable[[str, str], tuple[Execution, Any]],
+    announce: Callable[[str], None],
+) -> tuple[str, tuple[Execution, Any], tuple[Execution, Any]]:
+    """Return the SQL of an answer, and what `score` says of it and of the answer as it is."""
+    answer = task["answer"]
+    raw = score("raw", answer)
+    # What the engine understands is never cut.
+    if raw[0].error_class not in NOT_A_QUERY:
+        return bare(answer), raw, raw
+    check = None
+    if "extraction" not in task["known"]:
+        announce("extraction")
+        check = database.check
+    with ending_after(task["timeout_s"]):
+        sql = extract_sql(answer, check, task["fence"])
+    return sql, raw if sql == answer.strip() else score("sql", sql), raw
+
+
+def _by_results(
+    task: Mapping[str, Any], database: Any, run: Callable[[str, str], Execution], announce: Callable[[str], None]
+) -> dict:
+    """Return the verdict on an answer by gold results, where there is no gold query."""
+    gold = Results(**task["gold"])
+
+    def score(name: str, text: str) -> tuple[Execution, Any]:
+        result = run(name, text)
+        announce(f"{name} comparison")
+        return result, nothing_right(gold) if result.rows is None else gold.judge(result.rows)
+
+    sql, (result, found), (_, found_raw) = _answered(task, database, score, announce)
+    failed = result.rows is None
+    return found._asdict() | {
+        "sql": sql,
+        "correct_raw": found_raw.correct,
+        "error_class": result.error_class if failed else found.error_class,
+        "message": result.error if failed else found.message,
+        "predicted_rows": None if failed else len(result.rows),
+        "flags": gold.flags(),
+    }
 
 
 class Compared(NamedTuple):
