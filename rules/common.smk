@@ -299,11 +299,13 @@ def template_of(task, part="test"):
     return Path(own or section["prompt"] or shipped)
 
 
+# The key of a task that names the template of a part: of a base model asked in its own words, and of all others.
+TEMPLATES = {"": "prompt", "test_shots": "base_prompt"}
 try:
     WORDS = {
         (task, part): unfold.words_sha256(f"tasks.{task}.{key}", template_of(task, part))
         for task, section in config["tasks"].items()
-        for part, key in {"": "prompt", "test_shots": "base_prompt"}.items()
+        for part, key in TEMPLATES.items()
         if not part or section.get(key)
     }
 except UserError as error:

@@ -6,11 +6,7 @@ try:
     REPAIR_PROMPT, REPAIR_WORDS = repair.words(
         config,
         Path(workflow.basedir, "resources/prompts"),
-        {
-            key: template_of(TARGET, part)
-            for part, key in {"test": "prompt", "test_shots": "base_prompt"}.items()
-            if key == "prompt" or config["tasks"][TARGET][key]
-        },
+        {TEMPLATES[part]: template_of(TARGET, part) for task, part in WORDS if task == TARGET},
     )
 except UserError as error:
     raise WorkflowError(str(error)) from None
