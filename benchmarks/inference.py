@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from llm.fused import fuse
 from llm.groups import common_prefix
 from llm.prefix_engine import SharedPrefix, fitting_rows, row_bytes
 
@@ -76,6 +77,7 @@ def quantise(model: LlamaForCausalLM) -> LlamaForCausalLM:
                     child.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
                 )
                 setattr(parent, name, layer.to("cuda"))
+    model.is_loaded_in_4bit = True  # by which PEFT chooses its layers
     torch.cuda.empty_cache()
     return model
 
@@ -296,7 +298,8 @@ def main() -> None:
     del wanted
 
     adapted = adapt(model)
-    wanted = reference(adapted.get_base_model(), some(max(1, arguments.compare // 4)))
+    wanted = reference(adapted.get_base_model(), some(max(1, arguments.compare // 4)))  # by PEFT's own layers
+    fuse(adapted, learning=False)
     check("adapter beside the weights", "bf16", wanted, run_engine(adapted, "bf16", 128, "adapter beside the weights"))
     # A batch as large as without an adapter need not fit.
     model = adapted.merge_and_unload()

@@ -8,8 +8,9 @@ row a micro-batch, 4 of them a step, gradient checkpointing; `faithful` has the 
 as one micro-batch takes. Each way runs in this process through the trainer of the workflow, or TRL's where it says so;
 tokens are those of the rows, without padding, and the time is the median of the steps after the first two.
 
-`--shared` compares two ways only, in which the prefix of all rows is computed once in each micro-batch or with every
-row: with the rows of each study of the data, the way that is measured first changing from pair to pair.
+`--shared` compares three ways only, with the rows of each study of the data, each time in another order: whole rows
+with PEFT's layers; the prefix of all rows computed once in each micro-batch; and that with fused layers (`llm.fused`),
+which is what the workflow does.
 
 The limit is the arithmetic that cannot be saved, 4 operations a weight and token (forward, and backward to the
 activations; frozen weights have no gradient), at the measured rate of a large matrix product.
@@ -36,6 +37,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl import SFTTrainer
 
 from llm.fit import settle
+from llm.fused import fuse
 from llm.labels import IGNORED
 from llm.load import fuse_kernels
 from llm.options import training_arguments
@@ -95,6 +97,7 @@ def measure(
     gib: float | None = None,
     rows: Dataset | None = None,
     shared: bool = False,
+    fused: bool = True,
 ) -> tuple[dict, torch.nn.Module]:
     """Train some steps and return the tokens a second and what they took, and the model without its adapter.
 
@@ -103,6 +106,7 @@ def measure(
         mode: of the workflow; "" for TRL's own trainer with gradient checkpointing.
         gib: GPU memory that may be used; None = all.
         shared: whether what all rows begin with is computed once in each micro-batch.
+        fused: whether the workflow's fused layers compute, or PEFT's.
     """
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
@@ -139,6 +143,7 @@ def measure(
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total if gib else 1.0)
     if mode:
+        assert not fused or fuse(trainer.model, learning=True)
         trainer.start = start
         how = settle(trainer, {"mode": mode}, folder / "passes.json")
         trainer.use(how)
@@ -189,29 +194,38 @@ def compare_shared(studies: Mapping[str, Dataset], steps: int, write: Callable[[
     """Measure, with the rows of each study, whole rows and shared prefixes; `write` gets each result."""
     first, model = next(iter(studies)), make_model()
     fuse_kernels(model)
-    order = [False, True]
+    # By name, whether the prefix is computed once, and whether layers are fused.
+    ways = [("whole rows", False, False), ("prefix once", True, False), ("prefix once, fused layers", True, True)]
 
-    def pair(precision: str, name: str, per_step: int) -> None:
+    def compare(precision: str, name: str, per_step: int) -> None:
         nonlocal model
-        order.reverse()
+        ways.append(ways.pop(0))
         rows, found = studies[name], {}
-        for shared in order:
-            way = f"{name}, {'prefix once' if shared else 'whole rows'}"
-            found[shared], model = measure(
-                model, precision, way, per_step, 1, steps, "faithful", rows=rows, shared=shared
+        for way, shared, fused in ways:
+            found[way], model = measure(
+                model,
+                precision,
+                f"{name}, {way}",
+                per_step,
+                1,
+                steps,
+                "faithful",
+                rows=rows,
+                shared=shared,
+                fused=fused,
             )
-            found[shared]["mean_tokens"] = statistics.mean(map(len, rows["input_ids"]))
-        found[True]["times_whole"] = found[True]["tokens_per_second"] / found[False]["tokens_per_second"]
-        write(found[False])
-        write(found[True])
+            found[way]["mean_tokens"] = statistics.mean(map(len, rows["input_ids"]))
+        whole = found["whole rows"]["tokens_per_second"]
+        for way in sorted(found, reverse=True):
+            write(found[way] | {"times_whole": found[way]["tokens_per_second"] / whole})
 
-    pair("bf16", first, 16)
+    compare("bf16", first, 16)
     model = quantised(model)
     fuse_kernels(model)
     for name in studies:
-        pair("nf4", name, 16)
-    pair("nf4", first, 4)
-    pair("nf4", first, 4)
+        compare("nf4", name, 16)
+    compare("nf4", first, 4)
+    compare("nf4", first, 4)
 
 
 def main() -> None:

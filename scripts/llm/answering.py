@@ -75,7 +75,12 @@ def load(asked: Asked, adapter: str | Path | None, decoding: Decoding) -> tuple[
         if decoding.prove:
             prompts = [prompt.tokens for prompt in asked.prompts[:PROVEN_ON]]
             proof = {"adapter_acts": prove(model, prompts, adapter)}
-        model = merged(model, adapter) if decoding.merge_adapters else model
+        if decoding.merge_adapters:
+            model = merged(model, adapter)
+        else:
+            from llm.fused import fuse  # imports PEFT, as loading an adapter does
+
+            fuse(model, learning=False)
     set_greedy(model, asked.chat, decoding.max_new_tokens)
     return model, proof
 

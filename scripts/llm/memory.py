@@ -5,7 +5,8 @@ Bytes, with e = 4 in fp32 and 2 otherwise, h the width, I that of the MLP, k tha
     weights      e a parameter, those of all experts included. In nf4, 0.516 for those of the blocks' linear layers: 4
                  bits, an 8-bit constant for each 64 of them, and 32 bits for each 256 constants (Dettmers et al. 2023,
                  arXiv:2305.14314, section 3). Embeddings and head stay in bf16, and the largest layer is held in bf16
-                 while it is computed with. In int8, 1 for those, and 32 bits for each output (arXiv:2208.07339).
+                 while it is computed with. In training, the constants are kept in 32 bits too (`llm.fused`). In int8, 1
+                 for those, and 32 bits for each output (arXiv:2208.07339).
     keys, values 2 k layers e a token
     adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4 and int8: bf16), as many for the
                  gradient, and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
@@ -236,8 +237,9 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
     if options["eval_strategy"] != "no":
         evaluated = options["per_device_eval_batch_size"] * tokens
         activations = max(activations, prompt_activations(shape, evaluated, element(precision)))
+    constants = 4 / 64 * shape.block_parameters if precision == "nf4" else 0
     needed = {
-        "weights": weights(shape, precision),
+        "weights": weights(shape, precision) + constants,
         "adapter": adapter * (2 * number + state),
         "activations": activations,
         "other": OTHER,

@@ -29,6 +29,7 @@ PRIVATE = (
     "_metrics",  # emptied after a measurement, and kept beside a checkpoint
     "_total_train_tokens",
     "_save_checkpoint",  # overridden: what is summed up since the last log is kept too
+    "_clip_grad_norm",  # overridden: of the trained weights, without a walk through all modules
     "_tr_loss",
     "_globalstep_last_logged",
 )
@@ -79,6 +80,30 @@ class Trainer(SFTTrainer):
         # Of this process, since the last log: sums over the labels of replayed rows, and how many these were.
         self._replayed = {"kl": 0.0, "loss": 0.0, "labels": 0}
         self._unlogged: dict[str, Any] = {}
+        self._walk_less()
+
+    def _walk_less(self) -> None:
+        """Walk through the model's thousands of modules once, and not for each micro-batch and each gradient.
+
+        In small steps, for which a GPU waits, these walks take a tenth of the time.
+        """
+        model = self.model.train()
+
+        def train(mode: bool = True):
+            return model if model.training == mode else type(model).train(model, mode)
+
+        def zero_grad(set_to_none: bool = True):
+            for weight in self._trained() or model.parameters():
+                weight.grad = None
+
+        model.train, model.zero_grad = train, zero_grad
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        """The weights that the optimizer has; none before there is one."""
+        return [weight for group in self.optimizer.param_groups for weight in group["params"]] if self.optimizer else []
+
+    def _clip_grad_norm(self, model):
+        return self.accelerator.clip_grad_norm_(self._trained(), self.args.max_grad_norm)
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Take up, in the first step, what was summed up between the last log and a checkpoint."""

@@ -25,6 +25,7 @@ from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
 from llm.fit import prove_loss, settle
+from llm.fused import fuse
 from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_learnt, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.memory import EXPERTS
@@ -262,6 +263,7 @@ def make_trainer(
         for weight in trainer.model.parameters():
             weight.data = weight.data.float() if weight.requires_grad else weight.data
     how = {"padded": padded, "packing_proof": proof, "shared_prefix": shared, "kernels": kernels}
+    how["fused_layers"] = fuse(trainer.model, learning=True)
     how["rows_per_step"], how["processes"] = rows_per_step, arguments.world_size
     return trainer, how
 

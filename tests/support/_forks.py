@@ -1,6 +1,7 @@
 """Python programs in processes of their own that need not import torch and trl, which takes seconds.
 
 They are forks of one process that has imported these and done nothing else, so no thread and no state is handed on.
+Where there is a CUDA GPU, which an import may begin to use, each imports them itself: CUDA does not survive a fork.
 """
 
 import json
@@ -10,6 +11,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER = """
 import json, os, sys, traceback
 from llm import trainer, training
@@ -36,14 +38,18 @@ for line in sys.stdin:
 @cache
 def _server() -> subprocess.Popen:
     """The process to fork from; it ends with this one, whose end closes its standard input."""
-    scripts = Path(__file__).parents[2] / "scripts"
     return subprocess.Popen(
-        [sys.executable, "-c", SERVER], cwd=scripts, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVER], cwd=SCRIPTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run a program as `python -c` does, in the folder of the scripts; a signal that ended it is a negative status."""
+    import torch
+
+    if torch.cuda.is_available():
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=False)
     server = _server()
     with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
         given = {"program": program, "arguments": arguments, "stdout": stdout.name, "stderr": stderr.name}
