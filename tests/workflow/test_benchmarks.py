@@ -1,6 +1,7 @@
 """The benchmarks that need a GPU run, at tiny shapes, on a CPU."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -52,3 +53,49 @@ def test_what_is_measured_on_a_gpu_is_made_from_real_prompts(shared_data, spider
     assert (made["spider"], made["mmlu"], made["train"], made["study_train"]) == (1034, 150, 512, 512)
     assert 400 < made["train_mean_tokens"] < 500
     assert 900 < made["study_train_mean_tokens"] < 1000
+
+
+# Stand-ins for packages that need a GPU: they take what these take and answer with the number of a prompt's tokens.
+VLLM = """
+from types import SimpleNamespace as Made
+class LLM:
+    def __init__(self, *, model, dtype, enable_prefix_caching, max_model_len, seed, enable_lora=False, max_lora_rank=0):
+        self.length = max_model_len
+    def reset_prefix_cache(self):
+        self.emptied = True
+    def generate(self, given, sampling, *, lora_request, use_tqdm):
+        assert self.emptied and sampling.ignore_eos and sampling.temperature == 0
+        count = sampling.max_tokens - SHORT
+        return [Made(outputs=[Made(token_ids=[len(one["prompt_token_ids"])] * count)]) for one in given]
+SamplingParams = lambda **keys: Made(**keys)
+SHORT = 0
+"""
+
+
+def test_the_same_prompts_are_given_to_other_engines(repo, tmp_path, demo_run):
+    (tmp_path / "vllm/lora").mkdir(parents=True)
+    (tmp_path / "vllm/__init__.py").write_text(VLLM)
+    (tmp_path / "vllm/inputs.py").write_text("TokensPrompt = dict\n")
+    (tmp_path / "vllm/lora/__init__.py").write_text("")
+    (tmp_path / "vllm/lora/request.py").write_text("LoRARequest = tuple\n")
+    (tmp_path / "vllm-1.0.dist-info").mkdir()
+    (tmp_path / "vllm-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 1.0\n")
+    results, out = demo_run / "results/demo", tmp_path / "out.json"
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join((results / "prompts/demo/spider_test.jsonl").open().readlines()[:4]))
+
+    def run(by: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, repo / "benchmarks/servers.py", prompts, results / "models/demo.json"]
+        command += ["--by", by, "--new", "5", "--repeats", "2", "--out", out]
+        paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"}
+        return subprocess.run(command, cwd=demo_run, env=os.environ | paths, capture_output=True, text=True)
+
+    for by in ("here", "vllm"):
+        done = run(by)
+        assert done.returncode == 0, done.stderr[-4000:]
+    assert "0 of 4 answers are those of here" in done.stdout
+    ours, theirs = read_json(out)
+    assert (ours["prompts"], ours["new_tokens"], theirs["version"]) == (4, 5, "vllm 1.0")
+    assert len({len(ids) for ids in ours["answers"]}) == 1
+    (tmp_path / "vllm/__init__.py").write_text(VLLM.replace("SHORT = 0", "SHORT = 1"))
+    assert "some of [4, 4, 4] tokens, expected 4 of 5 tokens" in run("vllm").stderr
