@@ -47,7 +47,10 @@ rule export_recommended:
     conda:
         "../envs/model.yaml"
     resources:
-        mem_mb=32000 if config["recommend"]["merge"] else 4000,
+        # Of full fine-tuning the whole model is written, too.
+        mem_mb=(
+            32000 if config["recommend"]["merge"] or any(unfold.is_full(config, v) for v in VALUES.values()) else 4000
+        ),
         runtime=60,
     params:
         settings=pick(

@@ -175,7 +175,7 @@ def trained_rows(settings: dict, of: int) -> int:
 
 def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompts | None = None) -> Need:
     """What the training of one adapter needs."""
-    lora, training, replay = settings["lora"], settings["training"], settings.get("replay")
+    lora, training, replay = settings.get("lora"), settings["training"], settings.get("replay")
     prompts = learnt = replace(learnt, count=min(trained_rows(settings, learnt.count), learnt.count))
     if replay:
         number = math.ceil(replay["fraction"] * learnt.count)
@@ -199,7 +199,8 @@ def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompt
     if target.device.cuda and training["share_prefix"] and training["loss_on"] == "completion" and step >= LARGE_STEP:
         saved = own * learnt.begin / learnt.mean * (1 - mean / step)
         passed = min(passed, (passed - saved) / SHARED)
-    return Need(prompts, total, sum(need.values()), training_seconds(target, passed, step, twice))
+    seconds = training_seconds(target, passed, step, twice, full=lora is None)
+    return Need(prompts, total, sum(need.values()), seconds)
 
 
 def answer_need(target: Target, prompts: Prompts, batch: int | str, new: int) -> tuple[Need, float]:
@@ -237,7 +238,7 @@ def too_large(target: Target, variant: str, settings: dict, need: Need, shorter:
     rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
     batch = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {rows}"
     tried: dict[str, dict] = {
-        f"models.{target.name}.precision: nf4": {"precision": "nf4"} if cuda else {},
+        f"models.{target.name}.precision: nf4": {"precision": "nf4"} if cuda and "lora" in settings else {},
         "training.gradient_checkpointing: true": {"gradient_checkpointing": True},
         batch: {"per_device_train_batch_size": 1},
         f"a max_length of {longest // 2}" + (f" with {shorter}" if shorter else ""): {"tokens": longest // 2},
@@ -253,7 +254,8 @@ def too_large(target: Target, variant: str, settings: dict, need: Need, shorter:
         *(f"    {text}: {gb(total(changed))} GB" for text, changed in tried.items()),
     ]
     if total(tried["all of these"]) > target.device.memory:
-        lines.append("    A larger GPU, or a smaller model, is needed.")
+        less = "" if "lora" in settings else ", or an adapter in place of full fine-tuning (training.method: lora)"
+        lines.append(f"    A larger GPU, or a smaller model{less}, is needed.")
     return "\n".join(lines)
 
 
@@ -328,7 +330,7 @@ class Plan:
                 words = {"shots": f"fewer tasks.{learnt}.shots", "schema": f"tasks.{learnt}.schema: compact"}
                 shorter = ", or ".join(text for key, text in words.items() if key in config["tasks"][learnt])
                 self.refused.append(too_large(target, name, trainings[name], needs[name], shorter))
-            longest = max(needs.values(), key=lambda need: need.tokens)
+            longest = max(needs.values(), key=lambda need: (need.tokens, need.seconds))
             largest = max(need.memory for need in needs.values())
             self.add("train", target, len(needs), replace(longest, memory=largest))
 

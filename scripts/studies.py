@@ -30,7 +30,7 @@ ROW_TOKENS = 2000
 LIBRARY_KEYS = "scripts/study/library_keys.json"
 
 
-def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float | None:
+def memory_gb(model: dict, lora: dict | None, training: dict, inference: dict) -> float | None:
     """The estimate that the head of this file describes; None for a model whose size the study does not say."""
     if model["parameters"] is None:
         return None
@@ -39,7 +39,7 @@ def memory_gb(model: dict, lora: dict, training: dict, inference: dict) -> float
     rows = 1 if inference["batch_size"] == "auto" else inference["batch_size"]
     # In one forward pass of the prompts: those of a batch, unless they are split up, as on a GPU.
     answer = max(_memory.answering(shape, one, rows, ROW_TOKENS, at_once=ROW_TOKENS) for one in (precision, alone))
-    settings = {"precision": precision, "lora": lora, "training": training}
+    settings = {"precision": precision, "training": training} | ({} if lora is None else {"lora": lora})
     train = _memory.training(shape, settings, ROW_TOKENS, cuda=precision != "fp32")
     return max(answer, sum(train.values())) / 1e9
 
@@ -82,8 +82,9 @@ def describe(path: Path) -> list[dict[str, str]]:
     for name, model in config["models"].items():
         trained = adapters(config).values()
         # A study that trains nothing has the settings of its sections all the same.
-        loras = [training(config, name, one["values"])["lora"] for one in trained] or [config["lora"]]
-        largest = max(loras, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
+        loras = [training(config, name, one["values"]).get("lora") for one in trained] or [config["lora"]]
+        # All weights need more than any adapter.
+        largest = None if None in loras else max(loras, key=lambda lora: (len(lora["target_modules"]), lora["r"]))
         memory = memory_gb(model, largest, config["training"], config["inference"])
         known = "?" if memory is None else f"{memory:.0f}"
         rows.append(

@@ -12,6 +12,8 @@ from typing import IO, Any
 
 # What an adapter is on disk, as PEFT writes it.
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+# What `peft_type` of its configuration says where all weights were trained, and lie there themselves (`llm.full`).
+FULL = "FULL"
 # Keys of its configuration with which it is no product of two matrices that can be scaled and averaged.
 NOT_LINEAR = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters", "lora_bias")
 
@@ -77,6 +79,12 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: no such file.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew.") from None
+
+
+def fully_tuned(folder: str | Path) -> bool:
+    """Whether the folder of an adapter has all weights of a model in its place; a lack is said where it is read."""
+    config = Path(folder) / ADAPTER_FILES[1]
+    return config.is_file() and read_json(config).get("peft_type") == FULL
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

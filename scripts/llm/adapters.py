@@ -1,4 +1,7 @@
-"""LoRA adapters: put on a model, averaged, and written as files that are the same, bit for bit, wherever made."""
+"""LoRA adapters: put on a model, averaged, and written as files that are the same, bit for bit, wherever made.
+
+A model whose weights were all trained (`llm.full`) is one of them here: it has the same two files.
+"""
 
 import shutil
 import tempfile
@@ -10,7 +13,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from common.files import ADAPTER_FILES, NOT_LINEAR, UserError, atomic_write, read_json, sha256_file, write_json
+from common.files import (
+    ADAPTER_FILES,
+    FULL,
+    NOT_LINEAR,
+    UserError,
+    atomic_write,
+    fully_tuned,
+    read_json,
+    sha256_file,
+    write_json,
+)
+from llm import full
 
 # Keys of LoraConfig that a ready-made adapter may not have.
 OF_ANOTHER_BASE = ("layer_replication", "megatron_config", "alora_invocation_tokens", "arrow_config")
@@ -35,7 +49,12 @@ def load_adapter(
     term in the adapter's fp32. Merged, it computes (W + (alpha / r) B A) x with the sum rounded to the type of W: in
     bf16, 8 bits, what the adapter adds to a weight is lost where it is less than 1/512 of it. Weights that cannot be
     read, are no sum that can be scaled, or are not finite once merged, are a UserError.
+
+    Where all weights were trained, they take the place of the model's own, merged or not; with a `strength`, those
+    between the two (`llm.full.put`).
     """
+    if fully_tuned(folder):
+        return full.put(model, folder, strength).eval()
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
@@ -56,7 +75,9 @@ def load_adapter(
 
 
 def merged(adapted: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
-    """Merge the adapter, from `folder`, that stands beside a model's weights into them."""
+    """Merge the adapter, from `folder`, that stands beside a model's weights into them, unless it is these weights."""
+    if fully_tuned(folder):
+        return adapted
     untie(adapted)
     try:
         return adapted.merge_and_unload(safe_merge=True).eval()
@@ -95,10 +116,18 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
     the adapters, not of A and of B, whose product is another matrix. PEFT's combination "cat" puts the A below each
     other and the B beside each other, so that the sum of the products is exact; its rank is the sum of the ranks. No
     weight of the base model is read. An adapter that cannot be read, or is no such sum, is a UserError.
+
+    Where all weights were trained, the mean is that of the weights; there is none of both kinds.
     """
     from peft import PeftModel
 
     base = read_json(record)
+    if any(kinds := [fully_tuned(folder) for folder in adapters]):
+        if not all(kinds):
+            named = ", ".join(map(str, adapters))
+            raise UserError(f"{named}: full fine-tuning and adapters have no mean. Name settings of one kind.")
+        full.average(adapters, Path(output))
+        return
     model = skeleton(base)
     # Memory that is never written takes no room: PEFT must find the layers, not their weights.
     model.to_empty(device="cpu")
@@ -205,10 +234,11 @@ def prove(adapted: PreTrainedModel, prompts: Sequence[list[int]], folder: str | 
     return {"prompts": len(prompts), "largest_change": largest}
 
 
-def merge_into(record: Mapping, precision: str, folder: Path) -> None:
+def merge_into(record: Mapping, precision: str, folder: Path, strength: float = 1.0) -> None:
     """Put the whole model, its adapter merged into the weights, and its tokenizer in place of the adapter in `folder`.
 
-    The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed.
+    The sum is rounded to the precision of the weights. On the CPU, so that no GPU is needed. A LoRA adapter has its
+    strength in its configuration; `strength` is that of a model whose weights were all trained.
     """
     from peft import PeftModel
 
@@ -216,9 +246,12 @@ def merge_into(record: Mapping, precision: str, folder: Path) -> None:
     path = Path(record["path"])
     try:
         model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, dtype=dtype)
-        model = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
-        untie(model)
-        model = model.merge_and_unload(safe_merge=True)
+        if fully_tuned(folder):
+            full.put(model, folder, strength)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+            untie(model)
+            model = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: the recommended adapter cannot be merged into it ({error}).") from None
     for name in ADAPTER_FILES:
@@ -239,12 +272,15 @@ def write_adapter(checkpoint: Path, folder: str | Path, source: str) -> dict[str
     """
     weights, configuration = ADAPTER_FILES
     config = read_json(checkpoint / configuration) | {"base_model_name_or_path": source}
-    if isinstance(config["target_modules"], list):
+    if isinstance(config.get("target_modules"), list):
         # PEFT keeps them as a set, whose order changes from process to process.
         config["target_modules"].sort()
     if name := not_finite(checkpoint / weights):
         raise UserError(f"training: weight {name} is not finite: the training diverged. Lower learning_rate.")
-    copy_file(checkpoint / weights, Path(folder) / weights)
+    if config.get("peft_type") == FULL:
+        full.write(checkpoint / weights, folder, config["precision"])
+    else:
+        copy_file(checkpoint / weights, Path(folder) / weights)
     write_json(Path(folder) / configuration, config)
     return file_hashes(folder)
 

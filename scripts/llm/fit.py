@@ -19,7 +19,7 @@ from llm.load import device
 from llm.memory import SPARE
 from llm.packing import HALF, pack
 from llm.shared import Row, taken
-from llm.trainer import Trainer
+from llm.trainer import FullTrainer, Trainer
 
 # A micro-batch of more tokens is no faster for it.
 MOST_TOKENS = 16384
@@ -75,7 +75,7 @@ def prove_loss(trainer: Trainer, source: str) -> None:
         return
     theirs = -(found.log_probs.sum() / found.label_mask.sum()).item()
     meant = torch.nn.functional.cross_entropy(logits[learnt - 1].float().cpu(), torch.tensor(labels)[learnt]).item()
-    if not abs(theirs - meant) <= (1e-3 if model.dtype == torch.float32 else HALF) * max(1, meant):
+    if not abs(theirs - meant) <= (HALF if trainer.args.bf16 or trainer.args.fp16 else 1e-3) * max(1, meant):
         raise UserError(f"{refused}: its loss is {theirs:.4g}, and by the model itself {meant:.4g}. {remedy}")
 
 
@@ -116,9 +116,10 @@ def fit(trainer: Trainer) -> dict[str, Any]:
             slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
             tokens += int((usable - peaks[0]) / slope)
         return {"tokens_per_pass": min(tokens, max(MOST_TOKENS, longest)), "gradient_checkpointing": checkpointing}
+    less = "training.method to lora" if isinstance(trainer, FullTrainer) else "models.<name>.precision to nf4"
     raise UserError(
         f"training: a row of {longest} tokens does not fit into the GPU's memory, not even with gradient "
-        "checkpointing. Set models.<name>.precision to nf4, or shorten the prompts."
+        f"checkpointing. Set {less}, or shorten the prompts."
     )
 
 

@@ -10,6 +10,9 @@ Bytes, with e = 4 in fp32 and 2 otherwise, h the width, I that of the MLP, k tha
     keys, values 2 k layers e a token
     adapter      r (inputs + outputs) parameters for each layer it is on, in fp32 (nf4 and int8: bf16), as many for the
                  gradient, and the optimizer's state: twice as many for Adam, of 1 byte with the 8-bit optimizers
+    all weights  in full fine-tuning, in place of an adapter: 4 a parameter for the weight, 4 for its gradient, and the
+                 optimizer's state as above; in half precision 2 more, for the copy that it computes with (Micikevicius
+                 et al. 2018, arXiv:1710.03740); for a KL term, the weights of the base besides. Not held to a peak
     activations  of a block and token, kept for the backward pass: e times 2 h (the inputs of both normalisations), two
                  of the queries and of the keys (queries, keys, values, the attention's output; its scores are never
                  kept, Dao et al. 2022, arXiv:2205.14135) and 2 I (gate and up; Liger's kernels compute the rest again,
@@ -204,13 +207,19 @@ def answering(shape: Shape, precision: str, rows: int, tokens: int, at_once: int
 
 
 def training_activations(
-    shape: Shape, precision: str, lora: Mapping[str, Any], tokens: int, checkpointing: bool
+    shape: Shape, precision: str, lora: Mapping[str, Any] | None, tokens: int, checkpointing: bool
 ) -> float:
-    """The bytes of activations of `tokens` tokens, forward and backward, computed twice if `checkpointing`."""
+    """The bytes of activations of `tokens` tokens, forward and backward, computed twice if `checkpointing`.
+
+    Without `lora` all weights are trained: each layer needs its input, and what is between the layers is in fp32.
+    """
     e, h, i = element(precision), shape.hidden, shape.widest
     block = (2 * h + 2 * shape.queries + 2 * shape.keys + 2 * i) * e
-    if precision == "fp32":  # without Liger's kernels
+    if precision == "fp32" or lora is None:  # without Liger's kernels
         block += (4 * h + i) * e
+    if lora is None:
+        lora = {"target_modules": list(shape.linear), "lora_dropout": 0.0}
+        block += 6 * h * (4 - e)
     adapted = shape.adapted(lora["target_modules"])
     if lora["lora_dropout"]:
         block += sum(shape.linear[module][0] for module in adapted) * (e + 1)
@@ -227,23 +236,26 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
 
     On a GPU a micro-batch may be that one row, with checkpointing if need be.
     """
-    precision, lora, options = (settings[key] for key in ("precision", "lora", "training"))
-    adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
+    precision, lora, options = settings["precision"], settings.get("lora"), settings["training"]
     number = 2 if precision in QUANTISED else 4
     state = 2 * (1 if "8bit" in options["optim"] else number)
+    if lora is None:
+        copies = 0 if precision == "fp32" else 2 * shape.parameters
+        base = weights(shape, precision) if settings.get("replay", {}).get("kl") else 0
+        needed = {"weights": 4 * shape.parameters + copies + base}
+        needed["gradients and optimizer"] = shape.parameters * (4 + state)
+    else:
+        adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
+        constants = 4 / 64 * shape.block_parameters if precision == "nf4" else 0
+        base = weights(shape, precision) + constants
+        needed = {"weights": base, "adapter": adapter * (2 * number + state)}
     rows = 1 if cuda else options["per_device_train_batch_size"]
     twice = cuda or options["gradient_checkpointing"]
     activations = training_activations(shape, precision, lora, rows * tokens, checkpointing=twice)
     if options["eval_strategy"] != "no":
         evaluated = options["per_device_eval_batch_size"] * tokens
         activations = max(activations, prompt_activations(shape, evaluated, element(precision)))
-    constants = 4 / 64 * shape.block_parameters if precision == "nf4" else 0
-    needed = {
-        "weights": weights(shape, precision) + constants,
-        "adapter": adapter * (2 * number + state),
-        "activations": activations,
-        "other": OTHER,
-    }
+    needed |= {"activations": activations, "other": OTHER}
     return needed | {"spare": sum(needed.values()) * SPARE / (1 - SPARE)}
 
 

@@ -25,7 +25,7 @@ ROUTERS = {"gate", "router"}
 # A layer whose weights Jamba reads by itself: an adapter beside them would not act.
 READ = "dt_proj"
 # Keys of `training` that SFTConfig does not get.
-OUR_KEYS = ("rows", "loss_on", "mode", "share_prefix", "truncate", "early_stopping_patience", "report_to")
+OUR_KEYS = ("rows", "loss_on", "mode", "share_prefix", "truncate", "early_stopping_patience", "report_to", "method")
 
 
 def training_arguments(training: Mapping[str, Any], precision: str, checkpoints: str | Path) -> SFTConfig:
@@ -81,7 +81,7 @@ def lora_config(lora: Mapping[str, Any], model: PreTrainedModel) -> LoraConfig:
     gets an adapter on each of its linear layers, but for the head and experts.
     """
     modules, more = lora["target_modules"], {}
-    linear = [name for name, module in model.named_modules() if is_linear(module)]
+    linear = linear_layers(model)
     named = isinstance(modules, str) and modules != "all-linear"
     towers = [] if named or lora.get("exclude_modules") else towers_of(model, linear)
     linear = [name for name in linear if not name.startswith(tuple(f"{tower}." for tower in towers))]
@@ -117,6 +117,11 @@ def lora_config(lora: Mapping[str, Any], model: PreTrainedModel) -> LoraConfig:
         return LoraConfig(**{**lora, "target_modules": modules, **more}, bias="none", task_type="CAUSAL_LM")
     except (ValueError, TypeError) as error:
         raise UserError(f"lora: LoraConfig refuses these values ({error}).") from None
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """The names of all linear layers."""
+    return [name for name, module in model.named_modules() if is_linear(module)]
 
 
 def is_linear(module: torch.nn.Module) -> bool:

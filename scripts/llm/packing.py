@@ -59,6 +59,9 @@ def attend(  # noqa: PLR0913 - transformers' signature
         (1, tokens, query heads, head size), and no weights.
     """
     refuse(others)
+    if torch.is_autocast_enabled(query.device.type):  # beside weights in fp32, values alone are in half precision
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (x.to(dtype) for x in (query, key, value))
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
     if shared_keys is not None:
         key, value = (gather(x, *shared_keys) for x in (key, value))

@@ -67,13 +67,13 @@ def gathered(prompts: Sequence[Sequence], new: int, each: float = 1) -> Prompts 
     return found
 
 
-def training_seconds(target: Target, tokens: float, step: float, twice: bool) -> float:
+def training_seconds(target: Target, tokens: float, step: float, twice: bool, full: bool = False) -> float:
     """The time of a training: forward, and backward to the activations only, 2 operations a weight and token.
 
     There are `tokens` in all and `step` in an optimizer step; activations are computed once or `twice` (gradient
-    checkpointing).
+    checkpointing). In `full` fine-tuning the gradients of the weights come on top.
     """
-    operations = (6 if twice else 4) * target.shape.block_parameters
+    operations = ((6 if twice else 4) + (2 if full else 0)) * target.shape.block_parameters
     return (TRAINING if step >= LARGE_STEP else TRAINING_SMALL) * tokens * operations / target.flops
 
 

@@ -6,7 +6,7 @@ that it uses; tests/llm/test_trainer.py fails if a new version of these librarie
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from accelerate.data_loader import BatchSamplerShard
 from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
 from common.files import read_json, write_json
+from llm import full
 from llm.labels import IGNORED, rows_of
 from llm.packing import divide, pack
 
@@ -30,6 +32,8 @@ PRIVATE = (
     "_total_train_tokens",
     "_save_checkpoint",  # overridden: what is summed up since the last log is kept too
     "_clip_grad_norm",  # overridden: of the trained weights, without a walk through all modules
+    "_load_from_checkpoint",  # overridden where all weights are trained: checkpoints have an adapter's files
+    "_load_best_model",
     "_tr_loss",
     "_globalstep_last_logged",
 )
@@ -68,12 +72,14 @@ class Trainer(SFTTrainer):
 
     With `kl`, the loss at each label of a replayed row is its cross entropy and `kl` times KL(base || tuned) there; the
     sum is divided by the same number, that of all the step's labels. The term is computed in micro-batches of its own,
-    of these rows alone and of logits at their labels alone; the base is the model with its adapter switched off.
+    of these rows alone and of logits at their labels alone; the base is the model with its adapter switched off, or,
+    where all its weights are trained, the model `base`.
     """
 
     micro_batch_tokens: int | None = None
     start: Sequence[int] = ()
     kl: float = 0.0
+    base: PreTrainedModel | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -225,8 +231,9 @@ class Trainer(SFTTrainer):
             # other here, and add these gradients up with those of their last micro-batch.
             with self.accelerator.no_sync(model), self.compute_loss_context_manager():
                 inner.eval()
-                with torch.no_grad(), inner.disable_adapter():
-                    base = inner(**given).logits[0].float().log_softmax(-1)
+                whole = self.base is not None
+                with torch.no_grad(), nullcontext() if whole else inner.disable_adapter():
+                    base = (self.base if whole else inner)(**given).logits[0].float().log_softmax(-1)
                 inner.train()
                 tuned = inner(**given).logits[0].float().log_softmax(-1)
                 divergence = F.kl_div(tuned, base, reduction="sum", log_target=True)
@@ -265,3 +272,26 @@ class Trainer(SFTTrainer):
         if isinstance(sampler, LengthGroupedSampler):
             sampler = EpochLengths(sampler.batch_size, lengths=sampler.lengths, seed=self.args.seed)
         return sampler
+
+
+class FullTrainer(Trainer):
+    """The trainer of all weights of a model, which end in the study's `precision`.
+
+    Its checkpoints have the two files of an adapter (`llm.full`): transformers' own may be in several files, and have
+    other names than the weights in the model.
+    """
+
+    def __init__(self, *args, precision: str, **kwargs):
+        self.precision = precision
+        super().__init__(*args, **kwargs)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """Write the weights of a checkpoint."""
+        if self.args.should_save:
+            full.save_checkpoint(self.model, Path(output_dir or self.args.output_dir), self.precision)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        full.put(model or self.model, resume_from_checkpoint)
+
+    def _load_best_model(self):
+        """Load nothing: what is written is the best checkpoint's files."""

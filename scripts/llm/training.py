@@ -1,11 +1,15 @@
-"""The training of one adapter: thin over TRL's SFTTrainer, with checkpoints that belong to their settings."""
+"""One training, of an adapter or of all weights: thin over TRL's SFTTrainer, with checkpoints bound to their settings.
 
+An adapter means both here, since both are the same two files (`llm.full`).
+"""
+
+import copy
 import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,21 +30,23 @@ from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
 from llm.fit import prove_loss, settle
 from llm.fused import fuse
+from llm.full import WRITTEN, make_trainable
 from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_learnt, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.memory import EXPERTS
-from llm.options import lora_config, training_arguments
+from llm.options import linear_layers, lora_config, towers_of, training_arguments
 from llm.packing import collate, keep_apart, share
 from llm.processes import serve
 from llm.shared import Row
-from llm.trainer import Trainer, mark
+from llm.trainer import FullTrainer, Trainer, mark
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to train, and on what; plain values, so that processes on several GPUs can be told.
 
-    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `rows`,
+    lora: any key of PEFT's LoraConfig; {} where all weights are trained.
+    training: options of TRL's SFTConfig, by its names; and of ours, which `study.schema` describes: `method`, `rows`,
         `loss_on`, `truncate`, `mode`, `share_prefix`, `early_stopping_patience` and `report_to`.
     replay: `fraction`, rows to replay for each row of `prompts`, rounded up and added to them, drawn among them by the
         sampler; and `kl`, the weight of the KL term (see `llm.trainer.Trainer`). None: no replay.
@@ -52,8 +58,8 @@ class Plan:
     adapter_dir: str  # for adapter_model.safetensors and adapter_config.json
     report: str  # train.json
     precision: str  # as models.<name>.precision
-    lora: Mapping[str, Any]  # any key of PEFT's LoraConfig
     training: Mapping[str, Any]
+    lora: Mapping[str, Any] = field(default_factory=dict)
     accept_defect: Sequence[str] = ()  # defects (`llm.labels.DEFECTS`) of the rows with which to go on
     validation: str | None = None  # rendered prompts to evaluate on; needed unless eval_strategy is no
     tracker_dir: str | None = None  # where a tracker (report_to) keeps its files
@@ -69,8 +75,13 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """All settings, for the report."""
-        further = [name for name in ("replay", "quantization") if getattr(self, name)]
-        return {name: getattr(self, name) for name in ("precision", "lora", "training", *further)}
+        further = [name for name in ("lora", "replay", "quantization") if getattr(self, name)]
+        return {name: getattr(self, name) for name in ("precision", "training", *further)}
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained."""
+        return self.training.get("method") == "full"
 
     @property
     def checkpoints(self) -> Path:
@@ -125,9 +136,9 @@ def train(plan: Plan) -> dict[str, Any]:
         "rows": checked["rows"],
         "adapter_sha256": write_adapter(best or last, plan.adapter_dir, base["source"]),
         "trainable_parameters": sum(p.numel() for p in trained),
-        "all_parameters": trainer.model.get_nb_trainable_parameters()[1],
+        "all_parameters": all_parameters(trainer.model),
         "adapted_layers": adapted_layers(trainer.model),
-        "adapter_dtype": str(trained[0].dtype).removeprefix("torch."),
+        "adapter_dtype": str(WRITTEN[plan.precision] if plan.full else trained[0].dtype).removeprefix("torch."),
         **results,
         "best_step": state["best_global_step"] if best else None,
         "audit": checked,
@@ -147,8 +158,15 @@ def train(plan: Plan) -> dict[str, Any]:
     return report
 
 
+def all_parameters(model: PreTrainedModel) -> int:
+    """How many parameters a model has, those of its adapter among them; of 4 bits each counts as one."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        return model.get_nb_trainable_parameters()[1]
+    return sum(p.numel() for p in model.parameters())
+
+
 def adapted_layers(model: PreTrainedModel) -> list[str]:
-    """The names of the layers that have an adapter, without their places."""
+    """The names of the layers that have an adapter, without their places; none where all weights are trained."""
     adapted = (name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
     return sorted({name.removesuffix(".base_layer").rpartition(".")[2] for name in adapted})
 
@@ -235,7 +253,8 @@ def make_trainer(
     if not noisy:
         padded, proof = keep_apart(model, rows)
     start, shared = shared_prefix(plan, model, rows, padded)
-    kernels = "" if padded else fuse_kernels(model)
+    # Liger's kernels are not tried beside weights in fp32.
+    kernels = "" if padded or plan.full else fuse_kernels(model)
     rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     if padded:
         print(f"Rows are padded and not packed: {padded}.", flush=True)
@@ -246,19 +265,19 @@ def make_trainer(
         collator = partial(mark, collator or padding(chat))
     patience = plan.training.get("early_stopping_patience")
     try:
-        trainer = Trainer(
+        make, base = trainable(plan, model)
+        trainer = make(
             model=model,
             args=arguments,
             train_dataset=datasets[0],
             eval_dataset=datasets[1],
             processing_class=chat.tokenizer,
             data_collator=collator,
-            peft_config=lora_config(plan.lora, model),
             callbacks=[keep, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
         )
     except ValueError as error:  # PEFT's, of layers that it cannot adapt
         raise UserError(f"training: TRL or PEFT refuses this model with these settings ({error}).") from None
-    trainer.kl, trainer.start = kl, start
+    trainer.kl, trainer.start, trainer.base = kl, start, base
     if arguments.fp16:  # TRL makes an adapter beside nf4 bf16, which a scaled loss cannot have
         for weight in trainer.model.parameters():
             weight.data = weight.data.float() if weight.requires_grad else weight.data
@@ -266,6 +285,18 @@ def make_trainer(
     how["fused_layers"] = fuse(trainer.model, learning=True)
     how["rows_per_step"], how["processes"] = rows_per_step, arguments.world_size
     return trainer, how
+
+
+def trainable(plan: Plan, model: PreTrainedModel) -> tuple[Callable[..., Trainer], PreTrainedModel | None]:
+    """What makes the trainer of an adapter, or of all weights, and the model as it was, if its KL term needs a copy.
+
+    All weights are those of the language model, embeddings and head among them, and not those of towers beside it.
+    """
+    if not plan.full:
+        return partial(Trainer, peft_config=lora_config(plan.lora, model)), None
+    base = copy.deepcopy(model).requires_grad_(False) if plan.replay and plan.replay["kl"] else None
+    make_trainable(model, towers_of(model, linear_layers(model)))
+    return partial(FullTrainer, precision=plan.precision), base
 
 
 def shared_prefix(
@@ -332,7 +363,8 @@ def optimise(plan: Plan, trainer: Trainer, resumed: Path | None, sigterm: Sigter
         with sigterm:
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     except torch.cuda.OutOfMemoryError as error:
-        remedy = "Set models.<name>.precision to nf4, or shorten the prompts."
+        less = "training.method to lora" if plan.full else "models.<name>.precision to nf4"
+        remedy = f"Set {less}, or shorten the prompts."
         if trainer.micro_batch_tokens is None:
             remedy = (
                 "Halve per_device_train_batch_size and double gradient_accumulation_steps, or set "

@@ -16,7 +16,7 @@ DIGITS = 16
 WEIGHTS = "adapter_model.safetensors"
 # The settings of a training that a reader looks for first; all stand in the appendix.
 MAIN = (
-    "r", "lora_alpha", "lora_dropout", "target_modules", "learning_rate", "lr_scheduler_type", "warmup_ratio",
+    "method", "r", "lora_alpha", "lora_dropout", "target_modules", "learning_rate", "lr_scheduler_type", "warmup_ratio",
     "warmup_steps", "num_train_epochs", "max_steps", "rows", "per_device_train_batch_size",
     "gradient_accumulation_steps", "optim", "weight_decay", "max_length", "seed", "replay.fraction", "replay.kl",
 )  # fmt: skip
@@ -61,7 +61,9 @@ def trainings(results: Any, name: Callable[[Run], str], rank: Mapping[Run, int])
     """The settings of all adapters, each with the values that it has, and what came of them."""
     train, values = results.train, {}
     some = any("chosen" in report for report in train.values())
+    full = [run for run, report in train.items() if is_full(report)]
     settings = [flat(with_rows(report, some)) for report in train.values()]
+    settings = [({"training.method": "lora"} if full else {}) | one for one in settings]
     for place in dict.fromkeys(place for one in settings for place in one):
         found = [one.get(place, "0.0" if place == "replay.fraction" else None) for one in settings]
         values[setting_name(place)] = "; ".join(dict.fromkeys(value for value in found if value is not None))
@@ -70,9 +72,17 @@ def trainings(results: Any, name: Callable[[Run], str], rank: Mapping[Run, int])
     return {
         "settings": rows,
         "main": [row for row in rows if row["parameter"] in MAIN],
+        # Those of full fine-tuning, and whether there is an adapter beside them.
+        "full": [name(run) for run in full],
+        "adapted": len(full) < len(train),
         # Of the parameters of the model; of several adapters the largest share.
         "share": max(
-            (100 * one["trainable_parameters"] / one["all_parameters"] for one in train.values()), default=None
+            (
+                100 * one["trainable_parameters"] / one["all_parameters"]
+                for run, one in train.items()
+                if run not in full
+            ),
+            default=None,
         ),
         "seed": values.get("seed"),
         "rows": [
@@ -83,6 +93,11 @@ def trainings(results: Any, name: Callable[[Run], str], rank: Mapping[Run, int])
         "choices": choices(train, name),
         "replaying": sum("replay" in report for report in train.values()),
     }
+
+
+def is_full(report: Mapping[str, Any]) -> bool:
+    """Whether a training was of all weights, by its report."""
+    return report["settings"]["training"].get("method") == "full"
 
 
 def with_rows(report: Mapping[str, Any], some: bool) -> dict[str, Any]:

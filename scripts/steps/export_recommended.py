@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 import _path  # noqa: F401
-from common.files import ADAPTER_FILES, UserError, check_files, read_json, sha256_file, write_json
+from common.files import ADAPTER_FILES, FULL, UserError, check_files, fully_tuned, read_json, sha256_file, write_json
 from common.job import job, versions
 from common.weights import QUANTISED
 from present.conclusion import conclusion
@@ -38,7 +38,7 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
             reports of the target's prompts for adapters and the base model; `source`: the manifest of its data.
         settings: the rule's. `folders`: of each variant the folder of its adapter, below its model's; `precisions`: of
             each model its precision, and `base_precisions` of those whose base has another one, if any; `merge`: write
-            whole models, with the adapter merged into the weights;
+            whole models, with the adapter merged into the weights (of full fine-tuning they are written anyway);
             `merge_adapters`: whether the study evaluated its adapters merged.
 
     Raises:
@@ -58,14 +58,16 @@ def export_recommended(inputs: Mapping[str, Any], folder: str | Path, settings: 
             place.mkdir(parents=True)
             if variant != BASE:
                 source = folder.parent / "runs" / model / settings["folders"][variant]
-                write_adapter(source, place, record, chosen["point"].get("strength", 1.0))
+                strength = chosen["point"].get("strength", 1.0)
+                write_adapter(source, place, record, strength)
                 chosen["adapter"] = read_json(place / ADAPTER_FILES[1])
-                if settings["merge"]:
+                whole = fully_tuned(place)
+                if settings["merge"] or whole:
                     from llm.adapters import merge_into  # torch takes seconds
 
-                    merge_into(record, settings["precisions"][model], place)
+                    merge_into(record, settings["precisions"][model], place, strength if whole else 1.0)
             own = prompts["base_prompts" if variant == BASE else "prompts"]
-            chosen["merged"] = settings["merge"] and variant != BASE
+            chosen["merged"] = variant != BASE and not (place / ADAPTER_FILES[0]).exists()
             facts = chosen | describe(place, record, own[model], settings)
             if variant == BASE:
                 facts["precision"] = settings.get("base_precisions", {}).get(model, facts["precision"])
@@ -98,7 +100,8 @@ def describe(place: Path, record: Mapping, prompts: Mapping, settings: Mapping[s
 def write_adapter(source: Path, place: Path, record: Mapping, strength: float) -> None:
     """Write an adapter with its strength in its configuration: lora_alpha is multiplied by it, the weights stay.
 
-    So PEFT computes the very numbers of the evaluation, (alpha / r) B A x, and the file has the training's hash.
+    So PEFT computes the very numbers of the evaluation, (alpha / r) B A x, and the file has the training's hash. Files
+    of full fine-tuning are copied as they are, for `llm.adapters.merge_into`.
     """
     config = read_json(source / ADAPTER_FILES[1])
 
@@ -106,8 +109,9 @@ def write_adapter(source: Path, place: Path, record: Mapping, strength: float) -
         alpha *= strength
         return int(alpha) if float(alpha).is_integer() else alpha
 
-    config["lora_alpha"] = scaled(config["lora_alpha"])
-    config["alpha_pattern"] = {name: scaled(alpha) for name, alpha in (config.get("alpha_pattern") or {}).items()}
+    if config["peft_type"] != FULL:
+        config["lora_alpha"] = scaled(config["lora_alpha"])
+        config["alpha_pattern"] = {name: scaled(alpha) for name, alpha in (config.get("alpha_pattern") or {}).items()}
     config |= {"base_model_name_or_path": record["source"], "revision": record["commit"]}
     write_json(place / ADAPTER_FILES[1], config)
     try:
@@ -143,7 +147,8 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
         pipeline_tag="text-generation",
         base_model=base["source"] if on_hub else None,
         datasets=["xlangai/spider"] if official else None,
-        tags=["text-to-sql"] * (measures[target].form == "sql") + ["lora"] * own,
+        tags=["text-to-sql"] * (measures[target].form == "sql")
+        + ["lora"] * (own and facts["adapter"].get("peft_type") != FULL),
     )
     values = {"front_matter": Markup(head.to_yaml()), "official": official, "source": manifest["source"]}
     values["base_precision"] = settings.get("base_precisions", {}).get(facts["model"]) if own else None
@@ -158,7 +163,8 @@ def card(facts: Mapping[str, Any], manifest: Mapping, local: str, settings: Mapp
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        if snakemake.params.settings["merge"]:
+        folders = {Path(file).parent for file in snakemake.input.adapters}
+        if snakemake.params.settings["merge"] or any(map(fully_tuned, folders)):
             for record in snakemake.input.records:
                 check_files(record)
         export_recommended(dict(snakemake.input.items()), snakemake.output.folder, snakemake.params.settings)

@@ -17,6 +17,7 @@ from study.unfold import (
     chosen_rows,
     given,
     imported,
+    is_full,
     loaded,
     loading,
     members,
@@ -36,6 +37,7 @@ def contradictions(config: dict) -> Iterator[str]:
         return
     yield from _of_the_base(config)
     yield from _named(config)
+    yield from _full(config)
     yield from _imported(config)
     yield from _replay(config)
     # A sentence about what several settings have stands once.
@@ -233,6 +235,28 @@ def _named(config: dict) -> Iterator[str]:
             yield f"adapters.{name}.revision: found {adapter['revision'] or 'null'}, expected {expected}."
 
 
+def _full(config: dict) -> Iterator[str]:
+    """Full fine-tuning of weights that cannot be trained, with keys of an adapter, or at an adapter's learning rate."""
+    found = [name for name, chosen in settings(config).items() if is_full(config, chosen)]
+    for name in loaded(config):
+        precision = config["models"][name]["precision"]
+        if found and precision in QUANTISED:
+            yield (
+                f"models.{name}.precision: found {precision}, but setting {found[0]} has training.method: full, and "
+                "quantised weights cannot be trained. Write bf16, or method: lora."
+            )
+    for name in (one for one in found if one in config["adapters"]):
+        own = config["adapters"][name]
+        for key in own["lora"]:
+            yield f"adapters.{name}.lora.{key}: not used, since training.method is full. Remove it."
+        if "method" in own["training"] and "learning_rate" not in own["training"]:
+            rate = config["training"]["learning_rate"]
+            yield (
+                f"adapters.{name}.training.learning_rate: missing, and the study's {rate} is for adapters. Full "
+                "fine-tuning needs a far lower one. Write it here, such as 1.0e-5."
+            )
+
+
 def _imported(config: dict) -> Iterator[str]:
     """Answers that were given elsewhere, beside what needs a model."""
     asked, elsewhere = asked_tasks(config), given(config)
@@ -309,7 +333,7 @@ def _twins(config: dict) -> Iterator[str]:
 def _linear(config: dict) -> Iterator[str]:
     needed = [name for name in ("interpolate", "soups") if config["evaluation"][name]]
     for key in NOT_LINEAR:
-        if config["lora"].get(key) and needed:
+        if config["lora"].get(key) and needed and not is_full(config, {}):
             yield (
                 f"lora.{key}: found {config['lora'][key]}, but evaluation.{needed[0]} needs adapters that only add a "
                 "product of two matrices to weights. Remove one of the two."
@@ -344,6 +368,13 @@ def _points(config: dict) -> Iterator[str]:
         if len({count for count in counts.values() if count}) > 1:
             shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
             yield f"evaluation.{key}: a mean is made once a seed, but {shown}. Name settings with the same seeds."
+        of = [one for name in names for one in members(config, trained, name)]
+        whole = [name for name in of if name in trained and is_full(config, trained[name]["values"])]
+        if 0 < len(whole) < len(of):
+            yield (
+                f"evaluation.{key}: found {whole[0]}, which is full fine-tuning, beside adapters: there is no mean of "
+                "both. Name settings of one kind."
+            )
 
 
 def _modules(config: dict) -> Iterator[str]:
@@ -353,7 +384,8 @@ def _modules(config: dict) -> Iterator[str]:
     """
     sources = {name: one["source"] for section in ("models", "adapters") for name, one in config[section].items()}
     local = {name: Path(source) for name, source in sources.items() if source and Path(source).is_dir()}
-    trained = [changed(config, chosen)["lora"]["target_modules"] for chosen in settings(config).values() or [{}]]
+    adapted = [chosen for chosen in settings(config).values() or [{}] if not is_full(config, chosen)]
+    trained = [changed(config, chosen)["lora"]["target_modules"] for chosen in adapted]
     said: dict[str, None] = {}
     for name, folder in local.items():
         try:

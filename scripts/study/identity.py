@@ -45,6 +45,7 @@ RUN_KEYS = {
 }
 # Keys of our own, not of a library, that do nothing at these values.
 DEFAULTS = {
+    "method": "lora",
     "mode": "faithful",
     "share_prefix": True,
     "truncate": False,
@@ -103,7 +104,7 @@ def training(settings: Mapping[str, Any]) -> dict[str, Any]:
     inert += [] if given["load_best_model_at_end"] else ["eval_*", "metric_for_best_model"]
     inert += [] if given["truncate"] else ["max_length"]  # it only refuses rows
     # Rows then share the draws of dropout; and more of them fit a micro-batch.
-    same = not settings["lora"]["lora_dropout"] and given["mode"] == "faithful"
+    same = not settings.get("lora", {}).get("lora_dropout") and given["mode"] == "faithful"
     inert += ["share_prefix"] if same else []
     inert += ["num_train_epochs"] if given["max_steps"] > 0 else []
     inert += ["rows"] if given.get("rows") is None else []  # all of them

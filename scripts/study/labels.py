@@ -22,6 +22,7 @@ SHORT = {
     "weight_decay": "decay",
     "fraction": "replay",
     "kl": "kl",
+    "method": "",
 }
 
 

@@ -90,6 +90,11 @@ class Training(Section):
     Write 1.0e-4 or 0.0001: YAML reads 1e-4 as text.
     """
 
+    method: Literal["lora", "full"] = ABSENT
+    """lora: an adapter beside the model's own weights, as `lora` says. full: all weights of the language model,
+    embeddings and head among them; `lora` says nothing then. That takes 18 bytes of GPU memory a parameter and more,
+    a learning rate far below an adapter's, such as 1.0e-5, and no nf4 or int8. May be left out; then it is lora. Not an
+    option of SFTConfig."""
     learning_rate: Positive = 1e-4
     """Highest learning rate of the schedule."""
     num_train_epochs: Positive = 1.0
@@ -117,7 +122,7 @@ class Training(Section):
     """The optimizer, by its name in transformers."""
     weight_decay: NotNegative = 0.0
     """Decoupled weight decay. It draws the adapter's matrices A and B, and so what they add to the weights, towards
-    zero."""
+    zero; with method: full, the weights themselves."""
     max_grad_norm: NotNegative = 1.0
     """The norm of the gradient is clipped to this value."""
     warmup_steps: NotNegative = 0.03

@@ -189,7 +189,8 @@ def adapters(config: dict) -> dict[str, dict[str, Any]]:
     """The adapters that a checked study trains, by their labels: of each its setting, its values, seed and folder.
 
     The folder is named after what the adapter is, r8_lr0.0001_s42_3f9a12: rank, learning rate, seed, and a hash of all
-    that its training depends on, but for the seed and the model. So what else a study trains renames nothing.
+    that its training depends on, but for the seed and the model. So what else a study trains renames nothing. Of full
+    fine-tuning, full_lr0.00001_s42_3f9a12.
     """
     found = {}
     for setting, chosen in settings(config).items():
@@ -209,8 +210,9 @@ def _folder(training: dict[str, Any]) -> str:
     made_of = identity.training(training)
     own = {key: value for key, value in made_of.items() if key not in ("recipe", "precision", "quantization")}
     own["training"] = {key: value for key, value in made_of["training"].items() if key != "seed"}
-    rank, rate, seed = training["lora"]["r"], training["training"]["learning_rate"], training["training"]["seed"]
-    return f"r{rank}_lr{plain(rate)}_s{seed}_{sha256_json(own)[:6]}"
+    what = f"r{training['lora']['r']}" if "lora" in training else "full"
+    rate, seed = training["training"]["learning_rate"], training["training"]["seed"]
+    return f"{what}_lr{plain(rate)}_s{seed}_{sha256_json(own)[:6]}"
 
 
 def prompted(config: dict) -> dict[str, dict[str, Any]]:
@@ -289,7 +291,8 @@ def runs(config: dict) -> list[dict[str, Any]]:
         name: {
             key: rows_label(value) if key == ROWS else "all" if value is None else value
             for key, value in own["values"].items()
-            if key in config["sweep"]
+            # What has a name may differ in anything, so it is no level of an axis.
+            if key in config["sweep"] and own["setting"] not in config["adapters"]
         }
         | ({SEED: own["seed"]} if several else {})
         for name, own in trained.items()
@@ -354,10 +357,13 @@ def noise(config: dict) -> list[dict[str, Any]]:
         return []
     other, found = "beside" if config["inference"]["merge_adapters"] else "merged", []
     here = [run for run in runs(config) if not {"point", "imported", "draw_of"} & run.keys()]
+    # Of all weights there is nothing to merge.
+    whole = {name for name, own in adapters(config).items() if is_full(config, own["values"])}
+    here = [run for run in here if run["variant"] not in whole]
     for model in loaded(config):
         mine = [run for run in here if run["model"] == model]
-        whole = config["models"][model]["precision"] not in QUANTISED
-        for run, how in zip(mine[: 1 + whole], ("batches", other), strict=False):
+        merges = config["models"][model]["precision"] not in QUANTISED
+        for run, how in zip(mine[: 1 + merges], ("batches", other), strict=False):
             names = {key: f"{run[key]}@{how}" for key in ("variant", "setting", "folder")}
             found.append({"model": model, "settings": {}, "repeats": run["variant"], "how": how} | names)
     return found
@@ -381,15 +387,21 @@ def recommended_folder(folder: Path, models: Collection[str], model: str) -> Pat
     return folder / model if len(models) > 1 else folder
 
 
+def is_full(config: dict, chosen: dict[str, Any]) -> bool:
+    """Whether a setting with these values trains all weights of its model, in place of an adapter."""
+    return chosen.get("training.method", config["training"].get("method")) == "full"
+
+
 def training(config: dict, model: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """The settings of one adapter's training: the study's, with its own values in their places."""
+    own = () if is_full(config, chosen) else ("lora",)
     config = changed(config, chosen)
     learnt: dict[str, Any] = {}
     if (place := f"tasks.{target_of(config)}.train_questions") in config["sweep"]:
         learnt["rows"] = value_of(config, place)
     # The settings of a training without replay are those of a study without it.
     learnt |= {"replay": config["replay"]} if config["replay"]["fraction"] else {}
-    return pick(config, "lora", "training", "accept_defect", **learnt, **loading(config["models"][model]))
+    return pick(config, *own, "training", "accept_defect", **learnt, **loading(config["models"][model]))
 
 
 def loading(model: dict, base: bool = False) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The plan before a run: what it counts, what it estimates, and what it refuses."""
 
 import json
+import re
 import shutil
 import statistics
 from dataclasses import replace
@@ -305,6 +306,24 @@ def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
     refusal = capsys.readouterr().err
     assert "A larger GPU, or a smaller model, is needed." in refusal
     assert "REFUSED: predict_spider mistral: needs" in refusal
+
+
+def test_full_fine_tuning_of_a_large_model_is_refused(capsys):
+    """A model of 7 B needs more than one GPU has; neither nf4 nor other keys of an adapter are a remedy."""
+    config = yaml.safe_load((REPO / "studies/ribeiro.yaml").read_text(encoding="utf-8"))
+    config["adapters"] = {"full": {"training": {"method": "full", "learning_rate": 1.0e-5}}}
+    Path("full.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert plan.main(["--configfile", "full.yaml", "--memory-gb", "80"]) == 1
+    refusal = capsys.readouterr().err
+    (said,) = re.findall(
+        r"REFUSED: train mistral/full: needs ([\d.]+) GB \(weights [\d.]+, gradients and optimizer", refusal
+    )
+    assert 120 < float(said) < 160
+    assert "nf4" not in refusal
+    assert "or an adapter in place of full fine-tuning (training.method: lora), is needed." in refusal
+    assert list_studies(["full.yaml", str(REPO / "studies/ribeiro.yaml")]) == 0
+    whole, adapter = (float(_cells(line)[7]) for line in capsys.readouterr().out.splitlines()[2:4])
+    assert whole > 2 * adapter
 
 
 @pytest.mark.parametrize(

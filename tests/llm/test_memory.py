@@ -142,6 +142,30 @@ def test_what_needs_less():
     assert total("fp32") > full
 
 
+def test_full_fine_tuning_needs_weights_gradients_and_the_optimizers_state():
+    shape = Shape.like(0.5e9)
+    options = {"per_device_train_batch_size": 4, "eval_strategy": "no", "gradient_checkpointing": False}
+
+    def needed(precision="bf16", optim="adamw_torch", tokens=1024, **more):
+        settings = {"precision": precision, "training": options | {"optim": optim, "method": "full"}} | more
+        return _memory.training(shape, settings, tokens)
+
+    def states(**changed):
+        found = needed(**changed)
+        return (found["weights"] + found["gradients and optimizer"]) / shape.parameters
+
+    assert (states(precision="fp32"), states(), states(optim="adamw_8bit")) == (16, 18, 12)
+    # The base of a KL term lies beside it, in the precision of the study.
+    assert states(replay={"fraction": 0.1, "kl": 1.0}) == 20
+    lora = {"r": 512, "lora_dropout": 0.0, "target_modules": ALL}
+    adapter = _memory.training(
+        shape, {"precision": "bf16", "training": options | {"optim": "adamw_torch"}, "lora": lora}, 1024
+    )
+    assert needed()["activations"] > adapter["activations"]
+    assert sum(needed().values()) > 2 * sum(adapter.values())
+    assert sum(needed().values()) > sum(needed(tokens=512).values())
+
+
 def test_experts_are_counted():
     """As transformers builds each family, but for normalisations, biases and routers; and of a part of a model."""
     sizes = {"num_hidden_layers": 4, "hidden_size": 512, "vocab_size": 5000}

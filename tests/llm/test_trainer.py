@@ -48,6 +48,8 @@ def test_what_is_overridden_is_still_called():
         "_train_batch_size",
         "_total_train_tokens",
         "_save_checkpoint",
+        "_load_from_checkpoint",
+        "_load_best_model",
     ):
         assert f"self.{name}" in source
     assert {"num_processes", "process_index"} <= BatchSamplerShard(range(2)).__dict__.keys()

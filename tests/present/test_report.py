@@ -658,6 +658,46 @@ def test_the_rows_that_an_adapter_was_trained_on_are_said(tmp_path, balance, lan
     assert "rows" not in json.loads(second.read_text())["settings"]["training"]
 
 
+FULL = {
+    "en": (
+        "What fine-tuning for",
+        "`a` is full fine-tuning: all weights",
+        "The others are LoRA's adapters",
+        "switched off: it",
+    ),
+    "pt": (
+        "O que o ajuste fino para",
+        "`a` é ajuste fino completo: todos",
+        "Os demais são adaptadores",
+        "ser desligado: é",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_full_fine_tuning_is_told_from_adapters(tmp_path, language):
+    arguments = results(tmp_path, 2)
+    first, second = arguments["inputs"]["train"]
+
+    def trained_whole(path):
+        facts = json.loads(path.read_text())
+        facts["settings"]["training"]["method"] = "full"
+        del facts["settings"]["lora"]
+        write_json(path, facts | {"trainable_parameters": 100000})
+
+    trained_whole(first)
+    page, _ = written(arguments, language=language)
+    for words in FULL[language]:
+        assert words.replace("`a`", f"`{first.parent.name}`") in page
+    assert re.search(r"\| `method` +\| `full; lora` +\|", page)
+    share = {"en": "An adapter has 1.00% of", "pt": "Um adaptador tem 1,00% dos"}[language]
+    assert share in page
+    trained_whole(second)
+    page, _ = written(arguments, language=language)
+    assert FULL[language][2] not in page
+    assert share not in page
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_whether_replay_reduced_forgetting_is_said(tmp_path, language):
     made = study(tmp_path / "made", 2)

@@ -42,6 +42,7 @@ from export_recommended import export_recommended
 from llm.adapters import average, load_adapter
 from llm.answering import Job, predict
 from llm.decoding import Decoding
+from llm.full import save_checkpoint
 from llm.load import load_model
 from present.format import Say
 from present.values import read_table
@@ -394,10 +395,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+CARDS = [("lr0.1@0.75", False), ("lr0.1", True), ("base", False), ("full", False), ("full@0.5", False)]
+
 # -- the folder ----------------------------------------------------------------------------------------------------
 
 FOLDERS = {"lr0.1": "lr0.1/adapter", "lr0.1@0.75": "lr0.1/adapter", "lr0.1@step4": "lr0.1/steps/4"}
 FOLDERS |= {"lr0.2": "lr0.2/adapter", "soup-both": "soup-both/adapter"}
+FOLDERS |= dict.fromkeys(["full", "full@0.5"], "full/adapter")
 POINTS = {
     "lr0.1": {},
     "lr0.1@0.75": {"of": ["lr0.1"], "strength": 0.3},  # no power of two: roundings would show
@@ -405,6 +409,8 @@ POINTS = {
     "soup-both": {"of": ["lr0.1", "lr0.2"], "soup": "both"},
     "base": {},
 }
+WHOLE = {"full": {}, "full@0.5": {"of": ["full"], "strength": 0.3}}
+EVERY = POINTS | WHOLE
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +427,12 @@ def made(tmp_path_factory, one_thread) -> Path:
         config.task_type = "CAUSAL_LM"
         get_peft_model(load_model(read_json(record), "fp32"), config).save_pretrained(folder / "runs/tiny" / name)
     runs = folder / "runs/tiny"
+    whole = load_model(read_json(record), "fp32")
+    torch.manual_seed(3)
+    for weight in whole.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    (runs / "full/adapter").mkdir(parents=True)
+    save_checkpoint(whole, runs / "full/adapter", "fp32")
     average([runs / "lr0.1/adapter", runs / "lr0.2/adapter"], record, runs / "soup-both/adapter")
     write_splits(runs)
     render(runs, record, "test")
@@ -438,7 +450,7 @@ def export(made: Path, folder: Path, variant: str, records=None, models=("tiny",
     figures |= {"seeds": len(seeds), "about": "setting"} if len(seeds) > 1 else {}
     criterion = {"margin_pp": 3.0, "confidence_level": 0.95, "criterion": "bag"}
     decided = [
-        {"model": model, "setting": variant, "variant": variant, "point": POINTS[variant], "settings": {}}
+        {"model": model, "setting": variant, "variant": variant, "point": EVERY[variant], "settings": {}}
         | {"candidates": 4, "admissible": 2, "criterion": criterion, "seeds": seeds}
         | {"figures": {} if variant == "base" else {SPIDER: figures, MMLU: figures}}
         | {"data_sha256": {SPIDER: "ab", MMLU: "cd"}}
@@ -547,13 +559,11 @@ def test_merged_is_loaded_by_transformers_alone(made, tmp_path, variant, precisi
     assert "which rounds otherwise" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("variant", "merge"), [("lr0.1@0.75", False), ("lr0.1", True), ("base", False)])
+@pytest.mark.parametrize(("variant", "merge"), CARDS)
 def test_the_code_of_the_card_gives_the_answer_of_the_study(made, tmp_path, variant, merge, monkeypatch):
     folder = export(made, tmp_path, variant, merge=merge)
     adapter = None if variant == "base" else made / "runs/tiny" / FOLDERS[variant]
-    decoding = Decoding(
-        precision="fp32", batch_size=4, max_new_tokens=12, strength=POINTS[variant].get("strength", 1.0)
-    )
+    decoding = Decoding(precision="fp32", batch_size=4, max_new_tokens=12, strength=EVERY[variant].get("strength", 1.0))
     job = Job(made / "runs/tiny/prompts/test.jsonl", made / "tiny.json", adapter, decoding)
     predict(job, tmp_path / "answers.jsonl", tmp_path / "answers.json")
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
@@ -563,6 +573,23 @@ def test_the_code_of_the_card_gives_the_answer_of_the_study(made, tmp_path, vari
         exec(compile(code, "README.md", "exec"), {})
     answer = next(row for row in read_jsonl(tmp_path / "answers.jsonl") if row["id"] == "dev-00500")
     assert printed.getvalue() == answer["answer"] + "\n"
+
+
+@pytest.mark.parametrize("variant", WHOLE)
+def test_of_full_fine_tuning_the_whole_model_is_written(made, tmp_path, variant):
+    folder = export(made, tmp_path, variant)
+    expected = load_adapter(load_model(read_json(made / "tiny.json"), "fp32"), made / "runs/tiny/full/adapter")
+    if variant != "full":
+        base = load_model(read_json(made / "tiny.json"), "fp32")
+        expected = load_adapter(base, made / "runs/tiny/full/adapter", strength=0.3)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder), made), logits(expected, made))
+    assert not list(folder.glob("adapter*"))
+    assert read_json(folder / "recommendation.json")["merged"]
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert "All weights of the model, fully fine-tuned as `full`" in page
+    assert ("at strength 0.3" in page) == (variant != "full")
+    for word in ("LoRA adapter", "lora_alpha", "Rank", "from peft", "merged into", "- lora"):
+        assert word not in page
 
 
 def test_the_code_of_the_card_finds_a_base_model_that_the_study_names_from_its_own_folder(made, tmp_path, monkeypatch):

@@ -59,6 +59,10 @@ BEST = {"eval_strategy": "steps", "eval_steps": 10, "save_steps": 10, "load_best
         # Our own keys at their default.
         ({}, {"mode": "faithful", "truncate": False, "share_prefix": True, "early_stopping_patience": None}, True),
         ({}, {"share_prefix": False}, False),
+        ({}, {"method": "lora"}, True),
+        # Full fine-tuning.
+        ({}, {"method": "full"}, False),
+        ({"method": "full"}, {"method": "full", "share_prefix": False}, True),
         # All others.
         ({}, {"learning_rate": 0.5}, False),
         ({}, {"seed": 1}, False),
@@ -72,6 +76,14 @@ BEST = {"eval_strategy": "steps", "eval_steps": 10, "save_steps": 10, "load_best
 def test_edits_of_training(before, after, equal):
     (one,), (other,) = (trainings(study(training=section)) for section in (before, after))
     assert (repr(one) == repr(other)) == equal
+
+
+def test_keys_of_an_adapter_are_no_part_of_full_fine_tuning():
+    """So another rank, or another dropout, trains no weight anew."""
+    before, after = (study(training={"method": "full"}, lora=lora) for lora in ({}, {"r": 64, "lora_dropout": 0.3}))
+    assert trainings(before) == trainings(after)
+    assert "lora" not in trainings(before)[0]
+    assert next(one["folder"] for one in unfold.adapters(before).values()).startswith("full_lr0.0001_s42_")
 
 
 @pytest.mark.parametrize(("mode", "equal"), [("faithful", True), ("fast", False)])

@@ -385,6 +385,30 @@ def test_a_mistake_gets_one_sentence_with_its_key(sections, message):
             "evaluation.soups.one: found 1 adapters, expected at least 2 to average.",
         ),
         (
+            {"models": {"m": {"source": "x", "precision": "int8"}}, "training": {"method": "full"}},
+            "models.m.precision: found int8, but setting adapter has training.method: full, and quantised",
+        ),
+        (
+            {"adapters": {"x": {"training": {"method": "full", "learning_rate": 1.0e-5}, "lora": {"r": 4}}}},
+            "adapters.x.lora.r: not used, since training.method is full. Remove it.",
+        ),
+        (
+            {"adapters": {"x": {"training": {"method": "full"}}}},
+            "adapters.x.training.learning_rate: missing, and the study's 0.0001 is for adapters. Full",
+        ),
+        (
+            {
+                "sweep": SWEEP,
+                "adapters": {"x": {"training": {"method": "full", "learning_rate": 1.0e-5}}},
+                "evaluation": {"soups": {"both": ["lr0.1", "x"]}},
+            },
+            "evaluation.soups.both: found x, which is full fine-tuning, beside adapters: there is no mean of both.",
+        ),
+        (
+            {"sweep": {"training.method": ["lora", "full"], "lora.r": [4, 8]}},
+            "r8-full and r4-full are the same training. Remove one from sweep or adapters.",
+        ),
+        (
             {"models": {"m": {"source": "x", "precision": "nf4"}}, "recommend": {"merge": True}},
             "recommend.merge: found true, but models.m.precision is nf4, and 4-bit weights cannot hold",
         ),

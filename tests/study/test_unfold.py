@@ -48,6 +48,36 @@ def test_steps_batches_and_rows_are_axes():
     assert "rows" not in unfold.training(study(), "m", {"training.seed": 42})
 
 
+FULL = {"full": {"training": {"method": "full", "learning_rate": 1.0e-5, "seed": [1, 2]}}}
+
+
+def test_full_fine_tuning_is_a_setting_as_any_other():
+    config = study(sweep=SWEEP, adapters=FULL, evaluation={"interpolate": [0.5], "noise_floor": True})
+    assert labels(config)[-2:] == ["full-seed1", "full-seed2"]
+    own = unfold.adapters(config)["full-seed1"]
+    assert re.fullmatch(r"full_lr0\.00001_s1_[0-9a-f]{6}", own["folder"])
+    given = unfold.training(config, "m", own["values"])
+    assert (given["training"]["method"], "lora" in given) == ("full", False)
+    others = [unfold.training(config, "m", one["values"]) for one in unfold.adapters(config).values()][:-2]
+    assert all("lora" in one and "method" not in one["training"] for one in others)
+    assert "full-seed2@0.5" in unfold.points(config)
+    # It differs in more than the learning rate, which is swept, and so is no level of it.
+    shown = [run["settings"] for run in unfold.runs(config) if run["setting"] in ("full", "full@0.5")]
+    assert shown == [{"training.seed": seed} for seed in (1, 2, 1, 2)]
+    # Of all weights there is nothing to merge.
+    assert [run["repeats"] for run in unfold.noise(config)] == ["base", labels(config)[0]]
+    assert [run["repeats"] for run in unfold.noise(study(adapters=FULL, evaluation={"noise_floor": True}))] == ["base"]
+
+
+def test_the_method_is_an_axis():
+    both = study(sweep={"training.method": ["lora", "full"], "training.learning_rate": [1.0e-5, 1.0e-4]})
+    assert labels(both) == ["lr0.00001-lora", "lr0.00001-full", "lr0.0001-lora", "lr0.0001-full"]
+    # What says lora is what says nothing.
+    plain = study(sweep={"training.learning_rate": [1.0e-5, 1.0e-4]})
+    folders = [{one["folder"] for one in unfold.adapters(config).values()} for config in (plain, both)]
+    assert folders[0] < folders[1]
+
+
 def test_replay_and_decay_are_axes_and_a_term_without_rows_is_none():
     found = labels(study(sweep=REPLAY | {"training.weight_decay": [0.0, 0.5]}, tasks=GENERAL))
     assert found == [
