@@ -1,7 +1,9 @@
 """A worker process (`worker`) seen from the program: started when needed, killed when a query does not come back."""
 
+import importlib.util
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -57,6 +59,16 @@ def _warn(lacking: tuple[str, ...]) -> None:
         )
 
 
+def refuse_without_limits() -> None:
+    """Raise an `UnavailableError` on a system that cannot limit a process: SQL of a model runs in none other."""
+    if importlib.util.find_spec("resource") is None:
+        raise UnavailableError(
+            f"No query is run on {platform.system()}: a process of this system cannot be kept from filling the memory "
+            "or writing files (Python has no module `resource` here), and SQL of a model runs in none that can. Use "
+            "Linux or macOS; on Windows that is WSL 2 (`wsl --install`)."
+        )
+
+
 class Process:
     """One worker process: after one that was killed or died, the next task starts another.
 
@@ -107,7 +119,7 @@ class Process:
         All tasks have the same `timeout_s` and the same `engine`, and no more databases than a process of it can read.
 
         Raises:
-            UnavailableError: a database cannot be opened.
+            UnavailableError: a database cannot be opened, or this system cannot limit a process.
         """
         results: list[dict] = []
         try:
@@ -174,6 +186,7 @@ class Process:
         return self._readable.get(database) == self._databases[database]
 
     def _start(self, engine: str, wanted: str) -> None:
+        refuse_without_limits()
         ours, theirs = socket.socketpair()
         path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
         # libpq finds a password there that is not in the address, or a file of them.

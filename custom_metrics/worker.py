@@ -12,7 +12,6 @@ import hashlib
 import html
 import json
 import os
-import resource
 import signal
 import sqlite3
 import sys
@@ -359,6 +358,8 @@ def preload() -> None:
 
 def limit() -> None:
     """Take from this process what no query needs: much memory, writing files, and the environment."""
+    import resource  # Windows has none, and `process` starts no worker there
+
     os.environ.clear()
     # Ctrl+C is for the program that started this one, which then closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -15,7 +15,6 @@ requirements.lock is made by uv:
 from __future__ import annotations  # an older Python is to end with a sentence
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    sys.exit(
+        "Nothing was built: this system lacks what Linux and macOS have (locks of files, limits of processes). On "
+        "Windows use WSL 2 (`wsl --install`)."
+    )
 
 REPO = Path(__file__).resolve().parents[1]
 LINK = ".venv"

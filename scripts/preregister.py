@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     columns |= {"one_more_seed_pp": "With one more seed pp", "all_questions_pp": "With all of MMLU pp"}
     frame = pd.DataFrame(rows).rename(columns=columns)[[*columns.values()]]
     print("What a setting's difference to the base must truly be to be found with 80% probability:\n")
-    print(frame.to_markdown(index=False, floatfmt=".2f", missingval=""))
+    print(frame.astype(object).where(frame.notna(), None).to_markdown(index=False, floatfmt=".2f", missingval=""))
     for source in dict.fromkeys(row["variances"] for row in rows):
         print(f"\nAnswers vary as in: {source}.")
     if any(one.seeds == 1 for one in found.values()):

@@ -26,6 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_TEXTS = (*map(os.strerror, FULL), "PytorchStreamWriter failed", "unexpected pos")
 # What an attempt leaves in its log that was cut off from outside: the next one may do better.
 OUT_OF_MEMORY, STOPPED, KILLED = "out of main memory", "stopped by SIGTERM", "was killed (SIGKILL)"
+INTERRUPTED = "stopped by Ctrl-C (SIGINT)"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -53,6 +54,10 @@ def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
         try:
             with _alone(lock) if lock else nullcontext():
                 yield
+        except KeyboardInterrupt:
+            # A progress bar may be left in the middle of its line.
+            print(f"\nERROR: {INTERRUPTED}. The same command goes on from what was kept.", file=sys.stderr, flush=True)
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sentence = redacted(str(error) if isinstance(error, UserError) else _remedy(error))
             if not sentence:
@@ -123,7 +128,7 @@ def ended(log: str | Path) -> str:
         return "stopped"
     if OUT_OF_MEMORY in text or KILLED in text:
         return "killed"
-    if STOPPED in text:
+    if STOPPED in text or INTERRUPTED in text:
         return "stopped"
     return "failed" if "ERROR: " in text or "Traceback (most recent call last)" in text else "killed"
 

@@ -32,6 +32,9 @@ RESERVED = (
 VARIED = {"lora": Lora, "training": Training, "replay": Replay}
 # Keys that concern the rows, which all adapters share.
 SHARED = ("training.loss_on", "training.max_length", "training.truncate")
+MOST_VALUES = 100_000
+# What PyYAML raises of a text, and of a date, a number or a tag that cannot be.
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 SMOKE = Path(__file__).parents[2] / "rules" / "smoke.yaml"
 
 
@@ -39,13 +42,16 @@ def read_yaml(path: Path) -> dict:
     """Read a YAML file of keys.
 
     Raises:
-        UserError: it is not there, not UTF-8 or not YAML, has no keys, or has a key twice, of which YAML would take the
-            last.
+        UserError: it is not there, not UTF-8 or not YAML, has no keys or endlessly many, or has a key twice, of which
+            YAML would take the last.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
         node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the fast one, if it is there
+        if _is_endless(node):
+            found = f"anchors (&) and aliases (*) that make more than {MOST_VALUES:,} values"
+            raise UserError(f"{path}: found {found}, expected fewer. Write the values out.")
+        found = yaml.safe_load(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of a study, such as config.yaml.") from None
     except UnicodeDecodeError as error:
@@ -53,13 +59,25 @@ def read_yaml(path: Path) -> dict:
         raise UserError(
             f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x}). Save the file as UTF-8."
         ) from None
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not YAML ({error}).") from None
     if twice := list(_twice(node)):
         raise UserError("\n".join(f"{path}, {sentence}" for sentence in twice))
     if not isinstance(found, dict):
         raise UserError(f"{path}: found no keys, expected a study. See config.yaml.")
     return found
+
+
+def _is_endless(node: yaml.Node | None) -> bool:
+    """Whether a few aliases of aliases, or one of itself, stand for more values than any study has."""
+    waiting, seen = [node], 0
+    while waiting and seen <= MOST_VALUES:
+        seen, node = seen + 1, waiting.pop()
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return seen > MOST_VALUES
 
 
 def _twice(node: yaml.Node | None, prefix: str = "") -> Iterator[str]:

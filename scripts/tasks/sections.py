@@ -95,13 +95,28 @@ def _free(value: str) -> str:
     return value
 
 
+def _short(value: str) -> str:
+    if len(value) > LONGEST:
+        raise _expected(f"a name of at most {LONGEST} characters")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
+# Files and folders get names that are put together, and may have 255 characters.
+LONGEST = 80
 # The name of a task, which stands in the names of rules.
-TaskName = _text(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and underscores, a letter first")
+TaskName = Annotated[
+    _text(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and underscores, a letter first"),
+    AfterValidator(_short),
+]
 # The name of a folder.
-Name = _text(
-    r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, dot, underscore and hyphen, a letter or digit first"
-)
+Name = Annotated[
+    _text(
+        r"[a-z0-9][a-z0-9._-]*",
+        "a name of lower-case letters, digits, dot, underscore and hyphen, a letter or digit first",
+    ),
+    AfterValidator(_short),
+]
 # A key of rows that stands in the names of runs.
 Column = _text(r"[A-Za-z0-9_]+", "the name of a column in letters, digits and underscores")
 # What lies in results/ besides studies, and what a study's name gets from its protocol and scale.

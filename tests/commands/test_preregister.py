@@ -1,6 +1,7 @@
 """What a study will be able to find, and what is written down of it before it is run."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def test_what_is_found_and_written_down(here, repo, capsys):
     said, (file,) = written(here, capsys, study)
     assert "Ribeiro, Mistral 7B Instruct" in said
     assert "Power for a margin of 3 pp" in said
+    assert not re.search(r"\bnan\b", said)
     assert f"Written down: margin, settings and tasks, in {file.relative_to(here)}" in said
     found = json.loads(file.read_text())
     assert found["tables"]["margin_pp"] == 3.0

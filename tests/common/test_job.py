@@ -42,11 +42,18 @@ def test_what_gives_access_is_in_no_log(tmp_path):
     assert (status, log) == (1, "ERROR: https://host/data.zip?X-Amz-Signature=***: the server answered 404.\n")
 
 
+def test_who_presses_ctrl_c_reads_a_sentence(tmp_path):
+    status, log = run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGINT); sys.stdin.read()")
+    said = "\nERROR: stopped by Ctrl-C (SIGINT). The same command goes on from what was kept.\n"
+    assert (status, log) == (130, said)
+
+
 @pytest.mark.parametrize(
     ("log", "end"),
     [
         (None, "stopped"),
         ("ERROR: training: stopped by SIGTERM (preemption or time limit) after step 3 of 9.", "stopped"),
+        ("ERROR: stopped by Ctrl-C (SIGINT). The same command goes on from what was kept.", "stopped"),
         ("half a li", "killed"),
         ("Traceback (most recent call last)\nMemoryError\nERROR: out of main memory. Give the job more", "killed"),
         ("ERROR: GPU-b: the process on this GPU was killed (SIGKILL); what it said stands above.", "killed"),

@@ -1,10 +1,12 @@
 """The metric as a package: its wheel has all it needs, and needs nothing of the workflow."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,8 @@ HIDDEN = (
     "psycopg",
     "pytz",
 )
+# What Python has on Linux and macOS alone.
+UNIX = ("fcntl", "grp", "pwd", "resource", "termios")
 PROGRAM = f"""
 import sys
 class Refuse:
@@ -73,3 +77,22 @@ def test_it_scores_without_the_workflows_libraries(installed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("p.txt: 256 questions on 8 databases")
+
+
+def test_without_limits_of_processes_it_imports_and_compares_and_runs_no_query(tmp_path):
+    """As on Windows: SQL of a model runs in a process with limits, or not at all."""
+    data = ROOT / "resources/demo/spider_data"
+    (tmp_path / "p.txt").write_text("SELECT 1\n" * 256, encoding="utf-8")
+    (tmp_path / "records.csv").write_text("id,db_id,bag\na,x,1\nb,x,0\nc,y,1\n", encoding="utf-8")
+    score = ["score", "p.txt", "--questions", data / "dev.json", "--databases", data / "database", "--jobs", "1"]
+    program = (
+        f"import sys; sys.modules |= dict.fromkeys({UNIX}); import custom_metrics.worker; "
+        "from custom_metrics.cli import main; sys.exit(main())"
+    )
+    run = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
+    done = run([sys.executable, "-c", program, *score])
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"^error: No query is run on \w+: .* WSL 2", done.stderr, re.MULTILINE), done.stderr
+    assert "Traceback" not in done.stderr
+    done = run([sys.executable, "-c", program, "compare", "records.csv", "records.csv"])
+    assert done.returncode == 0, done.stderr

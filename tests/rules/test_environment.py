@@ -158,6 +158,15 @@ def test_an_old_python(clone, tmp_path):
     assert not clone.link.exists()
 
 
+def test_a_system_without_file_locks(repo):
+    """As Windows is."""
+    program = "import runpy, sys; sys.modules['fcntl'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-c", program, repo / "envs/environment.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "On Windows use WSL 2" in done.stderr
+
+
 def test_only_demo_and_test_build(repo):
     rules = (repo / "Makefile").read_text(encoding="utf-8")
     needs = dict(re.findall(r"^([a-z-]+): ?([a-z -]*?) ?##", rules, re.MULTILINE))

@@ -60,6 +60,20 @@ def test_an_environment_has_the_pins_of_requirements_txt(env, repo):
     assert pins == {name: wanted.get(name) for name in pins}
 
 
+@pytest.mark.parametrize("env", ENVS, ids=lambda path: path.stem)
+def test_conda_has_to_find_a_python_and_pip_alone(env, repo):
+    """No more is looked up in a channel; all else comes from pip's index, by exact versions."""
+    found = yaml.safe_load(env.read_text(encoding="utf-8"))
+    assert set(found) == {"channels", "dependencies"}
+    assert found["channels"] == ["conda-forge", "nodefaults"]
+    python, pip, pins = found["dependencies"]
+    assert (pip, set(pins)) == ("pip", {"pip"})
+    minor = re.fullmatch(r"python=(3\.\d+)", python)[1]
+    workflow = yaml.safe_load((repo / ".github/workflows/tests.yaml").read_text(encoding="utf-8"))
+    assert minor in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+(; .+)?", line) for line in pins["pip"])
+
+
 def test_every_requirement_of_a_job_is_in_an_environment(repo):
     assert set().union(*map(pip_pins, ENVS)) == set(required(repo)) - NOT_IN_JOBS
 

@@ -2,6 +2,7 @@
 # A real SLURM on this machine, for the tests: one controller, two nodes, three cards that are only device files.
 #
 #     tests/slurm/start.sh <folder>    # configuration, logs and state go there; as root, with slurm-wlm and munge
+#                                      # all users of the machine may then look into it, and submit jobs
 #     tests/slurm/stop.sh <folder>
 #
 # /etc/slurm/slurm.conf points to it meanwhile: SLURM_CONF will not do, as the executor clears the SLURM_ variables of
@@ -23,6 +24,7 @@ mkdir -p "$1" /etc/slurm
 folder=$(realpath "$1")
 host=$(hostname -s)
 
+chmod a+rx "$folder"
 mkdir -p "$folder/state" "$folder/n1" "$folder/n2"
 # Whole character devices of no driver (major 240 to 254 are for local use): a card is a file to SLURM.
 for card in n1/card0 n1/card1 n2/card0; do
@@ -32,6 +34,8 @@ printf '%s\n' \
     "NodeName=n1 Name=gpu File=$folder/n1/card[0-1]" \
     "NodeName=n2 Name=gpu File=$folder/n2/card0" > "$folder/gres.conf"
 
+: > "$folder/tasks.log"
+chmod a+rw "$folder/tasks.log"
 # Runs as the job's user with the environment of the job's own process.
 for word in begin end; do
     printf '%s\n' '#!/bin/sh' \
@@ -92,7 +96,7 @@ CONF
 
 head -c 1024 /dev/urandom > "$folder/munge.key"
 chmod 600 "$folder/munge.key"
-# --force: a folder of the tests is closed to other users, and no other user is needed.
+# --force: munge would rather have its socket below folders that no other user can write, which /tmp is not.
 munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
     --log-file="$folder/munged.log" --seed-file="$folder/munged.seed" 2> /dev/null
 ln -sf "$folder/slurm.conf" /etc/slurm/slurm.conf

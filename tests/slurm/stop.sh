@@ -4,7 +4,7 @@ set -uo pipefail
 
 [ $# -eq 1 ] || { echo "usage: $0 <folder>" >&2; exit 2; }
 folder=$(realpath "$1")
-timeout 10 scancel --user=root --quiet
+timeout 10 squeue --noheader --format=%i 2> /dev/null | xargs --no-run-if-empty timeout 10 scancel --quiet
 for _ in $(seq 40); do
     [ -z "$(timeout 10 squeue --noheader 2> /dev/null)" ] && break
     sleep 0.5

@@ -224,6 +224,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
             "sweep.training.optim: found 'sdg', expected one of 41 names, which config.schema.json lists. Did you mean",
         ),
         # Names in results/ that are taken.
+        ({"study": "x" * 81}, f"study: found '{'x' * 81}', expected a name of at most 80 characters."),
         (
             {"study": "downloads"},
             "study: found 'downloads', expected another name: results/downloads is, or may become,",

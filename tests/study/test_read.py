@@ -28,6 +28,11 @@ def test_the_studies_of_the_repository_are_valid(path):
         assert config["study"] == path.stem
 
 
+LAUGHS = b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (98 + n, 98 + n, b", ".join([b"*%c" % (97 + n)] * 9)) for n in range(8)
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -37,6 +42,13 @@ def test_the_studies_of_the_repository_are_valid(path):
         (b"a: 1\na: 2\nb: 1\nb: 2\n", "line 4: b stands in line 3 already."),
         ("study: caf\u00e9\n".encode("latin-1"), r"line 1: not UTF-8 \(byte 0xe9\). Save the file as UTF-8."),
         (b"a: [\n", ": not YAML"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, ": not YAML"),
+        (b"a: 2020-13-45\n", r": not YAML \(month must be in 1..12\)"),
+        (b"a: " + b"9" * 5000, ": not YAML"),
+        (b"a: !!timestamp x\n", ": not YAML"),
+        # Nine nines of values, in two hundred bytes; a value that holds itself.
+        (LAUGHS, "make more than 100,000 values, expected fewer. Write"),
+        (b"a: &a [*a]\n", "make more than 100,000 values, expected fewer. Write"),
         (b"- a\n", "found no keys"),
         (None, "no such file"),
     ],

@@ -1,11 +1,14 @@
 """The tiny study on a real SLURM: the bits of a workstation, one card a job, and all that a cluster does to jobs."""
 
 import os
+import pwd
 import re
 import shutil
 import signal
 import stat
 import subprocess
+import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ import yaml
 
 from _folders import folder as folder_of
 from _folders import labels, tiny
+from _runs import OFFLINE
 
 pytestmark = [
     pytest.mark.faults,
@@ -77,6 +81,18 @@ def finished(through_slurm, tmp_path) -> Path:
     return shutil.copytree(through_slurm, tmp_path / "repo", symlinks=True)
 
 
+def compared(folder: Path) -> list[Path]:
+    """Return which files of a finished tiny study are to be equal wherever it ran, by their paths."""
+    names = [
+        path.relative_to(folder)
+        for place, pattern in (("tables", "*"), ("figures", "*"), ("runs", "**/*.csv"), ("runs", "**/adapter/*"))
+        for path in (folder / "results/tiny" / place).glob(pattern)
+        if path.stem != "cost"  # which holds times
+    ] + [path.relative_to(folder) for path in folder.glob("results/tiny/runs/**/*_answers.jsonl")]
+    assert len(names) == 24 + 3 + 12 + 4 + 2 + 4
+    return names
+
+
 def rules() -> dict[str, str]:
     """Return the rule or group of each job that SLURM remembers, by the job's id."""
     shown = command("scontrol", "show", "job", "--oneliner")
@@ -92,14 +108,7 @@ def tasks(cluster: Path) -> list[tuple[float, str, str, str, str, str, str]]:
 
 @pytest.mark.ci
 def test_the_results_are_those_of_a_workstation(through_slurm, tiny_run):
-    names = [
-        path.relative_to(tiny_run)
-        for folder, pattern in (("tables", "*"), ("figures", "*"), ("runs", "**/*.csv"), ("runs", "**/adapter/*"))
-        for path in (tiny_run / "results/tiny" / folder).glob(pattern)
-        if path.stem != "cost"  # which holds times
-    ] + [path.relative_to(tiny_run) for path in tiny_run.glob("results/tiny/runs/**/*_answers.jsonl")]
-    assert len(names) == 24 + 3 + 12 + 4 + 2 + 4
-    for name in names:
+    for name in compared(tiny_run):
         assert (through_slurm / name).read_bytes() == (tiny_run / name).read_bytes(), name
 
 
@@ -259,6 +268,28 @@ def test_scancel_and_preemption(finished, start_snakemake, tiny_run):
     assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
 
 
+def test_the_warning_before_a_time_limit(finished, start_snakemake, tiny_run):
+    (finished / WEIGHTS).unlink()
+    training = Training(finished, start_snakemake)
+    job, process = training.next_job(2)
+    hours, minutes = re.search(r"RunTime=(\d+):(\d+):", command("scontrol", "show", "job", job)).groups()
+    # The profile has SIGTERM sent two minutes before the end: with less than that left, at once.
+    limit = 60 * int(hours) + int(minutes) + 2
+    command("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
+
+    def warned() -> bool:
+        waiting = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1]
+        return bool(int(waiting, 16) >> (signal.SIGTERM - 1) & 1)
+
+    training.until(warned)
+    os.kill(process, signal.SIGCONT)
+    training.until(lambda: state_of(job) != "RUNNING")
+    assert state_of(job) == "FAILED"  # by itself, before its time was over
+    assert training.driver.wait(timeout=600) == 0
+    assert "resuming." in said(finished)
+    assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
+
+
 def test_a_mistake_is_submitted_once(finished, cluster, snakemake):
     known = set(rules())
     os.truncate(finished / WEIGHTS, (finished / WEIGHTS).stat().st_size // 2)
@@ -338,3 +369,86 @@ def test_the_driver_is_killed_while_its_job_runs(finished, start_snakemake, snak
     assert run.returncode == 0, run.stdout[-4000:]
     assert set(rules()) == known  # what the job made is complete: nothing is done twice
     assert (finished / WEIGHTS).read_bytes() == (tiny_run / WEIGHTS).read_bytes()
+
+
+# Of Debian's own users, for whom nothing runs.
+USERS = ("games", "news")
+
+
+@pytest.fixture
+def for_all(cluster) -> Iterator[Path]:
+    """A Python with the packages of this one where every user finds it: this one may lie in root's home."""
+    place = cluster / "for-all"
+    packages = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    mounted = {place / "python": sys.base_prefix, place / "venv" / packages: sysconfig.get_path("purelib")}
+    (place / "venv/bin").mkdir(parents=True)
+    (place / "venv/pyvenv.cfg").write_text(f"home = {place}/python/bin\n", encoding="utf-8")
+    (place / "venv/bin/python").symlink_to(place / "python" / Path(sys._base_executable).relative_to(sys.base_prefix))
+    done = []
+    try:
+        for folder, source in mounted.items():
+            folder.mkdir(parents=True)
+            # Read-only: nothing that deletes the folder shall ever delete this Python.
+            if subprocess.run(["mount", "--options", "bind,ro", source, folder]).returncode:
+                pytest.skip("may not mount, so that other users have no Python with these packages")
+            done.append(folder)
+        yield place
+    finally:
+        for folder in done:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+        shutil.rmtree(place)
+
+
+def test_two_users_at_once(cluster, for_all, copy_repo, tiny_run):
+    """Each has a clone; cluster, nodes, environment, /tmp and the name of the study are the same."""
+    before = set(rules())
+    source, running = copy_repo("two-users"), {}
+    shutil.copy(tiny_run / "tiny.yaml", source)
+
+    def start(name: str, clone: Path, *arguments: str, **options) -> subprocess.Popen:
+        user = pwd.getpwnam(name)
+        own = {"HOME": str(for_all / name), "USER": name, "LOGNAME": name, "PATH": os.defpath}
+        return subprocess.Popen(
+            [for_all / "venv/bin/python", "-m", "snakemake", *arguments],
+            **{"cwd": clone, "stderr": subprocess.STDOUT, "start_new_session": True, "text": True},
+            **{"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []},
+            env=OFFLINE | own | {"LD_LIBRARY_PATH": f"{for_all}/python/lib"},
+            **options,
+        )
+
+    for name in USERS:
+        user, clone = pwd.getpwnam(name), for_all / name / "clone"
+        shutil.copytree(source, clone)
+        for path in (clone.parent, clone, *clone.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        with (for_all / f"{name}.log").open("w") as log:
+            running[name] = start(name, clone, *ARGUMENTS, stdout=log)
+    try:
+        ended = {name: process.wait(timeout=3600) for name, process in running.items()}
+    finally:
+        for process in running.values():
+            process.terminate()
+    said = {name: (for_all / f"{name}.log").read_text()[-4000:] for name in USERS}
+    assert not any(ended.values()), said
+    names = compared(tiny_run)
+    for name in USERS:
+        clone = for_all / name / "clone"
+        for path in names:
+            assert (clone / path).read_bytes() == (tiny_run / path).read_bytes(), (name, path)
+        assert {path.owner() for path in clone.parent.rglob("*")} == {name}
+    # They had jobs at the same time, and no card had two.
+    shown = command("scontrol", "show", "job", "--oneliner")
+    owner = dict(re.findall(r"^JobId=(\d+) .*?UserId=(\w+)\(", shown, re.MULTILINE))
+    assert {owner[job] for job in set(owner) - before} == set(USERS)
+    held: dict[tuple[str, str], str] = {}
+    at_once = set()
+    for _, word, job, step, node, card, _ in tasks(cluster):
+        if job in before or step:
+            continue
+        place = (node, card if card != "none" else job)
+        assert word == "end" or place not in held, "a card with two jobs"
+        held |= {place: owner[job]}
+        at_once.add(frozenset(held.values()))
+        if word == "end":
+            del held[place]
+    assert frozenset(USERS) in at_once
