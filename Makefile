@@ -12,6 +12,9 @@ ENVIRONMENT := $(or $(PYTHON),$(shell command -v python3.11 || command -v python
 BIN = $(realpath .venv)/bin
 # The demo and the tests are offline: a model library must not even ask.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 DEEPEVAL_TELEMETRY_OPT_OUT=1
+# Processes of tests must not spin while they wait for each other's cores. They start hundreds of others, none of which is
+# to compile our modules again, so bytecode is written whatever the shell says.
+TESTING := OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=
 
 # With what a run of a study ends: its answer, and where the rest stands.
 answered = cat results/$(1)/answer.md; echo; ls results/$(1)/report.pdf results/$(1)/answers.html results/$(1)/tables.html
@@ -60,25 +63,24 @@ bundle: environment-is-there ## pack a finished study into results/<study>.zip; 
 verify: environment-is-there ## score and count a packed study anew; make verify BUNDLE=<study>.zip [DATA=results/<study>/data]
 	@$(BIN)/python scripts/verify.py $(BUNDLE) $(if $(DATA),--data $(DATA))
 
-# Two processes at a time, which must not spin while they wait for each other's cores. A process takes one file after the
-# other, so that what a file's tests share is made once; whole runs come first (tests/conftest.py), so that both end at
-# about the same time.
+# Two processes at a time. A process takes one file after the other, so that what a file's tests share is made once; whole
+# runs come first (tests/conftest.py), so that both end at about the same time. No test needs what deepeval adds to pytest.
 test: environment ## all tests but those that take minutes
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests
+	$(OFFLINE) $(TESTING) $(BIN)/python -m pytest -p no:deepeval --numprocesses 2 --dist loadfile --no-loadscope-reorder tests
 
 harness: environment-is-there ## add lm-evaluation-harness to the environment, for evaluation.harness
 	$(BIN)/python -m pip install --quiet --requirement requirements-harness.txt
 
 faults: harness ## the tests that take minutes: kill, fill and break what runs; as root, with a SLURM that they start
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long and not faults" tests
+	$(OFFLINE) $(TESTING) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "long and not faults" tests
 	$(OFFLINE) $(BIN)/python -m pytest -m faults tests
 
 some-faults: environment-is-there ## a few of these, one of each kind, for each change
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "ci and not faults" tests/analysis tests/llm tests/workflow
+	$(OFFLINE) $(TESTING) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "ci and not faults" tests/analysis tests/llm tests/workflow
 	$(OFFLINE) $(BIN)/python -m pytest -m "ci and faults" --kills 2 tests/workflow
 
 families: environment-is-there ## engine, packing and adapters on a tiny model of each family; REWRITE=1 writes docs/families.md
-	$(OFFLINE) OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m families tests/llm/test_families.py
+	$(OFFLINE) $(TESTING) $(BIN)/python -m pytest -m families tests/llm/test_families.py
 
 lint: environment-is-there ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .

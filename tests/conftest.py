@@ -1,5 +1,6 @@
 """What tests share: the real data where there is some, and whole runs of the workflow in a copy of the repository."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -35,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole runs: two processes that take a file after the other then end at about the same time."""
     items.sort(key=lambda item: item.path.parent.name not in ("workflow", "golden"))
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over the modules and tests, which stay."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -127,9 +133,9 @@ def demo_run(copy_repo, snakemake_forked) -> Path:
     """A copy of the repository in which the demo has run once, with few steps and questions, and no noise floor."""
     folder = copy_repo("demo")
     study = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    study["tasks"]["spider"] |= {"train_questions": 64, "questions": 32, "max_new_tokens": 32}
-    study["tasks"]["mmlu"]["questions_per_category"] = 8
-    study["training"]["max_steps"] = 4
+    study["tasks"]["spider"] |= {"train_questions": 64, "questions": 16, "max_new_tokens": 16}
+    study["tasks"]["mmlu"]["questions_per_category"] = 6
+    study["training"] |= {"max_steps": 2, "per_device_train_batch_size": 2}
     # Of two runs more, which studies/demo-full.yaml has too.
     study["evaluation"]["noise_floor"] = False
     (folder / "config.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")

@@ -97,7 +97,6 @@ class Figure:
 
 
 SHARE = ("accuracy_pct", "ci_low", "ci_high")
-CHANGE = ("difference_pp", "ci_low_pp", "ci_high_pp")
 # All columns by their format: `name`, or `name=a,b` where the format takes the columns a and b of the rows.
 FORMATS = {
     "text": (

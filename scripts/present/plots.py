@@ -111,7 +111,8 @@ def frame(body: SubFigure, say: Say, shown: Sequence[str], facts: Mapping[str, s
     body.figure.set_size_inches(width, height)
     body.figure.set_label(title)
     body.figure.draw_without_rendering()
-    body.figure.set_layout_engine("none")
+    # With "none" an engine that does nothing would stay, for which every file is drawn twice.
+    body.figure.set_layout_engine(None)
     return body.figure
 
 

@@ -10,11 +10,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
@@ -35,6 +35,25 @@ class Numbers(dict):
     def __missing__(self, name: str) -> int:
         self[name] = len(self) + 1
         return self[name]
+
+
+class Compiled(BytecodeCache):
+    """Templates that this process has compiled: a report fills in the same ones in several sizes."""
+
+    def __init__(self):
+        self.codes = {}
+
+    def load_bytecode(self, bucket):
+        bucket.code = self.codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket):
+        self.codes[bucket.key, bucket.checksum] = bucket.code
+
+
+@cache
+def compiled(language: str, escaping: str) -> Compiled:
+    """Those of one language and one way to escape: both, and words of the language, are compiled in."""
+    return Compiled()
 
 
 class Part(NamedTuple):
@@ -70,7 +89,7 @@ def render(template: str, say: Say, values: Mapping[str, Any]) -> str:
 def environment(say: Say) -> Environment:
     """The environment of Markdown in one language; `fit` chooses rows, `found` those with one of some verdicts."""
     # With autoescape, text of macros and blocks is known as Markdown; `finalize` escapes all else before Jinja2 would.
-    made = _environment(say, autoescape=True, finalize=_finalize)
+    made = _environment(say, "md", autoescape=True, finalize=_finalize)
     made.filters |= {"code": code, "fenced": fenced, "literal": literal, "shortened": shortened}
     made.filters |= {"listed": partial(listed, say), "table": partial(table, say)}
     made.filters["found"] = lambda rows, *findings: [row for row in rows if row["finding"] in findings]
@@ -82,18 +101,17 @@ def environment(say: Say) -> Environment:
 
 def html_environment(say: Say) -> Environment:
     """The environment of HTML; `note` makes HTML of a note, `inline` of a text with code in backticks."""
-    made = _environment(say, autoescape=select_autoescape(["html.j2"]), keep_trailing_newline=True)
+    made = _environment(say, "html", autoescape=select_autoescape(["html.j2"]), keep_trailing_newline=True)
     made.filters["note"] = lambda text: Markup(_NOTES.render(text).strip())
     made.filters["inline"] = lambda text: Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
     made.globals["zip"] = zip
     return made
 
 
-def _environment(say: Say, **options: Any) -> Environment:
+def _environment(say: Say, kind: str, **options: Any) -> Environment:
     """What both have: `say`, its methods as filters, and that an unknown name is an error."""
-    made = Environment(
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
-    )
+    options |= {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    made = Environment(loader=FileSystemLoader(FOLDER), bytecode_cache=compiled(say.language, kind), **options)
     made.filters |= {name: getattr(say, name) for name in dir(Say) if not name.startswith("_")}
     made.globals["say"] = say
     return made

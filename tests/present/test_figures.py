@@ -27,7 +27,7 @@ from _study import (
 )
 from common.files import UserError
 from figures import DRAW, figures, read_results
-from present.figures_results import MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow
+from present.figures_results import MOST_CELLS, MOST_LABELS, MOST_MATRICES, MOST_PANELS, error_flow
 from present.format import Say, read_words
 from present.plots import COLOURS, WIDTH, Results, covers, frame, label, new, percent, shortened
 from present.values import read_table
@@ -36,6 +36,8 @@ from tasks.registry import measured
 
 PICTURES = ("tradeoff", "differences", "hardness", "databases", "error_flow", "loss")
 TABLES = ("spider", "mmlu", "settings", "regression", "databases", "confusion")
+# More adapters than any figure has in all detail.
+MANY = 1 + max(MOST_CELLS, MOST_LABELS, MOST_PANELS)
 
 
 def measure(name, form="choice", role="yardstick", criterion="correct", chance=0.25):
@@ -107,7 +109,7 @@ def swept_seeds(folder, rights):
     }
 
 
-@pytest.mark.parametrize(("adapters", "models"), [(0, 1), (2, 1), (30, 1), (1, 3), (7, 2)])
+@pytest.mark.parametrize(("adapters", "models"), [(0, 1), (2, 1), (MANY, 1), (1, 3), (7, 2)])
 def test_every_run_is_named_in_every_picture(tmp_path, adapters, models):
     names = ("llama", "mistral", "gemma")[:models]
     arguments = study(tmp_path, adapters, names)
@@ -253,7 +255,7 @@ def test_no_line_joins_what_was_not_swept(tmp_path):
     assert "setting" in found["tradeoff"]
 
 
-@pytest.mark.parametrize(("settings", "seeds"), [(1, 1), (2, 3), (6, 1), (30, 1)])
+@pytest.mark.parametrize(("settings", "seeds"), [(1, 1), (2, 3), (6, 1), (MANY, 1)])
 def test_no_numbers_on_an_axis_cover_each_other(tmp_path, settings, seeds):
     rates = [round(0.0001 * 1.5**i, 6) for i in range(settings)]
     inputs, _ = drawn(tmp_path, swept_study(tmp_path, rates, seeds=seeds), ())
@@ -464,8 +466,11 @@ def with_points(folder, adapters=2, models=("demo",)):
     return arguments
 
 
-@pytest.mark.parametrize(("adapters", "models"), [(1, ("demo",)), (2, ("demo", "other")), (9, ("demo",))])
-@pytest.mark.parametrize("language", ["en", "pt"])
+# Portuguese has the longer words.
+@pytest.mark.parametrize(
+    ("adapters", "models", "language"),
+    [(1, ("demo",), "en"), (1, ("demo",), "pt"), (2, ("demo", "other"), "pt"), (9, ("demo",), "pt")],
+)
 def test_strength_and_trajectory(tmp_path, adapters, models, language):
     arguments = with_points(tmp_path, adapters, models)
     _, found = drawn(tmp_path / "drawn", arguments, ("strength", "trajectory"), language)

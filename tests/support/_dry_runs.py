@@ -20,8 +20,6 @@ from why import planned
 def dry_run(study: str) -> list[str]:
     path = Path("edited.yaml")
     path.write_text(study, encoding="utf-8")
-    code.digest.cache_clear()
-    code.imported.cache_clear()
     jobs = planned(path, {}).dag.needrun_jobs(exclude_finished=False)
     # A rule of a task says so in its name.
     shown = ((job.rule.name, [v for v in job.wildcards if job.rule.name.partition("_")[2] != v]) for job in jobs)
@@ -32,11 +30,19 @@ def tried(edit: dict) -> list[str]:
     before = {path: path.read_bytes() for path in map(Path, edit["files"])}
     for path, text in edit["files"].items():
         Path(path).write_text(text, encoding="utf-8")
+        forget()
     try:
         return dry_run(edit["study"])
     finally:
         for path, content in before.items():
             path.write_bytes(content)
+            forget()
+
+
+def forget() -> None:
+    """Forget the hashes of code that has been edited."""
+    code.digest.cache_clear()
+    code.imported.cache_clear()
 
 
 if __name__ == "__main__":

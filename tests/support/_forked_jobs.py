@@ -11,6 +11,7 @@ Standard input is a JSON object: the arguments of each run, by its name. So is s
 What a run printed is in the file <name>.out.
 """
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -31,7 +32,8 @@ from snakemake.benchmark import benchmarked
 from snakemake.script import PythonScript
 
 AT_ONCE = 2
-# Steps that between them import what all do, and what these import late.
+# What a dry run imports, and steps that between them import what all do, and what these import late.
+PLAN = ("common.access", "present.catalogue", "study.read", "study.repair", "tasks.registry")
 LIGHT = ("compare_published", "deepeval_tests", "figures", "prepare", "report", "score", "tables", "tables_page")
 MODELS = ("datasets", "peft", "transformers.trainer", "transformers.models.llama.modeling_llama")
 MODELS += ("torch.utils.tensorboard", "llm.answering", "llm.training")
@@ -90,9 +92,12 @@ def run(arguments: list[str], out: Path) -> None:
 
 def main() -> None:
     """Run all runs of standard input."""
-    for name in (*LIGHT, *(MODELS if "--models" in sys.argv else ())):
-        importlib.import_module(name)
     waiting = list(json.load(sys.stdin).items())
+    dry = all("--dry-run" in arguments for _, arguments in waiting)
+    for name in (*PLAN, *(() if dry else LIGHT), *(MODELS if "--models" in sys.argv else ())):
+        importlib.import_module(name)
+    # Otherwise each fork's collector would look through what was imported, and so copy it.
+    gc.freeze()
     running, ended = {}, {}
     while waiting or running:
         while waiting and len(running) < AT_ONCE:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER = """
-import json, os, sys, traceback
+import gc, json, os, sys, traceback
 from llm import trainer, training
+gc.freeze()
 for line in sys.stdin:
     given = json.loads(line)
     child = os.fork()

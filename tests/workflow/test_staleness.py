@@ -14,6 +14,7 @@ import yaml
 
 import ask
 from _folders import folders, labels
+from _runs import forked
 from _study import TABLES as WRITTEN
 from common.files import UserError
 
@@ -82,6 +83,7 @@ def edited(study: dict, changes: dict) -> dict:
 
 
 GONE = object()
+OTHER = {"study": "tiny", "models": {"other": {"source": "x"}}, "tasks": {"spider": {}, "mmlu": {"source": "y"}}}
 RATES = "sweep/training.learning_rate"
 ASKED, CERTIFIED = {"prepare_spider test", "render_spider demo/test"}, {"certify_spider"}
 ASKED_MMLU = {"prepare_mmlu test", "render_mmlu demo/test"}
@@ -160,8 +162,8 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
     ),
     "adapters without points": ({"evaluation/adapters": ["lr0.003"]}, set()),
     "checkpoint": (
-        {"evaluation/checkpoints": [2], "evaluation/adapters": ["lr0.003"]},
-        chain(["lr0.003", "lr0.003@step2"], *SPIDER, *MMLU) | {"train demo/lr0.003"} | RUNS,
+        {"evaluation/checkpoints": [1], "evaluation/adapters": ["lr0.003"]},
+        chain(["lr0.003", "lr0.003@step1"], *SPIDER, *MMLU) | {"train demo/lr0.003"} | RUNS,
     ),
     "soup": (
         {"evaluation/soups": {"both": [*A]}},
@@ -203,7 +205,7 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
         trained("b"),
     ),
     "rows of a step swept": (
-        {"sweep/training.per_device_train_batch_size": [8, 4]},
+        {"sweep/training.per_device_train_batch_size": [2, 4]},
         trained("lr0.003-batch4", "lr0.012-batch4"),
     ),
     # Then the data are all rows, of which each training takes its own.
@@ -235,7 +237,7 @@ EDITS: dict[str, tuple[dict, set[str]]] = {
         },
         set(),
     ),
-    "micro-batches": ({"training/per_device_train_batch_size": 4, "training/gradient_accumulation_steps": 2}, set()),
+    "micro-batches": ({"training/per_device_train_batch_size": 1, "training/gradient_accumulation_steps": 2}, set()),
     "memory": ({"training/gradient_checkpointing": True, "training/per_device_eval_batch_size": 1}, set()),
     "a limit that cuts nothing": ({"training/max_length": 2000}, set()),
     "evaluation that is off": ({"training/eval_steps": 3}, set()),
@@ -297,6 +299,24 @@ FILES = {
 @pytest.fixture(scope="module")
 def config(demo_run: Path) -> dict:
     return yaml.safe_load((demo_run / "config.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def planned(demo_run: Path, repo: Path, tmp_path_factory) -> dict[str, subprocess.CompletedProcess]:
+    """How dry runs of the finished demo end that need nothing but their arguments."""
+    text = (repo / "config.yaml").read_text(encoding="utf-8")
+    assert "\n  learning_rate:" in text
+    wrong, tiny = (tmp_path_factory.mktemp("studies") / f"{name}.yaml" for name in ("wrong", "tiny"))
+    wrong.write_text(text.replace("\n  learning_rate:", "\n  learning_rat:"), encoding="utf-8")
+    tiny.write_text(yaml.safe_dump(OTHER), encoding="utf-8")
+    runs = {
+        "wrong": ["--configfile", str(wrong)],
+        "other": ["--configfile", str(tiny), "--config", "sweep={lora.r: [4, 8]}"],
+        "other level": ["--config", "tables={confidence_level: 0.9}"],
+        "same level": ["--config", "tables={confidence_level: 95.0e-2}"],
+        "more GPUs": ["--resources", "gpu=4", "--set-resources", "train:gpu=2", "predict_spider:gpu=4"],
+    }
+    return forked(demo_run, {name: ["--dry-run", "--cores", "2", *words] for name, words in runs.items()})
 
 
 @pytest.fixture(scope="module")
@@ -419,14 +439,10 @@ def test_the_same_study_in_other_words_makes_nothing_stale(rewrite, stale):
     assert stale[rewrite] == set()
 
 
-def test_a_mistake_is_refused_with_a_sentence_that_names_the_key(demo_run, snakemake, repo, tmp_path):
-    text = (repo / "config.yaml").read_text(encoding="utf-8")
-    assert "\n  learning_rate:" in text
-    study = tmp_path / "wrong.yaml"
-    study.write_text(text.replace("\n  learning_rate:", "\n  learning_rat:"), encoding="utf-8")
-    run = snakemake(demo_run, "--dry-run", "--configfile", str(study))
-    assert run.returncode != 0
-    assert "wrong.yaml, training.learning_rat: no such key. Did you mean training.learning_rate?" in run.stdout
+def test_a_mistake_is_refused_with_a_sentence_that_names_the_key(planned):
+    assert planned["wrong"].returncode != 0
+    told = planned["wrong"].stdout
+    assert "wrong.yaml, training.learning_rat: no such key. Did you mean training.learning_rate?" in told
 
 
 def test_why_says_which_key_or_file_makes_what_stale(demo_run, config, tmp_path):
@@ -453,34 +469,24 @@ def test_why_says_which_key_or_file_makes_what_stale(demo_run, config, tmp_path)
         why(edited)
 
 
-def test_config_on_the_command_line_overrides_one_value_inside_a_section(demo_run, snakemake):
-    run = snakemake(demo_run, "--dry-run", "--config", "tables={confidence_level: 0.9}")
-    assert jobs(run.stdout) == TABLES
-    run = snakemake(demo_run, "--dry-run", "--config", "tables={confidence_level: 95.0e-2}")
-    assert "Nothing to be done" in run.stdout
+def test_config_on_the_command_line_overrides_one_value_inside_a_section(planned):
+    assert jobs(planned["other level"].stdout) == TABLES
+    assert "Nothing to be done" in planned["same level"].stdout
 
 
-def test_more_cards_make_nothing_stale(demo_run, snakemake):
-    cards = ["--resources", "gpu=4", "--set-resources", "train:gpu=2", "predict_spider:gpu=4"]
-    assert "Nothing to be done" in snakemake(demo_run, "--dry-run", *cards).stdout
+def test_more_gpus_make_nothing_stale(planned):
+    assert "Nothing to be done" in planned["more GPUs"].stdout
 
 
-def test_more_cards_for_a_rule_than_for_the_run_are_refused(demo_run, snakemake):
+def test_more_gpus_for_a_rule_than_for_the_run_are_refused(demo_run, snakemake):
     # Snakemake would lower them to the profile's one and say nothing.
-    cards = ["--set-resources", "predict_spider:gpu=4"]
-    run = snakemake(demo_run, "--forcerun", "predict_spider", *cards)
+    run = snakemake(demo_run, "--forcerun", "predict_spider", "--set-resources", "predict_spider:gpu=4")
     assert run.returncode != 0
     assert "set-resources, predict_spider:gpu=4: this run has gpu=1. Add --resources gpu=4" in run.stdout
 
 
-def test_a_study_replaces_config_yaml(demo_run, snakemake, tmp_path):
-    study = tmp_path / "tiny.yaml"
-    study.write_text(
-        "{study: tiny, models: {other: {source: x}}, tasks: {spider: {}, mmlu: {source: y}}}", encoding="utf-8"
-    )
-    run = snakemake(demo_run, "--dry-run", "--configfile", str(study), "--config", "sweep={lora.r: [4, 8]}")
-    given = yaml.safe_load(study.read_text(encoding="utf-8")) | {"sweep": {"lora.r": [4, 8]}}
-    found = jobs(run.stdout, given)
+def test_a_study_replaces_config_yaml(planned):
+    found = jobs(planned["other"].stdout, OTHER | {"sweep": {"lora.r": [4, 8]}})
     assert {job for job in found if job.startswith("train ")} == {"train other/r4", "train other/r8"}
     assert not any("demo" in job for job in found)
 
