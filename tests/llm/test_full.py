@@ -45,13 +45,16 @@ def weights(model):
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
-def tied(folder):
-    """Write a study whose model has one matrix for embeddings and head."""
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory):
+    """A study whose model has one matrix for embeddings and head, and its training of all weights."""
+    folder = tmp_path_factory.mktemp("tied")
     record = read_json(audited_study(folder))
     model = AutoModelForCausalLM.from_pretrained(record["path"])
     model.config.tie_word_embeddings = True
     model.tie_weights()
     model.save_pretrained(record["path"])
+    full(folder, "tied")
     return folder
 
 
@@ -148,6 +151,7 @@ def test_a_stopped_training_ends_with_the_same_bits(study, monkeypatch, capfd):
     assert load_adapter(base(study), step)(IDS).logits.isfinite().all()
 
 
+@pytest.mark.long
 def test_the_best_checkpoint_is_written(tmp_path):
     study = make_evaluated(tmp_path)
     training = EVALUATED | {"method": "full", "report_to": "none", "early_stopping_patience": None}
@@ -171,32 +175,29 @@ def test_half_precision_trains_in_fp32_and_writes_half(study):
     assert torch.equal(model.lm_head.weight, found["lm_head.weight"])
 
 
-def test_a_tied_head_is_trained_with_the_embeddings(tmp_path):
-    study = tied(tmp_path)
-    report = full(study, "tied")
-    found = load_file(study / "tied/adapter/adapter_model.safetensors")
+def test_a_tied_head_is_trained_with_the_embeddings(tied):
+    report = full(tied, "tied")
+    found = load_file(tied / "tied/adapter/adapter_model.safetensors")
     assert "lm_head.weight" not in found
     assert report["trainable_parameters"] == sum(map(torch.numel, found.values()))
-    model = load_adapter(base(study), study / "tied/adapter")
+    model = load_adapter(base(tied), tied / "tied/adapter")
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert torch.equal(model.lm_head.weight, found["model.embed_tokens.weight"])
 
 
-def test_exported_it_is_a_model_that_transformers_load(tmp_path):
-    study = tied(tmp_path)
-    full(study, "tied")
+def test_exported_it_is_a_model_that_transformers_load(tied, tmp_path):
     for strength in (1.0, 0.5):
         folder = tmp_path / f"exported{strength}"
         folder.mkdir()
-        for file in (study / "tied/adapter").iterdir():
+        for file in (tied / "tied/adapter").iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
-        merge_into(read_json(study / "model.json"), "fp32", folder, strength)
+        merge_into(read_json(tied / "model.json"), "fp32", folder, strength)
         assert not list(folder.glob("adapter*"))
-        expected = load_adapter(base(study), study / "tied/adapter", strength=strength)(IDS).logits
+        expected = load_adapter(base(tied), tied / "tied/adapter", strength=strength)(IDS).logits
         assert torch.equal(AutoModelForCausalLM.from_pretrained(folder).eval()(IDS).logits, expected)
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padded", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_kl_term_is_that_of_the_model_as_it_was(study, tmp_path, monkeypatch, padded):
     """Before the first step the model is the base, so the term is 0; after it no more."""
     if padded:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from _folders import folders
-from common.files import read_jsonl
+from common.files import read_json, read_jsonl
 from present.values import read_table
 
 pytestmark = pytest.mark.long
@@ -55,11 +55,12 @@ def test_full_fine_tuning_is_a_setting_as_any_other(full_run):
     results = full_run / "results/full"
     settings = read_table(results / "tables/settings.csv")
     assert {*settings["setting"]} == {*RUNS}
-    cost = read_table(results / "tables/cost.csv")
-    cost = cost[cost["job"] == "train"].set_index("variant")
-    whole = cost["all_parameters"] == cost["trainable_parameters"]
-    assert whole.to_dict() == {"lr0.001": False, "full": True, "gentle": True}
     where = folders(results)
+    reports = {run: read_json(where[run] / "train.json") for run in RUNS[:3]}
+    whole = {run: one["trainable_parameters"] == one["all_parameters"] for run, one in reports.items()}
+    assert whole == {"lr0.001": False, "full": True, "gentle": True}
+    cost = read_table(results / "tables/cost.csv")
+    assert {*cost.loc[cost["task"] == "train", "variant"]} == {*RUNS[:3]}
     answers = [[row["logprobs"] for row in read_jsonl(where[run] / "mmlu_answers.jsonl")] for run in RUNS]
     assert all(one != other for i, one in enumerate(answers) for other in answers[:i])
     assert [run for run in where if run.endswith("@merged")] == ["lr0.001@merged"]
