@@ -354,6 +354,8 @@ def preload() -> None:
     with closing(sqlite3.connect(":memory:")) as nothing:
         nothing.execute("SELECT random()").fetchall()
     html.unescape("&amp;")
+    # Python 3.13 imports urllib here, where `sandbox` makes the name of a file from its path.
+    Path("/").as_uri()
 
 
 def limit() -> None:

@@ -209,7 +209,11 @@ ATTACKS = {
     "printf": ("SELECT length(printf('%1000000000d', 1)) FROM keeper", "wrong_rows"),
     "printf of printf": ("SELECT printf('%.*c', 9000000, 'x') || printf('%.*c', 9000000, 'x')", "too_large"),
     "replace": ("SELECT replace(hex(zeroblob(4000000)), '0', '0123456789')", "too_large"),
-    "parentheses": ("SELECT " + "(" * 10_000 + "1" + ")" * 10_000, "too_large"),
+    # From 3.46 on SQLite's parser takes as many as come.
+    "parentheses": (
+        "SELECT " + "(" * 10_000 + "1" + ")" * 10_000,
+        "too_large" if sqlite3.sqlite_version_info < (3, 46) else "wrong_rows",
+    ),
     "nul": ("SELECT 1\0; DROP TABLE animal", "syntax_error"),
     "in list": ("SELECT 1 WHERE 1 IN (" + ",".join(map(str, range(200_000))) + ")", "too_large"),
     "like": ("SELECT 1 WHERE 'a' LIKE '" + "%a" * 2_000 + "'", "too_large"),

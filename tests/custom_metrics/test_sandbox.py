@@ -128,7 +128,8 @@ TOO_LARGE = [
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT randomblob(9000000) FROM n ORDER BY 1",
     "SELECT zeroblob(2000000000)",
     "SELECT length(randomblob(2000000000))",
-    "SELECT " + "(" * 10_000 + "1" + ")" * 10_000,
+    # From 3.46 on SQLite's parser takes as many as come.
+    *(["SELECT " + "(" * 10_000 + "1" + ")" * 10_000] if sqlite3.sqlite_version_info < (3, 46) else []),
     "SELECT " + " + ".join(["1"] * 5_000),
     "SELECT " + " UNION ".join(["SELECT 1"] * 600)[7:],
     "SELECT 1 WHERE 'a' LIKE '" + "%a" * 2_000 + "'",

@@ -12,6 +12,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -278,12 +279,15 @@ def test_the_warning_before_a_time_limit(finished, start_snakemake, tiny_run):
     command("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
 
     def warned() -> bool:
-        waiting = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1]
-        return bool(int(waiting, 16) >> (signal.SIGTERM - 1) & 1)
+        if state_of(job) != "RUNNING":
+            return True
+        with suppress(FileNotFoundError):  # it has ended just now
+            waiting = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1]
+            if int(waiting, 16) >> (signal.SIGTERM - 1) & 1:
+                os.kill(process, signal.SIGCONT)
+        return False
 
     training.until(warned)
-    os.kill(process, signal.SIGCONT)
-    training.until(lambda: state_of(job) != "RUNNING")
     assert state_of(job) == "FAILED"  # by itself, before its time was over
     assert training.driver.wait(timeout=600) == 0
     assert "resuming." in said(finished)
