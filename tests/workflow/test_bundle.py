@@ -180,8 +180,12 @@ def forged(study, bundle, tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("forged")
     half = changed(bundle, folder / "half.zip", HASHED, hashes=True)
     whole = changed(half, folder / "whole.zip", UNHASHED, hashes=False)
-    done = command(study, "verify", str(whole), "--data", "results/demo/data")
+    # Of one task only; the data of the other are fetched.
+    (folder / "data").mkdir()
+    (folder / "data/mmlu").symlink_to(study / "results/demo/data/mmlu")
+    done = command(study, "verify", str(whole), "--data", str(folder / "data"))
     assert done.returncode == 1, done.stderr
+    assert "questions of spider were made anew" in done.stdout
     return [line.removeprefix("DIFFERS  ") for line in done.stdout.splitlines() if line.startswith("DIFFERS")]
 
 
