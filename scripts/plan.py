@@ -196,7 +196,9 @@ def train_need(target: Target, settings: dict, learnt: Prompts, replayed: Prompt
     own = total * learnt.count * learnt.mean / (prompts.count * prompts.mean)
     again = 1.5 * (total - own)
     passed = total + (again if replay and replay["kl"] else 0)
-    if target.device.cuda and training["share_prefix"] and training["loss_on"] == "completion" and step >= LARGE_STEP:
+    # In small steps a GPU waits for its host, whatever it computes.
+    large = step >= LARGE_STEP or not target.device.cuda
+    if training["share_prefix"] and training["loss_on"] == "completion" and large:
         saved = own * learnt.begin / learnt.mean * (1 - mean / step)
         passed = min(passed, (passed - saved) / SHARED)
     seconds = training_seconds(target, passed, step, twice, full=lora is None)

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset
 from tqdm import tqdm
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from common.files import UserError, sha256_file, write_json
 from common.job import versions
 from llm.chat import Chat, Turn
+
+if TYPE_CHECKING:  # who renders prompts needs neither, nor torch
+    from datasets import Dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 IGNORED = -100  # the label of a token outside the loss, in PyTorch's cross entropy
 BATCH = 16  # rows collated at a time, so that padding is checked too
@@ -76,17 +78,21 @@ def _tokens(chat: Chat, row: dict) -> tuple[list[int], list[int]]:
     return prompt + completion, labels + completion
 
 
-def padding(chat: Chat) -> DataCollatorForLanguageModeling:
+def padding(chat: Chat) -> "DataCollatorForLanguageModeling":
     """TRL's own collator, which pads the rows of a batch."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
     return DataCollatorForLanguageModeling(pad_token_id=chat.tokenizer.pad_token_id)
 
 
-def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -> Dataset:
+def build_dataset(chat: Chat, rows: Sequence[dict], cut_at: int | None = None) -> "Dataset":
     """Make the training set: `input_ids` and `labels`, -100 for each token that is not learnt.
 
     Rows longer than `cut_at` tokens lose their end. SFTTrainer takes such rows as they are: it appends no EOS and masks
     nothing itself.
     """
+    from datasets import Dataset
+
     cut = [[one[:cut_at] for one in _tokens(chat, row)] for row in rows]
     return Dataset.from_dict({"input_ids": [ids for ids, _ in cut], "labels": [labels for _, labels in cut]})
 
@@ -115,7 +121,11 @@ class Checked(NamedTuple):
 
 
 def check_labels(
-    chat: Chat, dataset: Dataset, collator: Callable[[list[dict]], dict[str, Any]], rows: Sequence[dict], limits: Limits
+    chat: Chat,
+    dataset: "Dataset",
+    collator: Callable[[list[dict]], dict[str, Any]],
+    rows: Sequence[dict],
+    limits: Limits,
 ) -> dict[str, Any]:
     """Check every row of the data set, one for each of the rendered `rows`, as the collator gives it to the model.
 

@@ -29,8 +29,8 @@ from llm.adapters import write_adapter
 from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
 from llm.fit import prove_loss, settle
-from llm.fused import fuse
 from llm.full import WRITTEN, make_trainable
+from llm.fused import fuse
 from llm.labels import IGNORED, Limits, build_dataset, check_labels, check_learnt, padding
 from llm.load import device, fuse_kernels, load_model, machine, named
 from llm.memory import EXPERTS
@@ -319,8 +319,6 @@ def whole(plan: Plan, model: PreTrainedModel) -> str:
     """Why rows are computed whole, whatever they share; "" if what they begin with may be computed once."""
     if not plan.training.get("share_prefix", True):
         return "training.share_prefix is false"
-    if device().type != "cuda":
-        return "there is no CUDA GPU"
     if (loss_on := plan.training.get("loss_on", "completion")) in ("text", "prompt"):
         return f"the loss covers what rows share (training.loss_on: {loss_on})"
     if getattr(model.config, "output_router_logits", False):

@@ -1,9 +1,16 @@
 """Render the prompts of one part of a task with a model's chat template, into the file that all runs read."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    # Without torch, which has nothing to do here and takes most of the time of the imports, transformers has tokenizers
+    # and chat templates all the same; it would only advise to install it.
+    sys.modules.setdefault("torch", None)
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
 
 from tqdm import tqdm
 

@@ -111,8 +111,8 @@ class Training(Section):
     number of micro-batches. fast: a step has as many rows as one micro-batch holds in the GPU's memory, so that there
     are fewer steps. Not an option of SFTConfig."""
     share_prefix: bool = True
-    """On a GPU, compute what all rows begin with, such as few-shot examples, once in each micro-batch. The loss and the
-    gradient are the same, but rows then share one draw of lora_dropout on these tokens. Not an option of SFTConfig."""
+    """Compute what all rows begin with, such as few-shot examples, once in each micro-batch. The loss and the gradient
+    are the same, but rows then share one draw of lora_dropout on these tokens. Not an option of SFTConfig."""
     per_device_train_batch_size: AtLeast1 = 8
     """Rows in one optimizer step, before multiplication by gradient_accumulation_steps. The size of a micro-batch
     follows from the GPU's memory."""

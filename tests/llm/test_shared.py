@@ -191,14 +191,8 @@ def history(study, variant):  # noqa: F811
     return [value for entry in report["history"] for value in (entry.get(key, 0.0) for key in KEYS)]
 
 
-@pytest.fixture
-def on_any_device(monkeypatch):
-    """Share prefixes here too: the CPU's trainings keep their published numbers."""
-    monkeypatch.setattr(module, "whole", lambda *_: "")
-
-
 @pytest.mark.parametrize("tokens", [100000, 400, 1])
-def test_a_training_has_the_losses_and_gradients_of_whole_rows(study, on_any_device, monkeypatch, tokens):  # noqa: F811
+def test_a_training_has_the_losses_and_gradients_of_whole_rows(study, monkeypatch, tokens):  # noqa: F811
     """Rows of the study, rows replayed, and the KL term, in whatever number of micro-batches."""
     monkeypatch.setattr("llm.fit.fit", lambda _: {"tokens_per_pass": tokens, "gradient_checkpointing": tokens == 400})
     found = []
@@ -225,7 +219,7 @@ def test_a_training_has_the_losses_and_gradients_of_whole_rows(study, on_any_dev
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
-def test_the_prefix_is_computed_once(study, on_any_device, monkeypatch):  # noqa: F811
+def test_the_prefix_is_computed_once(study, monkeypatch):  # noqa: F811
     seen = []
     original = SFTTrainer.training_step
 
@@ -238,7 +232,7 @@ def test_the_prefix_is_computed_once(study, on_any_device, monkeypatch):  # noqa
     assert max(seen) < 4 * report["shared_tokens"]  # of four rows a step, each longer than that
 
 
-def test_stopped_it_ends_with_the_same_bits(study, on_any_device, monkeypatch):  # noqa: F811
+def test_stopped_it_ends_with_the_same_bits(study, monkeypatch):  # noqa: F811
     """With dropout, of which the report says what the rows share."""
     given = {"lora": LORA, "training": PLAIN | {"save_steps": 2}}
     whole = train(**arguments(study, "drawn", **given))
@@ -257,7 +251,7 @@ def test_stopped_it_ends_with_the_same_bits(study, on_any_device, monkeypatch): 
     assert ours["adapter_sha256"] == whole["adapter_sha256"]
 
 
-def test_a_training_that_began_with_whole_rows_ends_with_them(study, on_any_device, monkeypatch):  # noqa: F811
+def test_a_training_that_began_with_whole_rows_ends_with_them(study, monkeypatch):  # noqa: F811
     """As one does that an earlier version of the workflow began."""
     given = arguments(study, "before", training=PLAIN)
     stopped_at_its_end(monkeypatch, given)
@@ -268,19 +262,10 @@ def test_a_training_that_began_with_whole_rows_ends_with_them(study, on_any_devi
     assert train(**given)["shared_tokens"] == 0
 
 
-SHARED = """
-import sys
-from llm import training
-from llm.processes import serve
-training.whole = lambda *_: ""
-sys.exit(serve(lambda **plan: training.train(training.Plan(**plan))))
-"""
-
-
 @pytest.mark.long
-def test_two_processes_compute_the_steps_of_one(study, on_any_device):  # noqa: F811
+def test_two_processes_compute_the_steps_of_one(study):  # noqa: F811
     one = train(**with_replay(study, "one"))
-    run((sys.executable, "-c", SHARED), ["0", "1"], [with_replay(study, "two")] * 2, ranks(2))
+    run((sys.executable, "-m", "llm.training"), ["0", "1"], [with_replay(study, "two")] * 2, ranks(2))
     two = read_json(study / "two/train.json")
     assert (two["processes"], two["steps"], two["shared_tokens"]) == (2, one["steps"], one["shared_tokens"])
     assert history(study, "two") == pytest.approx(history(study, "one"), rel=2e-5, abs=1e-6)
@@ -289,8 +274,6 @@ def test_two_processes_compute_the_steps_of_one(study, on_any_device):  # noqa: 
 def test_where_rows_are_computed_whole_the_report_says_why(study):  # noqa: F811
     report = train(**arguments(study, "off", training=PLAIN | {"max_steps": 1, "share_prefix": False}))
     assert (report["shared_prefix"], report["shared_tokens"]) == ({"reason": "training.share_prefix is false"}, 0)
-    plan = module.Plan(**arguments(study, "none"))
-    assert module.whole(plan, make_family("llama", 64)) == ("" if torch.cuda.is_available() else "there is no CUDA GPU")
 
 
 def test_rows_that_are_learnt_whole_are_computed_whole():
