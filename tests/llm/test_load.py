@@ -1,8 +1,6 @@
 """Which device and which half precision a job computes in, and what is refused before any weight is read."""
 
 import builtins
-import platform
-import resource
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from transformers import MixtralConfig
 from _config import refusal
 from common.files import UserError, read_json, write_json
 from llm import load as module
-from llm.load import check_fp16, device, half, load_model, machine, set_threads
+from llm.load import check_fp16, device, half, load_model, machine
 from llm.options import training_arguments
 from tests.llm.test_training import TRAINING
 from tiny_model import make_model
@@ -126,14 +124,3 @@ def test_a_machine_that_does_not_tell_its_memory(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     assert machine()["peak_memory_mib"] is None
     assert not hasattr(module, "resource")
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or torch.cuda.is_available(), reason="of glibc on a CPU")
-def test_memory_that_tensors_give_back_is_used_again(monkeypatch):
-    """Without a fault for each of its pages, of which there are 16,384."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "")
-    set_threads(torch.get_num_threads())
-    torch.ones(2**24)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**24)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2000
