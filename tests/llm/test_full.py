@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from common.files import UserError, read_json, sha256_file, write_json
 from llm import training as module
 from llm.adapters import average, load_adapter, merge_into, merged
+from llm.full import WRITTEN
 from llm.load import load_model
 from llm.training import Plan
 from tests.llm.test_checkpoints import train_and_terminate
@@ -255,3 +256,21 @@ def test_two_processes_train_as_one(study):
     assert two["processes"] == 2
     losses = [[entry["loss"] for entry in report["history"]] for report in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_all_weights_are_trained_in_fp32_and_answer_in_their_precision(study, precision):
+    report = full(study, f"gpu-{precision}", precision=precision)
+    assert report["device"] == torch.cuda.get_device_name(0)
+    assert (report["padded"], report["adapter_dtype"], report["fused_layers"]) == ("", "float32", 0)
+    losses = [entry["loss"] for entry in report["history"]]
+    assert losses[-1] < losses[0]
+    assert losses[0] == pytest.approx(full(study, "gpu-fp32")["history"][0]["loss"], rel=0.01)
+    folder = study / f"gpu-{precision}/adapter"
+    written = load_file(folder / "adapter_model.safetensors")
+    assert {weight.dtype for weight in written.values()} == {WRITTEN[precision]}
+    model = load_adapter(base(study, precision), folder)
+    with torch.inference_mode():
+        assert model(IDS.cuda()).logits.isfinite().all()
