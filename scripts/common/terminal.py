@@ -124,7 +124,7 @@ class Terminal(logging.Handler):
     def redraw(self) -> None:
         """Draw the live line anew, in one line of the terminal."""
         if self.live and self.jobs:
-            begun = [job for job in self.jobs.values() if job.began()]
+            begun = [job for job in [*self.jobs.values()] if job.began()]
             waiting = len(self.jobs) - len(begun)
             parts = [f"{job.name}: {job.state()}" for job in begun] + ([f"{waiting} waiting"] if waiting else [])
             self.stream.write(ERASE + "  ".join(parts)[: get_terminal_size().columns - 1])
@@ -135,7 +135,7 @@ class Terminal(logging.Handler):
         while not self.closed.wait(REDRAWN_S):
             with self.lock:
                 self.redraw()
-                for job in [] if self.live else self.jobs.values():
+                for job in [] if self.live else [*self.jobs.values()]:
                     if time.time() - job.told >= TOLD_S and job.began():
                         job.told = time.time()
                         self.write(f"{time.strftime('%H:%M:%S')}  {job.name}: {job.state()}")
@@ -143,9 +143,10 @@ class Terminal(logging.Handler):
     def close(self) -> None:
         """End the thread and the live line."""
         self.closed.set()
-        if self.live and self.jobs:
-            self.stream.write(ERASE)
-        self.jobs.clear()
+        with self.lock:
+            if self.live and self.jobs:
+                self.stream.write(ERASE)
+            self.jobs.clear()
         super().close()
 
     # ---- Events of Snakemake, by their names: the lines that each of them has

@@ -224,7 +224,7 @@ def steps(folder: Path, name: str) -> dict[str, str]:
     rendered(folder, path)
     plan = Plan(
         str(folder / "prompts/train.jsonl"), str(folder / "audit_labels.json"), str(path), str(folder / "adapter"),
-        str(folder / "train.json"), "fp32", DEFAULT, LEARNS,
+        str(folder / "train.json"), "fp32", LEARNS, DEFAULT,
     )  # fmt: skip
     try:
         try:

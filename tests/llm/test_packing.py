@@ -126,7 +126,7 @@ def test_the_process_that_measures_micro_batches_asks_no_other(study, monkeypatc
 
     def fit(trainer):
         monkeypatch.setattr(type(trainer.accelerator), "gather_for_metrics", lambda *_: pytest.fail("asked"))
-        measured.append(peak(trainer, 64))
+        measured.append(peak(trainer, 512))  # more than what rows begin with
         raise UserError("measured")
 
     monkeypatch.setattr("llm.fit.fit", fit)

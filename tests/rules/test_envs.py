@@ -34,8 +34,9 @@ NOT_IN_JOBS = {
 # Requirements whose module has another name.
 MODULES = {"pyyaml": "yaml", "markdown-it-py": "markdown_it", "liger-kernel": "liger_kernel", "pillow": "PIL"}
 MODULES["snakemake-interface-logger-plugins"] = "snakemake_interface_logger_plugins"
-# An evaluator that a benchmark is pointed at, which is in no package; what the metric's adapter is for, an extra of it.
-ELSEWHERE = {"exec_eval", "inspect_ai"}
+# An evaluator that a benchmark is pointed at, which is in no package; what the metric's adapter is for, an extra of it;
+# engines that a benchmark compares, each in an environment of its own.
+ELSEWHERE = {"exec_eval", "inspect_ai", "vllm", "sglang"}
 
 
 def required(repo: Path) -> dict[str, str]:

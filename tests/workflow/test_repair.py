@@ -4,7 +4,9 @@ This takes over a minute and is marked `long`: it runs in `make faults`.
 """
 
 import copy
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from _folders import folders
 from common.files import read_json, read_jsonl
 from present.values import read_table
 from tasks.records import SPIDER_COLUMNS, read_records
+from tests.workflow.test_faults import script_of, wait_until
 from tests.workflow.test_staleness import SPIDER, chain, jobs
 
 pytestmark = pytest.mark.long
@@ -90,3 +93,28 @@ def test_a_bundle_of_it_is_verified(repaired, tmp_path):
             [sys.executable, f"scripts/{command[0]}", *command[1:]], cwd=repaired, capture_output=True, text=True
         )
         assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_kill_within_the_second_round_changes_no_byte(repaired, tmp_path, start_snakemake, snakemake):
+    folder = shutil.copytree(repaired, tmp_path / "repo", symlinks=True)
+    (place,) = (place for name, place in folders(folder / "results/tiny").items() if name == SECOND[0])
+    answers = place / "spider_answers.jsonl"
+    before, partial = answers.read_bytes(), Path(f"{answers}.partial.jsonl")
+    answers.unlink()
+    command = ["--configfile", "repair.yaml", "--config", "inference={batch_size: 1}", "--", str(answers)]
+    with (folder / "first.log").open("w") as log:
+        first = start_snakemake(folder, *command, stdout=log)
+    wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 1, first)
+    os.kill(script_of(folder, "predict"), signal.SIGKILL)
+    assert first.wait() == 1
+    kept = partial.read_bytes().count(b"\n") - 1
+    assert 0 < kept < before.count(b"\n")
+    run = snakemake(folder, *command)
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert answers.read_bytes() == before
+    assert read_json(place / "spider_predict.json")["answered_before_resuming"] == kept
+    again = snakemake(folder, "--configfile", "repair.yaml")
+    assert again.returncode == 0, again.stdout[-4000:]
+    for name in ("spider.csv", "spider_answers.jsonl"):
+        relative = place.relative_to(folder) / name
+        assert (folder / relative).read_bytes() == (repaired / relative).read_bytes()
