@@ -67,6 +67,8 @@ MMLU_QUESTION = 300
 # Of a row of auxiliary_train, most of which have a passage to read: assumed, not measured.
 REPLAYED = 1600
 CHARACTERS = 3.4
+# How many GPUs are proposed for a model that outgrows one.
+SEVERAL = (2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,9 @@ def too_large(target: Target, variant: str, settings: dict, need: Need, shorter:
     def total(changed: dict) -> float:
         return sum(parts(**changed).values())
 
+    def on_gpus(count: int) -> float:
+        return sum(_memory.training(target.shape, settings, longest, gpus=count).values())
+
     rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
     batch = f"training.per_device_train_batch_size: 1, gradient_accumulation_steps: {rows}"
     tried: dict[str, dict] = {
@@ -255,7 +260,13 @@ def too_large(target: Target, variant: str, settings: dict, need: Need, shorter:
         f"{gb(target.device.memory)}. What it would need with",
         *(f"    {text}: {gb(total(changed))} GB" for text, changed in tried.items()),
     ]
-    if total(tried["all of these"]) > target.device.memory:
+    several = next((n for n in SEVERAL if on_gpus(n) <= target.device.memory), None)
+    if several and cuda and "lora" in settings and target.precision != "int8":
+        lines.append(
+            f"    {several} such GPUs that divide the model's layers (--set-resources train:gpu={several}): "
+            f"{gb(on_gpus(several))} GB on each"
+        )
+    elif total(tried["all of these"]) > target.device.memory:
         less = "" if "lora" in settings else ", or an adapter in place of full fine-tuning (training.method: lora)"
         lines.append(f"    A larger GPU, or a smaller model{less}, is needed.")
     return "\n".join(lines)
@@ -367,9 +378,11 @@ class Plan:
                 continue
             need, least = answer_need(target, prompts, config["inference"]["batch_size"], new)
             if least > target.device.memory:
+                several = math.ceil(least / (0.9 * target.device.memory))
                 self.refused.append(
                     f"{rule} {target.name}: needs {gb(least)} GB for one prompt at a time, {target.device.name} "
-                    f"has {gb(target.device.memory)}. Set models.{target.name}.precision to nf4, or use a larger GPU."
+                    f"has {gb(target.device.memory)}. Set models.{target.name}.precision to nf4, use a larger GPU, or "
+                    f"{several} of them (--set-resources {rule}:gpu={several})."
                 )
             self.add(rule if part == "test" else f"{rule} ({part})", target, number, need)
 

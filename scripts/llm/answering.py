@@ -15,13 +15,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from common.job import STOPPED, Sigterm, versions
+from llm import memory as _memory
 from llm.adapters import file_hashes, load_adapter, merged, prove
 from llm.chat import Chat, load_chat
 from llm.decoding import Decoding, Encoded, Engine
 from llm.generate_engine import GenerateEngine, ThinkingEngine
 from llm.groups import alike, deal, longest_first, other_batches
 from llm.load import load_model, machine, named, set_greedy
-from llm.memory import CPU_ROWS
+from llm.memory import CPU_ROWS, Shape
 from llm.partial import Partial, share_paths
 from llm.prefix_engine import PrefixEngine, fitting_rows
 from llm.processes import run, serve
@@ -69,7 +70,10 @@ def read(job: Job) -> Asked:
 
 def load(asked: Asked, adapter: str | Path | None, decoding: Decoding) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load what answers: the model with its adapter, if any, set to greedy decoding; the proof that that acts."""
-    model, proof = load_model(asked.record, decoding.precision, decoding.quantization), {}
+    across = "gpus" if outgrows(asked, decoding) else ""
+    if across:
+        print("The model outgrows one GPU: its layers are on several, one after the other.", flush=True)
+    model, proof = load_model(asked.record, decoding.precision, decoding.quantization, across), {}
     if adapter is not None:
         model = load_adapter(model, adapter, strength=decoding.strength)
         if decoding.prove:
@@ -83,6 +87,20 @@ def load(asked: Asked, adapter: str | Path | None, decoding: Decoding) -> tuple[
             fuse(model, learning=False)
     set_greedy(model, asked.chat, decoding.max_new_tokens)
     return model, proof
+
+
+def outgrows(asked: Asked, decoding: Decoding) -> bool:
+    """Whether to answer the longest prompt alone needs more memory than one of the several GPUs here has."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return False
+    try:
+        shape = Shape.of(read_json(Path(asked.record["path"]) / "config.json"))
+    except KeyError:  # of a shape that nothing is known of
+        return False
+    tokens = max((len(prompt.tokens) for prompt in asked.prompts), default=0) + decoding.max_new_tokens
+    needed = _memory.answering(shape, decoding.precision, 1, tokens, tokens)
+    return needed > min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(count))
 
 
 def choose(model: PreTrainedModel, chat: Chat, prompts: Sequence[list[int]], decoding: Decoding) -> Engine:
@@ -195,7 +213,9 @@ def answer_here(
         most = CPU_ROWS
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
-            most = fitting_rows(model, engine.longest, torch.cuda.mem_get_info()[0])
+            gpus = {weight.device for weight in model.parameters()}
+            free = len(gpus) * min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+            most = fitting_rows(model, engine.longest, free)
         batches = -(-len(wanted) // most)
         batch_size = -(-len(wanted) // batches)
         print(f"Batches of {batch_size} prompts.", flush=True)
@@ -268,7 +288,7 @@ def predict(job: Job, answers: str | Path, report: str | Path, gpus: Sequence[st
         for path in share_paths(answers):
             partial.collect(path)
         done_before, how = len(partial.rows), {"gpus": []}
-        if done_before < len(names) and len(gpus) > 1:
+        if done_before < len(names) and len(gpus) > 1 and not outgrows(asked, job.decoding):
             how = answer_on(gpus, job, asked.prompts, partial, answers)
         elif done_before < len(names):
             how = answer_here(job, asked, partial, names, job.decoding.batch_size)

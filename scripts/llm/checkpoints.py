@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,13 +18,14 @@ from common.job import STOPPED, Sigterm
 from llm.adapters import copy_file, write_adapter
 
 
-def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
+def last_checkpoint(folder: Path, bound_to: str, processes: int = 1) -> Path | None:
     """The newest complete checkpoint made with the settings whose hash is `bound_to`; all others are deleted.
 
     The best checkpoint that it knows of is kept too. A job killed while it writes leaves a checkpoint whose files are
-    missing or cut; the one before is then taken. Checkpoints of other settings, data or library versions are wiped.
+    missing or cut; the one before is then taken. Checkpoints of other settings, data or library versions, or of another
+    number of processes, are wiped.
     """
-    mark, ours = folder / "settings.json", None
+    mark, ours, whole = folder / "settings.json", None, partial(_complete, processes=processes)
     with suppress(OSError, ValueError):
         ours = json.loads(mark.read_text())
     if ours != {"sha256": bound_to}:
@@ -34,10 +36,11 @@ def last_checkpoint(folder: Path, bound_to: str) -> Path | None:
         return None
     found, best = None, None
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
-        if found is None and _complete(checkpoint) and _complete(best_checkpoint(checkpoint) or checkpoint):
+        if found is None and whole(checkpoint) and whole(best_checkpoint(checkpoint) or checkpoint):
             found, best = checkpoint, best_checkpoint(checkpoint)
         elif checkpoint != best:
-            print(f"{checkpoint}: {'older' if found else 'incomplete, deleted; the one before is used'}.", flush=True)
+            why = f"incomplete, or not of {processes} processes; deleted, the one before is used"
+            print(f"{checkpoint}: {'older' if found else why}.", flush=True)
             shutil.rmtree(checkpoint)
     return found
 
@@ -53,8 +56,8 @@ def best_checkpoint(checkpoint: Path) -> Path | None:
     return checkpoint.with_name(f"checkpoint-{step}") if step else None
 
 
-def _complete(checkpoint: Path) -> bool:
-    """Whether all files of a checkpoint can be read. The trainer writes trainer_state.json last."""
+def _complete(checkpoint: Path, processes: int) -> bool:
+    """Whether all files of a checkpoint can be read. The first process writes trainer_state.json last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
         with safe_open(checkpoint / "adapter_model.safetensors", "pt") as tensors:
@@ -62,7 +65,8 @@ def _complete(checkpoint: Path) -> bool:
         torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
         torch.load(checkpoint / "scheduler.pt", weights_only=True)
         with safe_globals():
-            torch.load(checkpoint / "rng_state.pth", weights_only=True)
+            for name in ("",) if processes == 1 else (f"_{rank}" for rank in range(processes)):
+                torch.load(checkpoint / f"rng_state{name}.pth", weights_only=True)
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError):
         return False
     return True

@@ -6,11 +6,12 @@ import os
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from common.files import UserError, read_json, write_json
 from llm.attention import failed
@@ -33,9 +34,14 @@ def settle(trainer: Trainer, training: Mapping[str, Any], file: Path) -> dict[st
     goes on as it began. With `mode: fast`, a step has as many rows as fit a micro-batch.
     """
     arguments = trainer.args
+    # A divided model is measured by all processes together.
+    together = fit(trainer) if trainer.divided and not file.is_file() else None
     with arguments.main_process_first(local=False):
         if not file.is_file():
-            found, rows = fit(trainer), arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+            found, rows = (
+                together or fit(trainer),
+                arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
+            )
             if training.get("mode") == "fast":
                 all_rows = rows_in(trainer)
                 given = taken(all_rows, trainer.start)
@@ -109,6 +115,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         free, total = torch.cuda.mem_get_info()
         allowed = min(torch.cuda.memory_allocated() + free, torch.cuda.get_per_process_memory_fraction() * total)
         usable = (1 - SPARE) * allowed - 8 * trainable
+        if trainer.divided:
+            peaks, usable = agree(peaks, usable)
         if peaks[0] is None or peaks[0] > usable:
             continue
         tokens = sizes[0]
@@ -116,11 +124,25 @@ def fit(trainer: Trainer) -> dict[str, Any]:
             slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
             tokens += int((usable - peaks[0]) / slope)
         return {"tokens_per_pass": min(tokens, max(MOST_TOKENS, longest)), "gradient_checkpointing": checkpointing}
-    less = "training.method to lora" if isinstance(trainer, FullTrainer) else "models.<name>.precision to nf4"
+    remedy = "Set models.<name>.precision to nf4, "
+    if isinstance(trainer, FullTrainer):
+        remedy = "Set training.method to lora, "
+    elif not getattr(model, "is_loaded_in_8bit", False):
+        remedy += (
+            f"give the job {2 * arguments.world_size} GPUs (--set-resources train:gpu={2 * arguments.world_size}), "
+        )
     raise UserError(
         f"training: a row of {longest} tokens does not fit into the GPU's memory, not even with gradient "
-        f"checkpointing. Set {less}, or shorten the prompts."
+        f"checkpointing. {remedy}or shorten the prompts."
     )
+
+
+def agree(peaks: Sequence[int | None], usable: float) -> tuple[list[int | None], float]:
+    """The largest peaks that any process has measured, None where one had too little memory, and the least usable."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, (*peaks, usable))
+    *every, least = zip(*found, strict=True)
+    return [None if None in of_all else max(of_all) for of_all in every], min(least)
 
 
 def peak(trainer: Trainer, tokens: int) -> int | None:

@@ -128,14 +128,16 @@ def weight(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
     """The weight of a linear layer, (out, in), of 4 bits too.
 
     The constants of 4-bit blocks are 8-bit numbers themselves (double quantisation). They are computed once and kept, 4
-    bytes for 64 weights: each time would take three kernels more.
+    bytes for 64 weights: each time would take three kernels more. Of a layer that is divided among GPUs they are not
+    kept: memory is what such a model lacks.
     """
-    state = getattr(base.weight, "quant_state", None)
+    own = getattr(base.weight, "quant_state", None)
+    state = own or getattr(base, "quant_state", None)
     if state is None:
         return base.weight
     from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
 
-    if state.nested:
+    if own and own.nested:
         if not hasattr(base, "constants"):
             constants = dequantize_blockwise(state.absmax, state.state2) + state.offset
             base.constants = QuantState(

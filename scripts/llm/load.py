@@ -58,8 +58,13 @@ def named(record: dict) -> dict[str, Any]:
     return {key: record[key] for key in ("name", "source", "revision", "commit", "sha256")}
 
 
-def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | None = None) -> PreTrainedModel:
+def load_model(
+    record: dict, precision: str, quantization: Mapping[str, Any] | None = None, across: str = ""
+) -> PreTrainedModel:
     """Load the model of a record in evaluation mode.
+
+    One that outgrows a GPU is loaded `across` several: "processes" divides its layers among those of a training
+    (`llm.sharded`), "gpus" puts one layer after the other on the GPUs that this process sees.
 
     fp32, bf16 and fp16 load and compute in that type, but bf16 in fp16 on a GPU without it. nf4 quantises the linear
     layers to 4-bit NormalFloat with double quantisation and computes as bf16 does (Dettmers et al. 2023,
@@ -100,7 +105,12 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
                 f"models.{record['name']}.quantization: BitsAndBytesConfig refuses these values ({error})."
             ) from None
         options["quantization_config"] = config
-    if torch.cuda.is_available():
+    quantised = None
+    if across == "processes":
+        options["device_map"], quantised = {"": "cpu"}, options.pop("quantization_config", None)
+    elif across:
+        options["device_map"] = "balanced"
+    elif torch.cuda.is_available():
         options["device_map"] = {"": 0}  # straight to the GPU: the weights never lie in memory twice
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -108,6 +118,10 @@ def load_model(record: dict, precision: str, quantization: Mapping[str, Any] | N
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{record['path']}: cannot load the model ({error}). Run `snakemake -R fetch_model`.") from None
+    if across == "processes":
+        from llm.sharded import divide_layers  # imports torch.distributed's
+
+        divide_layers(model, device(), quantised)
     if device().type == "mps":
         model = model.to(device())
     if model.dtype == torch.float16:
@@ -127,7 +141,7 @@ def check_fp16(model: PreTrainedModel, record: dict, asked: bool = False) -> Non
 
     The study has `asked` for fp16, or the GPU has no bf16.
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         found = model(input_ids=torch.arange(64, device=model.device)[None]).logits
     if not found.isfinite().all():
         why, remedy = "this GPU has no bf16, and", "fp32, or use a GPU with bf16 (Ampere or later)"

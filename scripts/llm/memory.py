@@ -158,15 +158,19 @@ def element(precision: str) -> int:
     return 4 if precision == "fp32" else 2
 
 
-def weights(shape: Shape, precision: str) -> float:
-    """The bytes of the model."""
+def weights(shape: Shape, precision: str, gpus: int = 1) -> float:
+    """The bytes of the model, or of one of its parts where several GPUs divide its layers (`llm.sharded`)."""
     if precision == "int8":
         outputs = shape.layers * sum(b for _, b in shape.linear.values())
         return shape.block_parameters + 4 * outputs + 2 * (shape.parameters - shape.block_parameters)
+    blocks = shape.block_parameters + shape.expert_parameters
+    # Two layers are gathered at a time: one computes, and the next is on its way.
+    gathered = 2 * blocks / shape.layers if gpus > 1 else 0
     if precision != "nf4":
-        return shape.parameters * element(precision)
+        return (blocks / gpus + gathered + shape.parameters - blocks) * element(precision)
     largest = max(a * b for a, b in shape.linear.values())
-    return shape.block_parameters * NF4 + 2 * (shape.parameters - shape.block_parameters + largest)
+    held = shape.block_parameters * (0.5 / gpus + NF4 - 0.5) + gathered / 2  # each process has all constants
+    return held + 2 * (shape.parameters - shape.block_parameters + largest)
 
 
 def unquantised(source: str, name: str, shape: Shape, precision: str) -> list[str]:
@@ -231,10 +235,13 @@ def training_activations(
     return tokens * (kept + (i + h) * e)
 
 
-def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool = True) -> dict[str, float]:
+def training(
+    shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool = True, gpus: int = 1
+) -> dict[str, float]:
     """The bytes that training needs at least, by what needs them; the longest row has so many `tokens`.
 
-    On a GPU a micro-batch may be that one row, with checkpointing if need be.
+    On a GPU a micro-batch may be that one row, with checkpointing if need be. Of an adapter on several `gpus` that
+    divide the model's layers, it is what each of them needs.
     """
     precision, lora, options = settings["precision"], settings.get("lora"), settings["training"]
     number = 2 if precision in QUANTISED else 4
@@ -246,8 +253,8 @@ def training(shape: Shape, settings: Mapping[str, Any], tokens: int, cuda: bool 
         needed["gradients and optimizer"] = shape.parameters * (4 + state)
     else:
         adapter = shape.adapter_parameters(lora["r"], lora["target_modules"])
-        constants = 4 / 64 * shape.block_parameters if precision == "nf4" else 0
-        base = weights(shape, precision) + constants
+        constants = 4 / 64 * shape.block_parameters if precision == "nf4" and gpus == 1 else 0
+        base = weights(shape, precision, gpus) + constants
         needed = {"weights": base, "adapter": adapter * (2 * number + state)}
     rows = 1 if cuda else options["per_device_train_batch_size"]
     twice = cuda or options["gradient_checkpointing"]

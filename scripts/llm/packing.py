@@ -106,7 +106,7 @@ def keep_apart(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[str, dict[s
 
     It is tried on the longest and the shortest of the `rows` to train on. Packed together, they must have the hidden
     states, losses and gradients that the model gives to each alone, with its own attention. And another text in the row
-    before must change nothing. Where the memory is too small for the longest row, half of it is tried.
+    before must change nothing. Where the memory is too small for these rows, the beginnings of them are tried.
     """
     if not replaceable(model):
         return "its attention cannot be replaced", {}
@@ -139,18 +139,18 @@ def share(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[list[int], dict[
 def _tried(
     compared: Callable[[Sequence[Row]], tuple[str, dict[str, Any]]], rows: Sequence[Row]
 ) -> tuple[str, dict[str, Any]]:
-    """What comes of comparing the longest and the shortest row; of half of the longest where memory is too small."""
+    """What comes of comparing the longest and the shortest row; of shorter ones where memory is too small."""
     order = sorted(rows, key=lambda row: len(row[0]))
     pair = [order[-1], order[0]]
     while True:
         try:
             return compared(pair)
         except torch.cuda.OutOfMemoryError as error:
-            reason, longest = failed(error), pair[0][0]
-            if len(longest) <= 2 * len(pair[1][0]):
+            reason, place = failed(error), int(len(pair[0][0]) < len(pair[1][0]))
+            ids = pair[place][0][: len(pair[place][0]) // 2]  # its labels may be gone: half of it is then learnt
+            if len(ids) < 4 * FIRST:
                 return reason, {}
-            ids = longest[: len(longest) // 2]  # its labels may be gone: half of it is then learnt
-            pair[0] = (ids, [IGNORED] * (len(ids) // 2) + ids[len(ids) // 2 :])
+            pair[place] = (ids, [IGNORED] * (len(ids) // 2) + ids[len(ids) // 2 :])
         except Exception as error:  # whatever a model does with an attention that is not its own
             return failed(error), {}
 
@@ -176,12 +176,12 @@ def _differs(model: PreTrainedModel, pair: Sequence[Row]) -> tuple[str, dict[str
 def _shared_differs(model: PreTrainedModel, pair: Sequence[Row], start: Sequence[int]) -> tuple[str, dict[str, Any]]:
     """Why the prefix `start` changes what the model makes of a pair of rows, "" if not; and by how much."""
     allowed = FP32 if model.dtype == torch.float32 else HALF
-    start = start[: min(map(room, pair))]  # half of a row may not have all of it
+    start = start[: min(map(room, pair))]  # the beginning of a row may not have all of it
     ids, labels = pair[1]
     rows = [*pair, ([*ids[1:], ids[0]], labels)]  # the last one begins otherwise
     alike = [place for place, count in enumerate(taken(rows, start)) if count]
     if not alike:
-        return "half of the longest row, all that the memory can take, has too few tokens of the prefix", {}
+        return "the beginnings of rows, all that the memory can take, have too few tokens of the prefix", {}
     whole, shared = _seen(model, rows), _seen(model, rows, start)
     on_start = sum(whole[place].gradient[: len(start)] for place in alike)
     for place in alike:

@@ -27,6 +27,7 @@ from llm import memory as _memory
 from llm.attention import core, decoder, refuse, takes_flash
 from llm.decoding import Encoded
 from llm.groups import alike, common_prefix
+from llm.load import device
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Shape
 
 NAME = "shared_prefix"
@@ -47,17 +48,17 @@ class State:
     most: int = 0  # tokens of a row, at most: a window as long as that is none
     length: int = 0  # of the cache that a step looks at
     place: torch.Tensor | None = None  # (rows,) where a step writes
-    # By window, what a step sees of the prefix and the cache, as 0 or -inf: (rows, 1, 1, before + length).
-    visible: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    # By window and GPU, what a step sees of the prefix and the cache, as 0 or -inf: (rows, 1, 1, before + length).
+    visible: dict[tuple[int | None, torch.device], torch.Tensor] = field(default_factory=dict)
 
-    def seen(self, window: int | None) -> torch.Tensor:
-        if window not in self.visible:
-            own = torch.arange(self.before + self.length, device=self.place.device)
-            newest = (self.place + self.before)[:, None]
+    def seen(self, window: int | None, device: torch.device) -> torch.Tensor:
+        if (window, device) not in self.visible:
+            own = torch.arange(self.before + self.length, device=device)
+            newest = (self.place.to(device) + self.before)[:, None]
             seen = (own <= newest) & (own > newest - (window or self.most + 1))
-            zeros = torch.zeros(seen.shape, device=self.place.device)
-            self.visible[window] = zeros.masked_fill_(~seen, -torch.inf)[:, None, None]
-        return self.visible[window]
+            zeros = torch.zeros(seen.shape, device=device)
+            self.visible[window, device] = zeros.masked_fill_(~seen, -torch.inf)[:, None, None]
+        return self.visible[window, device]
 
 
 _state = State()
@@ -79,9 +80,9 @@ class _Cache(Cache):
             _state.keys[layer][_state.rows, :, : keys.shape[2]] = keys
             _state.values[layer][_state.rows, :, : keys.shape[2]] = values
         else:
-            every = torch.arange(keys.shape[0], device=keys.device)
-            _state.keys[layer][every, :, _state.place] = keys[:, :, 0]
-            _state.values[layer][every, :, _state.place] = values[:, :, 0]
+            every, place = torch.arange(keys.shape[0], device=keys.device), _state.place.to(keys.device)
+            _state.keys[layer][every, :, place] = keys[:, :, 0]
+            _state.values[layer][every, :, place] = values[:, :, 0]
             return _state.keys[layer][:, :, : _state.length], _state.values[layer][:, :, : _state.length]
         return keys, values
 
@@ -94,7 +95,7 @@ def _attention(  # noqa: PLR0913
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window and sliding_window < _state.most else None
     if _state.phase == "step":
-        out = _step(query, key, value, _state.prefix[module.layer_idx], scaling, _state.seen(window))
+        out = _step(query, key, value, _state.prefix[module.layer_idx], scaling, _state.seen(window, query.device))
     elif window:
         out = _windowed(query, key, value, None if _state.phase == "prefix" else module.layer_idx, scaling, window)
     elif _state.phase == "prefix":
@@ -251,6 +252,8 @@ class SharedPrefix:
         self.hook = self.model.get_output_embeddings().register_forward_pre_hook(self._narrow)
         self.prefix_length, self.length = len(prefix), -(-length // ROUND) * ROUND
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        # A CUDA graph is of one GPU, the first.
+        self.placed = {weight.device for weight in self.model.parameters()} != {device()}
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self.cache = _Cache()
         _state = self.state = State(before=len(prefix), most=len(prefix) + length)
@@ -268,7 +271,7 @@ class SharedPrefix:
         for layer in self.state.prefix:
             for held, one in zip((self.state.keys, self.state.values), layer, strict=True):
                 shape = (self.rows, one.shape[0], self.length, one.shape[-1])
-                held.append(torch.zeros(shape, dtype=one.dtype, device=self.device))
+                held.append(torch.zeros(shape, dtype=one.dtype, device=one.device))
         zeros = partial(torch.zeros, dtype=torch.long, device=self.device)
         self.token, self.state.place = zeros(self.rows), zeros(self.rows)
         self.out, self.count = zeros(self.rows, self.length), zeros(1)
@@ -285,7 +288,10 @@ class SharedPrefix:
     def _narrow(self, head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Give the head one hidden state a row; the model scales and caps the logits of that as it always does."""
         hidden = given[0]
-        one = hidden[:, -1] if self.last is None else hidden[torch.arange(len(hidden), device=self.device), self.last]
+        if self.last is None:
+            one = hidden[:, -1]
+        else:
+            one = hidden[torch.arange(len(hidden), device=hidden.device), self.last.to(hidden.device)]
         return (one[:, None], *given[1:])
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -347,7 +353,7 @@ class SharedPrefix:
         return torch.cat(found)
 
     def _run_step(self) -> None:
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or self.placed:
             self._step()
             return
         graph = self.graphs.get(self.state.length)

@@ -7,6 +7,7 @@ that it uses; tests/llm/test_trainer.py fails if a new version of these librarie
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from accelerate.data_loader import BatchSamplerShard
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
@@ -32,7 +34,7 @@ PRIVATE = (
     "_total_train_tokens",
     "_save_checkpoint",  # overridden: what is summed up since the last log is kept too
     "_clip_grad_norm",  # overridden: of the trained weights, without a walk through all modules
-    "_load_from_checkpoint",  # overridden where all weights are trained: checkpoints have an adapter's files
+    "_load_from_checkpoint",  # overridden: an adapter stays in its type; of all weights, the files are an adapter's
     "_load_best_model",
     "_tr_loss",
     "_globalstep_last_logged",
@@ -74,6 +76,8 @@ class Trainer(SFTTrainer):
     sum is divided by the same number, that of all the step's labels. The term is computed in micro-batches of its own,
     of these rows alone and of logits at their labels alone; the base is the model with its adapter switched off, or,
     where all its weights are trained, the model `base`.
+
+    Where the model is `divided` among the processes (`llm.sharded`), all of them go through it equally often.
     """
 
     micro_batch_tokens: int | None = None
@@ -83,6 +87,9 @@ class Trainer(SFTTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.divided = any(isinstance(module, FSDPModule) for module in self.model.modules())
+        if self.divided:  # DistributedDataParallel takes no such model: gradients are added up in `training_step`
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         # Of this process, since the last log: sums over the labels of replayed rows, and how many these were.
         self._replayed = {"kl": 0.0, "loss": 0.0, "labels": 0}
         self._unlogged: dict[str, Any] = {}
@@ -123,6 +130,14 @@ class Trainer(SFTTrainer):
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         write_json(folder / f"unlogged_{self.args.process_index}.json", sums)
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """Load the adapter in the type that it is trained in; PEFT makes fp32 of one in bf16, as beside nf4."""
+        model = model or self.model
+        dtypes = {name: weight.dtype for name, weight in model.named_parameters() if weight.requires_grad}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, weight in model.named_parameters():
+            weight.data = weight.data.to(dtypes.get(name, weight.dtype))
 
     def use(self, micro_batches: Mapping[str, Any]) -> None:
         """Compute each step in micro-batches, as `llm.fit.settle` has found."""
@@ -167,6 +182,13 @@ class Trainer(SFTTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Compute the gradient of one step, in micro-batches; out of GPU memory, in smaller ones from then on."""
+        loss = self._all_micro_batches(model, inputs, num_items_in_batch)
+        if self.divided and self.accelerator.sync_gradients:
+            for weight in self._trained():
+                weight.grad = self.accelerator.reduce(weight.grad, "mean")
+        return loss
+
+    def _all_micro_batches(self, model, inputs, num_items_in_batch):
         if self._unlogged:
             self._tr_loss += self._unlogged["loss"]
             self._globalstep_last_logged = self._unlogged["after_step"]
@@ -222,7 +244,7 @@ class Trainer(SFTTrainer):
             batch = pack(part, device, self.start)
             targets = batch.pop("labels")[0]
             at = (targets != IGNORED).nonzero()[:, 0]
-            if not len(at):
+            if not len(at) and not self.divided:
                 continue
             if not self.micro_batch_tokens:  # attention that knows nothing of packed rows
                 batch = {"input_ids": batch["input_ids"]}

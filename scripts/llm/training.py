@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from datasets import Dataset, concatenate_datasets
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -71,6 +73,7 @@ class Plan:
     identity: Mapping[str, Any] | None = None  # what of the settings checkpoints belong to; None: all of them
     replay_prompts: str | None = None  # of `render_replay`, of which the first ones are replayed
     replay_audit: str | None = None  # the report of `audit_labels` on them
+    divided: bool | None = None  # whether the processes divide the model's layers; None: if it outgrows one GPU
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,6 +113,7 @@ def train(plan: Plan) -> dict[str, Any]:
     evaluated, meant_there = tokenise(chat, held_out, limits.cut_at) if held_out else (None, [])
     keep = Checkpoints(plan.checkpoints / "kept", plan.kept_steps, base["source"], sigterm)
     trainer, how = make_trainer(plan, arguments, chat, (dataset, evaluated), keep)
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
 
     # What really enters the loss: the trainer's own rows through the trainer's own collator.
     checked = check_labels(chat, trainer.train_dataset, trainer.data_collator, meant, limits)
@@ -130,7 +134,6 @@ def train(plan: Plan) -> dict[str, Any]:
         return {}
     keep.publish(Path(plan.report).parent / "steps", state["global_step"])
     best = best_checkpoint(last) if arguments.load_best_model_at_end else None
-    trained = [p for p in trainer.model.parameters() if p.requires_grad]
     report = {
         **identity(plan),
         "rows": checked["rows"],
@@ -161,7 +164,10 @@ def train(plan: Plan) -> dict[str, Any]:
 def all_parameters(model: PreTrainedModel) -> int:
     """How many parameters a model has, those of its adapter among them; of 4 bits each counts as one."""
     if hasattr(model, "get_nb_trainable_parameters"):
-        return model.get_nb_trainable_parameters()[1]
+        # Of a weight of 4 bits that is divided among processes, PEFT counts the numbers as which its bytes are held.
+        divided = [m for m in model.modules() if getattr(m, "quant_state", None) and isinstance(m.weight, DTensor)]
+        uncounted = sum(module.quant_state.shape.numel() - module.weight.numel() for module in divided)
+        return model.get_nb_trainable_parameters()[1] + uncounted
     return sum(p.numel() for p in model.parameters())
 
 
@@ -241,14 +247,15 @@ def make_trainer(
     """Load the model and put it into a trainer; also how it computes, for the report."""
     # Before the model: PEFT draws the adapter's weights at random (the trainer seeds once more, right before that).
     set_seed(arguments.seed)
-    model = load_model(read_json(plan.record), plan.precision, plan.quantization)
+    rows = [*zip(datasets[0]["input_ids"], datasets[0]["labels"], strict=True)]
+    across = "processes" if divides(plan, arguments, max(len(ids) for ids, _ in rows)) else ""
+    model = load_model(read_json(plan.record), plan.precision, plan.quantization, across)
     model.config.use_cache = False  # of no use in training
     text = model.config.get_text_config()  # in which TRL looks for the experts by one name alone
     if not hasattr(text, "num_experts") and (found := [getattr(text, name, None) for name in EXPERTS]) and any(found):
         text.num_experts = next(filter(None, found))
     # Packed rows kept apart, or padded batches as they are in TRL.
     noisy = arguments.neftune_noise_alpha is not None
-    rows = [*zip(datasets[0]["input_ids"], datasets[0]["labels"], strict=True)]
     padded, proof = "neftune_noise_alpha scales its noise by the length of rows", {}
     if not noisy:
         padded, proof = keep_apart(model, rows)
@@ -284,7 +291,23 @@ def make_trainer(
     how = {"padded": padded, "packing_proof": proof, "shared_prefix": shared, "kernels": kernels}
     how["fused_layers"] = fuse(trainer.model, learning=True)
     how["rows_per_step"], how["processes"] = rows_per_step, arguments.world_size
+    how["divided_layers"] = sum(isinstance(module, FSDPModule) for module in model.modules()) - trainer.divided
     return trainer, how
+
+
+def divides(plan: Plan, arguments: SFTConfig, longest: int) -> bool:
+    """Whether the processes divide the model's layers among them; the longest row has so many tokens."""
+    if plan.divided is not None or arguments.world_size == 1:
+        return bool(plan.divided)
+    from llm.sharded import outgrows  # imports torch.distributed's
+
+    # Neither can be divided: what does not fit is said when it is measured.
+    if plan.full or plan.precision == "int8":
+        return False
+    if not outgrows(read_json(Path(read_json(plan.record)["path"]) / "config.json"), plan.settings, longest):
+        return False
+    print(f"The model outgrows one GPU: {arguments.world_size} processes hold a part of each layer.", flush=True)
+    return True
 
 
 def trainable(plan: Plan, model: PreTrainedModel) -> tuple[Callable[..., Trainer], PreTrainedModel | None]:
@@ -334,14 +357,14 @@ def find_checkpoint(plan: Plan, arguments: SFTConfig, keep: Checkpoints) -> Path
     bound_to = {"settings": settings, "replay": replayed, "on": machine()["device"]} | chosen
     bound_to = sha256_json(identity(plan) | bound_to)
     with arguments.main_process_first(local=False):
-        resumed = last_checkpoint(plan.checkpoints, bound_to)
+        resumed = last_checkpoint(plan.checkpoints, bound_to, arguments.world_size)
         if resumed:
             keep.keep(resumed)  # a job may have been killed before it did
         # Steps that were not yet to be kept when the training passed them.
         if resumed and keep.missing(step_of(resumed)):
             print(f"{plan.checkpoints}: lack a step that is to be kept; starting over.", flush=True)
             shutil.rmtree(plan.checkpoints)
-            resumed = last_checkpoint(plan.checkpoints, bound_to)
+            resumed = last_checkpoint(plan.checkpoints, bound_to, arguments.world_size)
     return resumed
 
 

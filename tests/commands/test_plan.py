@@ -302,10 +302,14 @@ def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
         assert change in refusal
     needed = [float(line.split()[-2]) for line in refusal.splitlines() if line.endswith(" GB")]
     assert needed[-1] == min(needed) < 16
+    gpus, each = re.search(r"(\d+) such GPUs that .*train:gpu=\1\): ([\d.]+) GB on each", refusal).groups()
+    assert (int(gpus), float(each) < 16) == (2, True)
+    assert "one prompt" not in refusal or "--set-resources predict_spider:gpu=" in refusal
     assert plan.main([*given, "3"]) == 1
     refusal = capsys.readouterr().err
     assert "A larger GPU, or a smaller model, is needed." in refusal
     assert "REFUSED: predict_spider mistral: needs" in refusal
+    assert re.search(r"or (\d+) of them \(--set-resources predict_spider:gpu=\1\)", refusal)
 
 
 def test_full_fine_tuning_of_a_large_model_is_refused(capsys):

@@ -10,7 +10,7 @@ from common.files import UserError, read_json
 from llm import training as module
 from llm.fit import peak
 from llm.labels import IGNORED, rows_of
-from llm.packing import collate, divide, keep_apart, pack
+from llm.packing import _tried, collate, divide, keep_apart, pack
 from tests.llm.test_training import TRAINING, arguments, train
 from tiny_model import audited_study
 from train import train_on
@@ -104,6 +104,20 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(study, packed
     assert max(calls) > 400 >= calls[-1]
     assert losses(study, "halved") == pytest.approx(packed, rel=2e-6)
     assert "tokens a micro-batch" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("fits", "tried"), [(300, [300, 200]), (100, [75, 100]), (60, [37, 50]), (8, None)])
+def test_where_memory_is_small_shorter_rows_are_tried(fits, tried):
+    def compared(pair):
+        if max(len(ids) for ids, _ in pair) > fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        assert all(set(labels) != {IGNORED} for _, labels in pair)
+        return "", {"rows": [len(ids) for ids, _ in pair]}
+
+    rows = [([*range(n)], [IGNORED] * (n - 5) + [*range(n - 5, n)]) for n in (200, 300, 250)]
+    reason, facts = _tried(compared, rows)
+    assert facts.get("rows") == tried
+    assert ("OutOfMemoryError" in reason) == (tried is None)
 
 
 @pytest.mark.ci

@@ -3,7 +3,9 @@
 import inspect
 
 import pytest
+import torch
 from accelerate.data_loader import BatchSamplerShard
+from peft import LoraConfig
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
@@ -59,3 +61,32 @@ def test_what_is_overridden_is_still_called():
 def test_what_engines_and_packing_ask_of_a_model():
     assert hasattr(PreTrainedModel, "_can_set_attn_implementation")
     assert callable(PreTrainedModel.get_decoder)
+
+
+def test_a_checkpoint_is_loaded_in_the_type_in_which_its_adapter_is_trained(tmp_path):
+    """An adapter beside nf4 is in bf16, of which PEFT makes fp32 when it loads one."""
+    record = read_json(make_model(tmp_path / "model"))
+    chat = load_chat(record)
+    rows = [{"prompt": row["question"], "completion": row["query"]} for row in spider_rows("train", 4)]
+    trainer = module.Trainer(
+        model=load_model(record, "fp32"),
+        args=training_arguments(TRAINING, "fp32", tmp_path),
+        train_dataset=build_dataset(chat, rows),
+        processing_class=chat.tokenizer,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"]),
+    )
+
+    def adapter():
+        return {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+    for weight in adapter().values():
+        weight.data = torch.randn_like(weight, dtype=torch.bfloat16)
+    saved = {name: weight.detach().clone() for name, weight in adapter().items()}
+    trainer.model.save_pretrained(tmp_path / "checkpoint")
+    for weight in adapter().values():
+        weight.data = torch.zeros_like(weight)
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
+    assert adapter().keys() == saved.keys()
+    for name, weight in adapter().items():
+        assert weight.dtype == torch.bfloat16
+        assert torch.equal(weight, saved[name])

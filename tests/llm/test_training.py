@@ -403,7 +403,9 @@ def test_grouped_batches_have_rows_of_like_length():
 
 
 def test_a_checkpoint_whose_best_one_is_gone_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr("llm.checkpoints._complete", lambda checkpoint: (checkpoint / "trainer_state.json").is_file())
+    monkeypatch.setattr(
+        "llm.checkpoints._complete", lambda checkpoint, processes: (checkpoint / "trainer_state.json").is_file()
+    )
     folder = tmp_path / "checkpoints"
     last_checkpoint(folder, "a")
     for step, best in ((2, 2), (4, 2), (6, 2), (8, 5)):
