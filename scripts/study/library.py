@@ -36,89 +36,62 @@ PYTHON = {
 PROCESSORS = ("repetition_penalty", "no_repeat_ngram_size")
 WARPERS = ("top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
-_RESUMED = "a killed training must end as if it had not been killed"
-_PRECISION = "it follows from models.<name>.precision"
-_GPU = "it follows from whether a GPU is there"
-_ROWS = "the workflow makes the rows and the micro-batches, and proves what enters the loss"
-_LOSS = "the loss of a step is the sum over its labels divided by their number, in whatever micro-batches"
 _GPUS = "each GPU has a process with the whole model, which rule train starts"
-_NAMES = "a training writes to train.json, and to tensorboard with report_to"
-_BASE = "the adapter would no longer be what is added to the weights of the base model"
 _BITS = "precision: nf4 means weights of 4 bits that compute in bf16, and int8 weights of 8 bits"
-# Why a key of a class, given by a pattern, is no key of a study; the first pattern that fits.
+_DONE = "rule train trains, and predict predicts"
+# Why a key of a class is no key of a study: reasons, each with the patterns of its keys, of which the first that fits
+# holds. Those without a reason may be written.
 REFUSED = {
     "SFTConfig": {
-        "output_dir": "checkpoints lie beside the adapter until it is written",
-        "bf16*": _PRECISION,
-        "fp16*": _PRECISION,
-        "use_cpu": _GPU,
-        "dataloader_pin_memory": _GPU,
-        "packing*": _ROWS,
-        "eval_packing": _ROWS,
-        "pad*": _ROWS,
-        "completion_only_loss": "training.loss_on says what the loss covers",
-        "assistant_only_loss": "training.loss_on says what the loss covers",
-        "save_strategy": "checkpoints come every save_steps, and at each evaluation",
-        "save_on*": _RESUMED,
-        "restore_callback*": _RESUMED,
-        "enable_jit_checkpoint": _RESUMED,
-        "ignore_data_skip": _RESUMED,
-        "resume_from_checkpoint": _RESUMED,
-        "logging_nan_inf_filter": "a loss of nan must be seen",
-        "push_to_hub": "nothing is uploaded",
-        "hub_*": "nothing is uploaded",
-        "do_*": "rule train trains, and predict predicts",
-        "label_smoothing_factor": _LOSS,
-        "average_tokens*": _LOSS,
-        "auto_find_batch_size": "the size of a micro-batch follows from the GPU's memory",
-        "use_liger_kernel": "Liger's kernels are used where they compute the same",
-        "liger_kernel_config": "Liger's kernels are used where they compute the same",
-        "use_cache": "a training has no use for it",
-        "greater_is_better": "less eval_loss is better",
-        "label_names": _ROWS,
-        "remove_unused_columns": _ROWS,
-        "length_column_name": _ROWS,
-        "dataset_*": _ROWS,
-        "shuffle_dataset": _ROWS,
-        "truncation_mode": "truncate cuts rows at the end",
-        "chat_template_path": "base and adapters have the model's own chat template",
-        "eos_token": "base and adapters have the model's own chat template",
-        "model_init_kwargs": "models.<name> says how a model is loaded",
-        "trust_remote_code": "models.<name> says how a model is loaded",
-        "deepspeed": _GPUS,
-        "fsdp*": _GPUS,
-        "local_rank": _GPUS,
-        "accelerator_config": _GPUS,
-        "run_name": _NAMES,
-        "project": _NAMES,
-        "trackio_*": _NAMES,
+        "checkpoints lie beside the adapter until it is written": "output_dir",
+        "it follows from models.<name>.precision": "bf16* fp16*",
+        "it follows from whether a GPU is there": "use_cpu dataloader_pin_memory",
+        "the workflow makes the rows and the micro-batches, and proves what enters the loss": (
+            "packing* eval_packing pad* label_names remove_unused_columns length_column_name dataset_* shuffle_dataset"
+        ),
+        "training.loss_on says what the loss covers": "completion_only_loss assistant_only_loss",
+        "checkpoints come every save_steps, and at each evaluation": "save_strategy",
+        "a killed training must end as if it had not been killed": (
+            "save_on* restore_callback* enable_jit_checkpoint ignore_data_skip resume_from_checkpoint"
+        ),
+        "a loss of nan must be seen": "logging_nan_inf_filter",
+        "nothing is uploaded": "push_to_hub hub_*",
+        _DONE: "do_*",
+        "the loss of a step is the sum over its labels divided by their number, in whatever micro-batches": (
+            "label_smoothing_factor average_tokens*"
+        ),
+        "the size of a micro-batch follows from the GPU's memory": "auto_find_batch_size",
+        "Liger's kernels are used where they compute the same": "use_liger_kernel liger_kernel_config",
+        "a training has no use for it": "use_cache",
+        "less eval_loss is better": "greater_is_better",
+        "truncate cuts rows at the end": "truncation_mode",
+        "base and adapters have the model's own chat template": "chat_template_path eos_token",
+        "models.<name> says how a model is loaded": "model_init_kwargs trust_remote_code",
+        _GPUS: "deepspeed fsdp* local_rank accelerator_config",
+        "a training writes to train.json, and to tensorboard with report_to": "run_name project trackio_*",
     },
     "LoraConfig": {
-        "task_type": "it is CAUSAL_LM",
-        "peft_type": "it is LORA",
-        "peft_version": "PEFT writes it",
-        "auto_mapping": "PEFT writes it",
-        "inference_mode": "rule train trains, and predict predicts",
-        "base_model_name_or_path": "it is models.<name>.source",
-        "revision": "it is models.<name>.revision",
-        "bias": _BASE,
-        "layer_replication": _BASE,
-        "loftq_config": _BASE,
-        "alora_invocation_tokens": "an adapter answers every prompt as a whole",
-        "megatron_*": _GPUS,
+        "it is CAUSAL_LM": "task_type",
+        "it is LORA": "peft_type",
+        "PEFT writes it": "peft_version auto_mapping",
+        _DONE: "inference_mode",
+        "it is models.<name>.source": "base_model_name_or_path",
+        "it is models.<name>.revision": "revision",
+        "the adapter would no longer be what is added to the weights of the base model": (
+            "bias layer_replication loftq_config"
+        ),
+        "an adapter answers every prompt as a whole": "alora_invocation_tokens",
+        _GPUS: "megatron_*",
     },
     "BitsAndBytesConfig": {
-        "load_in_*": _BITS,
-        "bnb_4bit_compute_dtype": _BITS,
-        "llm_int8_skip_modules": "",
-        "llm_int8_threshold": "",
-        "llm_int8_*": _BITS,
+        "": "llm_int8_skip_modules llm_int8_threshold",
+        _BITS: "load_in_* bnb_4bit_compute_dtype llm_int8_*",
     },
     "GenerationConfig": {
-        "max_length": "max_new_tokens of a task says it",
-        "max_new_tokens": "each task has its own",
-        "*_token_id": "the model's chat template says how a turn ends",
-        "*": "neither engine answers with it; they take " + ", ".join((*PROCESSORS, *WARPERS)),
+        "max_new_tokens of a task says it": "max_length",
+        "each task has its own": "max_new_tokens",
+        "the model's chat template says how a turn ends": "*_token_id",
+        "neither engine answers with it; they take " + ", ".join((*PROCESSORS, *WARPERS)): "*",
     },
 }
 # Types that are narrower than the library's. Its other ways to begin change the weights of the base model.
@@ -131,7 +104,8 @@ def refusal(cls: str, key: str) -> str | None:
     """Why a key of a library's class is no key of a study; None if it may be one, or is no key of the class."""
     if key not in KEYS[cls] or (cls == "GenerationConfig" and key in (*PROCESSORS, *WARPERS)):
         return None
-    because = next((why for pattern, why in REFUSED[cls].items() if fnmatchcase(key, pattern)), None)
+    reasons = REFUSED[cls].items()
+    because = next((why for why, of in reasons if any(fnmatchcase(key, one) for one in of.split())), None)
     if because is None and not set(KEYS[cls][key]) - {"null", ""}:
         because = "it takes an object of Python, which a study cannot hold"
     return because or None

@@ -35,7 +35,7 @@ def test_the_keys_are_those_of_the_installed_libraries():
 
 @pytest.mark.parametrize("cls", list(REFUSED))
 def test_every_reason_is_about_a_key_that_is_there(cls):
-    for pattern in REFUSED[cls]:
+    for pattern in " ".join(REFUSED[cls].values()).split():
         assert any(fnmatchcase(key, pattern) for key in KEYS[cls]), pattern
 
 
