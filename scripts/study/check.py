@@ -8,24 +8,7 @@ from pathlib import Path
 
 from common.files import NOT_LINEAR, UserError, json_lines
 from common.weights import QUANTISED, modules
-from study.unfold import (
-    BASE,
-    adapters,
-    asked_tasks,
-    balances,
-    changed,
-    chosen_rows,
-    given,
-    imported,
-    is_full,
-    loaded,
-    loading,
-    members,
-    points,
-    ready_made,
-    settings,
-    target_of,
-)
+from study import unfold
 from tasks import text_to_sql
 from tasks.registry import KINDS
 
@@ -42,9 +25,9 @@ def contradictions(config: dict) -> Iterator[str]:
     yield from _replay(config)
     # A sentence about what several settings have stands once.
     found: dict[str, None] = {}
-    for chosen in settings(config).values() or [{}]:
+    for chosen in unfold.settings(config).values() or [{}]:
         for check in (_validation, _linear):
-            found |= dict.fromkeys(check(changed(config, chosen)))
+            found |= dict.fromkeys(check(unfold.changed(config, chosen)))
     yield from found
     for check in (_models, _sampling, _repair, _rows, _published, _modules):
         yield from check(config)
@@ -72,7 +55,7 @@ def _of_the_base(config: dict) -> Iterator[str]:
 
 
 def _validation(config: dict) -> Iterator[str]:
-    target = target_of(config)
+    target = unfold.target_of(config)
     place, training = f"tasks.{target}.validation.by", config["training"]
     by = config["tasks"][target].get("validation", {"by": "none"})["by"]
     evaluated, best = training["eval_strategy"] != "no", training["load_best_model_at_end"]
@@ -107,7 +90,7 @@ def _models(config: dict) -> Iterator[str]:
                 f"models.{name}.revision: found {model['revision']}, expected null, since a local folder has no "
                 "revision."
             )
-        precision, keys = model["precision"], loading(model).get("quantization", {})
+        precision, keys = model["precision"], unfold.loading(model).get("quantization", {})
         # What 8-bit weights have no use for; a smoke run has a small model of its own.
         unused = [key for key in keys if precision == "int8" and key.startswith("bnb_4bit_")]
         unused += [key for key in keys if precision == "nf4" and key == "llm_int8_threshold"]
@@ -147,13 +130,13 @@ def _sampling(config: dict) -> Iterator[str]:
 
 def _rows(config: dict) -> Iterator[str]:
     """Choices of training rows that no training part can serve, as far as the study alone says so."""
-    target = target_of(config)
+    target = unfold.target_of(config)
     section, place = config["tasks"][target], f"tasks.{target}"
     most, why = section["train_questions"], "train_questions"
     if most is None and "train_files" in section:
         most, why = sum(section["counts"][file] for file in section["train_files"]), "counts"
-    classes, said, own = balances(section), ", ".join(balances(section)), _keys_of_rows(section)
-    for rows in chosen_rows(config).values():
+    classes, said, own = unfold.balances(section), ", ".join(unfold.balances(section)), _keys_of_rows(section)
+    for rows in unfold.chosen_rows(config).values():
         if f"{place}.train_questions" in config["sweep"]:
             yield f"training.rows: not beside sweep.{place}.train_questions, which chooses rows too. Remove one."
             return
@@ -187,7 +170,7 @@ def _keys_of_rows(section: dict) -> list[str]:
 
 def _replay(config: dict) -> Iterator[str]:
     fractions, weights = (config["sweep"].get(f"replay.{key}", [config["replay"][key]]) for key in ("fraction", "kl"))
-    own = {name: changed(config, chosen)["replay"] for name, chosen in settings(config).items()}
+    own = {name: unfold.changed(config, chosen)["replay"] for name, chosen in unfold.settings(config).items()}
     if any(one["fraction"] for one in own.values()) and not any(
         task["role"] == "replay" for task in config["tasks"].values()
     ):
@@ -237,8 +220,8 @@ def _named(config: dict) -> Iterator[str]:
 
 def _full(config: dict) -> Iterator[str]:
     """Full fine-tuning of weights that cannot be trained, with keys of an adapter, or at an adapter's learning rate."""
-    found = [name for name, chosen in settings(config).items() if is_full(config, chosen)]
-    for name in loaded(config):
+    found = [name for name, chosen in unfold.settings(config).items() if unfold.is_full(config, chosen)]
+    for name in unfold.loaded(config):
         precision = config["models"][name]["precision"]
         if found and precision in QUANTISED:
             yield (
@@ -259,7 +242,7 @@ def _full(config: dict) -> Iterator[str]:
 
 def _imported(config: dict) -> Iterator[str]:
     """Answers that were given elsewhere, beside what needs a model."""
-    asked, elsewhere = asked_tasks(config), given(config)
+    asked, elsewhere = unfold.asked_tasks(config), unfold.given(config)
     for name, model in config["models"].items():
         if model["source"] is None and "answers" not in model:
             yield (
@@ -296,8 +279,8 @@ def _imported(config: dict) -> Iterator[str]:
     for key, value in needing.items() if elsewhere else ():
         if value:
             yield f"{key}: needs models, and this study has answers that were given elsewhere. Remove it."
-    if not loaded(config) and (config["sweep"] or settings(config)):
-        where = "sweep" if config["sweep"] else f"adapters.{next(iter(settings(config)))}"
+    if not unfold.loaded(config) and (config["sweep"] or unfold.settings(config)):
+        where = "sweep" if config["sweep"] else f"adapters.{next(iter(unfold.settings(config)))}"
         yield f"{where}: there is no model to train, as no model has a source. Remove it, or give a model a source."
     first = next(iter(config["models"].values())).get("answers", {})
     for task, section in config["tasks"].items():
@@ -318,13 +301,13 @@ def _imported(config: dict) -> Iterator[str]:
 def _twins(config: dict) -> Iterator[str]:
     """Names that stand for two things, and adapters that are the same training."""
     found: dict[str, str] = {}
-    trained = adapters(config)
+    trained = unfold.adapters(config)
     for name, adapter in trained.items():
         if (twin := found.setdefault(adapter["folder"], name)) != name:
             yield f"{name} and {twin} are the same training. Remove one from sweep or adapters."
-    swept = set(settings(config | {"adapters": {}})) if config["sweep"] else set()
-    taken = {BASE, *swept, *points(config, trained)}
-    elsewhere = imported(config)
+    swept = set(unfold.settings(config | {"adapters": {}})) if config["sweep"] else set()
+    taken = {unfold.BASE, *swept, *unfold.points(config, trained)}
+    elsewhere = unfold.imported(config)
     for name in dict.fromkeys([*elsewhere, *config["adapters"]]):
         if name in taken or (name in elsewhere and name in trained):
             yield f"adapters.{name}: this study has another run of that name. Write another name."
@@ -333,7 +316,7 @@ def _twins(config: dict) -> Iterator[str]:
 def _linear(config: dict) -> Iterator[str]:
     needed = [name for name in ("interpolate", "soups") if config["evaluation"][name]]
     for key in NOT_LINEAR:
-        if config["lora"].get(key) and needed and not is_full(config, {}):
+        if config["lora"].get(key) and needed and not unfold.is_full(config, {}):
             yield (
                 f"lora.{key}: found {config['lora'][key]}, but evaluation.{needed[0]} needs adapters that only add a "
                 "product of two matrices to weights. Remove one of the two."
@@ -341,7 +324,7 @@ def _linear(config: dict) -> Iterator[str]:
 
 
 def _repair(config: dict) -> Iterator[str]:
-    evaluation, target = config["evaluation"], config["tasks"][target_of(config)]
+    evaluation, target = config["evaluation"], config["tasks"][unfold.target_of(config)]
     kind = target["kind"]
     if evaluation["repair"] and not issubclass(KINDS[kind].Options, text_to_sql.Options):
         yield (
@@ -353,8 +336,8 @@ def _repair(config: dict) -> Iterator[str]:
 
 
 def _points(config: dict) -> Iterator[str]:
-    evaluation, trained = config["evaluation"], adapters(config)
-    every = [*dict.fromkeys(own["setting"] for own in trained.values()), *trained, *ready_made(config)]
+    evaluation, trained = config["evaluation"], unfold.adapters(config)
+    every = [*dict.fromkeys(own["setting"] for own in trained.values()), *trained, *unfold.ready_made(config)]
     named = {f"soups.{name}": of for name, of in evaluation["soups"].items()}
     for key, names in ({"adapters": evaluation["adapters"] or []} | named).items():
         for name in names:
@@ -364,12 +347,12 @@ def _points(config: dict) -> Iterator[str]:
     for key, names in named.items():
         if len(names) < 2:
             yield f"evaluation.{key}: found {len(names)} adapters, expected at least 2 to average."
-        counts = {name: len(members(config, trained, name)) for name in names}
+        counts = {name: len(unfold.members(config, trained, name)) for name in names}
         if len({count for count in counts.values() if count}) > 1:
             shown = ", ".join(f"{name} has {count}" for name, count in counts.items())
             yield f"evaluation.{key}: a mean is made once a seed, but {shown}. Name settings with the same seeds."
-        of = [one for name in names for one in members(config, trained, name)]
-        whole = [name for name in of if name in trained and is_full(config, trained[name]["values"])]
+        of = [one for name in names for one in unfold.members(config, trained, name)]
+        whole = [name for name in of if name in trained and unfold.is_full(config, trained[name]["values"])]
         if 0 < len(whole) < len(of):
             yield (
                 f"evaluation.{key}: found {whole[0]}, which is full fine-tuning, beside adapters: there is no mean of "
@@ -384,8 +367,8 @@ def _modules(config: dict) -> Iterator[str]:
     """
     sources = {name: one["source"] for section in ("models", "adapters") for name, one in config[section].items()}
     local = {name: Path(source) for name, source in sources.items() if source and Path(source).is_dir()}
-    adapted = [chosen for chosen in settings(config).values() or [{}] if not is_full(config, chosen)]
-    trained = [changed(config, chosen)["lora"]["target_modules"] for chosen in adapted]
+    adapted = [chosen for chosen in unfold.settings(config).values() or [{}] if not unfold.is_full(config, chosen)]
+    trained = [unfold.changed(config, chosen)["lora"]["target_modules"] for chosen in adapted]
     said: dict[str, None] = {}
     for name, folder in local.items():
         try:
