@@ -14,7 +14,6 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from custom_metrics.sandbox import existing, refuse_unmerged
@@ -114,11 +113,6 @@ def shown(database: str | Path) -> str:
     return f"postgresql://{found['user'] + '@' if found['user'] else ''}{found['place']}{found['path'] or ''}"
 
 
-def module_of(engine: str) -> ModuleType:
-    """Import the module of an engine."""
-    return importlib.import_module(f"custom_metrics.{ENGINES[engine].module}")
-
-
 def open_database(name: str, engine: str) -> Any:
     """Open a database by what `locate` returned. Raises an UnavailableError if it cannot be opened."""
-    return module_of(engine).Database(name)
+    return importlib.import_module(f"custom_metrics.{ENGINES[engine].module}").Database(name)

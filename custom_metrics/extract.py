@@ -12,7 +12,7 @@ import html
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 
@@ -402,9 +402,6 @@ def _likeliest(answer: str, fence: str) -> str:
         for start in starts[:1]:
             # One more than may be, so that what is too long stays so.
             window = piece[start : start + MAX_SQL_CHARACTERS + 1]
-            return window[: _first(_ends(window, piece[start - 1 : start] == "("))].strip(" \t\r\n;")
+            end = next(filter(None, _ends(window, piece[start - 1 : start] == "(")), None)
+            return window[:end].strip(" \t\r\n;")
     return re.sub(r"```(?:sql\b)?|~~~", "", _SPECIAL.sub("", answer)).strip(" \t\r\n;")
-
-
-def _first(ends: Iterable[int]) -> int | None:
-    return next((end for end in ends if end), None)

@@ -5,6 +5,7 @@ import re
 # Looked at, from the beginning and from the end.
 MAX_MARKS = 100
 _MARK = re.compile(r"`{3,}|~{3,}")
+_LINE_ENDS = re.compile(r"[ \t.]*\r?(?:\n|\Z)")
 _LANGUAGE = re.compile(r"[ \t]*([A-Za-z][\w+#-]*)?[ \t]*(?:\{[^}\n]*\})?[ \t]*\r?(?=\n|\Z)")
 _SQL = re.compile(r"[ \t]*(?:sql|sqlite3?|mysql|postgresql|postgres|plsql|tsql|duckdb)\b", re.IGNORECASE)
 # Said before a block that is not the answer.
@@ -63,13 +64,9 @@ def _closing(text: str, marks: list[re.Match], opening: int, inline: bool) -> in
         mark = marks[number]
         if mark[0][0] != marks[opening][0][0]:
             continue
-        if inline or _ends_line(text, mark) or _opens(text, mark):
+        if inline or _LINE_ENDS.match(text, mark.end()) or _opens(text, mark):
             return number
     return opening + 1 if opening + 1 < len(marks) else None
-
-
-def _ends_line(text: str, mark: re.Match) -> bool:
-    return re.compile(r"[ \t.]*\r?(?:\n|\Z)").match(text, mark.end()) is not None
 
 
 def _opens(text: str, mark: re.Match) -> bool:

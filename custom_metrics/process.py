@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from custom_metrics.engines import ENGINES, LOST, UnavailableError, shown
+from custom_metrics.sandbox import late
 from custom_metrics.stage import Stage
 
 # A query has its time on the processor. By the clock it has so many times that, and a moment to start: one that waits
@@ -41,10 +42,6 @@ class Failure(NamedTuple):
     name: str
     error: list[str]
     certain: bool
-
-
-def _no_result(tasks: Sequence[dict]) -> str:
-    return f"no result within {tasks[0]['timeout_s']:g} s"
 
 
 @cache
@@ -122,6 +119,7 @@ class Process:
             UnavailableError: a database cannot be opened, or this system cannot limit a process.
         """
         results: list[dict] = []
+        too_late = ["timeout", late(tasks[0]["timeout_s"]).error]
         try:
             for database in dict.fromkeys(task["database"] for task in tasks):
                 if not self._may_read(database, tasks[0]["engine"]):
@@ -138,7 +136,7 @@ class Process:
             self.kill()
             if comparing:
                 return results, Failure(place, name, ["too_large", "comparing the rows takes too long"], False)
-            return results, Failure(place, name, ["timeout", _no_result(tasks)], False)
+            return results, Failure(place, name, too_late, False)
         except (EOFError, OSError):
             if self._process is None:  # it cannot be started
                 raise
@@ -149,7 +147,7 @@ class Process:
             self.kill()
             raise
         if status == -signal.SIGPROF:  # see `worker.ending_after`
-            return results, Failure(place, name, ["timeout", _no_result(tasks)], True)
+            return results, Failure(place, name, too_late, True)
         # It gave up for lack of memory (0), or the system killed it for that. Comparing runs no query: nothing but a
         # lack of memory ends it.
         if comparing or status in (0, -signal.SIGKILL):

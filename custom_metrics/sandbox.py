@@ -112,7 +112,7 @@ class Database:
         uri = existing(path).as_uri()
         self._deadline = 0.0
         self._connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
-        self._connection.text_factory = _decode
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", errors="surrogateescape")
         self._connection.execute(f"PRAGMA hard_heap_limit = {HEAP_BYTES}")
         self._connection.execute("PRAGMA temp_store = MEMORY")
         for limit, value in _LIMITS.items():
@@ -242,10 +242,6 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
     if action == sqlite3.SQLITE_FUNCTION:
         allowed = (second or "").lower() not in _REFUSED_FUNCTIONS
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-
-def _decode(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="surrogateescape")
 
 
 def late(timeout_s: float) -> Execution:

@@ -197,6 +197,12 @@ def tabled(runs):
     return [{key: value for key, value in run.items() if key != "folder"} for run in runs]
 
 
+def counted(runs, tasks=MEASURED):
+    """What a table that compares runs depends on."""
+    keys = keys_of("tables", "confidence_level", "margin_pp")
+    return pick(*keys, *WRITTEN, study=STUDY, runs=tabled(runs)) | {"tasks": tasks}
+
+
 def tested_name(task, run):
     """What a run is called where all answers in SQL are tested: by no more than tells it from the others."""
     parts = [task] * (len(SQL_TASKS) > 1) + [run["model"]] * (len(config["models"]) > 1)

@@ -15,13 +15,7 @@ rule recommend:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(
-            *keys_of("tables", "confidence_level", "margin_pp"),
-            *WRITTEN,
-            study=STUDY,
-            runs=tabled(RUNS),
-        )
-        | {"tasks": MEASURED},
+        settings=counted(RUNS),
         code=code.digest("recommend"),
     script:
         "../scripts/steps/recommend.py"

@@ -92,10 +92,7 @@ rule repair:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(
-            *keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(REPAIR_RUNS)
-        )
-        | {"tasks": {TARGET: MEASURED[TARGET]}},
+        settings=counted(REPAIR_RUNS, {TARGET: MEASURED[TARGET]}),
         code=code.digest("repair"),
     script:
         "../scripts/steps/repair.py"

@@ -12,8 +12,7 @@ rule tables:
     conda:
         "../envs/score.yaml"
     params:
-        settings=pick(*keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(RUNS))
-        | {"tasks": MEASURED},
+        settings=counted(RUNS),
         code=code.digest("tables"),
     script:
         "../scripts/steps/tables.py"
@@ -61,10 +60,7 @@ if SQL_TASKS:
         conda:
             "../envs/score.yaml"
         params:
-            settings=pick(
-                *keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(RUNS)
-            )
-            | {"tasks": {task: MEASURED[task] for task in SQL_TASKS}},
+            settings=counted(RUNS, {task: MEASURED[task] for task in SQL_TASKS}),
             code=code.digest("gold"),
         script:
             "../scripts/steps/gold.py"
@@ -114,10 +110,7 @@ if NOISE:
         conda:
             "../envs/score.yaml"
         params:
-            settings=pick(
-                *keys_of("tables", "confidence_level", "margin_pp"), *WRITTEN, study=STUDY, runs=tabled(NOISE_RUNS)
-            )
-            | {"tasks": MEASURED},
+            settings=counted(NOISE_RUNS),
             code=code.digest("noise"),
         script:
             "../scripts/steps/noise.py"

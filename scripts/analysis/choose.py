@@ -83,7 +83,7 @@ def candidates(results: Results, model: str) -> pd.DataFrame:
         questions_to_certify=to_certify.where(frame["task"] != results.target),
         seeds_to_certify=frame["seeds_to_certify"].where(frame["task"] != results.target),
         unit=frame["unit"].where(frame["unit"] == "question", frame["task"].map(results.units)),
-    )[["setting", *(name for name in FIGURES if name not in ("choice",))]]
+    )[["setting", *FIGURES[1:]]]
 
 
 def reason(figures: Mapping[str, Mapping[str, Any]], results: Results) -> str:

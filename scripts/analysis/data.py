@@ -166,7 +166,7 @@ def read_results(records: Mapping[str, Sequence[str | Path]], settings: Mapping[
         frames=frames,
         right={task: np.array([one[measures[task].criterion] for one in of], np.int8) for task, of in frames.items()},
         parts=[part for task, of in frames.items() for part in parts_of(task, measures[task], of[0])],
-        hashes={task: question_hash(measures[task], of[0]) for task, of in frames.items()},
+        hashes={task: sha256_json(of[0][[*measures[task].question]].values.tolist()) for task, of in frames.items()},
         level=settings["confidence_level"],
         margin_pp=settings["margin_pp"],
         draws=draws,
@@ -226,10 +226,6 @@ def listed(ids: set[str]) -> str:
     if not ids:
         return "no question"
     return f"{len(ids)} questions ({', '.join(sorted(ids)[:3])}{', …' if len(ids) > 3 else ''})"
-
-
-def question_hash(measure: Measure, questions: pd.DataFrame) -> str:
-    return sha256_json(questions[list(measure.question)].values.tolist())
 
 
 def parts_of(task: str, measure: Measure, questions: pd.DataFrame) -> Iterator[Part]:

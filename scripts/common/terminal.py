@@ -32,18 +32,9 @@ SHOWN = 30  # lines of a failed job's log
 REDRAWN_S, TOLD_S = 2, 60
 ERASE = "\r\x1b[K"
 OURS = {
-    "job_info",
-    "job_started",
-    "job_finished",
-    "progress",
-    "job_error",
-    "shellcmd",
-    "resources_info",
-    "run_info",
-    "workflow_started",
-    "group_info",
-    "group_error",
-}
+    "job_info", "job_started", "job_finished", "progress", "job_error", "shellcmd", "resources_info", "run_info",
+    "workflow_started", "group_info", "group_error",
+}  # fmt: skip
 SKEW_S = 10  # by which the clocks of two machines may differ
 
 

@@ -17,32 +17,16 @@ RECIPES = dict.fromkeys(("fetch", "prepare", "choose", "render", "audit", "train
 # The only keys whose change makes no adapter and no answer stale, by patterns. A key that is not here counts.
 RUN_KEYS = {
     "training": (
-        "logging_*",
-        "log_*",
-        "save_*",
-        "report_to",
-        "disable_tqdm",
-        "dataloader_num_workers",
+        "logging_*", "log_*", "save_*", "report_to", "disable_tqdm", "dataloader_num_workers",
         "dataloader_p*",  # persistent_workers, prefetch_factor; not drop_last, with which there are fewer rows
-        "dataloader_multiprocessing_context",
-        "per_device_eval_batch_size",
-        "eval_accumulation_steps",
-        "eval_do_concat_batches",
-        "eval_use_gather_object",
-        "batch_eval_metrics",
-        "prediction_loss_only",
-        "include_for_metrics",
-        "include_num_input_tokens_seen",
-        "gradient_checkpointing",
-        "gradient_checkpointing_kwargs",
-        "activation_offloading",
-        "torch_empty_cache_steps",
-        "skip_memory_metrics",
-        "debug",
-        "ddp_timeout",
+        "dataloader_multiprocessing_context", "per_device_eval_batch_size", "eval_accumulation_steps",
+        "eval_do_concat_batches", "eval_use_gather_object", "batch_eval_metrics", "prediction_loss_only",
+        "include_for_metrics", "include_num_input_tokens_seen", "gradient_checkpointing",
+        "gradient_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps", "skip_memory_metrics",
+        "debug", "ddp_timeout",
     ),
     "inference": ("batch_size",),
-}
+}  # fmt: skip
 # Keys of our own, not of a library, that do nothing at these values.
 DEFAULTS = {
     "method": "lora",

@@ -3,7 +3,7 @@
 import difflib
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,35 +14,22 @@ from common.files import UserError
 from tasks.sections import ABSENT, AtLeast1, Count, Section, Some, Text, contradiction, either, repeated
 
 
-def _random(total: int, number: int, seed: int) -> list[int]:
-    return random.Random(seed).sample(range(total), number)
+def drawn(library: str, total: int, number: int, seed: int) -> list[int]:
+    """The places that a library draws, out of so many questions in the order of their file."""
+    match library:
+        case "random":
+            return random.Random(seed).sample(range(total), number)
+        case "numpy":
+            import numpy
 
+            return numpy.random.default_rng(seed).choice(total, number, replace=False).tolist()
+        case "pandas":
+            import pandas
 
-def _numpy(total: int, number: int, seed: int) -> list[int]:
-    import numpy
-
-    return numpy.random.default_rng(seed).choice(total, number, replace=False).tolist()
-
-
-def _pandas(total: int, number: int, seed: int) -> list[int]:
-    import pandas
-
-    return pandas.DataFrame(index=range(total)).sample(n=number, random_state=seed).index.tolist()
-
-
-def _datasets(total: int, number: int, seed: int) -> list[int]:
+            return pandas.DataFrame(index=range(total)).sample(n=number, random_state=seed).index.tolist()
     from datasets import Dataset
 
     return Dataset.from_dict({"place": range(total)}).shuffle(seed=seed).select(range(number))["place"][:]
-
-
-# The places that each library draws, out of so many questions in the order of their file.
-DRAWS: Mapping[str, Callable[[int, int, int], list[int]]] = {
-    "random": _random,
-    "numpy": _numpy,
-    "pandas": _pandas,
-    "datasets": _datasets,
-}
 
 
 class Chosen(Section):
@@ -50,7 +37,7 @@ class Chosen(Section):
 
     file: Text = ABSENT
     """A text file with the id of one question a line; instead of the other keys."""
-    draw: Literal[*DRAWS] = ABSENT
+    draw: Literal["random", "numpy", "pandas", "datasets"] = ABSENT
     """random: random.seed(seed), random.sample(rows, n). numpy: numpy.random.default_rng(seed).choice(len(rows), n,
     replace=False). pandas: DataFrame.sample(n=n, random_state=seed), which draws what numpy.random.seed(seed) and
     numpy.random.choice(len(rows), n, replace=False) draw. datasets: Dataset.shuffle(seed=seed).select(range(n))."""
@@ -119,7 +106,7 @@ def picked(rows: list[dict], questions: int | list | Mapping | None, key: str) -
     if isinstance(questions, dict):
         if questions["n"] > len(rows):
             raise UserError(f"{key}.n: found {questions['n']}, expected at most {len(rows)}, the questions there are.")
-        return [rows[place] for place in DRAWS[questions["draw"]](len(rows), questions["n"], questions["seed"])]
+        return [rows[at] for at in drawn(questions["draw"], len(rows), questions["n"], questions["seed"])]
     if not isinstance(questions, list):
         return first(rows, questions, key)
     known = {row["id"]: row for row in rows}
