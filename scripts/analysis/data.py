@@ -246,17 +246,16 @@ def values_of(measure: Measure, column: str, questions: pd.DataFrame) -> Sequenc
     return sorted(set(questions[column])) if known == "sorted" else known
 
 
-def part_of(task: str, measure: Measure, questions: pd.DataFrame, chosen: np.ndarray, whole: bool = True) -> Part:
+def part_of(task: str, measure: Measure, questions: pd.DataFrame, chosen: np.ndarray) -> Part:
     """Make a part; its units are its questions, or its databases or subjects if there are `FEWEST_CLUSTERS` of them.
 
     Args:
         questions: records of any run.
         chosen: the questions of the part, as positions.
-        whole: whether units may be databases or subjects at all.
     """
     subjects, found = pd.factorize(questions[measure.cluster].to_numpy()[chosen])
     unit, codes = word(measure.cluster), subjects
-    if not whole or len(found) < FEWEST_CLUSTERS:
+    if len(found) < FEWEST_CLUSTERS:
         unit, codes = "question", np.arange(len(chosen))
     return Part(task, ALL, ALL, chosen, len(found), unit, codes, np.bincount(codes), subjects)
 

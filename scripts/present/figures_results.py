@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
@@ -120,7 +121,7 @@ def encoded(points: pd.DataFrame, say: Say) -> tuple[pd.DataFrame, list[dict[str
         known, words = at.notna(), [f"{say.axis(axis)} {level}" for level in levels]
         if number == 0:
             points["place"], points["line"] = at, known.map({True: "along", False: ""})
-            colours = [plots.level_colour(place, len(levels)) for place in range(len(levels))]
+            colours = map(to_hex, plots.LEVELS(np.linspace(0, 1, len(levels))))
             looks = [mark(colour, label=word) for colour, word in zip(colours, words, strict=True)]
         else:
             points.loc[known, "line"] += " " + points.loc[known, axis].astype(str)

@@ -145,11 +145,6 @@ def marks(axes: Axes, table: pd.DataFrame, x: str, y: str, look: Mapping[str, An
         axes.plot(table[x], table[y], **look)
 
 
-def level_colour(place: float, levels: int) -> str:
-    """The colour of a level by its place among the levels in order."""
-    return to_hex(LEVELS(place / max(1, levels - 1)))
-
-
 def by_size(level: str) -> tuple[float, str]:
     """Sort levels that are numbers by their size, and others by their name."""
     try:

@@ -16,13 +16,7 @@ def certify(
 ) -> None:
     """Write one row for each question, with the columns `text_to_sql.CERTIFIED`, in the order of the questions.
 
-    Args:
-        inputs: `questions`, of `prepare`; `manifest`, of `fetch_data`.
-        settings: of the stage score.
-        workers: processes to use; the rows do not depend on it.
-
-    Raises:
-        UserError: a database is not that of the manifest.
+    Arguments and errors are those of `score`, but for the answers.
     """
     questions, folder = read_jsonl(inputs["questions"]), Path(inputs["manifest"]).parent
     write_records(output, text_to_sql.CERTIFIED, text_to_sql.certified(settings, folder, questions, workers))

@@ -22,10 +22,8 @@ def compare_published(
 ) -> None:
     """Write the comparison as CSV (the truth) and as Markdown (the same, to be read).
 
-    Args:
-        records: by task, the records of each run, in the order of `runs`.
-        outputs: the files `csv` and `md`; `findings`, what the report says of it (JSON).
-        settings: the rule's; `official` has by task the size of the official evaluation split.
+    The output `findings` is what the report says of it, as JSON; `official` of the settings has by task the size of the
+    official evaluation split. All else is as of `tables`.
     """
     published, measures = settings["published"], measured(settings["tasks"])
     ours = {

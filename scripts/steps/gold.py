@@ -16,16 +16,9 @@ from tasks.text_to_sql import CERTIFIED
 
 
 def gold(inputs: Mapping[str, Any], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]) -> None:
-    """Write the table as CSV and as Markdown.
+    """Write the table as CSV and as Markdown; arguments and errors are those of `tables`.
 
-    Args:
-        inputs: by text-to-SQL task the records of each run in the order of `runs`; as `certified_<task>` the rows of
-            `certify`.
-        outputs: the files `csv` and `md`.
-        settings: the rule's, as those of `tables`, with the text-to-SQL tasks alone.
-
-    Raises:
-        UserError: as `tables`.
+    Of the text-to-SQL tasks alone; as `certified_<task>` the inputs have the rows of `certify`.
     """
     records: dict[str, Sequence[str | Path]] = {task: inputs[task] for task in settings["tasks"]}
     results = read_results(records, settings)

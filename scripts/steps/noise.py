@@ -16,16 +16,9 @@ from present.tables import alone
 def noise(
     records: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
 ) -> None:
-    """Write the table as CSV and as Markdown.
+    """Write the table as CSV and as Markdown; arguments and errors are those of `tables`.
 
-    Args:
-        records: by task the records of each run in the order of `runs`.
-        outputs: the files `csv` and `md`.
-        settings: the rule's, as those of `tables`; `runs` are the repeated ones and, with `repeats` and `how`, those
-            that repeat them.
-
-    Raises:
-        UserError: as `tables`.
+    The `runs` of the settings are the repeated ones and, with `repeats` and `how`, those that repeat them.
     """
     results = read_results(records, settings)
     frame = floor(results)

@@ -18,13 +18,8 @@ def recommend(
 ) -> None:
     """Choose among the settings that the study trained, ready-made ones, interpolations, checkpoints and soups.
 
-    Args:
-        records: by task, the records of each run in the order of `runs`.
-        outputs: `csv` and `md`, the table; `decision`, what is recommended, as JSON for `export_recommended`.
-        settings: the rule's, as those of `tables`.
-
-    Raises:
-        UserError: as `tables`.
+    Arguments and errors are those of `tables`, with the output `decision`: what is recommended, as JSON for
+    `export_recommended`.
     """
     results = read_results(records, settings)
     frame, decided = recommendation(results)

@@ -16,17 +16,12 @@ from present.tables import alone
 def repair(
     inputs: Mapping[str, Sequence[str | Path]], outputs: Mapping[str, str | Path], settings: Mapping[str, Any]
 ) -> None:
-    """Write the table as CSV and as Markdown.
+    """Write the table as CSV and as Markdown; settings and errors are those of `tables`, with the target alone.
+
+    The `runs` of the settings are those whose answers were repaired and, with `repairs`, those that did so.
 
     Args:
-        inputs: `records` of each run in the order of `runs`; `again`, the second answers of each run that has
-            `repairs`, in this order.
-        outputs: the files `csv` and `md`.
-        settings: the rule's, as those of `tables`, with the target as its only task; `runs` are those whose answers
-            were repaired and, with `repairs`, those that did so.
-
-    Raises:
-        UserError: as `tables`.
+        inputs: `records` of each run, in their order; `again`, the second answers of each run that has `repairs`.
     """
     (target,) = settings["tasks"]
     results = read_results({target: inputs["records"]}, settings)

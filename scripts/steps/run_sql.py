@@ -16,13 +16,7 @@ def run_sql(
 ) -> None:
     """Write the failed answers as JSON lines, in the order of the questions; see `text_to_sql.failed`.
 
-    Args:
-        inputs: `answers`, `questions`, of `prepare`, of which id and database are read; `manifest`, of `fetch_data`.
-        settings: of the stage score, with `kind` and `name`.
-        workers: processes to use; what is written does not depend on it.
-
-    Raises:
-        UserError: a database is not that of the manifest, or ids are unknown or come twice.
+    Of the questions id and database are read. Arguments and errors are those of `score`.
     """
     questions = by_id(read_jsonl(inputs["questions"]), inputs["questions"])
     given = by_id(read_jsonl(inputs["answers"]), inputs["answers"], questions)
