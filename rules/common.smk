@@ -49,9 +49,8 @@ def keys_of(section, *keys):
     return [f"{section}.{key}" for key in keys]
 
 
-DEFECTS = ("known_defects", "accept_defect")
 # What every page that a person reads depends on.
-WRITTEN = (*DEFECTS, "report.language")
+WRITTEN = ("known_defects", "accept_defect", "report.language")
 
 STUDY = unfold.label(config)
 # One entry for each row of the tables: {"model": …, "variant": its label, "folder": …, "settings": …}.
