@@ -112,10 +112,7 @@ def _fork() -> None:
     os.waitpid(child, 0)
 
 
-_CANARIES = {
-    "Landlock": _read_another_file,
-    "seccomp": lambda: (socket.socket().close(), _fork()),
-}
+_CANARIES = {"Landlock": _read_another_file, "seccomp": lambda: (socket.socket().close(), _fork())}
 
 
 def _is_refused(action: Callable[[], object]) -> bool:

@@ -39,16 +39,7 @@ from llm import memory as _memory
 from llm.groups import STEP_TOKENS
 from llm.memory import CPU_ROWS, PREFILL_TOKENS, ROUND, Device, Shape, gb, this_device
 from llm.named_gpus import NAMED_GPUS, named_gpu
-from llm.times import (
-    LARGE_STEP,
-    SHARED,
-    START_S,
-    Prompts,
-    Target,
-    answering_seconds,
-    gathered,
-    training_seconds,
-)
+from llm.times import LARGE_STEP, SHARED, START_S, Prompts, Target, answering_seconds, gathered, training_seconds
 from study import unfold
 from study.local_rows import local_rows
 from study.read import as_for_snakemake

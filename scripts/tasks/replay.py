@@ -14,16 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from common.files import (
-    UserError,
-    json_lines,
-    read_jsonl,
-    redacted,
-    sha256_file,
-    sha256_json,
-    write_json,
-    write_jsonl,
-)
+from common.files import UserError, json_lines, read_jsonl, redacted, sha256_file, sha256_json, write_json, write_jsonl
 from tasks import mmlu
 from tasks.base import Context, Part, TaskOptions
 from tasks.choice import LETTERS, fault, normal, not_text, told
