@@ -30,17 +30,11 @@ _POSTGRES = re.compile(
 
 @dataclass(frozen=True)
 class Engine:
-    """What is to be known of an engine before its module is imported.
+    """What is to be known of an engine before its module is imported."""
 
-    Attributes:
-        module: of `custom_metrics`.
-        package: that the module needs; "" if Python has it.
-        at_once: how many databases a worker opens before it is confined; 0: one by one, when it already is.
-    """
-
-    module: str
-    package: str = ""
-    at_once: int = 0
+    module: str  # of `custom_metrics`
+    package: str = ""  # that the module needs; "" if Python has it
+    at_once: int = 0  # databases that a worker opens before it is confined; 0: one by one, when it already is
 
 
 # Named as sqlglot names their dialects.

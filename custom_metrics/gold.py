@@ -31,19 +31,12 @@ BY_ORDER = ("ordered", "test_suite")
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a gold query is worth.
+    """What a gold query is worth."""
 
-    Attributes:
-        correct: of each of `SEMANTICS`, whether the query is right as an answer to itself.
-        error_class: one of `judge.ERROR_CLASSES`; `ok` of a query that runs.
-        rows: how many it gives, None if it does not run.
-        open: one of `OPEN`.
-    """
-
-    correct: dict[str, bool]
-    error_class: str
-    rows: int | None
-    open: str
+    correct: dict[str, bool]  # of each of `SEMANTICS`, whether the query is right as an answer to itself
+    error_class: str  # one of `judge.ERROR_CLASSES`; `ok` of a query that runs
+    rows: int | None  # how many it gives, None if it does not run
+    open: str  # one of `OPEN`
 
 
 def doubtful(criterion: str, right: bool, left_open: str) -> bool:

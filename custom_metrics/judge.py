@@ -307,7 +307,7 @@ class Judge(AbstractContextManager):
         return {
             "database": database,
             "engine": engine,
-            "gold": gold.message() if rows else gold,
+            "gold": vars(gold) if rows else gold,
             "ordered": not rows and orders_rows(gold, engine),
             "answer": answer,
             "timeout_s": self.timeout_s,

@@ -52,21 +52,11 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """The gold results of one question, any of which is enough.
+    """The gold results of one question, any of which is enough."""
 
-    Attributes:
-        tables: of each result its columns, as `typed` makes them.
-        counted: of each result the places of the columns that count; none means all of them.
-        ignore_order: whether the order of rows is free.
-    """
-
-    tables: Sequence[Sequence[Column]]
-    counted: Sequence[Sequence[int]]
-    ignore_order: bool
-
-    def message(self) -> dict:
-        """Return what `Results(**message)` is made of again, for JSON."""
-        return {"tables": self.tables, "counted": self.counted, "ignore_order": self.ignore_order}
+    tables: Sequence[Sequence[Column]]  # of each result its columns, as `typed` makes them
+    counted: Sequence[Sequence[int]]  # of each result the places of the columns that count; none means all of them
+    ignore_order: bool  # whether the order of rows is free
 
     def judge(self, predicted: Rows) -> Found:
         """Judge the rows of a query.
