@@ -16,20 +16,12 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*", "vocab*
 UNWANTED = ["*/*", "consolidated*", "*.bin", "*.pth", "*.md"]
 
 
-def fetch_model(  # noqa: PLR0913 - of which the first four are of the study
-    name: str,
-    source: str,
-    revision: str | None,
-    record: str | Path,
-    files: str | None = None,
-    thinking: int | None = None,
-) -> None:
+def fetch_model(name: str, source: str, revision: str | None, record: str | Path, thinking: int | None = None) -> None:
     """Get the model if it is on the hub, check it, and write what it is to `record` (JSON).
 
     Args:
         source: local folder, or hub repository `owner/name`.
         revision: commit of the hub repository (40 hexadecimal digits); None for a local folder.
-        files: hash of a local folder's files, by which Snakemake sees that they have changed.
         thinking: tokens that the model may think before it answers; None: it answers at once.
         record: name, source, revision, resolved commit (null for a folder), path to load from, and the hashes; of a
             model that thinks also thinking.
@@ -92,4 +84,6 @@ def check_model(source: str, folder: Path, files: list[str]) -> None:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        fetch_model(snakemake.wildcards.model, **snakemake.params.settings, record=snakemake.output.record)
+        # The hash of a local folder's files is there for Snakemake, which sees by it that they have changed.
+        settings = {key: value for key, value in snakemake.params.settings.items() if key != "files"}
+        fetch_model(snakemake.wildcards.model, **settings, record=snakemake.output.record)
