@@ -74,7 +74,7 @@ def read_records(path: Path) -> list[Answers]:
     frame = frame[~(frame.isna() | frame.eq("")).all(axis=1)]
     if frame.empty:
         raise UserError(f"{path}, row 2: found no answer, expected one in each row.")
-    return [answers for one in split(path, checked(path, frame)) for answers in of_task(path, one)]
+    return [answers for one in split(checked(path, frame)) for answers in of_task(path, one)]
 
 
 def refuse(path: Path, frame: pd.DataFrame, column: str, bad: np.ndarray | pd.Series, expected: str) -> None:
@@ -101,7 +101,7 @@ def checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**found)
 
 
-def split(path: Path, frame: pd.DataFrame) -> list[pd.DataFrame]:
+def split(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """Divide the rows by model and task, in the order in which these first occur."""
     keys = frame["model"].cat.codes.to_numpy(np.int64) * len(frame["task"].cat.categories) + frame["task"].cat.codes
     found, _ = pd.factorize(keys)
