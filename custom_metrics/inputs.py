@@ -94,21 +94,12 @@ def read_predictions(path: str | Path, questions: Sequence[Question], column: st
         InputError: the file cannot be read, has another number of rows than there are questions, has no such column,
             more than one of `COLUMNS`, or belongs to other questions.
     """
-    text, suffix = read_text(path), Path(path).suffix.lower()
-    if suffix == ".csv":
-        rows = _csv_rows(path, text)
-    elif suffix == ".json":
-        rows = _json_rows(path, _json(path, text), column)
-    elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
-        rows = json_lines(path, text)
-    elif column is not None:
+    text = read_text(path)
+    rows = _objects(path, text, path, column)
+    if rows is None and column is not None:
         raise InputError(f"{path}: has one SQL a line and no columns, so there is no column {column}.")
-    else:
+    if rows is None:
         return _plain_lines(path, text, questions)
-
-    for number, row in rows:
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: expected a JSON object.")
     column = _find_column(path, list(dict.fromkeys(key for _, row in rows for key in row)), column)
     _check_count(path, len(rows), len(questions), "predictions")
     predictions = []
@@ -135,21 +126,33 @@ def read_rows(path: str | Path, name: str | Path | None = None) -> Rows:
     Raises:
         InputError: the file cannot be read, or a row is no object.
     """
-    text, suffix = read_text(path), Path(name or path).suffix.lower()
+    text = read_text(path)
+    if (rows := _objects(path, text, name or path, "answer", indexed=True)) is not None:
+        return rows
+    lines = text.removesuffix("\n").split("\n")
+    return [(number, {"answer": line.removesuffix("\r")}) for number, line in enumerate(lines, 1)]
+
+
+def _objects(path: str | Path, text: str, name: str | Path, column: str | None, indexed: bool = False) -> Rows | None:
+    """The rows of CSV, JSON or JSON lines, which the file's `name` tells apart; None of one text a line.
+
+    With `indexed` a JSON object has a text for each index, else for each place or id.
+    """
+    suffix = Path(name).suffix.lower()
     if suffix == ".csv":
         return _csv_rows(path, text)
     if suffix == ".json":
         value = _json(path, text)
-        if isinstance(value, dict):
-            value = [{"index": index, "answer": answer} for index, answer in value.items()]
-        rows = _json_rows(path, value, "answer")
+        if indexed and isinstance(value, dict):
+            value = [{"index": index, column: answer} for index, answer in value.items()]
+        rows = _json_rows(path, value, column)
     elif suffix in (".jsonl", ".ndjson") or text.lstrip().startswith("{"):
         rows = json_lines(path, text)
     else:
-        lines = text.removesuffix("\n").split("\n")
-        rows = [(number, {"answer": line.removesuffix("\r")}) for number, line in enumerate(lines, 1)]
-    if wrong := next((number for number, row in rows if not isinstance(row, dict)), None):
-        raise InputError(f"{path}, line {wrong}: expected a JSON object.")
+        return None
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: expected a JSON object.")
     return rows
 
 

@@ -175,6 +175,11 @@ def test_what_does_not_fit_is_refused_with_file_line_and_remedy(tmp_path, rows, 
     assert str(caught.value).startswith(str(tmp_path / "answers.jsonl"))
 
 
+def test_the_first_entry_of_a_list_is_checked_as_all_others(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json, line 0: expected a JSON object"):
+        joined(tmp_path, b'[1, {"id": "dev-00000", "answer": "a"}]', name="a.json", id="id")
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
