@@ -157,17 +157,12 @@ FORMATS = {
     "held": "held=published_in_ci",
 }
 # Columns under the heading of another, and those with a bar.
-HEADINGS = {"measure_category": "measure", "measure_value": "measure", "task_metric": "measure", "run": "variant"}
-HEADINGS |= {
-    "setting_about": "setting",
-    "effect": "measure",
-    "margin_alone": "margin_verdict",
-    "factor": "setting",
-    "swept": "setting",
-    "shown": "variant",
-    "verdict_alone": "verdict",
-}
-HEADINGS |= {"model_name": "model", "of_what": "of", "by": "levels", "gpu_time": "gpu_hours"}
+HEADINGS = {
+    "measure_category": "measure", "measure_value": "measure", "task_metric": "measure", "effect": "measure",
+    "run": "variant", "shown": "variant", "setting_about": "setting", "factor": "setting", "swept": "setting",
+    "margin_alone": "margin_verdict", "verdict_alone": "verdict", "model_name": "model", "of_what": "of",
+    "by": "levels", "gpu_time": "gpu_hours",
+}  # fmt: skip
 BARS = ("accuracy", "difference")
 COLUMNS = {
     name: Column(name, form, of.split(",") if of else (), HEADINGS.get(name, ""), bar=name in BARS)

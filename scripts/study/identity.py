@@ -29,21 +29,10 @@ RUN_KEYS = {
 }  # fmt: skip
 # Keys of our own, not of a library, that do nothing at these values.
 DEFAULTS = {
-    "method": "lora",
-    "mode": "faithful",
-    "share_prefix": True,
-    "truncate": False,
-    "early_stopping_patience": None,
-    "loss_on": "completion",
-    "shots_from": "one_list",
-    "marks": "letters",
-    "kl": 0.0,
-    "do_sample": False,
-    "merge_adapters": False,
-    "strength": 1.0,
-    "generation": {},
-    "quantization": {},
-}
+    "method": "lora", "mode": "faithful", "share_prefix": True, "truncate": False, "early_stopping_patience": None,
+    "loss_on": "completion", "shots_from": "one_list", "marks": "letters", "kl": 0.0, "do_sample": False,
+    "merge_adapters": False, "strength": 1.0, "generation": {}, "quantization": {},
+}  # fmt: skip
 
 
 def canonical(value: Any) -> Any:

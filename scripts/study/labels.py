@@ -9,21 +9,10 @@ from study.schema import Rows
 ROWS = "training.rows"
 # The last part of a place in a label, if not the key itself; these come first, in this order.
 SHORT = {
-    "learning_rate": "lr",
-    "r": "r",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "target_modules": "modules",
-    "num_train_epochs": "epochs",
-    "max_steps": "steps",
-    "per_device_train_batch_size": "batch",
-    "train_questions": "rows",
-    "rows": "rows",
-    "weight_decay": "decay",
-    "fraction": "replay",
-    "kl": "kl",
-    "method": "",
-}
+    "learning_rate": "lr", "r": "r", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "modules",
+    "num_train_epochs": "epochs", "max_steps": "steps", "per_device_train_batch_size": "batch",
+    "train_questions": "rows", "rows": "rows", "weight_decay": "decay", "fraction": "replay", "kl": "kl", "method": "",
+}  # fmt: skip
 
 
 def plain(value: float) -> str:

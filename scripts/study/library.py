@@ -23,15 +23,9 @@ WORDS = {key: tuple(words) for key, words in _LISTED.pop("words").items()}
 KEYS = {cls: {key: kinds.split("|") for key, kinds in keys.items()} for cls, keys in _LISTED.items()}
 # In a JSON schema, the library's class that a key is passed on to.
 MARK = "x-passed-on-to"
-PYTHON = {
-    "boolean": bool,
-    "integer": int,
-    "number": float,
-    "string": str,
-    "array": list,
-    "object": dict,
-    "null": type(None),
-}
+# The types of JSON, as Python has them.
+PYTHON = {"boolean": bool, "integer": int, "number": float, "string": str, "array": list, "object": dict}
+PYTHON["null"] = type(None)
 # The logits processors of transformers that the engine `generate` is given.
 PROCESSORS = ("repetition_penalty", "no_repeat_ngram_size")
 WARPERS = ("top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")

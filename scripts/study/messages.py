@@ -4,27 +4,21 @@ import difflib
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
-from types import NoneType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from study.labels import plain
-from study.library import MARK, refusal
+from study.library import MARK, PYTHON, refusal
 from study.schema import Study
 from tasks import registry
 from tasks.sections import ONE, OTHER, Section
 
-# The types of JSON in words, and what Python calls them.
+# The types of JSON in words.
 KINDS = {
-    "string": ("text", str),
-    "integer": ("a whole number", int),
-    "number": ("a number", float),
-    "boolean": ("true or false", bool),
-    "array": ("a list", list),
-    "object": ("a mapping", dict),
-    "null": ("null", NoneType),
-}
+    "string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "a list",
+    "object": "a mapping", "null": "null",
+}  # fmt: skip
 # Pydantic's errors, the bound in their context and in a JSON schema.
 BOUNDS = {
     "greater_than_equal": ("at least", "ge", "minimum"),
@@ -180,7 +174,7 @@ def kind_at(place: list, where: Declared) -> dict:
 
 def kinds_of(node: dict) -> list[str]:
     """The types that a value may have, in words."""
-    return list(dict.fromkeys(KINDS[one["type"]][0] for one in branches(node)))
+    return list(dict.fromkeys(KINDS[one["type"]] for one in branches(node)))
 
 
 def words_of(node: dict) -> list[str]:
@@ -240,7 +234,7 @@ def _wrong_value(found: Any, node: dict) -> str:
     if isinstance(found, bool) and "text" in kinds:
         return f"found {found} (YAML 1.1 reads yes, no, on and off as true or false), expected text. Put it in quotes."
     shown = repr(found) if isinstance(found, str | int | float) else str(found)
-    kind = next((words for words, kind in KINDS.values() if kind is type(found)), type(found).__name__)
+    kind = next((KINDS[name] for name, of in PYTHON.items() if of is type(found)), type(found).__name__)
     return f"found {shown} ({kind}), expected {expected}."
 
 
