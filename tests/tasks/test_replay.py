@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from audit_labels import audit_labels
 from common.files import UserError, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from fetch_data import fetch_data
 from llm import training as module
 from llm.adapters import load_adapter
 from llm.chat import load_chat
@@ -19,7 +18,7 @@ from llm.load import load_model
 from llm.training import rows_to_replay
 from prepare import prepare
 from render import render as render_step
-from tasks.replay import fingerprint
+from tasks.replay import fetch, fingerprint
 from tests.llm.test_training import LORA, TRAINING, adapter, arguments, killed, train
 from tiny_model import audited_study, words
 from train import train_on
@@ -57,7 +56,7 @@ def mmlu(tmp_path):
 
 
 def fetched(folder: Path, source: Path) -> list[dict]:
-    fetch_data(ABOUT | {"source": str(source), "revision": None, "sha256": None}, folder)
+    fetch(ABOUT | {"source": str(source), "revision": None, "sha256": None}, folder)
     return read_jsonl(folder / "rows.jsonl")
 
 
@@ -130,7 +129,7 @@ def auxiliary(tmp_path):
 
 def test_auxiliary_train_is_read_from_mmlus_own_source(tmp_path, auxiliary):
     options = ABOUT | {"source": str(auxiliary.parent), "revision": None, "sha256": None}
-    fetch_data(options, tmp_path)
+    fetch(options, tmp_path)
     rows = read_jsonl(tmp_path / "rows.jsonl")
     assert [row["id"] for row in rows] == ["arc_easy-00000", "arc_easy-00001", "race-00000", "race-00001"]
     assert rows[2] == {"id": "race-00000", "kind": "multiple_choice", "subject": "", "question": "race?",
@@ -145,7 +144,7 @@ def test_auxiliary_train_of_the_hubs_files(tmp_path):
     table = {"question": ["q?"], "subject": [""], "choices": [["a", "b", "c", "d"]], "answer": [2]}
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "mmlu/all/auxiliary_train-00000-of-00001.parquet")
     options = ABOUT | {"source": str(tmp_path / "mmlu"), "revision": None, "sha256": None}
-    fetch_data(options, tmp_path)
+    fetch(options, tmp_path)
     assert read_jsonl(tmp_path / "rows.jsonl")[0]["answer"] == "C"
 
 
@@ -153,7 +152,7 @@ def test_a_copy_of_mmlu_without_training_rows_is_refused(tmp_path):
     (tmp_path / "mmlu/test").mkdir(parents=True)
     options = ABOUT | {"source": str(tmp_path / "mmlu"), "revision": None, "sha256": None}
     with pytest.raises(UserError, match=r"auxiliary_train is not in .*Some copies of MMLU lack it"):
-        fetch_data(options, tmp_path)
+        fetch(options, tmp_path)
 
 
 def test_rows_of_every_yardstick_are_dropped(tmp_path, mmlu):

@@ -20,7 +20,6 @@ from peft import LoraConfig, get_peft_model
 from _folders import folders
 from _rules import settings as rule_settings
 from common.files import read_json, read_jsonl, write_jsonl
-from fetch_data import fetch_data
 from fetch_model import fetch_model
 from llm.adapters import load_adapter
 from llm.answering import Job, predict
@@ -32,6 +31,7 @@ from prepare import prepare
 from present.values import read_table
 from render import render
 from tasks import mmlu
+from tasks.registry import KINDS
 
 pytestmark = pytest.mark.long
 LETTERS = "ABCD"
@@ -47,7 +47,7 @@ def study(tmp_path_factory, repo) -> Path:
     settings = rule_settings(config)
     fetch_model("demo", str(demo / "model"), None, str(folder / "model.json"))
     raw, questions, prompts = folder / "raw", folder / "questions.jsonl", folder / "prompts.jsonl"
-    fetch_data(settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, raw)
+    KINDS["mmlu"].fetch(settings["fetch_mmlu"] | {"source": str(demo / "mmlu")}, raw)
     prepare(raw, "test", settings["prepare_mmlu"]["test"], questions)
     inputs = {"rows": questions, "manifest": raw / "manifest.json", "record": folder / "model.json"}
     render(inputs, repo / "resources/prompts" / mmlu.PROMPT, settings["render_mmlu"]["test"], prompts)
