@@ -261,13 +261,14 @@ def _score(options: argparse.Namespace) -> int:
             f"{options.questions}: has gold results in place of gold queries, so that --suite and --further mean "
             "nothing. Leave them out."
         )
+    if options.out and not Path(options.out).parent.is_dir():  # said before the work, not after it
+        raise InputError(f"{options.out}: there is no folder {Path(options.out).parent}.")
     return _score_by_results(options) if with_results else _score_by_queries(options)
 
 
 def _score_by_results(options: argparse.Namespace) -> int:
     questions, results = read_tasks(options.questions)
     answers = read_answers(options.predictions, options.questions, questions, options.column)
-    _refuse_out(options.out)
     databases = find_local(options.databases, [question.db_id for question in questions])
     items = [
         (databases[question.db_id], gold, answer or "")
@@ -286,16 +287,9 @@ def _score_by_results(options: argparse.Namespace) -> int:
     return _finish(options, records, f"{len(databases)} databases")
 
 
-def _refuse_out(out: str | None) -> None:
-    """Raise an InputError before the work, not after it."""
-    if out and not Path(out).parent.is_dir():
-        raise InputError(f"{out}: there is no folder {Path(out).parent}.")
-
-
 def _score_by_queries(options: argparse.Namespace) -> int:
     questions = read_questions(options.questions)
     predictions = read_predictions(options.predictions, questions, options.column)
-    _refuse_out(options.out)
     databases = find_databases(options.databases, [question.db_id for question in questions])
     suites = find_suites(databases) if options.suite else {db_id: [path] for db_id, path in databases.items()}
     items = [
