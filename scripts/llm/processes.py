@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from socket import socket
+from socket import gethostname, socket
 from typing import Any
 
 from common.files import UserError
@@ -66,8 +67,41 @@ def ranks(count: int) -> list[dict[str, str]]:
     return [shared | {"RANK": str(rank)} for rank in range(count)]
 
 
+def run_on_nodes(launcher: str, command: Sequence[str], job: Mapping[str, Any], count: int | None, nodes: int) -> None:
+    """Start `count` processes of a job on the nodes of this SLURM job, each with one GPU, and wait for all.
+
+    `launcher` is srun. It gives each process the job, on its standard input, and ends all when one ends otherwise than
+    well: a UserError. The processes find each other at this node.
+    """
+    if not count or not shutil.which(launcher):
+        raise UserError(
+            f"resources, mpi: found {launcher} with {count or 'no'} tasks, expected srun on a SLURM cluster with a "
+            "task for each GPU, as in --set-resources train:mpi=srun train:nodes=2 train:tasks=8 train:tasks_per_gpu=1 "
+            "train:gpu=8."
+        )
+    # What sbatch was told of tasks and GPUs stands in the environment, and would be told to srun twice.
+    told = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_NTASKS", "SLURM_GPUS"))}
+    one_of_all = ranks(count)[0] | {"MASTER_ADDR": gethostname(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    del one_of_all["RANK"]
+    step = [launcher, f"--nodes={nodes}", f"--ntasks={count}", "--gpus-per-task=1", "--kill-on-bad-exit=1"]
+    process = subprocess.Popen([*step, *command], stdin=subprocess.PIPE, env=told | one_of_all, text=True)
+    try:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()  # and left open, as for processes of one machine
+        if code := process.wait():
+            raise UserError(
+                f"{launcher}: a process on one of the {nodes} nodes ended with exit code {code}; what it said stands "
+                "above. What all have done so far is kept: run the same command again."
+            )
+    finally:
+        process.kill()
+        process.wait()
+
+
 def serve(function: Callable[..., Any]) -> int:
     """Call `function` with the job on standard input, for as long as that stays open; the exit code."""
+    if "WORLD_SIZE" in os.environ and "RANK" not in os.environ:  # on several nodes
+        os.environ["RANK"] = os.environ["SLURM_PROCID"]
     job = json.loads(sys.stdin.readline())
     # Nothing more is written: this read ends when the parent does.
     threading.Thread(target=lambda: (os.read(sys.stdin.fileno(), 1), os._exit(1)), daemon=True).start()

@@ -10,7 +10,10 @@ from common.files import check_files
 from common.gpus import take
 from common.job import job
 from llm.load import set_threads
-from llm.processes import ranks, run
+from llm.processes import ranks, run, run_on_nodes
+
+# What trains on one GPU of several.
+PROGRAM = (sys.executable, "-m", "llm.training")
 
 
 def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
@@ -20,7 +23,7 @@ def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
     their gradients (data-parallel, by accelerate).
     """
     if len(gpus) > 1:
-        return run((sys.executable, "-m", "llm.training"), gpus, [plan] * len(gpus), ranks(len(gpus)))
+        return run(PROGRAM, gpus, [plan] * len(gpus), ranks(len(gpus)))
     # Not before GPUs are taken: what it imports asks CUDA which there are.
     from llm.training import Plan, train
 
@@ -31,7 +34,9 @@ if __name__ == "__main__":
     run_dir = Path(snakemake.output.report).parent  # …/runs/<model>/<run>
     with job(snakemake.log[0], lock=run_dir / ".train.lock"):
         check_files(snakemake.input.record)
-        gpus = take(snakemake.resources.gpu)
+        launcher = snakemake.resources.get("mpi")
+        # On several nodes, SLURM gives each process its GPU.
+        gpus = [] if launcher else take(snakemake.resources.gpu)
         set_threads(snakemake.threads)
         files = {
             "prompts": snakemake.input.prompts,
@@ -49,4 +54,9 @@ if __name__ == "__main__":
         settings = {**snakemake.params.unwatched, "identity": snakemake.params.identity}
         tracker = settings["training"]["report_to"]
         files["tracker_dir"] = str(run_dir.parents[2] / "trackers" / tracker / run_dir.parent.name / run_dir.name)
-        train_on(gpus, files | {"kept_steps": kept} | settings)
+        plan = files | {"kept_steps": kept} | settings
+        if launcher:
+            given = snakemake.resources.get("tasks"), snakemake.resources.get("nodes", 1)
+            run_on_nodes(launcher, PROGRAM, plan, *given)
+        else:
+            train_on(gpus, plan)

@@ -20,6 +20,7 @@ from common.files import UserError, read_json
 from llm import answering
 from llm.groups import deal
 from llm.partial import Partial, share_paths
+from llm.processes import run_on_nodes
 from tests.llm.test_answering import LETTERS, SAMPLED, make_job, make_study, run
 
 pytestmark = [pytest.mark.usefixtures("two_threads"), pytest.mark.long]
@@ -186,3 +187,45 @@ def running(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+@pytest.mark.parametrize(("launcher", "tasks"), [("no-such-launcher", 8), ("sh", None)])
+def test_several_nodes_need_a_launcher_and_tasks(launcher, tasks):
+    with pytest.raises(UserError, match=f"found {launcher} with {tasks or 'no'} tasks, .* train:tasks=8"):
+        run_on_nodes(launcher, ["true"], {}, tasks, 2)
+
+
+SRUN = """
+import os, subprocess, sys
+line = sys.stdin.readline()
+for rank in "01":
+    task = subprocess.Popen(sys.argv[5:], stdin=subprocess.PIPE, text=True, env=os.environ | {"SLURM_PROCID": rank})
+    task.stdin.write(line)
+    task.stdin.flush()
+    if code := task.wait():
+        sys.exit(code)
+"""
+
+
+def test_processes_on_nodes_have_the_job_and_find_each_other(tmp_path):
+    """By a stand-in for srun, which starts each task with what SLURM says of it and gives it what it reads itself."""
+    launcher, program = tmp_path / "srun", tmp_path / "program.py"
+    launcher.write_text(f"#!{sys.executable}\n{SRUN}")
+    launcher.chmod(0o755)
+    program.write_text(
+        "import json, os, sys\nfrom llm.processes import serve\n"
+        "names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT')\n"
+        "def work(folder, fail):\n"
+        "    found = {name: os.environ[name] for name in names}\n"
+        "    open(f'{folder}/{found[\"RANK\"]}.json', 'w').write(json.dumps(found))\n"
+        "    os._exit(3 if fail else 0)\n"
+        "serve(work)\n"
+    )
+    command = [sys.executable, str(program)]
+    run_on_nodes(str(launcher), command, {"folder": str(tmp_path), "fail": False}, 2, 2)
+    found = [read_json(tmp_path / f"{rank}.json") for rank in (0, 1)]
+    assert [one["RANK"] for one in found] == ["0", "1"]
+    assert {(one["WORLD_SIZE"], one["LOCAL_RANK"]) for one in found} == {("2", "0")}
+    assert len({one["MASTER_PORT"] for one in found}) == 1
+    with pytest.raises(UserError, match="one of the 2 nodes ended with exit code 3"):
+        run_on_nodes(str(launcher), command, {"folder": str(tmp_path), "fail": True}, 2, 2)

@@ -21,6 +21,7 @@ import yaml
 from _folders import folder as folder_of
 from _folders import labels, tiny
 from _runs import OFFLINE
+from common.files import read_json
 
 pytestmark = [
     pytest.mark.faults,
@@ -162,6 +163,22 @@ def test_cards_by_gres_alone(finished, cluster, snakemake):
     (job,) = set(rules()) - known
     assert {card for _, _, number, _, _, card, _ in tasks(cluster) if number == job} <= {"0", "1"}
     assert "TresPerNode=gres:gpu:1" in command("scontrol", "show", "job", job)
+
+
+def test_one_training_on_two_nodes(finished, cluster, snakemake, tiny_run):
+    """A process on each, which find each other; one is not started before the other is there."""
+    shutil.rmtree(finished / RUN)
+    before = len(tasks(cluster))
+    given = ("mpi=srun", "nodes=2", "tasks=2", "tasks_per_gpu=1", "gpu=2")
+    given = ("--set-resources", *(f"train:{one}" for one in given))
+    run = snakemake(finished, *ARGUMENTS, *given, "--", str(RUN / "train.json"))
+    assert run.returncode == 0, run.stdout[-8000:]
+    report, alone = (read_json(folder / RUN / "train.json") for folder in (finished, tiny_run))
+    assert (report["processes"], alone["processes"]) == (2, 1)
+    losses = [[entry["loss"] for entry in one["history"]] for one in (report, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    begun = [(job, node) for _, word, job, _, node, *_ in tasks(cluster)[before:] if word == "begin"]
+    assert {"n1", "n2"} in [{node for one, node in begun if one == job} for job, _ in begun]
 
 
 def test_adapters_as_an_array(cluster, through_slurm, copy_repo, snakemake):
