@@ -30,18 +30,22 @@ START_S = 120.0
 # What the name of a query gets while its rows are compared.
 COMPARING = " comparison"
 WORKER = ("-m", "custom_metrics.worker")
+# How a process ends that somebody stops: the system for its memory, a scheduler, a terminal. Windows lacks some.
+SENT = {-getattr(signal, name, signal.SIGTERM) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGQUIT")}
 
 
 class Failure(NamedTuple):
     """What ended a process: at which task, at which of its queries, with which error class and message.
 
-    `certain`: whether it would do so at any time, however busy the machine is.
+    `certain`: whether it would do so at any time, however busy the machine is. `sent`: whether a signal ended it that
+    somebody else may have sent.
     """
 
     place: int
     name: str
     error: list[str]
     certain: bool
+    sent: bool = False
 
 
 @cache
@@ -89,7 +93,8 @@ class Process:
         """Send tasks, and return what came of some of them, of one at least.
 
         What follows a query that took long, or that took the process down, is left to whichever process is free. The
-        one that took it down is sent again, each time without the query that did so.
+        one that took it down is sent again, each time without the query that did so. A signal that may have come from
+        elsewhere is not laid to a query before it has come twice.
 
         Returns:
             By the place of a task: what `worker.assess` returns, and whether that is certain: no query was given up by
@@ -98,14 +103,17 @@ class Process:
         results, failure = self.run([task | {"known": {}} for task in tasks])
         found = {place: (result, True) for place, result in enumerate(results)}
         if failure:
-            place, known, certain = failure.place, {}, True
+            place, known, certain, doubted = failure.place, {}, True, set()
             while failure:
                 if failure.name in known:  # it is not run again, so something else ends the process
                     raise RuntimeError(
                         f"{shown(tasks[place]['database'])}: no process can work with it ({failure.error[1]})."
                     )
-                known[failure.name] = failure.error
-                certain &= failure.certain
+                if failure.sent and failure.name not in doubted:
+                    doubted.add(failure.name)
+                else:
+                    known[failure.name] = failure.error
+                    certain &= failure.certain
                 results, failure = self.run([tasks[place] | {"known": dict(known)}])
             found[place] = results[0], certain
         return found
@@ -150,11 +158,12 @@ class Process:
             return results, Failure(place, name, too_late, True)
         # It gave up for lack of memory (0), or the system killed it for that. Comparing runs no query: nothing but a
         # lack of memory ends it.
+        sent = status in SENT
         if comparing or status in (0, -signal.SIGKILL):
-            return results, Failure(place, name, ["too_large", "out of memory"], status == 0)
+            return results, Failure(place, name, ["too_large", "out of memory"], status == 0, sent)
         what = "the engine, or the connection to it" if status == LOST else f"its process (status {status})"
         error = ["other_sql_error", f"the query ended {what}"]
-        return results, Failure(place, name, error, True)
+        return results, Failure(place, name, error, True, sent)
 
     def _next(self, timeout_s: float) -> dict | None:
         """Return the next message, None if what the process does takes too long by the clock."""

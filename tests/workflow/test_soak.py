@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 STUDY = ("--configfile", "tiny.yaml")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("driver", "job", "worker", "all")
-LONGEST_S = 40  # between two kills
+LONGEST_S = 20  # between two kills
 # What says how long something took, on which node, or where it went on.
 TIMED = {"cost.csv", "cost.md", "tables.html", "report.md", "report.pdf", "spider_predict.json", "mmlu_predict.json"}
 LEARNT = ("adapter_sha256", "history", "eval_history", "steps", "rows")
@@ -43,15 +43,18 @@ def processes(folder: Path) -> dict[int, tuple[int, list[str]]]:
 
 
 def candidates(folder: Path, driver: int, target: str) -> list[int]:
-    """Return the processes of a kind: the driver, its jobs, or what these have started."""
+    """Return the processes of a kind: the driver, its jobs, or what these have started, as pytest and the judge's."""
     if target == "driver":
         return [driver]
     running = processes(folder)
     script = f"{folder}/.snakemake/scripts/"
     jobs = [pid for pid, (_, words) in running.items() if len(words) > 1 and words[1].startswith(script)]
-    if target == "worker":
-        return [pid for pid, (parent, _) in running.items() if parent in jobs]
-    return jobs
+    if target != "worker":
+        return jobs
+    workers, generation = [], jobs
+    while generation := [pid for pid, (parent, _) in running.items() if parent in generation]:
+        workers += generation
+    return workers
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -115,16 +118,19 @@ class Soak:
     def kill(self, driver: subprocess.Popen) -> bool:
         """Send some signal to some process of a run; whether there was one."""
         target, number, pick = self.numbers.choice(TARGETS), self.numbers.choice(SIGNALS), self.numbers.random()
-        hit = candidates(self.folder, driver.pid, target)
+        # Workers live for seconds.
+        while not (hit := candidates(self.folder, driver.pid, target)) and target == "worker" and driver.poll() is None:
+            time.sleep(0.05)
         if not hit or driver.poll() is not None:
             return False
+        words = processes(self.folder).get(chosen := sorted(hit)[int(pick * len(hit))], (0, []))[1]
         with suppress(ProcessLookupError):  # it has ended just now
             if target == "all":
                 os.killpg(driver.pid, number)
             else:
-                os.kill(sorted(hit)[int(pick * len(hit))], number)
+                os.kill(chosen, number)
         self.kills += 1
-        print(f"kill {self.kills}: {number.name} to {target}", flush=True)
+        print(f"kill {self.kills}: {number.name} to {target} {' '.join(words)[:300]}", flush=True)
         return True
 
 
