@@ -54,7 +54,7 @@ plan: environment-is-there ## what a study will need and be able to find; make p
 	@echo
 	@$(OFFLINE) $(BIN)/python scripts/plan.py $(if $(STUDY),--configfile $(STUDY)) $(if $(GPU),--gpu $(GPU))
 
-why: environment-is-there ## what a run would do, because of which key or file, and its GPU hours; make why STUDY=studies/<name>.yaml
+why: environment-is-there ## what a run would do, because of which key or file, and how many hours; make why STUDY=studies/<name>.yaml
 	@$(OFFLINE) $(BIN)/python scripts/why.py $(if $(STUDY),--configfile $(STUDY))
 
 bundle: environment-is-there ## pack a finished study into results/<study>.zip; make bundle STUDY=studies/<name>.yaml

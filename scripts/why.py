@@ -1,4 +1,4 @@
-"""Say what a run of a study would do, what made it necessary, and how many GPU hours that costs. Nothing is run.
+"""Say what a run of a study would do, what made it necessary, and how long training and answers took. Nothing is run.
 
     python scripts/why.py [--configfile studies/<name>.yaml] [--config protocol=as_reported]
 
@@ -148,9 +148,13 @@ def report(workflow: Workflow, verbose: bool) -> Iterator[str]:
         named = (name if number == 1 else f"{name} ({number})" for name, number in follow.items())
         yield f"What follows from these\n    {', '.join(named)}"
     took = [hours(job) for job in jobs if job.resources.get("gpu", 0)]
-    rest = f", and {took.count(None)} jobs of rules that have not run yet (make plan estimates them)"
-    total = sum(filter(None, took))
-    yield f"\n{len(jobs)} jobs; on a GPU {total:.2f} hours by what they took last time{rest if None in took else ''}."
+    known = [time for time in took if time is not None]
+    said = [f"{len(jobs)} jobs"]
+    if known:
+        said.append(f"{len(known)} of training and answers took {sum(known):.2f} hours last time")
+    if None in took:
+        said.append(f"{took.count(None)} of training and answers have not run yet (make plan estimates them)")
+    yield f"\n{'; '.join(said)}."
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ kernel releases a lock when the process ends, in whatever way. Jobs of other use
 not seen. Within a SLURM job the GPUs are those of the job, and only its own processes share locks.
 """
 
+import atexit
 import os
 import re
 import subprocess
@@ -21,6 +22,8 @@ from common.files import UserError
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 # The same for all runs of a user, which TMPDIR need not be. XDG_RUNTIME_DIR is emptied at logout while runs go on.
 ROOT = Path("/tmp")
+# Held while a job looks for free GPUs.
+LOOK = "look.lock"
 # Seconds between two looks for a free GPU.
 WAIT_S = 1.0
 # An open lock holds its GPU; a lock that is collected as garbage would release it.
@@ -83,11 +86,22 @@ def _folder() -> Path:
     return folder
 
 
+def _leave(folder: Path) -> None:
+    """Remove the folder of a SLURM job's locks, unless another process of the job holds one."""
+    for lock in _held:
+        # Whoever waits for it sees that it is gone, and makes another.
+        Path(lock.lock_file).unlink(missing_ok=True)
+    if not [path for path in folder.glob("*.lock") if path.name != LOOK]:
+        (folder / LOOK).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def _try(gpus: list[str], n: int, folder: Path) -> dict[str, FileLock]:
     """Lock the first `n` free GPUs, or none; the answer maps each UUID to its lock."""
     locks: dict[str, FileLock] = {}
     # One job at a time looks: two that need two of three GPUs each would otherwise hold one and wait for ever.
-    with FileLock(folder / "look.lock", fallback_to_soft=False):
+    with FileLock(folder / LOOK, fallback_to_soft=False):
         for gpu in gpus:
             # Without flock, filelock would go by the file's existence, which outlives a kill.
             lock = FileLock(folder / f"{re.sub('[^A-Za-z0-9-]', '_', gpu)}.lock", timeout=0, fallback_to_soft=False)
@@ -141,6 +155,8 @@ def take(n: int) -> list[str]:
         time.sleep(WAIT_S)
         locks = _try(gpus, n, folder)
     _held.extend(locks.values())
+    if "SLURM_JOB_ID" in os.environ:
+        atexit.register(_leave, folder)
     os.environ[VARIABLE] = ",".join(locks)
     print(f"GPU: {', '.join(locks)}", flush=True)
     return list(locks)

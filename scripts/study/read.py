@@ -106,10 +106,16 @@ def as_for_snakemake(configfile: Path, given: Sequence[str]) -> dict:
 
 
 def overrides_of(given: Sequence[str]) -> dict:
-    """What snakemake reads from the words KEY=VALUE of its --config, as plain values."""
+    """What snakemake reads from the words KEY=VALUE of its --config, as plain values; a UserError of what it cannot."""
     from snakemake.cli import parse_config  # takes a second to import
 
-    return json.loads(json.dumps(parse_config(given)))
+    try:
+        return json.loads(json.dumps(parse_config(given)))
+    except (ValueError, AssertionError):  # the second of a value such as `~`
+        raise UserError(
+            f"--config: found {' '.join(given)}, expected KEY=VALUE with a key of the study's first level. A key of a "
+            'section is written --config training="{learning_rate: 0.001}".'
+        ) from None
 
 
 def retype(overrides: Any) -> Any:

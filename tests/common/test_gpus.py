@@ -192,6 +192,17 @@ def test_jobs_of_slurm_do_not_wait_for_one_another(machine, start):
     assert [taken(job) for job in jobs] == [UUIDS[:1]] * 2
 
 
+def test_a_job_of_slurm_leaves_no_folder_of_locks(machine, start, tmp_path):
+    machine(LIST)
+    jobs = [start(1, SLURM_JOB_ID="7") for _ in range(2)]
+    assert sorted(gpu for job in jobs for gpu in taken(job)) == UUIDS[:2]
+    folder = tmp_path / f"lora-tradeoff-gpus-{os.getuid()}-slurm-7"
+    for job, left in zip(jobs, (True, False), strict=True):
+        job.communicate()  # its standard input ends
+        assert job.returncode == 0
+        assert folder.exists() == left
+
+
 def test_a_job_of_slurm_keeps_the_gpus_that_it_asked_for_by_gres(machine, monkeypatch):
     machine(LIST)
     monkeypatch.setenv("SLURM_JOB_ID", "7")

@@ -463,7 +463,7 @@ def test_why_says_which_key_or_file_makes_what_stale(demo_run, config, tmp_path)
     new = r"train demo r8_lr0\.0\d+_s42_[0-9a-f]{6}"
     assert re.search(rf"training\.weight_decay: 0\.0 -> 0\.5\n    {new}, {new}\n", found)
     assert "tasks.mmlu.shots: 4 -> 1\n    prepare_mmlu test\n" in found
-    assert re.search(r"\d+ jobs; on a GPU 0\.\d\d hours by what they took last time\.", found)
+    assert re.search(r"\d+ jobs; \d+ of training and answers took 0\.\d\d hours last time\.", found)
     edited["tasks"]["mmlu"]["shots"] = "many"
     with pytest.raises(AssertionError, match=r"tasks\.mmlu\.shots: found 'many'"):
         why(edited)
