@@ -13,7 +13,7 @@ from snakemake.logging import logger
 sys.path[:0] = [str(Path(workflow.basedir, "scripts")), workflow.basedir]
 
 from common import code
-from common.access import check_trackers
+from common.access import check_folder, check_trackers
 from common.files import ADAPTER_FILES, UserError, fingerprint
 from common.job import ended, retry_only_what_was_cut_off
 from common.terminal import show_jobs
@@ -23,6 +23,10 @@ from study import identity, read as _read, repair, unfold
 from study.labels import rows_label
 from tasks.registry import KINDS, measured
 
+try:
+    check_folder(Path.cwd())
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 for path in workflow.overwrite_configfiles or ["config.yaml"]:
     try:
         _read.read_yaml(Path(path))  # Snakemake takes the last of two sections of one name

@@ -23,6 +23,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.prospect import PUBLISHED, Prospect, expected, of_results
+from common.access import check_folder
 from common.files import UserError, write_json
 from study import unfold
 from study.local_rows import local_rows
@@ -96,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--like", type=Path, metavar="RESULTS", help=help_like)
     given = parser.parse_args(arguments)
     try:
+        check_folder(Path.cwd())
         config = as_for_snakemake(given.configfile, given.config)
         results = Path("results") / unfold.label(config)
         found, unknown = prospects(config, results, given.like)

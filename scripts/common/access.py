@@ -1,6 +1,7 @@
 """Checks before any job runs that a study can have what it needs; no network and no model library is used."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,16 @@ from common.weights import QUANTISED
 
 # Where Linux has a GPU of AMD that computes.
 AMD = Path("/dev/kfd")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which this user cannot write what Snakemake keeps of the results, as another user's clone."""
+    for path in (folder, folder / ".snakemake", folder / ".snakemake/metadata", folder / "results"):
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise UserError(
+                f"{path}: found a folder that you may not write in, expected your own: Snakemake keeps there what it "
+                "knows of the results. Clone the repository into a folder of your own and run it there."
+            )
 
 
 def check_harness(tasks: Sequence[str]) -> None:

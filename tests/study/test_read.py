@@ -187,6 +187,12 @@ def test_overrides_get_their_yaml_types():
     assert read.retype({"training": {"learning_rate": "1e-4"}}) == {"training": {"learning_rate": "1e-4"}}
 
 
+@pytest.mark.parametrize("word", ["scale", "training.learning_rate=1", "1=2", "=1"])
+def test_words_of_config_that_are_no_key_and_value(word):
+    with pytest.raises(UserError, match=rf"^--config: found {word}, expected KEY=VALUE"):
+        read.overrides_of([word])
+
+
 def test_overrides_choose_protocol_and_scale_and_hold_over_them():
     raw = copy.deepcopy(MINIMAL) | {
         "training": {"max_steps": 9},
