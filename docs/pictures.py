@@ -1,9 +1,8 @@
 """Draw the pictures of the README from a finished study: the first page of its report, and its page of answers.
 
-    python docs/pictures.py results/demo-full
+    python docs/pictures.py results/demo
 
-It needs pdftoppm (poppler-utils) and a Chromium, and writes docs/report.png and docs/answers.png. The study was
-`demo-full`; tests/golden holds the records of one run of it.
+It needs pdftoppm (poppler-utils) and a Chromium, and writes docs/report.png and docs/answers.png.
 """
 
 import shutil
