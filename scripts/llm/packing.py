@@ -148,7 +148,7 @@ def _tried(
         except torch.cuda.OutOfMemoryError as error:
             reason, place = failed(error), int(len(pair[0][0]) < len(pair[1][0]))
             ids = pair[place][0][: len(pair[place][0]) // 2]  # its labels may be gone: half of it is then learnt
-            if len(ids) < 4 * FIRST:
+            if len(ids) < 4:
                 return reason, {}
             pair[place] = (ids, [IGNORED] * (len(ids) // 2) + ids[len(ids) // 2 :])
         except Exception as error:  # whatever a model does with an attention that is not its own

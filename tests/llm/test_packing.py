@@ -106,7 +106,7 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(study, packed
     assert "tokens a micro-batch" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("fits", "tried"), [(300, [300, 200]), (100, [75, 100]), (60, [37, 50]), (8, None)])
+@pytest.mark.parametrize(("fits", "tried"), [(300, [300, 200]), (100, [75, 100]), (8, [4, 6]), (3, None)])
 def test_where_memory_is_small_shorter_rows_are_tried(fits, tried):
     def compared(pair):
         if max(len(ids) for ids, _ in pair) > fits:
