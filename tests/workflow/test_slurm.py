@@ -296,7 +296,8 @@ def test_the_warning_before_a_time_limit(finished, start_snakemake, tiny_run):
     command("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
 
     def warned() -> bool:
-        if state_of(job) != "RUNNING":
+        # While SLURM sends a signal, the state says so.
+        if state_of(job) not in ("RUNNING", "SIGNALING", "COMPLETING"):
             return True
         with suppress(FileNotFoundError):  # it has ended just now
             waiting = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1]
