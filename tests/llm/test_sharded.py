@@ -128,9 +128,9 @@ def test_killed_it_ends_with_the_same_bits(study, tmp_path, monkeypatch):  # noq
         ({"divided": False}, False),
     ],
 )
-def test_what_can_be_divided_is_where_the_model_outgrows_a_gpu(study, changes, expected, monkeypatch):  # noqa: F811
+def test_what_can_be_divided_is_where_the_model_outgrows_a_gpu(tmp_path, changes, expected, monkeypatch):
     monkeypatch.setattr(sharded, "outgrows", lambda *_: True)
-    plan = module.Plan(**(arguments(study, "asked") | changes))
+    plan = module.Plan(**(arguments(tmp_path, "asked") | changes))
 
     class Two:
         world_size = 2
