@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from common.files import UserError, read_json
+from common.files import UserError, read_json, write_json
 from llm import sharded
 from llm import training as module
 from llm.sharded import divide_layers
@@ -130,6 +130,8 @@ def test_killed_it_ends_with_the_same_bits(study, tmp_path, monkeypatch):  # noq
 )
 def test_what_can_be_divided_is_where_the_model_outgrows_a_gpu(tmp_path, changes, expected, monkeypatch):
     monkeypatch.setattr(sharded, "outgrows", lambda *_: True)
+    write_json(tmp_path / "model.json", {"path": str(tmp_path)})
+    write_json(tmp_path / "config.json", {})
     plan = module.Plan(**(arguments(tmp_path, "asked") | changes))
 
     class Two:

@@ -101,7 +101,8 @@ def test_a_kill_within_the_second_round_changes_no_byte(repaired, tmp_path, star
     answers = place / "spider_answers.jsonl"
     before, partial = answers.read_bytes(), Path(f"{answers}.partial.jsonl")
     answers.unlink()
-    command = ["--configfile", "repair.yaml", "--config", "inference={batch_size: 1}", "--", str(answers)]
+    command = ["--configfile", "repair.yaml", "--config", "inference={batch_size: 1}"]
+    command += ["--", str(answers.relative_to(folder))]
     with (folder / "first.log").open("w") as log:
         first = start_snakemake(folder, *command, stdout=log)
     wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 1, first)
