@@ -39,7 +39,7 @@ def last_checkpoint(folder: Path, bound_to: str, processes: int = 1) -> Path | N
         if found is None and whole(checkpoint) and whole(best_checkpoint(checkpoint) or checkpoint):
             found, best = checkpoint, best_checkpoint(checkpoint)
         elif checkpoint != best:
-            why = f"incomplete, or not of {processes} processes; deleted, the one before is used"
+            why = "incomplete, or of another number of processes; deleted, the one before is used"
             print(f"{checkpoint}: {'older' if found else why}.", flush=True)
             shutil.rmtree(checkpoint)
     return found
