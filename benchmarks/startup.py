@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 
 STEPS = Path(__file__).resolve().parents[1] / "scripts/steps"
-# By kind of job its step, and what that imports later.
+# By kind of job its step, and what that imports later. What a job cannot do without stands without a step.
 JOBS = {
+    "libraries of predict": ("", "transformers.models.auto.modeling_auto"),
+    "libraries of train": ("", "trl.trainer.sft_trainer"),
     "prepare": ("prepare", ""),
     "render": ("render", ""),
     "audit_labels": ("audit_labels", "trl.trainer.sft_trainer"),
@@ -40,7 +42,8 @@ class Job:
 step, later = sys.argv[1:]
 sys.path.insert(0, step.rpartition("/")[0])
 try:
-    runpy.run_path(step, {"snakemake": Job()}, "__main__")
+    if step:
+        runpy.run_path(step, {"snakemake": Job()}, "__main__")
 except Begun:
     pass
 if later:
@@ -51,7 +54,7 @@ print(json.dumps({"processor_s": time.process_time(), "modules": len(sys.modules
 
 def begin(step: str, later: str) -> dict[str, float]:
     """The processor seconds and the modules with which a job begins."""
-    command = [sys.executable, "-c", PROGRAM, str(STEPS / f"{step}.py"), later]
+    command = [sys.executable, "-c", PROGRAM, str(STEPS / f"{step}.py") if step else "", later]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -71,7 +74,7 @@ def main() -> None:
         times = [run["processor_s"] for run in runs]
         results[name] = {"processor_s": times, "modules": runs[0]["modules"]}
         spread = f"{statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})"
-        print(f"{name:18}{spread}, {runs[0]['modules']} modules", flush=True)
+        print(f"{name:22}{spread}, {runs[0]['modules']} modules", flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
