@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from common.files import (
@@ -24,6 +24,7 @@ from common.files import (
     sha256_file,
     write_json,
 )
+from common.weights import check_adapter
 from llm import full
 
 # Keys of LoraConfig that a ready-made adapter may not have.
@@ -53,18 +54,13 @@ def load_adapter(
     Where all weights were trained, they take the place of the model's own, merged or not; with a `strength`, those
     between the two (`llm.full.put`).
     """
+    check_adapter(folder)
     if fully_tuned(folder):
         return full.put(model, folder, strength).eval()
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-    try:
-        adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    except SafetensorError as error:
-        raise UserError(
-            f"{folder}/adapter_model.safetensors: cut or damaged ({error}). Delete it and run snakemake again: the "
-            "adapter is then trained anew."
-        ) from None
+    adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     if strength != 1:
         check_linear(folder, "an interpolation needs")
     # As peft.helpers.rescale_adapter_scale, which takes it back at the end of its context.
@@ -135,6 +131,7 @@ def average(adapters: Sequence[str | Path], record: str | Path, output: str | Pa
     for name, folder in zip(names, map(str, adapters), strict=True):
         options = {"adapter_name": name, "torch_device": "cpu", "local_files_only": True}
         try:
+            check_adapter(folder)
             if name == names[0]:
                 model = PeftModel.from_pretrained(model, folder, **options)
             else:

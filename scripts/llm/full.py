@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from transformers import PreTrainedModel
 
 from common.files import ADAPTER_FILES, FULL, UserError, atomic_write, read_json, write_json
+from common.weights import check_adapter
 
 # What the weights of each precision are written in.
 WRITTEN = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -38,21 +39,15 @@ def save_checkpoint(model: PreTrainedModel, folder: Path, precision: str) -> Non
 def put(model: PreTrainedModel, folder: str | Path, strength: float = 1.0) -> PreTrainedModel:
     """Put the weights of `folder` into a model: W0 + strength (W - W0), computed in fp32, in the type of the model."""
     own = dict(model.named_parameters())
-    try:
-        with safe_open(Path(folder) / ADAPTER_FILES[0], "pt") as tensors, torch.no_grad():
-            for name in tensors.keys():  # noqa: SIM118 - the file itself cannot be iterated over
-                tuned = tensors.get_tensor(name)
-                if name not in own or own[name].shape != tuned.shape:
-                    raise UserError(f"{folder}: has a weight {name}, {tuple(tuned.shape)}, which the model has not.")
-                if strength != 1:
-                    base = own[name].cpu().float()
-                    tuned = base + strength * (tuned.float() - base)
-                own[name].copy_(tuned)
-    except SafetensorError as error:
-        raise UserError(
-            f"{folder}/{ADAPTER_FILES[0]}: cut or damaged ({error}). Delete it and run snakemake again: the "
-            "model is then trained anew."
-        ) from None
+    with safe_open(Path(folder) / ADAPTER_FILES[0], "pt") as tensors, torch.no_grad():
+        for name in tensors.keys():  # noqa: SIM118 - the file itself cannot be iterated over
+            tuned = tensors.get_tensor(name)
+            if name not in own or own[name].shape != tuned.shape:
+                raise UserError(f"{folder}: has a weight {name}, {tuple(tuned.shape)}, which the model has not.")
+            if strength != 1:
+                base = own[name].cpu().float()
+                tuned = base + strength * (tuned.float() - base)
+            own[name].copy_(tuned)
     return model
 
 
@@ -69,6 +64,7 @@ def average(folders: Sequence[str | Path], output: Path) -> None:
     config = read_json(Path(folders[0]) / ADAPTER_FILES[1])
     total: dict[str, torch.Tensor] = {}
     for folder in folders:
+        check_adapter(folder)
         with safe_open(Path(folder) / ADAPTER_FILES[0], "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 total[name] = tensors.get_tensor(name).float() + total.get(name, 0.0)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 import _path  # noqa: F401
 from common.files import ADAPTER_FILES, FULL, UserError, check_files, fully_tuned, read_json, sha256_file, write_json
 from common.job import job, versions
-from common.weights import QUANTISED
+from common.weights import QUANTISED, check_adapter
 from present.conclusion import conclusion
 from present.format import Say
 from present.templates import render
@@ -115,6 +115,7 @@ def write_adapter(source: Path, place: Path, record: Mapping, strength: float) -
     config |= {"base_model_name_or_path": record["source"], "revision": record["commit"]}
     write_json(place / ADAPTER_FILES[1], config)
     try:
+        check_adapter(source)
         shutil.copyfile(source / ADAPTER_FILES[0], place / ADAPTER_FILES[0])
     except FileNotFoundError as error:
         raise UserError(

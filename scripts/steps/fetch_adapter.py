@@ -8,6 +8,7 @@ import _path  # noqa: F401
 from common.files import ADAPTER_FILES, UserError, described, read_json, write_json
 from common.hub import hub_snapshot
 from common.job import job
+from common.weights import tensors
 
 HUB = "hub:"
 
@@ -36,6 +37,7 @@ def fetch_adapter(name: str, settings: Mapping[str, Any], record: str | Path, re
             "Pickled weights (adapter_model.bin) are not read, since they can run code: load them where you trust them "
             "and save them again."
         )
+    tensors(folder / ADAPTER_FILES[0])
     from llm.adapters import check_fits, write_adapter  # torch takes seconds
 
     model = read_json(record)

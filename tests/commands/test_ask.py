@@ -264,6 +264,39 @@ def test_prompts_or_adapter_changed_since(study, here, tmp_path):
         ask.find(Path("results/other"), "base")
 
 
+def test_a_study_that_lacks_what_a_question_needs(study, here, shop, tmp_path):
+    other = shutil.copytree(study, tmp_path / "results/other")
+    place = recommend(other, variant="lr0.2")
+    with pytest.raises(UserError, match=r"recommended: recommends lr0\.2, which has not answered .* Run it again"):
+        ask.find(Path("results/other"), "recommended")
+    shutil.rmtree(place)
+    source = ask.find(Path("results/other"), "base")
+    shots = source.data / "shots.jsonl"
+    write_jsonl(shots, read_jsonl(shots)[1:])
+    with pytest.raises(UserError, match=rf"shots\.jsonl: lacks {source.prompts['shots'][0]}\. Run the study again"):
+        ask.prompts_of(source, shop)
+    (other / "index.csv").unlink()
+    with pytest.raises(UserError, match=r"index\.csv: no such file\. Run the study again"):
+        ask.find(Path("results/other"), "base")
+
+
+def test_no_question_a_cut_answer_and_ctrl_c_are_said(here, shop, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    answering(monkeypatch)
+    assert ask.main(ASK) == 1
+    assert capsys.readouterr().err.startswith("ERROR: found no question. Write one in quotes, or one a line")
+    monkeypatch.setattr(ask, "answers_of", lambda source: lambda prompt: ("SELECT name FROM toy WHERE", False))
+    assert ask.main([*ASK, "Which toys?"]) == 1
+    assert "WARNING: the answer was cut after 16 tokens, as in the study." in capsys.readouterr().err
+
+    def interrupted(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ask, "answers_of", interrupted)
+    assert ask.main([*ASK, "Which toys?"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_the_prompt_template_changed_since(study, here, shop, tmp_path):
     """It is looked for where it was, and among those that come with the workflow: there, under its name."""
     source = ask.find(Path("results/mine"), "base")

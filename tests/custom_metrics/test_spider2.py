@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -352,6 +353,11 @@ EXEC = f"spider2-lite/{EXEC_RESULT}"
         (spoil("spider2-lite/spider2-lite.jsonl", '{"instance_id": "local001"}'), (), "line 1: local001 has no db"),
         (spoil(f"spider2-lite/{STANDARDS}", "[1]"), (), "line 1: expected an object with instance_id"),
         (spoil(f"spider2-lite/{STANDARDS}", ""), (), "has no question on SQLite"),
+        (
+            lambda folder: shutil.rmtree(folder / EXEC),
+            (),
+            "exec_result: no such folder; expected one with <instance_id>",
+        ),
         (lambda folder: (folder / "spider2-lite/spider2-lite.jsonl").unlink(), (), "spider2-lite.jsonl: No such file"),
         (lambda folder: [file.unlink() for file in (folder / "answers").iterdir()], (), "has no <instance_id>.sql of"),
         (lambda folder: None, ("--semantics", "test_suite"), "--semantics test_suite: has no meaning here, expected"),

@@ -217,7 +217,7 @@ def test_a_damaged_file_is_named(study, tmp_path):
         (tmp_path / file.name).write_bytes(
             file.read_bytes()[:-100] if file.suffix == ".safetensors" else file.read_bytes()
         )
-    with pytest.raises(UserError, match=r"cut or damaged .* the model is then trained anew"):
+    with pytest.raises(UserError, match=r"cut or damaged: found .* the adapter is then trained anew"):
         load_adapter(base(study), tmp_path)
 
 

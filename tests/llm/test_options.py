@@ -51,6 +51,13 @@ def test_the_default_fits_each_family(family, layers, capsys):
 def test_what_a_study_names_must_be_there():
     with pytest.raises(UserError, match=r"found gate_proj, expected linear layers: down_proj, gate_up_proj"):
         adapted(make_family("phi3", 300), target_modules=["o_proj", "gate_proj"])
+    with pytest.raises(UserError, match=r"found \(q\|v\)_proj, a regular expression that matches the whole name of no"):
+        adapted(make_family("llama", 300), target_modules="(q|v)_proj")
+
+
+def test_values_that_peft_refuses_are_named():
+    with pytest.raises(UserError, match=r"lora: LoraConfig refuses these values \(.*layers_pattern"):
+        adapted(make_family("llama", 300), target_modules="all-linear", layers_to_transform=None, layers_pattern="h")
 
 
 def test_a_merged_head_leaves_tied_embeddings_alone(tmp_path):

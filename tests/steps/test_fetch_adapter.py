@@ -1,6 +1,7 @@
 """Ready-made adapters, from a folder and from a hub: where they are put, what is refused, the proof that they act."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,12 @@ def test_pickled_weights_are_refused(made, public, tmp_path, monkeypatch):
     with use(Hub(files), tmp_path / "cache", monkeypatch):
         found = refused(made, tmp_path, "hub:owner/model", COMMIT)
     assert found.startswith(f"adapters.public.source: hub:owner/model has no {WEIGHTS}.")
+
+
+def test_cut_weights_are_refused(made, public, tmp_path):
+    os.truncate(public / "adapter_model.safetensors", 1000)
+    said = refused(made, tmp_path, public)
+    assert re.search(r"adapter_model\.safetensors: cut or damaged.* Get the file again", said)
 
 
 def test_no_folder(made, tmp_path):

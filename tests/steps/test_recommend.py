@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -557,6 +558,15 @@ def test_merged_is_loaded_by_transformers_alone(made, tmp_path, variant, precisi
     assert (own.get_vocab(), own.chat_template) == (base.get_vocab(), base.chat_template)
     assert read_json(folder / "generation_config.json") == read_json(made / "tiny/generation_config.json")
     assert "which rounds otherwise" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_cut_adapter_is_not_recommended(made, tmp_path, merge):
+    shutil.copytree(made, tmp_path / "made")
+    weights = tmp_path / "made/runs/tiny/lr0.1/adapter/adapter_model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors: cut or damaged: found .* Delete it and run"):
+        export(tmp_path / "made", tmp_path, "lr0.1", merge=merge)
 
 
 @pytest.mark.parametrize(("variant", "merge"), CARDS)

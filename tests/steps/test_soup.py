@@ -1,5 +1,8 @@
 """Soups: the mean of what several adapters add to the weights."""
 
+import os
+import shutil
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -68,6 +71,11 @@ def test_bytes_are_the_same_again(folder):
 def test_an_adapter_that_cannot_be_read_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: cannot be read as an adapter of example/tiny"):
         average([folder / "small", tmp_path], folder / "model.json", tmp_path / "soup")
+    shutil.copytree(folder / "large", tmp_path / "cut")
+    os.truncate(tmp_path / "cut/adapter_model.safetensors", 1000)
+    for adapters in ([folder / "small", tmp_path / "cut"], [tmp_path / "cut", folder / "small"]):
+        with pytest.raises(UserError, match=r"cut/adapter_model.safetensors: cut or damaged: .* Delete it and run"):
+            average(adapters, folder / "model.json", tmp_path / "soup")
 
 
 @pytest.mark.parametrize("key", ["use_dora", "lora_bias"])

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,12 +16,15 @@ from pathlib import Path
 import pytest
 
 from _folders import folder
+from common.download import extract
+from common.files import read_json, write_json
 from prepare import prepare
 from study import read
 from study.read import read_yaml
 from study.unfold import stage
 from tasks.registry import KINDS
 from tests.golden.test_golden import unpack
+from verify import Findings, get_data, lay_out, run_rules
 
 REPO = Path(__file__).parents[2]
 CRATE = "ro-crate-metadata.json"
@@ -233,6 +237,41 @@ def test_data_that_may_not_be_passed_on_are_not_and_can_be_verified_by_who_has_t
     assert offline.returncode == 0, offline.stdout + offline.stderr
     assert "NOT CHECKED  spider: its data are not there (nothing is fetched with --offline)" in offline.stdout
     assert "NOT CHECKED  The tables were not computed anew" in offline.stdout
+
+
+@pytest.fixture
+def unpacked(bundle, tmp_path) -> tuple[dict, Path]:
+    """The study of the bundle, and the folder of its files."""
+    extract(bundle, tmp_path / "bundle")
+    return read.resolve(read_yaml(tmp_path / "bundle/config.yaml")), tmp_path / "bundle"
+
+
+def test_data_that_are_not_to_be_had_or_are_others_are_said(study, unpacked, tmp_path):
+    config, files = unpacked
+    config["tasks"]["spider"]["source"] = str(tmp_path / "gone")
+    folders = get_data(config, files, None, tmp_path / "fetched", found := Findings())
+    assert folders == {}  # MMLU's answers are scored from the bundle alone
+    (said,) = found.unchecked
+    assert re.match(
+        r"spider: its data are not there \(.*gone.*\), so its answers were not scored anew\. Fetch them", said
+    )
+    source = shutil.copytree(study / "results/demo/data/mmlu/source", tmp_path / "data/mmlu/source")
+    manifest = read_json(source / "manifest.json")
+    name = next(iter(manifest["files"]))
+    manifest["files"][name] = {"sha256": "0"}
+    write_json(source / "manifest.json", manifest)
+    folders = get_data(config, files, tmp_path / "data", None, found := Findings())
+    assert folders == {"mmlu": source}
+    assert found.different == {"data/mmlu/source/manifest.json": [f"{name}: the data that are there have another hash"]}
+
+
+def test_a_job_that_fails_is_named_with_its_sentence(unpacked, tmp_path):
+    config, files = unpacked
+    with (files / f"{BASE}/mmlu_answers.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write("no JSON\n")
+    laid_out = lay_out(config, files, {}, tmp_path / "work")
+    (said,) = run_rules(config, laid_out, [f"{BASE}/mmlu.csv"], 1)
+    assert re.match(r"score_mmlu/.*\.log: .*mmlu_answers\.jsonl, line 151: not valid JSON", said)
 
 
 def test_what_cannot_be_packed_is_refused_with_a_sentence(study):
