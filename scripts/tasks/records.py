@@ -65,9 +65,15 @@ def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
     import pandas as pd
 
     # Plain Python strings: pandas' own string type cannot hold lone surrogates.
-    frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding="utf-8")
+    try:
+        frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding="utf-8")
+    except ValueError as error:  # empty, cut, or not UTF-8
+        raise UserError(f"{path}: not CSV ({error}). Delete it and run again to make it anew.") from None
     if list(frame.columns) != list(columns):
-        raise UserError(f"{path}: found columns {', '.join(frame.columns)}, expected {', '.join(columns)}.")
+        raise UserError(
+            f"{path}: found columns {', '.join(frame.columns)}, expected {', '.join(columns)}. Delete it and run "
+            "again to make it anew."
+        )
     for column in frame.columns:
         if column in ZERO_ONE:
             wrong = frame.loc[~frame[column].isin(["0", "1"]), "id"]
@@ -75,7 +81,10 @@ def read_records(path: str | Path, columns: Sequence[str]) -> "pd.DataFrame":
                 raise UserError(f"{path}, {column} of {wrong.iloc[0]}: expected 0 or 1. Run its rule again.")
             frame[column] = frame[column].astype(int)
         elif column in NUMBERS:
-            frame[column] = pd.to_numeric(frame[column])
+            try:
+                frame[column] = pd.to_numeric(frame[column])
+            except ValueError as error:
+                raise UserError(f"{path}, {column}: expected numbers ({error}). Run its rule again.") from None
         else:
             frame[column] = pd.Series([unescape(x) if "\\" in x else x for x in frame[column]], dtype=object)
     if frame["id"].duplicated().any():

@@ -193,3 +193,13 @@ def test_records_of_another_kind_are_refused(paths, tmp_path):
     write_records(tmp_path / "c.csv", SPIDER_COLUMNS[:3], [row])
     with pytest.raises(UserError, match="expected id, db_id"):
         read_records(tmp_path / "c.csv", SPIDER_COLUMNS)
+    write_records(tmp_path / "d.csv", SPIDER_COLUMNS, [row | {"bag": 1, "gold_rows": "many"}])
+    with pytest.raises(UserError, match=r"d\.csv, gold_rows: expected numbers .*'many'"):
+        read_records(tmp_path / "d.csv", SPIDER_COLUMNS)
+
+
+@pytest.mark.parametrize("content", [b"", b'id,db_id\n"x', b"id\n\xff\n"])
+def test_records_that_were_cut_are_named(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.csv: not CSV \(.+\)\. Delete it and run again to make it anew"):
+        read_records(tmp_path / "a.csv", SPIDER_COLUMNS)
