@@ -268,7 +268,7 @@ def json_lines(path: str | Path, text: str) -> list[tuple[int, Any]]:
         try:
             if line.strip():
                 rows.append((number, json.loads(line)))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not valid JSON ({error}).") from None
     return rows
 
@@ -276,7 +276,7 @@ def json_lines(path: str | Path, text: str) -> list[tuple[int, Any]]:
 def _json(path: str | Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}).") from None
 
 

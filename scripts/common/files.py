@@ -22,6 +22,8 @@ class UserError(Exception):
     """Something the user can mend. The message names the file, the key and the remedy; no traceback is shown."""
 
 
+# What Python's reader of JSON raises of what is no UTF-8, no JSON, too long a number, or too deep.
+UNREADABLE = (ValueError, RecursionError)
 KNOWN = Path("results/fingerprints.json")
 SECRET = re.compile(
     r"(//)[^/\s@?#]+(?=@)|([?&][^=&\s]*(?:sig|token|key|credential|secret|password|auth|policy)[^=&\s]*=)[^&\s'\")]*[^&\s'\"):.,]",
@@ -68,17 +70,20 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; a byte order mark is not part of it.
 
     Raises:
-        UserError: the file is missing, not UTF-8 or not JSON.
+        UserError: the file is missing, cannot be read, or is not UTF-8 or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Expected a JSON file.") from None
+    except UNREADABLE as error:
+        remedy = "Mend it, or get it again; one that a run made can be deleted, and the next run makes it anew."
+        raise UserError(f"{path}: not valid JSON ({error}). {remedy}") from None
 
 
 def fully_tuned(folder: str | Path) -> bool:
@@ -88,14 +93,14 @@ def fully_tuned(folder: str | Path) -> bool:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
-    """Write one JSON object a line, keys in their given order."""
-    with atomic_write(path) as stream:
+    """Write one JSON object a line, keys in their given order; a lone surrogate stays an escape."""
+    with atomic_write(path, "wb") as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors="backslashreplace"))
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """Yield the number of each line that is not blank, and its value.
+    """Yield the number of each line that is not blank, and its value; a byte order mark is not part of the first.
 
     Raises:
         UserError: a line is not UTF-8 or not JSON; the message names the line.
@@ -104,10 +109,10 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(stream, 1):
             try:
                 if line.strip():
-                    yield number, json.loads(line.decode("utf-8"))
+                    yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise UserError(f"{path}, line {number}: not UTF-8 ({error}). Save the file as UTF-8.") from None
-            except json.JSONDecodeError as error:
+            except UNREADABLE as error:
                 raise UserError(f"{path}, line {number}: not valid JSON ({error}). Mend the line.") from None
 
 
@@ -135,7 +140,7 @@ def described(folder: str | Path, names: Iterable[str]) -> dict[str, dict]:
 
 def _hashes(paths: Iterable[Path], known: Path) -> dict[Path, str]:
     """The SHA-256 of each file. `known` keeps them with size and times of change: weights are gigabytes."""
-    kept = json.loads(known.read_text()) if known.exists() else {}
+    kept = read_json(known) if known.exists() else {}
     before, found = dict(kept), {}
     for path in paths:
         status, place = path.stat(), str(path.resolve())

@@ -212,6 +212,7 @@ def test_refused_in_one_sentence(folder, capsys, name, text, arguments, message)
         ('[{"db_id": "music"}]', "question 0: has no query"),
         ('{"db_id": "music", "query": "x"}\n{"query": "x"}', "line 2: has no db_id"),
         ("[", "not valid JSON"),
+        ("[" + "9" * 5000 + "]", "not valid JSON"),
         ("nonsense", "line 1: not valid JSON"),
         ('[{"db_id": "no", "query": ""}, {"db_id": "nope", "query": ""}]', "for 2 of 2 databases that the questions"),
         ('[{"db_id": "no", "query": ""}, {"db_id": "music", "query": ""}]', "for 1 of 2 databases"),
