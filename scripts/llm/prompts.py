@@ -12,6 +12,8 @@ from common.files import UserError, sha256_file, write_json, write_jsonl
 from llm.chat import Chat, Turn, token_counts
 
 ROLES = ("system", "user", "assistant")
+# What a template may raise besides Jinja's own errors: `{{ question + 1 }}`, or one that includes itself.
+FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 # In place of turns: the text of a whole prompt, and what stands between it and the answer in a row to train on.
 WHOLE = ("whole", "before_answer")
 
@@ -30,10 +32,10 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
     )
     try:
         made = environment.get_template(path.name)
-    except TemplateError as error:
-        raise UserError(f"{path}: not a template ({error}). See docs/tasks.md.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}).") from None
+    except FAULTS as error:
+        raise UserError(f"{path}: not a template ({error}). See docs/tasks.md.") from None
 
     def turns(values: Mapping[str, Any]) -> list[Turn]:
         found: list[Turn] = []
@@ -45,7 +47,7 @@ def template(path: str | Path) -> Callable[[Mapping[str, Any]], list[Turn]]:
 
         try:
             outside = made.render({**values, **{role: partial(add, role) for role in (*ROLES, *WHOLE)}})
-        except TemplateError as error:
+        except FAULTS as error:
             raise UserError(f"{path}: {error}. What it may use: {', '.join(values)}. See docs/tasks.md.") from None
         if outside.strip():
             raise UserError(

@@ -76,8 +76,12 @@ def words_sha256(key: str, template: Path) -> str:
         included = [name for name in meta.find_referenced_templates(Environment().parse(text)) if name]
         return sha256_json([text, *((template.parent / name).read_text(encoding="utf-8") for name in included)])
     except OSError as error:
-        raise UserError(f"{key}: {template} cannot be read ({error.strerror}). Write the path of a template.") from None
-    except TemplateError as error:
+        raise UserError(
+            f"{key}: {error.filename} cannot be read ({error.strerror}). Write the path of a template."
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{key}: {template} is not UTF-8. Save it as UTF-8.") from None
+    except (TemplateError, RecursionError) as error:
         raise UserError(f"{key}: {template} is not a template ({error}). See docs/tasks.md.") from None
 
 

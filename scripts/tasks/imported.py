@@ -14,7 +14,7 @@ from common.files import UserError
 from custom_metrics.inputs import BIRD_MARK, InputError, read_rows
 from tasks.base import letters
 from tasks.choice import read_letter
-from tasks.sections import Section, Sha256, Text, contradiction
+from tasks.sections import Section, Sha256, Text, contradiction, no_pattern
 
 # The columns of a study's data that say which question a row is about, by the keys of `Answers`.
 CLUSTERS = ("db_id", "subject")
@@ -61,11 +61,9 @@ class Answers(Section):
                 "found null, expected a column that says which question a row answers, or id, index or in_order: true.",
             )
         if self.pattern is not None:
-            try:
-                groups = re.compile(self.pattern).groups
-            except re.error as error:
-                raise contradiction("pattern", f"not a regular expression ({error}).") from None
-            if groups != 1:
+            if wrong := no_pattern(self.pattern):
+                raise contradiction("pattern", f"not a regular expression ({wrong}).")
+            if (groups := re.compile(self.pattern).groups) != 1:
                 raise contradiction("pattern", f"found {groups} groups, expected 1, around the answer.")
         return self
 

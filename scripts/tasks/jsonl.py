@@ -19,7 +19,7 @@ from common.files import UserError, described, json_lines, read_jsonl, sha256_js
 from tasks.base import NUMBERS, PARTS, Asked, Context, Measure, Part, Scored, TaskOptions, chosen, letters, marked
 from tasks.choice import fault, judged, lettered, normal, not_text
 from tasks.questions import Questions, picked
-from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction
+from tasks.sections import AtLeast1, Count, Share, Text, Unique, contradiction, no_pattern
 from tasks.text_to_sql import SMOKE, TRAIN, Validation, divide
 
 __all__ = ["PARTS", "SMOKE"]
@@ -172,11 +172,9 @@ def _fault(row: Any, form: str, part: str) -> str | None:
     if wrong := not_text({key: row.get(key) for key in ("question", "answer", *({"target"} & set(row)))}):
         return wrong
     if form == "regex":
-        try:
-            pattern = re.compile(row["answer"])
-        except re.error as error:
-            return f"answer is {row['answer']!r}, expected a regular expression ({error})"
-        if part == "train" and not pattern.fullmatch(row.get("target", "")):
+        if wrong := no_pattern(row["answer"]):
+            return f"answer is {row['answer']!r}, expected a regular expression ({wrong})"
+        if part == "train" and not re.fullmatch(row["answer"], row.get("target", "")):
             return f"target is {row.get('target')!r}, expected a text to learn, which answer matches"
     if form != "choice":
         return "choices are there, but they are asked with score: choice alone" if "choices" in row else None

@@ -54,6 +54,21 @@ def _unique(values: list) -> list:
     return values
 
 
+def _pattern(value: str) -> str:
+    if wrong := no_pattern(value):
+        raise _expected(f"a regular expression of Python as .*[qv]_proj ({wrong})")
+    return value
+
+
+def no_pattern(text: str) -> str | None:
+    """Say why a text is no regular expression; None if it is one."""
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return None
+
+
 def _limit(value: int) -> int:
     if value == 0:
         raise _expected("-1 for no limit, or at least 1")
@@ -140,10 +155,13 @@ Some = Annotated[list[T], Field(min_length=1), AfterValidator(_unique)]
 # Layers by their names, by a word of PEFT's, or by a regular expression.
 Modules = either(
     SomeSet[str],
-    _text(
-        r"all-linear|.*[.*+?|(\[\\].*",
-        "a list of names, all-linear, or a regular expression of whole names as .*[qv]_proj",
-    ),
+    Annotated[
+        _text(
+            r"all-linear|.*[.*+?|(\[\\].*",
+            "a list of names, all-linear, or a regular expression of whole names as .*[qv]_proj",
+        ),
+        AfterValidator(_pattern),
+    ],
     str,
 )
 # A key that may be left out, and is then not there.

@@ -12,9 +12,7 @@ LONG = b'{"n": ' + b"9" * 5000 + b"}"
 def test_what_is_no_json_is_not_to_be_deleted_unless_a_run_made_it(tmp_path, content):
     path = tmp_path / "dev.json"
     path.write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"dev\.json: not valid JSON \(.*Mend it, or get it again; one that a run made"
-    ):
+    with pytest.raises(UserError, match=r"dev\.json: not valid JSON \(.*Mend it, or get it again; one that a run made"):
         read_json(path)
     path.write_bytes(b"{}\n" + (content or b"{"))
     with pytest.raises(UserError, match=r"dev\.json, line 2: not "):

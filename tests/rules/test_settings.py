@@ -302,9 +302,14 @@ def test_the_words_of_a_template_are_seen_and_not_where_they_lie(tmp_path):
     before = unfold.words_sha256("tasks.x.prompt", outer)
     own.write_text("other", encoding="utf-8")
     assert unfold.words_sha256("tasks.x.prompt", outer) != before
-    outer.write_text("{% if %}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"tasks\.x\.prompt: .*outer\.jinja is not a template"):
-        unfold.words_sha256("tasks.x.prompt", outer)
+    for text, message in (
+        (b"{% if %}", r"outer\.jinja is not a template"),
+        (b"\xff", r"outer\.jinja is not UTF-8\. Save it as UTF-8\."),
+        (b"{% include 'none.jinja' %}", r"none\.jinja cannot be read \(No such file"),
+    ):
+        outer.write_bytes(text)
+        with pytest.raises(UserError, match=rf"tasks\.x\.prompt: .*{message}"):
+            unfold.words_sha256("tasks.x.prompt", outer)
 
 
 def test_an_edit_of_a_local_source_is_seen(tmp_path):

@@ -167,6 +167,11 @@ def test_what_the_engines_take_is_what_a_study_may_say():
             "lora.target_modules: found 'all-liner', expected a list of names, all-linear, or a regular expression",
         ),
         (
+            {"lora": {"target_modules": "*_proj"}},
+            "lora.target_modules: found '*_proj', expected a regular expression of Python as .*[qv]_proj (nothing to "
+            "repeat at position 0).",
+        ),
+        (
             {"lora": {"use_dora": True}, "evaluation": {"interpolate": [0.5]}},
             "lora.use_dora: found True, but evaluation.interpolate needs adapters that only add a product of two",
         ),

@@ -185,6 +185,7 @@ def test_the_first_entry_of_a_list_is_checked_as_all_others(tmp_path):
     [
         ({}, "expected a column that says which question a row answers"),
         ({"id": "id", "pattern": "("}, "not a regular expression"),
+        ({"id": "id", "pattern": "(a{9999999999})"}, r"not a regular expression \(the repetition number is too large"),
         ({"id": "id", "pattern": "a"}, "found 0 groups, expected 1"),
     ],
 )

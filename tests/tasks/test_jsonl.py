@@ -60,6 +60,11 @@ ROW = {"question": "Which?", "choices": ["x", "y"], "answer": "B"}
         ("exact", ROW | {"target": 5}, "target is 5, expected a text"),
         ("exact", ROW, "choices are there, but they are asked with score: choice alone"),
         ("regex", ROW | {"answer": "(a"}, r"answer is '\(a', expected a regular expression \(missing \)"),
+        (
+            "regex",
+            ROW | {"answer": "a{9999999999}"},
+            r"answer is .*, expected a regular expression \(the repetition number is too",
+        ),
         ("choice", jsonl_rows("choice", 3, 1)[0], "asks the question of .*, line 4, expected each once"),
         ("choice", ROW | {"id": "test-00003"}, "has the id 'test-00003' of .*, line 3, expected each once"),
     ],
