@@ -67,9 +67,32 @@ class Findings:
         self.different.setdefault(place, []).append(what)
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """A JSON object of a bundle; a UserError if the file is none."""
+    if not isinstance(found := read_json(path), dict):
+        raise UserError(f"{path}: found no JSON object, expected one. Get the archive again.")
+    return found
+
+
+def fact(path: Path, key: str) -> Any:
+    """What a JSON object of a bundle says of a key; a UserError if it lacks the key."""
+    if key not in (found := facts(path)):
+        raise UserError(f"{path}: lacks {key}. Get the archive again.")
+    return found[key]
+
+
+def _are_named(entities: Any) -> bool:
+    return isinstance(entities, list) and all(
+        isinstance(one, dict) and isinstance(one.get("@id"), str) for one in entities
+    )
+
+
 def check_hashes(bundle: Path, found: Findings) -> None:
     """Hold each file against the hash that the archive's metadata list."""
-    listed = {one["@id"]: one for one in read_json(bundle / CRATE)["@graph"] if one["@type"] == "File"}
+    graph = fact(bundle / CRATE, "@graph")
+    listed = {one["@id"]: one for one in graph if one.get("@type") == "File"} if _are_named(graph) else {}
+    if not listed:
+        raise UserError(f"{bundle / CRATE}: lists no files: it is not one of scripts/bundle.py. Give the path of one.")
     there = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()} - {CRATE}
     for name in sorted(listed.keys() - there):
         found.differs(name, f"is not in the archive, but in {CRATE}")
@@ -107,14 +130,14 @@ def check_reports(config: Mapping, bundle: Path, found: Findings) -> None:
     number = 0
     for report, key, file in chain(config, bundle):
         # Prompts and questions that may not be passed on are not there.
-        if file.is_file() and (expected := read_json(report).get(key)):
+        if file.is_file() and (expected := facts(report).get(key)):
             number += 1
             if (actual := sha256_file(file)) != expected:
                 place = report.relative_to(bundle).as_posix()
                 found.differs(place, f"{key}: found {expected}, but {file.relative_to(bundle)} has {actual}")
     registered = bundle / f"preregistered/{unfold.registration(config)}.json"
     for path in bundle.glob("preregistered/*.json"):
-        written = {key: one for key, one in read_json(path).items() if key not in ("registered", "expected")}
+        written = {key: one for key, one in facts(path).items() if key not in ("registered", "expected")}
         now = json.loads(json.dumps(unfold.registered(config)))
         if path != registered or written != now:
             other = sorted(key for key in {*written, *now} if written.get(key) != now.get(key))
@@ -152,7 +175,7 @@ def get_data(
             )
     for task, folder in folders.items():
         listed, there = (
-            read_json(one / "manifest.json").get("files", {}) for one in (bundle / f"data/{task}/source", folder)
+            facts(one / "manifest.json").get("files", {}) for one in (bundle / f"data/{task}/source", folder)
         )
         for name in sorted({*listed, *there}):
             if listed.get(name) != there.get(name):
@@ -176,16 +199,16 @@ def check_questions(config: Mapping, bundle: Path, folders: Mapping[str, Path], 
         kind = KINDS[config["tasks"][task]["kind"]]
         asked = unfold.stage(config, task, "test")
         if config["tasks"][task].get("answered"):  # answers that were given elsewhere decided it
-            asked["only"] = read_json(bundle / f"data/{task}/test.json")["ids"]
+            asked["only"] = fact(bundle / f"data/{task}/test.json", "ids")
         rows, _ = kind.prepare(asked, folders[task], "test")
         place = f"data/{task}/test.jsonl"
         if (bundle / place).is_file():
-            sides = ([(row["id"], texts(row)) for row in one] for one in (read_jsonl(bundle / place), rows))
+            sides = ([(_name(row), texts(row)) for row in one] for one in (read_jsonl(bundle / place), rows))
             for difference in differences(*sides):
                 found.differs(place, difference)
         else:
             write_jsonl(study / place, rows)
-            if (actual := sha256_file(study / place)) != read_json(bundle / f"data/{task}/test.json")["sha256"]:
+            if (actual := sha256_file(study / place)) != fact(bundle / f"data/{task}/test.json", "sha256"):
                 found.differs(f"data/{task}/test.json", f"sha256: the questions made of the data have {actual}")
         found.agreed.append(f"{len(rows):,} questions of {task} were made anew from the data.")
 
@@ -252,8 +275,14 @@ def run_rules(config: Mapping, study: Path, targets: Sequence[str], number: int)
     return told or [run.stdout[-2000:].strip()]
 
 
-def texts(row: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _name(row: Any) -> str:
+    return str(row.get("id")) if isinstance(row, dict) else "a row that is no object"
+
+
+def texts(row: Any, prefix: str = "") -> dict[str, str]:
     """The values of a JSON object as text, by their places in it."""
+    if not isinstance(row, dict | list):
+        return {prefix: json.dumps(row)}
     found = {}
     for key, value in row.items() if isinstance(row, dict) else enumerate(row):
         place = f"{prefix}.{key}" if prefix else str(key)
@@ -265,10 +294,16 @@ def read(path: Path) -> Rows:
     """The rows of a CSV file, the lines of a page, or the values of a JSON file; a record is named by its id."""
     if path.suffix == ".json":
         return [("", texts(read_json(path)))]
-    with path.open(encoding="utf-8", newline="") as stream:
+    # Whoever forged a file may have written anything into it.
+    with path.open(encoding="utf-8", errors="backslashreplace", newline="") as stream:
         if path.suffix != ".csv":
             return list(_lines(stream))
-        rows = list(csv.DictReader(stream))
+        try:
+            found = list(csv.DictReader(stream))
+        except csv.Error as error:
+            raise UserError(f"{path}: not a CSV file ({error}). Get the archive again.") from None
+    # A row with more cells than there are columns has a list of them.
+    rows = [{key or "": cell if cell is None else "".join(cell) for key, cell in row.items()} for row in found]
     named = []
     for number, row in enumerate(rows, 2):
         words = [cell for cell in row.values() if cell and _number(cell) is None][:3]
@@ -286,10 +321,10 @@ def _lines(page: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"line {number}", whole or dict(zip(headings, cells, strict=True))
 
 
-def _number(text: str) -> float | None:
+def _number(text: str | None) -> float | None:
     try:
         return float(text)
-    except ValueError:
+    except (ValueError, TypeError):  # the second of a cell that its row lacks
         return None
 
 
@@ -437,8 +472,11 @@ def main(arguments: list[str] | None = None) -> int:
         if not given.bundle.is_file():
             raise UserError(f"{given.bundle}: no such file. Give the path of an archive that scripts/bundle.py wrote.")
         with tempfile.TemporaryDirectory() as folder:
-            extract(given.bundle, Path(folder, "bundle"))
-            found = verify(Path(folder, "bundle"), Path(folder, "work"), given.data, given.offline, given.cores)
+            extract(given.bundle, bundle := Path(folder, "bundle"))
+            try:
+                found = verify(bundle, Path(folder, "work"), given.data, given.offline, given.cores)
+            except UserError as error:
+                raise UserError(str(error).replace(f"{bundle}/", f"{given.bundle}, ")) from None
     except (UserError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

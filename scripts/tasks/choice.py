@@ -12,6 +12,7 @@ _LETTER = re.compile(
     r"(?=[.:,;)]|[ \t\r]*(?:\n|$))",
     re.IGNORECASE,
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def told(row: Mapping, marks: Sequence[str] = LETTERS) -> dict[str, Any]:
@@ -32,10 +33,12 @@ def fault(row: Mapping, letters: Sequence[str] = LETTERS) -> str | None:
 
 
 def not_text(cells: Mapping[str, Any]) -> str | None:
-    """Say which of the cells, by their names, is the first that is no text, or a blank one."""
+    """Say which of the cells, by their names, is the first that is no text, or a blank one, or cut in a character."""
     for name, cell in cells.items():
         if not isinstance(cell, str) or not cell.strip():
             return f"{name} is {cell!r}, expected a text"
+        if cut := _SURROGATE.search(cell):
+            return f"{name} holds {cut[0]!r}, half of a character, expected a text that UTF-8 can hold"
     return None
 
 

@@ -14,11 +14,12 @@ from tqdm import tqdm
 from common.download import find_root, opened
 from common.files import UserError, described, read_json, redacted, write_json
 from custom_metrics.judge import GoldError, Judge
+from custom_metrics.sandbox import UnmergedError, refuse_unmerged
 from tasks import text_to_sql
 from tasks.base import PARTS, Measure, Part
 from tasks.choice import not_text
 from tasks.sections import Count, Sha256, Text, Unique, either
-from tasks.sql_schema import HEADER, check_whole, read_schema
+from tasks.sql_schema import HEADER, check_whole, misshapen, read_schema
 from tasks.text_to_sql import PROMPT, REMEDY, SMOKE, context, held_out, score, target
 
 __all__ = ["PARTS", "PROMPT", "REMEDY", "SMOKE", "context", "held_out", "score", "target"]
@@ -29,6 +30,8 @@ TRAIN_FILES = ("train.json", "train_spider.json")
 # Our keys of a row, each with its name in the file.
 FIELDS = {key: key for key in ("db_id", "question", "query")}
 SCHEMA = {"db_id", "table_names_original", "column_names_original", "column_types", "primary_keys", "foreign_keys"}
+# Of an archive: beside a database may lie changes that are not in it, of which `find_databases` says so.
+ENDINGS = (".json", ".sqlite", ".sqlite-wal", ".sqlite-journal")
 Questions = Mapping[str, Sequence[Mapping[str, str]]]  # of dev and train
 
 
@@ -57,7 +60,7 @@ def fetch(options: Mapping, folder: Path) -> None:
     Nothing in the folder is replaced before all of the new data has been checked.
     """
     source = options["source"]
-    with opened(source, options["sha256"], folder / "unpacked", (".json", ".sqlite")) as (found, archive):
+    with opened(source, options["sha256"], folder / "unpacked", ENDINGS) as (found, archive):
         root = find_root(found, "dev.json", source)
         questions = {"dev": read_questions(root / "dev.json")}
         if train := next((root / name for name in TRAIN_FILES if (root / name).is_file()), None):
@@ -94,6 +97,10 @@ def read_tables(path: Path) -> dict[str, dict]:
     for number, schema in enumerate(_read_list(path)):
         if missing := SCHEMA - set(schema):
             raise UserError(f"{path}, entry {number}: lacks {', '.join(sorted(missing))}, which Spider's schemas have.")
+        if wrong := misshapen(schema):
+            raise UserError(
+                f"{path}, entry {number}: {wrong} Mend the entry; of a task of kind spider_format remove it."
+            )
         db_id = schema["db_id"]
         if not isinstance(db_id, str) or db_id in ("", ".", "..") or "/" in db_id or "\\" in db_id or db_id in tables:
             raise UserError(f"{path}, entry {number}: db_id {db_id!r} is no folder's name, or comes twice.")
@@ -110,7 +117,10 @@ def read_questions(
         if wrong := not_text({theirs: row.get(theirs) for theirs in fields.values()}):
             raise UserError(f"{path.name}, row {number}: {wrong}. Mend the row, counted from 0, or leave it out.")
         kept = {ours: row[theirs] for ours, theirs in fields.items()}
-        rows.append(kept | {name: (row.get(name) or "").strip() for name in optional})
+        further = {name: row.get(name) or "" for name in optional}
+        if wrong := next((name for name in optional if not isinstance(further[name], str)), None):
+            raise UserError(f"{path.name}, row {number}: {wrong} is {further[wrong]!r}, expected a text. Mend the row.")
+        rows.append(kept | {name: text.strip() for name, text in further.items()})
     if not rows and least:
         raise UserError(f"{path.name}: found no rows, expected at least 1 of {', '.join(fields.values())}.")
     return rows
@@ -124,7 +134,7 @@ def _placed(questions: Questions) -> Iterator[tuple[str, Mapping[str, str]]]:
 def find_databases(root: Path, questions: Questions, source: str) -> dict[str, Path]:
     """Find the file <db_id>.sqlite of each database that is asked about, anywhere below a folder."""
     files: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*.sqlite")):
+    for path in (one for one in sorted(root.rglob("*.sqlite")) if one.is_file()):
         files.setdefault(path.stem, []).append(path)
     for place, row in _placed(questions):
         name, found = row["db_id"], files.get(row["db_id"], [])
@@ -139,6 +149,10 @@ def find_databases(root: Path, questions: Questions, source: str) -> dict[str, P
         with path.open("rb") as stream:
             if stream.read(len(HEADER)) != HEADER:
                 raise UserError(f"{path.relative_to(root)}: not a SQLite database. Get the data again.")
+        try:
+            refuse_unmerged(path)
+        except UnmergedError as error:
+            raise UserError(f"{error} (where the data are an archive, before it is packed).") from None
         check_whole(path, str(path.relative_to(root)))
     return databases
 

@@ -1,7 +1,7 @@
 """The schema of a database as text of a prompt: from an entry of Spider's tables.json, or from any SQLite file."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,28 @@ KINDS = {
     "boolean": ("boolean",),
 }
 HEADER = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html#magic_header_string
+
+
+def misshapen(schema: Mapping) -> str | None:
+    """Say what of an entry of tables.json, which has all keys, is not in Spider's form; None if all is."""
+    tables, columns, types, primary, foreign = (
+        schema[key] if isinstance(schema[key], list) else None
+        for key in ("table_names_original", "column_names_original", "column_types", "primary_keys", "foreign_keys")
+    )
+    if not tables or not all(isinstance(name, str) for name in tables):
+        return "table_names_original is no list of names."
+    if not columns or not all(
+        isinstance(one, list) and [*map(type, one)] == [int, str] and -1 <= one[0] < len(tables) for one in columns
+    ):
+        return "column_names_original is no list of pairs [number of the table, name]."
+    if types is None or len(types) != len(columns):
+        return f"column_types is no list of {len(columns)} types, one for each column."
+    places = range(len(columns))
+    if primary is None or not all(n in places for key in primary for n in (key if isinstance(key, list) else [key])):
+        return "primary_keys is no list of numbers of columns."
+    if foreign is None or not all(isinstance(key, list) and len(key) == 2 and {*key} <= {*places} for key in foreign):
+        return "foreign_keys is no list of pairs of numbers of columns."
+    return None
 
 
 def schema_texts(

@@ -138,6 +138,8 @@ def prepare(options: Mapping, folder: Path, part: str, train: list[dict]) -> Par
                 f"{name}.exclude_databases: found {', '.join(unknown)}, expected databases of the questions to ask."
             )
         asked = [row for row in chosen(options, dev) if row["db_id"] not in options["exclude_databases"]]
+        if not asked:
+            raise UserError(f"{name}.exclude_databases: leaves no question to ask. Take a database out of it.")
         rows = picked(asked, options["questions"], f"{name}.questions")
         return rows, _described(rows)
     schemas = {entry["db_id"]: entry for entry in read_json(folder / "tables.json")}

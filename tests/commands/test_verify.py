@@ -1,10 +1,12 @@
 """What verify.py calls different: cells, rows, and numbers beyond what machines differ in."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from common.files import UserError
 from verify import Findings, agree, check_hashes, differences, main, read, report
 
 
@@ -75,3 +77,34 @@ def test_what_is_no_bundle_is_refused(tmp_path, capsys):
     (tmp_path / "text.zip").write_text("text")
     assert main([str(tmp_path / "text.zip")]) == 1
     assert "not a whole zip or tar archive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.md", "a.json"])
+@pytest.mark.parametrize("content", [b"id,n\n1,2,3\n4\n", b"\xff\x00", b"[1, null]", b"null", b'"x"', b""])
+def test_whatever_a_forger_wrote_into_a_file_is_another_value_or_refused(tmp_path, name, content):
+    made, forged = tmp_path / name, tmp_path / f"forged-{name}"
+    made.write_text("{}" if name.endswith("json") else "| id |\n\nq1,1\n", encoding="utf-8")
+    forged.write_bytes(content)
+    try:
+        assert list(differences(read(forged), read(made))) + list(differences(read(made), read(forged)))
+    except UserError as error:
+        assert f"forged-{name}: not valid JSON" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("crate", "message"),
+    [
+        (b"null", "found no JSON object"),
+        (b"{}", "lacks @graph. Get the archive again"),
+        (b'{"@graph": [1]}', "lists no files: it is not one of scripts/bundle.py"),
+        (b'{"@graph": [{"@id": ["a"], "@type": "File"}]}', "lists no files"),
+        (b"{", "not valid JSON"),
+    ],
+)
+def test_metadata_that_list_no_files_are_refused_by_the_name_of_the_archive(tmp_path, repo, capsys, crate, message):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(repo / "config.yaml", "config.yaml")
+        packed.writestr("ro-crate-metadata.json", crate)
+    assert main([str(archive), "--offline"]) == 1
+    assert f"ERROR: {archive}, ro-crate-metadata.json: {message}" in capsys.readouterr().err

@@ -71,6 +71,10 @@ def test_folders_in_which_the_archives_are_unpacked_give_the_same(data, tmp_path
             lambda dev: edit(dev / "dev.json", 1, difficulty="hard"),
             "row 1: difficulty is 'hard', expected simple, moderate, challeng",
         ),
+        (
+            lambda dev: edit(dev / "dev.json", 1, evidence=7),
+            "dev.json, row 1: evidence is 7, expected a text. Mend the",
+        ),
         (lambda dev: shutil.rmtree(dev.parent / "train"), "tasks.mine, role: target: found no train.json"),
     ],
 )

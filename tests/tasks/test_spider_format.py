@@ -8,6 +8,7 @@ import pytest
 
 from _tasks import edit, options, shown, spider_folder
 from common.files import UserError, read_json
+from custom_metrics.sandbox import JOURNAL_MAGIC
 from tasks import spider_format
 
 FILES = [
@@ -75,6 +76,27 @@ def bad_body(path: Path) -> None:
     path.write_bytes(raw[:4096] + bytes([255]) * (len(raw) - 4096))
 
 
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def beside(source: Path, ending: str, content: bytes) -> None:
+    (source / f"database/ships/ships.sqlite{ending}").write_bytes(content)
+
+
+def entry(source: Path, **keys) -> None:
+    """Write tables.json with a schema of ships that differs in these keys from one in Spider's form."""
+    named = {"db_id": "ships", "table_names_original": ["ship"], "column_names_original": [[-1, "*"], [0, "name"]]}
+    others = {"column_types": ["text", "text"], "primary_keys": [1], "foreign_keys": []}
+    (source / "tables.json").write_text(json.dumps([named | others | keys]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -98,6 +120,24 @@ def bad_body(path: Path) -> None:
             "train.json, row 7: asks the question of dev.json, row 0. Remove one of them",
         ),
         (lambda s: (s / "train.json").unlink(), "tasks.mine, role: target: found no train.json"),
+        (
+            lambda s: edit(s / "dev.json", 3, question="What\ud83d"),
+            r"row 3: question holds .*, half of a character",
+        ),
+        (lambda s: folder(s / "dev.json"), r"dev.json: cannot be read \(Is a directory"),
+        (lambda s: folder(s / "database/ships/ships.sqlite"), "expected one file ships.sqlite in .*, found none"),
+        (lambda s: dangling(s / "database/ships/ships.sqlite"), "expected one file ships.sqlite in .*, found none"),
+        (lambda s: beside(s, "-wal", b"x"), "ships.sqlite-wal: found changes .*PRAGMA wal_checkpoint.*is packed"),
+        (
+            lambda s: beside(s, "-journal", JOURNAL_MAGIC),
+            "ships.sqlite-journal: found a change of ships.sqlite that was",
+        ),
+        (lambda s: entry(s, table_names_original=None), "entry 0: table_names_original is no list of names. Mend the"),
+        (lambda s: entry(s, column_names_original=["a"]), "entry 0: column_names_original is no list of pairs"),
+        (lambda s: entry(s, column_names_original=[[9, "a"]]), "entry 0: column_names_original is no list of pairs"),
+        (lambda s: entry(s, column_types=["text"]), "entry 0: column_types is no list of 2 types, one for each column"),
+        (lambda s: entry(s, primary_keys=["a"]), "entry 0: primary_keys is no list of numbers of columns"),
+        (lambda s: entry(s, foreign_keys=[[1, 99]]), "entry 0: foreign_keys is no list of pairs of numbers of columns"),
     ],
 )
 def test_mistakes_are_told_before_any_data_are_replaced(source, tmp_path, change, message):
