@@ -160,7 +160,9 @@ class Join:
     def _cell(self, row: Mapping, key: str) -> Any:
         cell = row[self.settings[key]]
         if key == "index":
-            return int(cell) if str(cell).strip().isdecimal() else cell
+            # A list cannot be looked up, and Python takes True for 1 and refuses thousands of digits.
+            text = str(cell).strip()
+            return int(text) if text.isdecimal() and len(text) < 20 else cell if type(cell) in (int, float) else text
         return _plain(str(cell), key)
 
     def _fits(self, row: Mapping, question: Mapping, key: str) -> bool:

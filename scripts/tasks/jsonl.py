@@ -7,6 +7,7 @@ few-shot example shows, if that is not the answer), and further keys, for the pr
 import json
 import random
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -152,7 +153,7 @@ def _read(path: Path, part: str, options: Mapping, known: dict[str, str]) -> lis
     rows = []
     for number, row in found:
         place = f"{path}, line {number}"
-        if wrong := _fault(row, options["score"], part):
+        if wrong := _fault(row, options["score"], part) or _unfit(row, ["id", *_keys(options)]):
             raise UserError(f"{place}: {wrong}. Mend the line, or remove it.")
         row = {**row, "id": str(row.get("id", f"{part}-{number:05d}"))}
         # Only what is asked: a second copy would be learnt or shown and then asked.
@@ -165,10 +166,22 @@ def _read(path: Path, part: str, options: Mapping, known: dict[str, str]) -> lis
     return rows
 
 
+def _unfit(row: Mapping, keys: Sequence[str]) -> str | None:
+    """Say which of these keys a row has with a value that names nothing, or that the row cannot be written down."""
+    for key in keys:
+        if key in row and (type(row[key]) not in (str, int, float, bool) or not str(row[key]).strip()):
+            return f"{key} is {row[key]!r}, expected a text or a number"
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"found {error.object[error.start]!r}, half of a character, expected text that UTF-8 can hold"
+    return None
+
+
 def _fault(row: Any, form: str, part: str) -> str | None:
     """Say what is wrong with a row, if something is."""
     if not isinstance(row, dict):
-        return f"found {row!r}, expected an object with question and answer"
+        return f"found {reprlib.repr(row)}, expected an object with question and answer"
     if wrong := not_text({key: row.get(key) for key in ("question", "answer", *({"target"} & set(row)))}):
         return wrong
     if form == "regex":

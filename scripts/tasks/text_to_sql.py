@@ -245,7 +245,8 @@ def divide(
         kept, held_out = kept[:number], kept[number:]
     elif by == "database":
         sizes = Counter(row[cluster] for row in rows)
-        order = sorted(set(sizes).difference(taken))
+        # Values of a user's own key may be texts and numbers.
+        order = sorted(set(sizes).difference(taken), key=lambda one: (isinstance(one, str), one))
         generator.shuffle(order)
         chosen: set[str] = set()
         while order and sum(sizes[one] for one in chosen) < fraction * len(rows):

@@ -130,6 +130,9 @@ def test_a_pattern_says_where_in_the_text_the_answer_is(tmp_path):
         ),
         ([{"id": "dev-7", "answer": ""}], {"id": "id"}, "id is 'dev-7', which is no question of the data"),
         ([{"n": 4, "answer": ""}], {"index": "n"}, "n is 4, which is no question of the data"),
+        ([{"n": True, "answer": ""}], {"index": "n"}, "n is 'True', which is no question of the data"),
+        ([{"n": [1], "answer": ""}], {"index": "n"}, r"n is '\[1\]', which is no question of the data"),
+        ([{"n": "9" * 5000, "answer": ""}], {"index": "n"}, "n is '9{5000}', which is no question of the data"),
         (
             [{"id": "dev-00000", "answer": "a"}] * 2,
             {"id": "id"},

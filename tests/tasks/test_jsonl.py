@@ -65,6 +65,11 @@ ROW = {"question": "Which?", "choices": ["x", "y"], "answer": "B"}
             ROW | {"answer": "a{9999999999}"},
             r"answer is .*, expected a regular expression \(the repetition number is too",
         ),
+        ("choice", ROW | {"id": None}, "id is None, expected a text or a number"),
+        ("choice", ROW | {"id": ""}, "id is '', expected a text or a number"),
+        ("choice", ROW | {"topic": ["a"]}, r"topic is \['a'\], expected a text or a number"),
+        ("choice", ROW | {"more": "\ud83d"}, "found .*, half of a character, expected text that UTF-8 can hold"),
+        ("choice", [ROW] * 1000, r"found \[.{0,400}\.\.\.\], expected an object with question and answer"),
         ("choice", jsonl_rows("choice", 3, 1)[0], "asks the question of .*, line 4, expected each once"),
         ("choice", ROW | {"id": "test-00003"}, "has the id 'test-00003' of .*, line 3, expected each once"),
     ],
@@ -74,7 +79,7 @@ def test_a_wrong_line_is_named(tmp_path, form, row, message):
     with path.open("a") as stream:
         stream.write(json.dumps(row) + "\n")
     with pytest.raises(UserError, match=f"mine.jsonl, line 41: {message}"):
-        jsonl.fetch(options(jsonl, source=str(path), score=form), tmp_path / "out")
+        jsonl.fetch(options(jsonl, source=str(path), score=form, strata=["topic"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
