@@ -10,7 +10,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tabulate import tabulate
 
 from common.files import ADAPTER_FILES, UserError, check_files, read_json, read_jsonl, sha256_file
+from common.terminal import nobody_reads
 from custom_metrics.extract import extract_sql
 from custom_metrics.query import Result, query
 from study.repair import AGAIN
@@ -70,6 +71,12 @@ def find(folder: Path, model: str) -> Source:
         raise UserError(
             f"{folder}: no results of a study called {folder.name}. Run it first, or name one of those in "
             f"{folder.parent}/: {', '.join(found) or 'none so far'}."
+        )
+    if len(targets) > 1:
+        names = ", ".join(sorted(path.name for path in targets))
+        raise UserError(
+            f"{folder}/data: holds several targets ({names}), of which the study has one now. Move the folders of the "
+            "others elsewhere."
         )
     (data,) = targets
     if not issubclass(KINDS[read_json(data / "test.json")["settings"]["kind"]].Options, text_to_sql.Options):
@@ -233,6 +240,16 @@ def _cell(cell: object) -> str:
     return shown(str(cell)).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def in_utf8(questions: Iterable[str]) -> Iterator[str]:
+    """Yield questions that are not blank, as they come; a UserError of one that is not UTF-8."""
+    try:
+        for question in filter(None, map(str.strip, questions)):
+            question.encode()
+            yield question
+    except UnicodeError as error:
+        raise UserError(f"a question is not UTF-8 ({error}). Write it in UTF-8.") from None
+
+
 def ask(source: Source, database: Path, questions: Iterable[str], rows: int, as_json: bool) -> bool:
     """Print the SQL of each question and its first `rows` rows (0: the SQL is not run); tell whether all ran.
 
@@ -294,13 +311,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument --max-rows: found {given.max_rows}, expected a whole number from 1.")
     if given.question is None and sys.stdin.isatty():
         print("One question a line; Ctrl-D ends.", file=sys.stderr)
-    questions = filter(None, map(str.strip, sys.stdin if given.question is None else [given.question]))
+    questions = in_utf8(sys.stdin if given.question is None else [given.question])
     rows = 0 if given.no_rows else given.max_rows
     try:
         return int(not ask(find(RESULTS / given.study, given.model), given.database, questions, rows, given.json))
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        return nobody_reads()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130

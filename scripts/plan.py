@@ -419,6 +419,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = as_for_snakemake(given.configfile, given.config)
         if given.gpus < 1:
             raise UserError(f"--gpus: found {given.gpus}, expected 1 or more.")
+        if given.memory_gb is not None and not 0 < given.memory_gb < math.inf:
+            raise UserError(f"--memory-gb: found {given.memory_gb:g}, expected a number above 0, such as 24.")
         if given.gpu:
             device = named_gpu(given.gpu)
         elif given.memory_gb:

@@ -19,6 +19,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.files import UserError, atomic_write, write_json
+from common.terminal import nobody_reads
 from llm import memory as _memory
 from llm.memory import Shape
 from study.read import check, overlay, read_yaml
@@ -134,7 +135,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"ERROR: {error}", file=sys.stderr)
             failed = True
     if rows:
-        print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+        try:
+            print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True), flush=True)
+        except BrokenPipeError:
+            return nobody_reads()
     return int(failed)
 
 

@@ -471,6 +471,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not given.bundle.is_file():
             raise UserError(f"{given.bundle}: no such file. Give the path of an archive that scripts/bundle.py wrote.")
+        if given.data and not given.data.is_dir():
+            raise UserError(f"--data {given.data}: no such folder. Give the folder data/ of a study's results.")
+        if given.cores < 1:
+            raise UserError(f"--cores: found {given.cores}, expected 1 or more.")
         with tempfile.TemporaryDirectory() as folder:
             extract(given.bundle, bundle := Path(folder, "bundle"))
             try:

@@ -230,7 +230,8 @@ def extract(archive: Path, target: Path, endings: tuple[str, ...] = ("",)) -> No
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's fault, not the archive's
         raise UserError(
-            f"{archive}: not a whole zip or tar archive ({str(error).splitlines()[0]}). Delete it and get it again."
+            f"{archive}: not a whole zip or tar archive ({str(error).splitlines()[0]}). Get it again, or name another "
+            f"file; a download below {CACHE}/ is to be deleted first."
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

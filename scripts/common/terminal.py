@@ -11,6 +11,7 @@ Snakemake's own account of each job, with its inputs and its reason, is in the f
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +75,15 @@ def progress_of(log: str | Path) -> str:
     loss = LOSS.findall(text)
     parts = [f"{what.strip() or 'step'} {n} of {total}", *([f"loss {loss[-1]}"] if loss else [])]
     return redacted(", ".join([*parts, *([f"{left.removeprefix('0')} left"] if "?" not in left else [])]))
+
+
+def nobody_reads() -> int:
+    """Write nothing more to standard output, whose reader has enough of it (`| head`); give the exit status for that.
+
+    Python would complain once more when it ends.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def duration(seconds: float) -> str:

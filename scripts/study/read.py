@@ -54,6 +54,10 @@ def read_yaml(path: Path) -> dict:
         found = yaml.safe_load(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of a study, such as config.yaml.") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}). Give the path of a study, such as config.yaml."
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import shutil
 import sqlite3
 from contextlib import chdir, closing
@@ -171,6 +173,31 @@ def test_questions_from_standard_input(here, shop, monkeypatch, capsys):
         Result(["name"], [["kite"]], False)
     )
     assert (second["question"], second["rows"]) == ("How many?", [[1, {"blob": "00", "length": 1}]])
+
+
+@pytest.mark.parametrize("given", [b"Which\xff?\n", None])
+def test_a_question_that_is_not_utf_8(given, here, shop, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given or b""), encoding="utf-8"))
+    assert ask.main([*ASK, *(() if given else ("Which\udcff?",))]) == 1
+    assert re.fullmatch(r"ERROR: a question is not UTF-8 \(.*\)\. Write it in UTF-8\.\n", capsys.readouterr().err)
+
+
+def test_the_output_may_be_cut(here, shop, monkeypatch):
+    answering(monkeypatch, "SELECT name FROM toy")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert ask.main([*ASK, "Which toys?"]) == 141
+
+
+def test_targets_that_the_study_had_before(study, here, shop, capsys):
+    old = shutil.copytree(study / "data/spider", study / "data/old")
+    try:
+        assert ask.main([*ASK, "Which toys?"]) == 1
+    finally:
+        shutil.rmtree(old)
+    assert "results/mine/data: holds several targets (old, spider), of which the study" in capsys.readouterr().err
 
 
 def test_sql_alone_is_not_run(here, shop, monkeypatch, capsys):

@@ -312,6 +312,12 @@ def test_what_does_not_fit_is_refused_with_what_to_change(capsys):
     assert re.search(r"or (\d+) of them \(--set-resources predict_spider:gpu=\1\)", refusal)
 
 
+@pytest.mark.parametrize("size", ["nan", "inf", "-5", "0"])
+def test_a_memory_that_no_gpu_has(size, capsys):
+    assert plan.main(["--memory-gb", size]) == 1
+    assert capsys.readouterr().err == f"ERROR: --memory-gb: found {size}, expected a number above 0, such as 24.\n"
+
+
 def test_full_fine_tuning_of_a_large_model_is_refused(capsys):
     """A model of 7 B needs more than one GPU has; neither nf4 nor other keys of an adapter are a remedy."""
     config = yaml.safe_load((REPO / "studies/ribeiro.yaml").read_text(encoding="utf-8"))

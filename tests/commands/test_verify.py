@@ -108,3 +108,15 @@ def test_metadata_that_list_no_files_are_refused_by_the_name_of_the_archive(tmp_
         packed.writestr("ro-crate-metadata.json", crate)
     assert main([str(archive), "--offline"]) == 1
     assert f"ERROR: {archive}, ro-crate-metadata.json: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--data", "none"), "--data none: no such folder. Give the folder data/ of a study's results."),
+        (("--cores", "0"), "--cores: found 0, expected 1 or more."),
+    ],
+)
+def test_options_that_cannot_be_are_refused(repo, capsys, option, message):
+    assert main([str(repo / "config.yaml"), *option]) == 1
+    assert capsys.readouterr().err == f"ERROR: {message}\n"

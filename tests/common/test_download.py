@@ -329,7 +329,9 @@ def empty_file(path):
 )
 def test_damaged_archive(tmp_path, damage):
     damage(tmp_path / "archive")
-    with pytest.raises(UserError, match=r"archive: not a whole zip or tar archive \(.+\)\. Delete it and get it again"):
+    with pytest.raises(
+        UserError, match=r"archive: not a whole zip or tar archive \(.+\)\. Get it again, or name another"
+    ):
         extract(tmp_path / "archive", tmp_path / "in" / "out")
     assert (tmp_path / "archive").exists()
     assert list((tmp_path / "in").iterdir()) == []
