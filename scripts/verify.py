@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.download import extract  # noqa: E402
-from common.files import UserError, described, read_json, read_jsonl, sha256_file, write_jsonl, write_text  # noqa: E402
+from common.files import UserError, described, read_json, read_jsonl, read_object, sha256_file, write_jsonl, write_text  # noqa: E402
 from custom_metrics.judge import cores  # noqa: E402
 from present.catalogue import TABLES  # noqa: E402
 from study import unfold  # noqa: E402
@@ -67,16 +67,9 @@ class Findings:
         self.different.setdefault(place, []).append(what)
 
 
-def facts(path: Path) -> dict[str, Any]:
-    """A JSON object of a bundle; a UserError if the file is none."""
-    if not isinstance(found := read_json(path), dict):
-        raise UserError(f"{path}: found no JSON object, expected one. Get the archive again.")
-    return found
-
-
 def fact(path: Path, key: str) -> Any:
     """What a JSON object of a bundle says of a key; a UserError if it lacks the key."""
-    if key not in (found := facts(path)):
+    if key not in (found := read_object(path)):
         raise UserError(f"{path}: lacks {key}. Get the archive again.")
     return found[key]
 
@@ -130,14 +123,14 @@ def check_reports(config: Mapping, bundle: Path, found: Findings) -> None:
     number = 0
     for report, key, file in chain(config, bundle):
         # Prompts and questions that may not be passed on are not there.
-        if file.is_file() and (expected := facts(report).get(key)):
+        if file.is_file() and (expected := read_object(report).get(key)):
             number += 1
             if (actual := sha256_file(file)) != expected:
                 place = report.relative_to(bundle).as_posix()
                 found.differs(place, f"{key}: found {expected}, but {file.relative_to(bundle)} has {actual}")
     registered = bundle / f"preregistered/{unfold.registration(config)}.json"
     for path in bundle.glob("preregistered/*.json"):
-        written = {key: one for key, one in facts(path).items() if key not in ("registered", "expected")}
+        written = {key: one for key, one in read_object(path).items() if key not in ("registered", "expected")}
         now = json.loads(json.dumps(unfold.registered(config)))
         if path != registered or written != now:
             other = sorted(key for key in {*written, *now} if written.get(key) != now.get(key))
@@ -175,7 +168,7 @@ def get_data(
             )
     for task, folder in folders.items():
         listed, there = (
-            facts(one / "manifest.json").get("files", {}) for one in (bundle / f"data/{task}/source", folder)
+            read_object(one / "manifest.json").get("files", {}) for one in (bundle / f"data/{task}/source", folder)
         )
         for name in sorted({*listed, *there}):
             if listed.get(name) != there.get(name):

@@ -86,10 +86,17 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}). {remedy}") from None
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object; errors as of `read_json`, and a UserError for any other value."""
+    if not isinstance(found := read_json(path), dict):
+        raise UserError(f"{path}: found no JSON object, expected one. Get the file again.")
+    return found
+
+
 def fully_tuned(folder: str | Path) -> bool:
     """Whether the folder of an adapter has all weights of a model in its place; a lack is said where it is read."""
     config = Path(folder) / ADAPTER_FILES[1]
-    return config.is_file() and read_json(config).get("peft_type") == FULL
+    return config.is_file() and read_object(config).get("peft_type") == FULL
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

@@ -3,6 +3,7 @@
 A model whose weights were all trained (`llm.full`) is one of them here: it has the same two files.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,11 @@ from common.files import (
     atomic_write,
     fully_tuned,
     read_json,
+    read_object,
     sha256_file,
     write_json,
 )
-from common.weights import check_adapter
+from common.weights import check_adapter, tensors
 from llm import full
 
 # Keys of LoraConfig that a ready-made adapter may not have.
@@ -162,16 +164,17 @@ def skeleton(record: Mapping[str, Any]) -> PreTrainedModel:
 
 def not_finite(weights: Path) -> str | None:
     """The name of a weight that is not finite, None if all are."""
-    with safe_open(weights, "pt") as tensors:
-        names = tensors.keys()  # the file itself cannot be iterated over
-        return next((name for name in names if not tensors.get_tensor(name).isfinite().all()), None)
+    with safe_open(weights, "pt") as file:
+        names = file.keys()  # the file itself cannot be iterated over
+        return next((name for name in names if not file.get_tensor(name).isfinite().all()), None)
 
 
 def check_fits(named: str, folder: Path, record: Mapping[str, Any]) -> None:
     """Check that a ready-made adapter, `named` in errors, is one of this model: its base, its weights' shapes."""
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-    config = read_json(folder / ADAPTER_FILES[1])
+    config = read_object(folder / ADAPTER_FILES[1])
+    tensors(folder / ADAPTER_FILES[0])
     if config.get("peft_type") != "LORA":
         raise UserError(f"{named} is an adapter of the kind {config.get('peft_type')}, expected LORA.")
     for key in OF_ANOTHER_BASE:
@@ -195,11 +198,11 @@ def check_fits(named: str, folder: Path, record: Mapping[str, Any]) -> None:
         with torch.device("meta"):
             adapted = get_peft_model(skeleton(record), LoraConfig.from_pretrained(str(folder)))
             state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, re.error) as error:
         raise UserError(f"{folder}: PEFT cannot put this adapter on {record['source']} ({error}).") from None
     expected = {name: tuple(weight.shape) for name, weight in state.items()}
-    with safe_open(folder / ADAPTER_FILES[0], "pt") as tensors:
-        found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    with safe_open(folder / ADAPTER_FILES[0], "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
             raise UserError(

@@ -19,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -30,6 +31,8 @@ DATE = date(2024, 7, 26)
 THOUGHT = re.compile(r"\s*(?:<(?P<tag>[^<>/\s]+)>\s*(?P<end></(?P=tag)>\s*)?|<\|channel>thought\s*<channel\|>\s*)")
 EMPTY_THOUGHT = re.compile(r"(?:<(?P<tag>[^<>/\s]+)>\s*</(?P=tag)>|<\|channel>thought\s*<channel\|>)\s*\Z")
 
+# What a template may raise besides Jinja's own errors: `{{ question + 1 }}`, or one that includes itself.
+FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 # What no turn of a conversation says.
 ELSEWHERE = "0c9f41e7-another-turn"
 
@@ -237,7 +240,7 @@ def load_chat(record: dict) -> Chat:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"{path}: cannot load config and tokenizer ({error}). Check models.{record['name']}.") from None
     if not tokenizer.chat_template:
         raise UserError(
@@ -338,7 +341,7 @@ def _system_role(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
     turns = [Turn("system", system), Turn("user", user)]
     try:
         folded = _render(tokenizer, _messages(turns, "folded"))
-    except TemplateError as error:
+    except FAULTS as error:
         raise UserError(f"{source}: its chat template cannot render a user turn ({error}).") from None
     if user not in folded:
         raise UserError(f"{source}: its chat template leaves the user's text out. It rendered {folded!r}.")

@@ -5,15 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from common.files import UserError, sha256_file, write_json, write_jsonl
-from llm.chat import Chat, Turn, token_counts
+from llm.chat import FAULTS, Chat, Turn, token_counts
 
 ROLES = ("system", "user", "assistant")
-# What a template may raise besides Jinja's own errors: `{{ question + 1 }}`, or one that includes itself.
-FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 # In place of turns: the text of a whole prompt, and what stands between it and the answer in a row to train on.
 WHOLE = ("whole", "before_answer")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import _path  # noqa: F401
-from common.files import UserError, described, read_json, sha256_json, write_json
+from common.files import UserError, described, read_object, sha256_json, write_json
 from common.hub import hub_snapshot
 from common.job import job
 
@@ -64,18 +64,22 @@ def check_model(source: str, folder: Path, files: list[str]) -> None:
     """Refuse a folder without the configuration, weights, tokenizer or chat template."""
     if "config.json" not in files:
         raise UserError(f"{source}: no config.json. This is not the folder of a transformers model.")
-    read_json(folder / "config.json")
+    read_object(folder / "config.json")
     weights = {file for file in files if file.endswith(".safetensors")}
     if not weights:
         raise UserError(f"{source}: no weights (*.safetensors). Save the model with save_pretrained, or take another.")
     if "model.safetensors.index.json" in files:
         # An interrupted download, taken up again offline, would go unseen until the model is loaded.
-        shards = set(read_json(folder / "model.safetensors.index.json")["weight_map"].values())
+        placed = read_object(folder / "model.safetensors.index.json").get("weight_map")
+        if not isinstance(placed, dict) or not all(isinstance(shard, str) for shard in placed.values()):
+            raise UserError(f"{source}: model.safetensors.index.json names no weights. Get the model again.")
+        shards = set(placed.values())
         if missing := sorted(shards - weights):
             raise UserError(f"{source}: weights {missing[0]} missing ({len(missing)} in all). Get the model again.")
     if "tokenizer_config.json" not in files or not {"tokenizer.json", "tokenizer.model"} & set(files):
         raise UserError(f"{source}: no tokenizer (tokenizer_config.json and tokenizer.json or tokenizer.model).")
-    if "chat_template.jinja" not in files and not read_json(folder / "tokenizer_config.json").get("chat_template"):
+    own = read_object(folder / "tokenizer_config.json").get("chat_template")
+    if "chat_template.jinja" not in files and not own:
         raise UserError(
             f"{source}: the tokenizer has no chat template (chat_template.jinja, or chat_template in "
             "tokenizer_config.json). Use the instruct or chat version of the model."

@@ -80,6 +80,18 @@ BAD = {
     "no weights": (remove("model.safetensors"), r"no weights \(\*\.safetensors\)"),
     "a missing shard": (forget_shard, r"weights model-00002-of-00002\.safetensors missing \(1 in all\)"),
     "no configuration": (remove("config.json"), r"no config\.json"),
+    "a configuration that is no object": (
+        lambda folder: (folder / "config.json").write_text("[]"),
+        r"config\.json: found no JSON object",
+    ),
+    "tokenizer settings that are no object": (
+        lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
+        r"tokenizer_config\.json: found no JSON object",
+    ),
+    "an index without weights": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}'),
+        r"model\.safetensors\.index\.json names no weights\. Get the model again",
+    ),
     "damaged configuration": (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: not valid JSON"),
 }
 

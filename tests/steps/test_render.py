@@ -131,6 +131,20 @@ def test_two_bos_in_the_template_are_refused(with_template):
         with_template("{{ bos_token }}" + MISTRAL, "mistral")
 
 
+@pytest.mark.parametrize("template", ["{% if %}", "{{ 1 / 0 }}", "{{ messages + 1 }}"])
+def test_a_template_that_cannot_be_filled_in_is_refused(with_template, template):
+    with pytest.raises(UserError, match="its chat template cannot render a user turn"):
+        with_template(template)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_configurations_of_another_form_are_refused(tmp_path, name):
+    record = make_model(tmp_path / "model")
+    (tmp_path / "model" / name).write_text("[]")
+    with pytest.raises(UserError, match=r"cannot load config and tokenizer \(.*\)\. Check models\."):
+        load_chat(read_json(record))
+
+
 def test_bos_in_a_question_is_refused_and_names_the_row(tmp_path):
     write_splits(tmp_path)
     rows = read_jsonl(tmp_path / "splits/test.jsonl")

@@ -62,6 +62,11 @@ def test_a_file_that_is_no_study(tmp_path, content, message):
     assert all(line.startswith(str(path)) for line in str(caught.value).splitlines() if "stands" in line)
 
 
+def test_a_folder_in_place_of_a_study(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)\. Give the path of a study"):
+        read.read_yaml(tmp_path)
+
+
 def test_the_same_key_in_several_sections_and_a_merge_are_no_mistake(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("a: &a {b: 1}\nc: {<<: *a, d: 2}\ne: {<<: *a, <<: *a}\n")
