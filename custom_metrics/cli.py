@@ -24,7 +24,7 @@ from custom_metrics.inputs import (
     read_records,
 )
 from custom_metrics.intervals import wilson_interval
-from custom_metrics.judge import ERROR_CLASSES, GOLD_FLAGS, GoldError, Judge, Verdict, best, cores, everywhere
+from custom_metrics.judge import DAY_S, ERROR_CLASSES, GOLD_FLAGS, GoldError, Judge, Verdict, best, cores, everywhere
 from custom_metrics.results import MEANING, RULE, WITH_ROWS
 from custom_metrics.spider2 import find_local, read_answers, read_tasks
 
@@ -228,8 +228,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 below --min-accuracy, 2 if something has to be mended, 130 after Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.command == "score" and not (options.jobs > 0 and options.timeout > 0):
-        parser.error(f"--jobs and --timeout: expected numbers above 0, found {options.jobs} and {options.timeout:g}")
+    if options.command == "score" and not (options.jobs > 0 and 0 < options.timeout <= DAY_S):
+        parser.error(
+            f"--jobs and --timeout: expected numbers above 0, and at most {DAY_S} seconds, found {options.jobs} and "
+            f"{options.timeout:g}"
+        )
+    if options.command == "score" and not 0 <= (options.min_accuracy or 0) <= 100:
+        parser.error(f"--min-accuracy: expected 0 to 100 percent, found {options.min_accuracy:g}")
     try:
         if options.command == "score":
             status = _score(options)

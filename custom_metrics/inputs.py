@@ -298,6 +298,9 @@ def _csv_rows(path: str | Path, text: str) -> Rows:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
+        names = reader.fieldnames or []
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            raise InputError(f"{path}, line 1: has the column {twice[0]} twice. Remove one, or rename it.")
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(f"{path}, line {reader.line_num}: expected {len(reader.fieldnames)} cells.")

@@ -52,6 +52,8 @@ GOLD_FLAGS = ("gold_empty", "gold_duplicate_rows", "gold_double_quoted")
 
 # Questions that a process gets at once, at most.
 CHUNK = 64
+# Seconds of a day, the most that a query may take: no clock of the system counts to any number.
+DAY_S = 86_400
 
 
 class GoldError(ValueError):
@@ -159,7 +161,8 @@ class Judge(AbstractContextManager):
         further: criteria of `further.FURTHER` that are wanted too. `r_ves` runs what is right a hundred times.
 
     Raises:
-        ValueError: timeout_s is not above 0, or jobs not at least 1, or a criterion is none of `further.FURTHER`.
+        ValueError: timeout_s is not above 0 or more than a day, or jobs not at least 1, or a criterion is none of
+            `further.FURTHER`.
     """
 
     def __init__(
@@ -170,8 +173,10 @@ class Judge(AbstractContextManager):
         fence: str = "last",
         further: Collection[str] = (),
     ):
-        if not timeout_s > 0 or jobs < 1:
-            raise ValueError(f"Found timeout_s {timeout_s} and jobs {jobs}, expected more than 0 and at least 1.")
+        if not 0 < timeout_s <= DAY_S or jobs < 1:
+            raise ValueError(
+                f"Found timeout_s {timeout_s} and jobs {jobs}, expected 0 to a day of {DAY_S}, and 1 or more."
+            )
         if unknown := set(further) - FURTHER.keys():
             raise ValueError(f"further: found {', '.join(sorted(unknown))}, expected some of {', '.join(FURTHER)}.")
         self.further = [name for name in FURTHER if name in further]

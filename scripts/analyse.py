@@ -29,6 +29,7 @@ own clusters alone. docs/statistics.md has the model.
 """
 
 import argparse
+import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +61,15 @@ def read_records(path: Path) -> list[Answers]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
+            # Of two columns of one name pandas renames the second.
+            names = next(csv.reader(stream), [])
+            if twice := [name for name in (*COLUMNS, "score") if names.count(name) > 1]:
+                raise UserError(f"{path}, row 1: found the column {twice[0]} twice, expected it once. Remove one.")
+            stream.seek(0)
             frame = pd.read_csv(stream, dtype=str, keep_default_na=False, skip_blank_lines=False).astype("category")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({str(error).strip()}).") from None
     lacking = [column for column in COLUMNS if column not in frame]
     if lacking:

@@ -109,7 +109,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict]]:
         try:
             head = next(reader, [])
             needed = {"question", *LETTERS, "answer"}
-            if not needed <= set(head) <= needed | {"subject"}:
+            if not needed <= set(head) <= needed | {"subject"} or len({*head}) < len(head):
                 raise UserError(
                     f"{path}, line 1: found columns {', '.join(head) or '(none)'}, expected question, A, B, C, D, "
                     "answer and maybe subject. Write these as the file's first line."

@@ -15,11 +15,11 @@ from common.files import UserError, read_json, sha256_file
 from custom_metrics.compare import SEMANTICS
 from custom_metrics.gold import certify
 from custom_metrics.hardness import LEVELS, hardness, parse
-from custom_metrics.judge import ERROR_CLASSES, GoldError, Judge
+from custom_metrics.judge import DAY_S, ERROR_CLASSES, GoldError, Judge
 from tasks.base import PER_QUESTION, Asked, Context, Measure, Part, Scored, TaskOptions, chosen
 from tasks.questions import Questions, first, picked
 from tasks.records import CRITERIA, SPIDER_COLUMNS
-from tasks.sections import AtLeast1, Count, Positive, Section, Set, Share, Text, Unique, contradiction, either
+from tasks.sections import AtLeast1, Count, Section, Set, Share, Text, Unique, contradiction, either, real
 from tasks.sql_schema import database_facts, schema_texts
 
 PROMPT = "text_to_sql.jinja"
@@ -97,7 +97,7 @@ class Options(TaskOptions):
     The table of execution accuracy shows all five. set: the same rows occur. bag: they occur equally often. ordered:
     also in the same order, where the gold query sorts. columns_any_order: bag, with the columns in any order.
     test_suite: what Spider's official test-suite evaluator says."""
-    timeout_s: Positive = 30.0
+    timeout_s: real(gt=0, le=DAY_S) = 30.0
     """Seconds of processor time after which a query counts as wrong."""
 
     @model_validator(mode="after")

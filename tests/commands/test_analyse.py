@@ -135,6 +135,10 @@ BASE, FIRST, OTHER = "found no row of model, setting base on spider", "row 2, co
         (change("part", "odd", 1040), OTHER + "part: found 'odd', expected the part that its question has"),
         (lambda frame: frame.drop(index=1040), "found no answer of model, setting s0, seed 1 to q6 of spider"),
         (lambda frame: frame.drop(columns="cluster"), "row 1: lacks the column cluster, found model, setting"),
+        (
+            lambda frame: frame.set_axis([*frame.columns[:-1], "part"], axis=1),
+            "row 1: found the column part twice, expected it once. Remove one",
+        ),
         (lambda frame: frame[frame["setting"] != "base"], FIRST + BASE),
         (lambda frame: frame[frame["setting"] == "base"], FIRST + "found no setting of model besides base on spider"),
         (lambda frame: frame.assign(score="high"), "row 2, column score: found 'high', expected a number"),

@@ -236,6 +236,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         # What nothing can be drawn with.
         ({"inference": {"temperature": 0.0}}, "inference.temperature: found 0.0, expected more than 0."),
         ({"inference": {"top_p": 0.0}}, "inference.top_p: found 0.0, expected more than 0."),
+        ({"tasks": {"spider": {"timeout_s": 1e6}}}, "tasks.spider.timeout_s: found 1000000.0, expected at most 86400."),
         ({"inference": {"top_p": 1.5}}, "inference.top_p: found 1.5, expected at most 1."),
         (
             {"models": {"m": {"source": "x", "precision": "fp8"}}},

@@ -90,6 +90,11 @@ def test_csv_and_jsonl_are_the_same_rows(tmp_path):
         ("r.txt", "", r"tasks\.general\.source: found .*r\.txt, expected a file named \.csv or \.jsonl"),
         ("r.csv", HEAD, r"r\.csv: found no rows"),
         ("r.csv", "a,b\n1,2\n", r"r\.csv, line 1: found columns a, b, expected question, A, B, C, D, answer"),
+        (
+            "r.csv",
+            HEAD.replace("answer", "answer,answer"),
+            r"line 1: found columns question, A, B, C, D, answer, answer",
+        ),
         ("r.csv", HEAD + "q,a,b,c,d,A\nq,a,b,c,d\n", r"r\.csv, line 3: found 5 fields, expected 6"),
         ("r.csv", HEAD + "q,a,b,c,d,e,A\n", r"r\.csv, line 2: found 7 fields, expected 6\. Put texts"),
         ("r.csv", HEAD + "q,a,b,c,d,E\n", r"r\.csv, line 2: answer is 'E', expected A to D"),
