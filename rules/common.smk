@@ -390,6 +390,11 @@ def answers_of(task, model, run):
     return f"<results>/runs/{model}/{answered_by(task, run)}/{task}_answers.jsonl"
 
 
+def report_of_answers(wildcards):
+    """What was written of these answers when they were given."""
+    return scored_answers(wildcards).replace("_answers.jsonl", "_predict.json")
+
+
 def replayed(name):
     """A function that gives a model's file about the rows to replay; nothing for an adapter that replays none."""
 

@@ -89,6 +89,7 @@ for task in TASKS:
             f"score_{task}"
         input:
             answers=scored_answers,
+            report=report_of_answers,
             first=first_answers,
             questions="<results>/data/{task}/test.jsonl",
             manifest="<results>/data/{task}/source/manifest.json",

@@ -36,7 +36,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.download import extract  # noqa: E402
-from common.files import UserError, described, read_json, read_jsonl, read_object, sha256_file, write_jsonl, write_text  # noqa: E402
+from common.files import (  # noqa: E402
+    UserError,
+    described,
+    read_json,
+    read_jsonl,
+    read_object,
+    sha256_file,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from custom_metrics.judge import cores  # noqa: E402
 from present.catalogue import TABLES  # noqa: E402
 from study import unfold  # noqa: E402
@@ -218,6 +228,8 @@ def lay_out(config: Mapping, bundle: Path, folders: Mapping[str, Path], work: Pa
             copy = study / path.relative_to(bundle)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+            if path.name.endswith("_predict.json"):  # answers that were changed are scored too, to see what differs
+                write_json(copy, read_json(path) | {"answers_sha256": None})
             os.utime(copy, (TIME, TIME))
     for task, folder in folders.items():
         source = study / f"data/{task}/source"

@@ -41,7 +41,7 @@ def import_answers(inputs: Mapping[str, str | Path], outputs: Mapping[str, str |
     if join.not_asked:
         print(f"{join.not_asked} rows are about questions that the study does not ask; they are left out.")
     write_jsonl(outputs["answers"], answers)
-    write_json(outputs["report"], {"imported": facts})
+    write_json(outputs["report"], {"imported": facts, "answers_sha256": sha256_file(outputs["answers"])})
 
 
 if __name__ == "__main__":

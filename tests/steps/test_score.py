@@ -54,6 +54,17 @@ def answer(paths, *answers):
     paths["answers"].write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def test_answers_that_were_cut_or_changed_are_refused(paths, tmp_path):
+    paths["report"] = tmp_path / "spider_predict.json"
+    write_json(paths["report"], {"answers_sha256": sha256_file(paths["answers"])})
+    score_spider(paths, timeout_s=5)
+    before = paths["records"].read_bytes()
+    answer(paths, "SELECT 2")
+    with pytest.raises(UserError, match=r"answers\.jsonl: cut or changed .*spider_predict\.json.*or delete it and"):
+        score_spider(paths, timeout_s=5)
+    assert paths["records"].read_bytes() == before
+
+
 def test_one_record_a_question_in_its_order(paths):
     answer(paths, "```sql\nSELECT 2;\n```", "SELECT b FROM t")
     score_spider(paths, timeout_s=5)
