@@ -8,9 +8,9 @@ row a micro-batch, 4 of them a step, gradient checkpointing; `faithful` has the 
 as one micro-batch takes. Each way runs in this process through the trainer of the workflow, or TRL's where it says so;
 tokens are those of the rows, without padding, and the time is the median of the steps after the first two.
 
-`--shared` compares three ways only, with the rows of each study of the data, each time in another order: whole rows
-with PEFT's layers; the prefix of all rows computed once in each micro-batch; and that with fused layers (`llm.fused`),
-which is what the workflow does.
+`--shared` compares four ways only, with the rows of each study of the data, each time in another order: whole rows
+with PEFT's layers; the prefix of all rows computed once in each micro-batch; that with fused layers (`llm.fused`); and
+that with CUDA graphs (`llm.step_graphs`), which is what the workflow does.
 
 The limit is the arithmetic that cannot be saved, 4 operations a weight and token (forward, and backward to the
 activations; frozen weights have no gradient), at the measured rate of a large matrix product.
@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -42,6 +42,7 @@ from llm.labels import IGNORED
 from llm.load import fuse_kernels
 from llm.options import training_arguments
 from llm.packing import collate, keep_apart, share
+from llm.step_graphs import StepGraphs
 from llm.trainer import Trainer
 
 MEAN, SPREAD, TARGET = 500, 150, 40
@@ -98,6 +99,7 @@ def measure(
     rows: Dataset | None = None,
     shared: bool = False,
     fused: bool = True,
+    graphs: bool = False,
 ) -> tuple[dict, torch.nn.Module]:
     """Train some steps and return the tokens a second and what they took, and the model without its adapter.
 
@@ -107,6 +109,7 @@ def measure(
         gib: GPU memory that may be used; None = all.
         shared: whether what all rows begin with is computed once in each micro-batch.
         fused: whether the workflow's fused layers compute, or PEFT's.
+        graphs: whether small steps are computed by CUDA graphs; then the last half of the steps count.
     """
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
@@ -148,14 +151,18 @@ def measure(
         how = settle(trainer, {"mode": mode}, folder / "passes.json")
         trainer.use(how)
         arguments.max_steps = steps
+        trainer.graphs = StepGraphs(trainer.model) if graphs else None
     torch.cuda.reset_peak_memory_stats()
     per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     trainer.train()
     peak = torch.cuda.max_memory_allocated()
     torch.cuda.set_per_process_memory_fraction(1.0)
+    if graphs:
+        how["step_graphs"] = {"tokens": [*trainer.graphs.tokens], "reason": trainer.graphs.reason}
+        trainer.graphs.give_up("the model is measured further")
     lengths = [len(ids) for ids in rows["input_ids"]]
     tokens = [sum(lengths[step * per_step : (step + 1) * per_step]) for step in range(steps)]
-    rates = [n / s for n, s in zip(tokens, clock.seconds, strict=True)][2:]
+    rates = [n / s for n, s in zip(tokens, clock.seconds, strict=True)][steps // 2 if graphs else 2 :]
     found = {
         "way": way, "precision": precision, "rows_per_step": per_step, "tokens_per_second": statistics.median(rates),
         "lowest": min(rates), "highest": max(rates), "steps": len(rates), "peak_gib": peak / 2**30, **how,
@@ -190,42 +197,46 @@ def quantised(model: LlamaForCausalLM) -> LlamaForCausalLM:
     return quantise(found)
 
 
-def compare_shared(studies: Mapping[str, Dataset], steps: int, write: Callable[[dict], None]) -> None:
+def compare_shared(
+    studies: Mapping[str, Dataset], steps: int, per_step: Collection[int], write: Callable[[dict], None]
+) -> None:
     """Measure, with the rows of each study, whole rows and shared prefixes; `write` gets each result."""
     first, model = next(iter(studies)), make_model()
     fuse_kernels(model)
-    # By name, whether the prefix is computed once, and whether layers are fused.
-    ways = [("whole rows", False, False), ("prefix once", True, False), ("prefix once, fused layers", True, True)]
+    # By name, whether the prefix is computed once, whether layers are fused, and whether there are CUDA graphs.
+    ways = [("whole rows", 0, 0, 0), ("prefix once", 1, 0, 0), ("fused layers", 1, 1, 0), ("CUDA graphs", 1, 1, 1)]
 
-    def compare(precision: str, name: str, per_step: int) -> None:
+    def compare(precision: str, name: str, count: int) -> None:
         nonlocal model
         ways.append(ways.pop(0))
         rows, found = studies[name], {}
-        for way, shared, fused in ways:
+        for way, shared, fused, graphs in ways:
             found[way], model = measure(
                 model,
                 precision,
                 f"{name}, {way}",
-                per_step,
+                count,
                 1,
-                steps,
+                4 * steps if graphs else steps,
                 "faithful",
                 rows=rows,
-                shared=shared,
-                fused=fused,
+                shared=bool(shared),
+                fused=bool(fused),
+                graphs=bool(graphs),
             )
             found[way]["mean_tokens"] = statistics.mean(map(len, rows["input_ids"]))
         whole = found["whole rows"]["tokens_per_second"]
-        for way in sorted(found, reverse=True):
+        for way in found:
             write(found[way] | {"times_whole": found[way]["tokens_per_second"] / whole})
 
-    compare("bf16", first, 16)
+    if 16 in per_step:
+        compare("bf16", first, 16)
     model = quantised(model)
     fuse_kernels(model)
-    for name in studies:
+    for name in studies if 16 in per_step else ():
         compare("nf4", name, 16)
-    compare("nf4", first, 4)
-    compare("nf4", first, 4)
+    for _ in range(2 if 4 in per_step else 0):
+        compare("nf4", first, 4)
 
 
 def main() -> None:
@@ -233,6 +244,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of each way, the first two not counted")
     parser.add_argument("--data", type=Path, help="rows as benchmarks/gpu.py writes them")
     parser.add_argument("--shared", action="store_true", help="whole rows against shared prefixes, and nothing else")
+    parser.add_argument("--rows", type=int, nargs="+", choices=(4, 16), default=(4, 16), help="a step, with --shared")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     data = json.loads(given.data.read_text()) if given.data else {}
@@ -265,7 +277,8 @@ def main() -> None:
     }
     steps = given.steps
     if given.shared:
-        return compare_shared({name: rows_of(pairs) for name, pairs in data["shared"].items()}, steps, write)
+        studies = {name: rows_of(pairs) for name, pairs in data["shared"].items()}
+        return compare_shared(studies, steps, given.rows, write)
     model = make_model()
     run("bf16", "TRL, 4 rows a pass", 4, 4, steps)
     fuse_kernels(model)

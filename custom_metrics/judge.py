@@ -175,7 +175,7 @@ class Judge(AbstractContextManager):
     ):
         if not 0 < timeout_s <= DAY_S or jobs < 1:
             raise ValueError(
-                f"Found timeout_s {timeout_s} and jobs {jobs}, expected 0 to a day of {DAY_S}, and 1 or more."
+                f"Found timeout_s {timeout_s} and jobs {jobs}, expected more than 0 s, at most {DAY_S}, and a job."
             )
         if unknown := set(further) - FURTHER.keys():
             raise ValueError(f"further: found {', '.join(sorted(unknown))}, expected some of {', '.join(FURTHER)}.")

@@ -4,7 +4,8 @@ What is done once instead of once a prompt or once a step:
 
 * The shared prefix (system text and few-shot examples) is computed once. Its keys and values stay apart: all rows'
   queries meet them in one matrix product, and the cache holds only what differs between rows.
-* Rows are padded on the right, so that causal attention needs no mask and the flash kernels apply. The two parts of an
+* For the flash kernels, prompts stand one behind another without padding, and a step reads of the cache what each row
+  has filled. Elsewhere rows are padded on the right, so that causal attention needs no mask. The two parts of an
   attention (shared prefix, own rest) are joined by their log-sum-exp, which is exact (Dao et al. 2022,
   arXiv:2205.14135, section 3.1).
 * One step of decoding is captured as a CUDA graph: the host launches one graph, not a thousand kernels.
@@ -14,10 +15,11 @@ as long as prompt and answer is none. On the CPU, and in fp32, the same steps ru
 graphs. Whether all this computes what a model means is not known beforehand: `llm.proof` tries it.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,14 @@ NAME = "shared_prefix"
 LOOK = 8
 
 
+class Packed(NamedTuple):
+    """Prompts one behind another in a forward pass, without padding."""
+
+    starts: torch.Tensor  # where each begins, and the number of tokens; int32, (prompts + 1)
+    longest: int
+    slots: torch.Tensor  # the places of their tokens in the cache, rows of it one behind another, (tokens)
+
+
 @dataclass
 class State:
     """What the attention of the running forward pass reads and writes: keys and values, layer by layer."""
@@ -44,12 +54,20 @@ class State:
     keys: list[torch.Tensor] = field(default_factory=list)  # (rows, heads, length, head size)
     values: list[torch.Tensor] = field(default_factory=list)
     rows: slice | None = None  # of the prompts in this pass
+    packed: Packed | None = None  # these prompts, where the flash kernels take them so
     before: int = 0  # tokens of the shared prefix
     most: int = 0  # tokens of a row, at most: a window as long as that is none
     length: int = 0  # of the cache that a step looks at
     place: torch.Tensor | None = None  # (rows,) where a step writes
     # By window and GPU, what a step sees of the prefix and the cache, as 0 or -inf: (rows, 1, 1, before + length).
     visible: dict[tuple[int | None, torch.device], torch.Tensor] = field(default_factory=dict)
+    # By GPU, how many places of the cache each row of a step has filled: (rows,), as the flash kernels take it.
+    filled: dict[torch.device, torch.Tensor] = field(default_factory=dict)
+
+    def used(self, device: torch.device) -> torch.Tensor:
+        if device not in self.filled:
+            self.filled[device] = (self.place.to(device) + 1).int()
+        return self.filled[device]
 
     def seen(self, window: int | None, device: torch.device) -> torch.Tensor:
         if (window, device) not in self.visible:
@@ -76,6 +94,9 @@ class _Cache(Cache):
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_, **__):
         if _state.phase == "prefix":
             _state.prefix.append((keys[0].clone(), values[0].clone()))
+        elif _state.packed:
+            for held, new in ((_state.keys, keys), (_state.values, values)):
+                _flat(held[layer])[_state.packed.slots] = new[0].transpose(0, 1)
         elif _state.phase == "prompts":
             _state.keys[layer][_state.rows, :, : keys.shape[2]] = keys
             _state.values[layer][_state.rows, :, : keys.shape[2]] = values
@@ -83,7 +104,7 @@ class _Cache(Cache):
             every, place = torch.arange(keys.shape[0], device=keys.device), _state.place.to(keys.device)
             _state.keys[layer][every, :, place] = keys[:, :, 0]
             _state.values[layer][every, :, place] = values[:, :, 0]
-            return _state.keys[layer][:, :, : _state.length], _state.values[layer][:, :, : _state.length]
+            return _state.keys[layer], _state.values[layer]
         return keys, values
 
 
@@ -94,17 +115,20 @@ def _attention(  # noqa: PLR0913
     refuse(others)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window and sliding_window < _state.most else None
-    if _state.phase == "step":
+    if _state.phase == "step" and takes_flash(query) and not window:
+        out = _flash_step(query, key, value, _state.prefix[module.layer_idx], scaling)
+    elif _state.phase == "step":
+        key, value = key[:, :, : _state.length], value[:, :, : _state.length]
         out = _step(query, key, value, _state.prefix[module.layer_idx], scaling, _state.seen(window, query.device))
     elif window:
         out = _windowed(query, key, value, None if _state.phase == "prefix" else module.layer_idx, scaling, window)
     elif _state.phase == "prefix":
-        out, _ = _part(query, key, value, scaling, causal=True)
+        out, _ = _part(query, key, value, scaling, True)
     else:
-        own, own_lse = _part(query, key, value, scaling, causal=True)
-        shared, shared_lse = _shared(query, *_state.prefix[module.layer_idx], scaling)
-        weight = torch.sigmoid(own_lse - shared_lse)[..., None]
-        out = (own * weight + shared * (1 - weight)).to(query.dtype)
+        own, own_lse = _packed(query, key, value, scaling) if _state.packed else _part(query, key, value, scaling, True)
+        every = (x[None].expand(len(query), -1, -1, -1) for x in _state.prefix[module.layer_idx])
+        shared, shared_lse = _part(query, *every, scaling, False)
+        out = _joint(own, shared, torch.sigmoid(own_lse - shared_lse)[..., None])
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -115,10 +139,13 @@ def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _part(query, key, value, scaling, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention to keys, each row its own or all rows the same ones, and the log-sum-exp (rows, heads, tokens)."""
-    key, value = _grow(key, query.shape[1]), _grow(value, query.shape[1])
     if takes_flash(query):
-        out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scaling)
-        return out[0], out[1]
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        lengths = q.shape[1], k.shape[1]
+        flash = torch.ops.aten._flash_attention_forward
+        out, sums, *_ = flash(q, k, v, None, None, *lengths, 0.0, causal, False, scale=scaling)
+        return out.transpose(1, 2), sums
+    key, value = _grow(key, query.shape[1]), _grow(value, query.shape[1])
     scores = (query @ key.transpose(-1, -2)).float() * scaling
     if causal:
         future = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).triu(1)
@@ -126,15 +153,25 @@ def _part(query, key, value, scaling, causal: bool) -> tuple[torch.Tensor, torch
     return scores.softmax(dim=-1).to(value.dtype) @ value, scores.logsumexp(dim=-1)
 
 
-def _shared(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of all rows' tokens to the shared prefix; key and value are (few heads, prefix, size)."""
-    if not takes_flash(query):
-        return _part(query, key[None], value[None], scaling, causal=False)
-    rows, heads, tokens, size = query.shape
-    flat = query.transpose(1, 2).reshape(1, rows * tokens, heads, size).transpose(1, 2)
-    out, sums = _part(flat, key[None], value[None], scaling, causal=False)
-    joint = out.transpose(1, 2).reshape(rows, tokens, heads, size).transpose(1, 2)
-    return joint, sums.view(heads, rows, tokens).transpose(0, 1)
+def _packed(query, key, value, scaling) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_part`, of prompts one behind another, each of which sees itself alone; the tokens are those of one row."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    starts, longest, _ = _state.packed
+    flash = torch.ops.aten._flash_attention_forward
+    out, sums, *_ = flash(q, k, v, starts, starts, longest, longest, 0.0, True, False, scale=scaling)
+    return out.transpose(0, 1)[None], sums[None]
+
+
+def _flat(cache: torch.Tensor) -> torch.Tensor:
+    """The keys or values of all rows, (rows, heads, length, size), one behind another: (rows * length, heads, size)."""
+    return cache.transpose(1, 2).reshape(-1, cache.shape[1], cache.shape[3])
+
+
+def _joint(own: torch.Tensor, shared: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The two parts of an attention, with the weight of a row's own."""
+    if takes_flash(own):  # one kernel in place of four
+        return torch.lerp(shared, own, weight.to(own.dtype))
+    return (own * weight + shared * (1 - weight)).to(own.dtype)
 
 
 def _windowed(query, key, value, layer: int | None, scaling, window: int) -> torch.Tensor:  # noqa: PLR0913
@@ -148,6 +185,24 @@ def _windowed(query, key, value, layer: int | None, scaling, window: int) -> tor
     seen = (places <= newest) & (places > newest - window)
     heads = query.shape[1]
     return F.scaled_dot_product_attention(query, _grow(key, heads), _grow(value, heads), seen, scale=scaling)
+
+
+def _flash_step(query, key, value, prefix, scaling) -> torch.Tensor:
+    """As `_step`, by the flash kernels: of the cache they read what each row has filled, and nothing else.
+
+    The query heads that share a head of keys stand one after another, as if they were tokens of a row.
+    """
+    rows, heads, _, size = query.shape
+    few, length = key.shape[1], key.shape[2]
+    group, device = heads // few, query.device
+    tokens = query.view(rows, few, group, size).transpose(1, 2).reshape(-1, few, size)
+    starts = (torch.arange(rows + 1, device=device, dtype=torch.int32) * count for count in (group, length))
+    flash, numbers = torch.ops.aten._flash_attention_forward, (group, length, 0.0, False, False)
+    used = {"scale": scaling, "seqused_k": _state.used(device)}
+    own, own_sums, *_ = flash(tokens, _flat(key), _flat(value), *starts, *numbers, **used)
+    shared, shared_sums = _part(tokens.transpose(0, 1)[None], *(x[None] for x in prefix), scaling, False)
+    out = _joint(own, shared[0].transpose(0, 1), torch.sigmoid(own_sums - shared_sums[0]).T[..., None])
+    return out.view(rows, group, few, size).transpose(1, 2).reshape(rows, heads, 1, size)
 
 
 def _step(query, key, value, prefix, scaling, visible) -> torch.Tensor:  # noqa: PLR0913
@@ -270,8 +325,14 @@ class SharedPrefix:
         self._forward(ids, torch.arange(len(prefix), device=self.device)[None])
         for layer in self.state.prefix:
             for held, one in zip((self.state.keys, self.state.values), layer, strict=True):
-                shape = (self.rows, one.shape[0], self.length, one.shape[-1])
-                held.append(torch.zeros(shape, dtype=one.dtype, device=one.device))
+                # Token by token where the flash kernels read it, else head by head; seen as heads of tokens in both.
+                shape, flash = (self.rows, self.length, one.shape[0], one.shape[-1]), takes_flash(one)
+                order = shape if flash else (shape[0], shape[2], shape[1], shape[3])
+                made = torch.zeros(order, dtype=one.dtype, device=one.device)
+                held.append(made.transpose(1, 2) if flash else made)
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) or self.state.most
+        self.packs = window >= self.state.most and all(takes_flash(key) for key, _ in self.state.prefix)
         zeros = partial(torch.zeros, dtype=torch.long, device=self.device)
         self.token, self.state.place = zeros(self.rows), zeros(self.rows)
         self.out, self.count = zeros(self.rows, self.length), zeros(1)
@@ -290,6 +351,8 @@ class SharedPrefix:
         hidden = given[0]
         if self.last is None:
             one = hidden[:, -1]
+        elif self.state.packed:
+            one = hidden[0, self.last.to(hidden.device)]
         else:
             one = hidden[torch.arange(len(hidden), device=hidden.device), self.last.to(hidden.device)]
         return (one[:, None], *given[1:])
@@ -325,7 +388,9 @@ class SharedPrefix:
         self.done[:count] = torch.isin(self.token[:count], self.stop)
         self.count.fill_(1)
         needed = max(map(len, rests)) + max_new_tokens
-        self.state.phase, self.state.length = "step", min(self.length, -(-needed // ROUND) * ROUND)
+        self.state.phase, self.state.length = "step", self.length
+        if not self.packs:  # what is read of the cache is one length for all rows
+            self.state.length = min(self.length, -(-needed // ROUND) * ROUND)
         for step in range(1, max_new_tokens):
             if (step - 1) % LOOK == 0 and bool(self.done.all()):
                 break
@@ -339,18 +404,36 @@ class SharedPrefix:
         self.state.phase = "prompts"
         found, start = [], 0
         while start < len(rests):
-            longest, end = len(rests[start]), start + 1
-            while end < len(rests) and max(longest, len(rests[end])) * (end + 1 - start) <= PREFILL_TOKENS:
-                longest = max(longest, len(rests[end]))
+            longest, total, end = len(rests[start]), len(rests[start]), start + 1
+            while end < len(rests):
+                longest, total = max(longest, len(rests[end])), total + len(rests[end])
+                if (total if self.packs else longest * (end + 1 - start)) > PREFILL_TOKENS:
+                    break
                 end += 1
             self.state.rows, chunk = slice(start, end), rests[start:end]
-            ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in chunk], device=self.device)
-            positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)[None]
-            self.last = torch.tensor([len(rest) - 1 for rest in chunk], device=self.device)
-            found.append(self._forward(ids, positions.expand(len(chunk), -1)).float())
+            found.append(self._forward(*(self._pack(chunk, start) if self.packs else self._pad(chunk))).float())
             start = end
-        self.last = None
+        self.last = self.state.packed = None
         return torch.cat(found)
+
+    def _pad(self, chunk: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The ids and positions of prompts as rows of one length, (prompts, tokens) each."""
+        longest = max(map(len, chunk))
+        ids = torch.tensor([rest + [0] * (longest - len(rest)) for rest in chunk], device=self.device)
+        positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)[None]
+        self.last = torch.tensor([len(rest) - 1 for rest in chunk], device=self.device)
+        return ids, positions.expand(len(chunk), -1)
+
+    def _pack(self, chunk: list[list[int]], first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The ids and positions of prompts one behind another, (1, tokens) each; `first` is the row of the first."""
+        lengths = [len(rest) for rest in chunk]
+        places = torch.cat([torch.arange(length) for length in lengths]).to(self.device)
+        rows = torch.repeat_interleave(torch.arange(first, first + len(chunk)), torch.tensor(lengths)).to(self.device)
+        starts = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=self.device)
+        self.state.packed = Packed(starts, max(lengths), rows * self.length + places)
+        self.last = starts[1:] - 1
+        ids = torch.tensor([[token for rest in chunk for token in rest]], device=self.device)
+        return ids, (places + self.prefix_length)[None]
 
     def _run_step(self) -> None:
         if self.device.type != "cuda" or self.placed:
@@ -376,6 +459,7 @@ class SharedPrefix:
     def _step(self) -> None:
         """Feed the newest token of each row and take the likeliest next one; all results go into fixed tensors."""
         self.state.visible.clear()
+        self.state.filled.clear()
         positions = (self.state.place + self.prefix_length)[:, None]
         self.logits = self._forward(self.token[:, None], positions)
         self.token.copy_(self.logits.float().argmax(dim=-1))

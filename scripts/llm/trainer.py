@@ -24,6 +24,7 @@ from common.files import read_json, write_json
 from llm import full
 from llm.labels import IGNORED, rows_of
 from llm.packing import divide, pack
+from llm.step_graphs import StepGraphs
 
 PRIVATE = (
     "_get_train_sampler",  # overridden: the order of an epoch does not depend on the global generator
@@ -77,6 +78,8 @@ class Trainer(SFTTrainer):
     of these rows alone and of logits at their labels alone; the base is the model with its adapter switched off, or,
     where all its weights are trained, the model `base`.
 
+    With `graphs`, small steps of one micro-batch are computed by CUDA graphs.
+
     Where the model is `divided` among the processes (`llm.sharded`), all of them go through it equally often.
     """
 
@@ -84,6 +87,7 @@ class Trainer(SFTTrainer):
     start: Sequence[int] = ()
     kl: float = 0.0
     base: PreTrainedModel | None = None
+    graphs: StepGraphs | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -206,16 +210,21 @@ class Trainer(SFTTrainer):
         while True:
             try:
                 loss = self._step(model, rows, replayed, torch.tensor(labels, device=self.args.device))
-                if self.start:  # those of the rows, not only those that were computed
-                    self._total_train_tokens = counted + sum(len(ids) for ids, _ in rows)
-                    self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+                # Those of the rows, and not those that were computed.
+                self._total_train_tokens = counted + sum(len(ids) for ids, _ in rows)
+                self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
                 return loss
             except torch.cuda.OutOfMemoryError:
                 longest = max(len(ids) for ids, _ in rows)
-                if self.args.world_size > 1 or self.micro_batch_tokens <= longest:
+                if self.graphs and self.graphs.tokens:
+                    self.graphs.give_up("out of GPU memory")
+                elif self.args.world_size > 1 or self.micro_batch_tokens <= longest:
                     raise
-                self.micro_batch_tokens = max(longest, self.micro_batch_tokens // 2)
-                print(f"Out of GPU memory: going on with {self.micro_batch_tokens} tokens a micro-batch.", flush=True)
+                else:
+                    self.micro_batch_tokens = max(longest, self.micro_batch_tokens // 2)
+                    print(
+                        f"Out of GPU memory: going on with {self.micro_batch_tokens} tokens a micro-batch.", flush=True
+                    )
             model.zero_grad()
             torch.cuda.empty_cache()
 
@@ -225,6 +234,9 @@ class Trainer(SFTTrainer):
 
         loss = self._diverge(model, mine(replayed) if replayed else [], labels)
         *parts, last = mine(rows)
+        if self.graphs and not parts:
+            with self.graphs.filled(last, self.args.device, self.start, self.micro_batch_tokens) as batch:
+                return loss + super().training_step(model, batch, labels)
         with self.accelerator.no_sync(model):  # the processes add up their gradients once, at the last
             for part in parts:
                 loss += super().training_step(model, pack(part, self.args.device, self.start), labels)

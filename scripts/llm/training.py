@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, concatenate_datasets
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -28,6 +29,7 @@ from trl import SFTConfig
 from common.files import UserError, read_json, read_jsonl, sha256_file, sha256_json, write_json
 from common.job import Sigterm, versions
 from llm.adapters import write_adapter
+from llm.attention import decoder
 from llm.chat import Chat, load_chat
 from llm.checkpoints import Checkpoints, best_checkpoint, last_checkpoint, step_of
 from llm.fit import prove_loss, settle
@@ -40,6 +42,7 @@ from llm.options import linear_layers, lora_config, towers_of, training_argument
 from llm.packing import collate, keep_apart, share
 from llm.processes import serve
 from llm.shared import Row
+from llm.step_graphs import StepGraphs
 from llm.trainer import FullTrainer, Trainer, mark
 
 
@@ -126,6 +129,8 @@ def train(plan: Plan) -> dict[str, Any]:
         found = settle(trainer, plan.training, plan.checkpoints / "passes.json")
         trainer.use(found)
         how |= found | {"shared_tokens": len(trainer.start)}
+    if takes_graphs(trainer, how):
+        trainer.graphs = StepGraphs(trainer.model)
     last, spent = optimise(plan, trainer, resumed, sigterm)
     trainer.accelerator.wait_for_everyone()
     state = read_json(last / "trainer_state.json")
@@ -148,6 +153,7 @@ def train(plan: Plan) -> dict[str, Any]:
         **{key: read_json(plan.audit)[key] for key in ("failed", "accepted")},
         **machine(),
         **how,
+        "step_graphs": {"tokens": trainer.graphs.tokens, "reason": trainer.graphs.reason} if trainer.graphs else None,
         "resumed_from_step": step_of(resumed) if resumed else None,
         **spent,
     }
@@ -293,6 +299,18 @@ def make_trainer(
     how["rows_per_step"], how["processes"] = rows_per_step, arguments.world_size
     how["divided_layers"] = sum(isinstance(module, FSDPModule) for module in model.modules()) - trainer.divided
     return trainer, how
+
+
+def takes_graphs(trainer: Trainer, how: Mapping[str, Any]) -> bool:
+    """Whether small steps may be computed by CUDA graphs: on one GPU, all adapted layers fused, and no experts.
+
+    Which expert computes a token is a choice of the host, and a graph has no choices. Where activations are computed
+    twice, no memory is left for one.
+    """
+    adapted = sum(isinstance(module, LoraLayer) for module in decoder(trainer.model).modules())
+    choices = any(getattr(trainer.model.config.get_text_config(), name, None) for name in EXPERTS)
+    plain = not choices and not how.get("gradient_checkpointing") and trainer.args.world_size == 1
+    return not how["padded"] and plain and 0 < adapted == how["fused_layers"]
 
 
 def divides(plan: Plan, arguments: SFTConfig, longest: int) -> bool:

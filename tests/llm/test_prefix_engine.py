@@ -89,6 +89,43 @@ def test_same_tokens_as_generate(name, adapter):
     assert reference(model, prompts)[1] == want, "closing must give the model its own attention back"
 
 
+def flash(query, key, value, starts, key_starts, *numbers, scale, seqused_k=None):
+    """What the flash kernels compute, by the formula: padded (rows, tokens, heads, size) or packed (tokens, ...)."""
+    *_, causal, _ = numbers
+    outs, sums = [], []
+    if starts is None:
+        triples = zip(query, key, value, strict=True)
+    else:
+        used = key_starts.diff() if seqused_k is None else seqused_k
+        ends = (key_starts[:-1] + used).tolist()
+        spans = [*zip(starts.tolist()[:-1], starts.tolist()[1:], key_starts.tolist()[:-1], ends, strict=True)]
+        triples = [(query[a:b], key[c:d], value[c:d]) for a, b, c, d in spans]
+    for q, k, v in triples:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        if causal:
+            scores += torch.full(scores.shape[1:], -torch.inf).triu(1 + len(k) - len(q))
+        outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v))
+        sums.append(scores.logsumexp(-1))
+    together = torch.stack if starts is None else torch.cat
+    return together(outs), torch.stack(sums) if starts is None else torch.cat(sums, dim=1), None, None, None
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma"])
+def test_the_calls_of_the_flash_kernels_are_of_the_same_attention(name, monkeypatch):
+    model, prompts = make(name), [PREFIX + rest for rest in RESTS]
+    want_first, want = reference(model, prompts)
+    monkeypatch.setattr("llm.prefix_engine.takes_flash", lambda query: True)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", flash)
+    monkeypatch.setattr("llm.prefix_engine._step", None)
+    engine = SharedPrefix(model, PREFIX, STOP, 4, 9 + NEW)
+    for start in (0, 4):
+        first, ids = engine.generate(prompts[start : start + 4], NEW)
+        torch.testing.assert_close(first, want_first[start : start + 4], rtol=1e-4, atol=1e-4)
+        assert [cut(row) for row in ids] == want[start : start + 4]
+    engine.close()
+
+
 def test_some_rows_stop_early():
     model, prompts = make("llama"), [PREFIX + rest for rest in RESTS]
     _, free = reference(model, prompts)

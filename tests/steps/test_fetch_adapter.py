@@ -166,7 +166,7 @@ SPOILT = {
     "no object": (lambda folder: (folder / CONFIG).write_text("[]"), "config.json: found no JSON object, expected one"),
     "cut weights": (
         lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]),
-        "adapter_model.safetensors: found .* bytes, expected .* by its head",
+        "adapter_model.safetensors: cut or damaged: found .* bytes, expected .* by its head",
     ),
     "no pattern": (lambda folder: edit(folder, target_modules="*_proj"), r"PEFT cannot .*\(nothing to repeat"),
     "code": (lambda folder: edit(folder, megatron_config={"a": 1}, megatron_core="os"), "has megatron_config"),
