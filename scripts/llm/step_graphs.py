@@ -76,7 +76,9 @@ class StepGraphs:
         print(f"Steps are computed without CUDA graphs from now on: {reason}.", flush=True)
 
     def _forward(self, *positional, **given) -> Any:
-        if self._other is None or positional:
+        if self._other and given.get("input_ids") is None:
+            self.give_up("its layers are given embeddings, and no ids")
+        if self._other is None or self.reason:
             return self._plain(*positional, **given)
         leaves, form = tree_flatten(given)
         tensors = [x for x in leaves if torch.is_tensor(x)]
@@ -85,11 +87,13 @@ class StepGraphs:
         if shape not in self._graphs:
             if self._came[shape] < OFTEN or len(self._graphs) == MOST_GRAPHS:
                 return self._plain(**given)
-            drawn = _generator_state(given["input_ids"].device)
+            device = given["input_ids"].device
+            drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
             try:
                 self._make(shape, given)
             except Exception as error:  # whatever a model does that a graph cannot take
-                _put_generator_back(given["input_ids"].device, drawn)
+                if drawn is not None:
+                    _put_generator_back(device, drawn)
                 self.give_up(failed(error))
                 return self._plain(**given)
         return self._output(last_hidden_state=self._graphs[shape](*tensors, *self.weights))
@@ -158,14 +162,8 @@ def _same_draws(where: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def _generator_state(device: torch.device) -> torch.Tensor | None:
-    """The state of a GPU's random generator."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _put_generator_back(device: torch.device, state: torch.Tensor | None) -> None:
+def _put_generator_back(device: torch.device, state: torch.Tensor) -> None:
     """Give a GPU's random generator a state: a failed capture leaves one that draws within graphs alone."""
-    if state is not None:
-        fresh = torch.Generator(device)
-        fresh.set_state(state)
-        torch.cuda.default_generators[device.index or 0].graphsafe_set_state(fresh.graphsafe_get_state())
+    fresh = torch.Generator(device)
+    fresh.set_state(state)
+    torch.cuda.default_generators[device.index or 0].graphsafe_set_state(fresh.graphsafe_get_state())

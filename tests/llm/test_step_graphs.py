@@ -131,6 +131,21 @@ def test_where_a_graph_computes_otherwise_steps_are_computed_without(model, monk
     assert graphs.decoder.forward.__func__ is type(graphs.decoder).forward
 
 
+def test_layers_that_are_given_embeddings_are_computed_without(model, capsys):
+    graphs, ids = StepGraphs(model), torch.tensor([[7, 8, 9]])
+    with graphs.filled(ROWS, torch.device("cpu"), START, 1024):
+        found = model.get_decoder()(inputs_embeds=model.get_input_embeddings()(ids), **whole(3)).last_hidden_state
+    assert graphs.reason == "its layers are given embeddings, and no ids"
+    assert "computed without CUDA graphs" in capsys.readouterr().out
+    torch.testing.assert_close(found, model.get_decoder()(input_ids=ids, **whole(3)).last_hidden_state)
+
+
+def whole(tokens: int) -> dict:
+    """What a single row of so many tokens is packed as, but for its ids."""
+    packed = pack([([1] * tokens, [IGNORED] * tokens)])
+    return {name: x for name, x in packed.items() if name not in ("input_ids", "labels")}
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
@@ -165,8 +180,8 @@ def test_a_training_by_graphs_is_that_without(study, monkeypatch, precision, dro
 
 @needs_gpu
 @pytest.mark.gpu
-def test_graphs_change_no_bit_of_what_is_filled_up(study, monkeypatch):
-    """So that a training that goes on, in which graphs are made later, ends with the same adapter."""
+def test_when_graphs_are_made_changes_no_loss(study, monkeypatch):
+    """So that a training that goes on, in which graphs are made later, ends where it would have."""
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj", "down_proj"]}
     given = {"precision": "bf16", "lora": lora, "training": FOURTEEN}
     for name, often in (("soon", 2), ("late", 5), ("never", 1000)):
