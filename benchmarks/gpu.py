@@ -10,12 +10,13 @@ a process of its own, whose results are kept in the file as each ends:
     training    benchmarks/training.py on rows of about 500 tokens (one solved example before each, not three)
     shared      benchmarks/training.py --shared on the rows of three studies, with all of their few-shot examples
     study       the study's own jobs: all 1,034 dev questions and 150 of MMLU with an adapter, `--answer` new tokens
-                each, by `predict_spider` and `predict_mmlu` as the rules call them, loading of the model included;
-                MMLU one question at a time; and training at the study's own rows (three examples) and steps
+                each, by `predict_spider` and `predict_mmlu` as the rules call them; MMLU one question at a time;
+                training at the study's own rows (three examples) and steps, its prefix computed once; and what a
+                job takes until it has a model (imports, loading and quantising, but not the reading of 16 GB)
 
 The limit of training is what the arithmetic takes at the measured rate of a matrix product: the share of it that is
 reached is the model FLOPs utilisation. The time of the whole study, base model and two adapters, is extrapolated from
-these parts, and says so.
+these parts, and says so; the jobs of the reports' way are taken to start as ours do.
 """
 
 import argparse
@@ -26,13 +27,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPO / part) for part in ("", "scripts", "scripts/steps", "benchmarks")]
+PATHS = [str(REPO / part) for part in ("", "scripts", "scripts/steps", "benchmarks")]
+sys.path[:0] = PATHS
 
 import shapes  # noqa: E402
 import torch  # noqa: E402
@@ -40,6 +43,9 @@ import torch  # noqa: E402
 from common.files import read_json, read_jsonl, write_json  # noqa: E402
 from llm.chat import load_chat  # noqa: E402
 
+# What the steps of a study import that load a model.
+LOADERS = {"train": "llm.training", "predict": "llm.answering"}
+STARTS = 3
 PARTS = ("inference", "training", "shared", "study")
 STUDY = "assignment"
 SHARED = (STUDY, "cunha", "freitas")
@@ -110,7 +116,8 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     found["mmlu_recipe_seconds"] = [timed(lambda p=p, m=eight: plain(m, [p], new), 1)[0] for p in middle[1:]]
     found["train_recipe"], eight = training.measure(eight, "nf4", "reports: TRL, 1 row a pass", 1, 4, 5, rows=rows)
     fuse_kernels(eight)
-    found["train"], eight = training.measure(eight, "nf4", "faithful", *data["batch"], 5, "faithful", rows=rows)
+    own = {"rows": rows, "shared": True}
+    found["train"], eight = training.measure(eight, "nf4", "faithful", *data["batch"], 5, "faithful", **own)
     # An adapter to answer with, as the study has them.
     folder = Path(tempfile.mkdtemp())
     adapter = shapes.settings_of(
@@ -120,6 +127,7 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     adapted.save_pretrained(folder)
     del eight, adapted
     torch.cuda.empty_cache()
+    found["start_seconds"] = {step: starts(step, data["record"]) for step in LOADERS}
     with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):
         for task in shapes.TASKS:
             given = decoding(task) | {"batch_size": "auto"}
@@ -138,6 +146,25 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     return found
 
 
+def starts(step: str, record: str, precision: str = "nf4") -> list[float]:
+    """The seconds from the start of a process until it has loaded a model, with weights that are drawn and not read.
+
+    The first process is not counted: it reads the libraries from the disk.
+    """
+    program = (
+        f"import sys; sys.path[:0] = {PATHS!r}; import {LOADERS[step]}; import shapes; "
+        "from unittest.mock import patch\n"
+        'with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):\n'
+        f"    shapes._model.load_model(shapes.read_json({record!r}), {precision!r})"
+    )
+    seconds = []
+    for _ in range(1 + STARTS):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=REPO)
+        seconds.append(time.perf_counter() - begun)
+    return seconds[1:]
+
+
 def extrapolate(parts: dict, data: dict) -> dict[str, float]:
     """Return the hours of the whole study, base and `ADAPTERS` adapters, in the reports' way and in this one."""
     answered, own = parts["inference"], parts["study"]
@@ -145,15 +172,19 @@ def extrapolate(parts: dict, data: dict) -> dict[str, float]:
     tokens = data["study_train_rows"] * data["study_train_mean_tokens"] * data["epochs"]
     models = 1 + ADAPTERS
     questions, knowledge = own["spider"]["questions"], own["mmlu"]["questions"]
+    train, predict = (statistics.median(own["start_seconds"][step]) for step in LOADERS)
+    started = ADAPTERS * train + 2 * models * predict
     reports = {
         "training": ADAPTERS * tokens / own["train_recipe"]["tokens_per_second"],
         "text-to-SQL": models * questions * recipe,
         "MMLU": models * knowledge * statistics.median(own["mmlu_recipe_seconds"]),
+        "start of all jobs": started,
     }
     ours = {
         "training": ADAPTERS * tokens / own["train"]["tokens_per_second"],
-        "text-to-SQL": models * own["spider"]["seconds"],
-        "MMLU": models * own["mmlu"]["seconds"],
+        "text-to-SQL": models * own["spider"]["answer_seconds"],
+        "MMLU": models * own["mmlu"]["answer_seconds"],
+        "start of all jobs": started,
     }
     return {
         "adapters": ADAPTERS,
