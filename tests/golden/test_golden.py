@@ -47,7 +47,8 @@ def unpack(folder: Path) -> None:
     study = read_yaml(HERE.parents[1] / "studies/demo-full.yaml")
     named = {label: own for own, label in labels(study).items()}
     with tarfile.open(HERE / "demo-full.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11 has filters from 3.11.4 on.
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         old = path.relative_to(folder).as_posix()
         new = next((re.sub(*one, old) for one in PLACES if re.match(one[0], old)), old)
