@@ -126,8 +126,7 @@ def _attention(  # noqa: PLR0913
         out, _ = _part(query, key, value, scaling, True)
     else:
         own, own_lse = _packed(query, key, value, scaling) if _state.packed else _part(query, key, value, scaling, True)
-        every = (x[None].expand(len(query), -1, -1, -1) for x in _state.prefix[module.layer_idx])
-        shared, shared_lse = _part(query, *every, scaling, False)
+        shared, shared_lse = _part(query, *(x[None] for x in _state.prefix[module.layer_idx]), scaling, False)
         out = _joint(own, shared, torch.sigmoid(own_lse - shared_lse)[..., None])
     return out.transpose(1, 2).contiguous(), None
 
@@ -140,7 +139,7 @@ def _grow(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 def _part(query, key, value, scaling, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention to keys, each row its own or all rows the same ones, and the log-sum-exp (rows, heads, tokens)."""
     if takes_flash(query):
-        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        q, k, v = (x.expand(len(query), -1, -1, -1).transpose(1, 2) for x in (query, key, value))
         lengths = q.shape[1], k.shape[1]
         flash = torch.ops.aten._flash_attention_forward
         out, sums, *_ = flash(q, k, v, None, None, *lengths, 0.0, causal, False, scale=scaling)
