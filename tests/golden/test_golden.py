@@ -149,7 +149,8 @@ def test_the_page_of_costs_has_the_values_of_its_file(folder, study):
 @pytest.mark.parametrize("study", STUDIES)
 def test_numbers_of_all_pages_are_equal(found, expected, study):
     card = Counter(found[study]["card"])
-    card[PYTHON] += card.pop(platform.python_version(), 0)  # the card names the Python of who made it
+    made_by = card.pop(platform.python_version(), 0)  # the card names the Python of who made it
+    card[PYTHON] += made_by
     wrong = [difference(card, expected[study]["card"], f"{study}, card")]
     for name, theirs in expected[study]["markdown"].items():
         wrong.append(difference(found[study]["markdown"][name], theirs, f"{study}, {name}"))
