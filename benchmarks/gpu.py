@@ -128,7 +128,10 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     del eight, adapted
     torch.cuda.empty_cache()
     found["start_seconds"] = {step: starts(step, data["record"]) for step in LOADERS}
-    with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):
+    with (
+        patch.object(shapes.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained),
+        patch.object(shapes._kept, "KEPT", folder / "quantised"),
+    ):
         for task in shapes.TASKS:
             given = decoding(task) | {"batch_size": "auto"}
             if task == "spider":
@@ -147,21 +150,22 @@ def study(data: dict, answer: int) -> dict[str, Any]:
 
 
 def starts(step: str, record: str, precision: str = "nf4") -> list[float]:
-    """The seconds from the start of a process until it has loaded a model, with weights that are drawn and not read.
+    """The seconds from the start of a process until it has loaded a model, whose quantised weights were kept.
 
-    The first process is not counted: it reads the libraries from the disk.
+    The first process is not counted: it reads the libraries from the disk, and draws, quantises and keeps the weights.
     """
-    program = (
-        f"import sys; sys.path[:0] = {PATHS!r}; import {LOADERS[step]}; import shapes; "
-        "from unittest.mock import patch\n"
-        'with patch.object(shapes._model.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained):\n'
-        f"    shapes._model.load_model(shapes.read_json({record!r}), {precision!r})"
-    )
+    load = f"load_model(json.load(open({record!r})), {precision!r})"
     seconds = []
-    for _ in range(1 + STARTS):
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program], check=True, cwd=REPO)
-        seconds.append(time.perf_counter() - begun)
+    with tempfile.TemporaryDirectory() as folder:
+        begin = f"import gc, json, sys; gc.disable(); sys.path[:0] = {PATHS!r}; from pathlib import Path; import "
+        begin += (
+            f"{LOADERS[step]}; from llm import kept; from llm.load import load_model; kept.KEPT = Path({folder!r}); "
+        )
+        drawn = "import shapes; shapes.AutoModelForCausalLM.from_pretrained = shapes.from_pretrained; "
+        for more in (drawn, *[""] * STARTS):
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", begin + more + load], check=True, cwd=REPO)
+            seconds.append(time.perf_counter() - begun)
     return seconds[1:]
 
 

@@ -42,6 +42,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
+    AutoModelForCausalLM,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
@@ -54,6 +55,7 @@ from benchmarks.inference import LLAMA3_8B
 from common.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from common.job import versions
 from llm import fit as _fit
+from llm import kept as _kept
 from llm import load as _model
 from llm.answering import Job
 from llm.answering import predict as answer
@@ -114,6 +116,7 @@ SHAPES = {
 }
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY |= {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": 12000}
+READ = AutoModelForCausalLM.from_pretrained
 # With so many tokens a BPE trained on Spider itself leaves the longest rows at about the 2,000 tokens that the stated
 # memory is for; the models' own tokenizers have more, but were not trained on these texts.
 VOCABULARY = 8000
@@ -132,7 +135,9 @@ class Drawn:
 
 
 def from_pretrained(path: Path, local_files_only: bool, **options: Any) -> torch.nn.Module:
-    """Stand in for `AutoModelForCausalLM.from_pretrained`: load as it does, but no bytes from the disk."""
+    """Stand in for `AutoModelForCausalLM.from_pretrained`: load as it does, but what is not there is drawn."""
+    if any(path.glob("*.safetensors")):  # quantised weights that were kept
+        return READ(path, local_files_only=local_files_only, **options)
     config = AutoConfig.from_pretrained(path, local_files_only=local_files_only)
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
@@ -313,7 +318,8 @@ def run(name: str, folder: Path, spider: Path, mmlu: str, tiny: bool) -> dict[st
         return found
 
     with (
-        patch.object(_model.AutoModelForCausalLM, "from_pretrained", from_pretrained),
+        patch.object(AutoModelForCausalLM, "from_pretrained", from_pretrained),
+        patch.object(_kept, "KEPT", folder / "quantised"),
         patch.object(_fit, "peak", peak_of),
     ):
         taken = measured(

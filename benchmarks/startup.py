@@ -30,7 +30,7 @@ JOBS = {
     "report": ("report", ""),
 }
 PROGRAM = """
-import importlib, json, runpy, sys, time
+import gc, importlib, json, runpy, sys, time
 
 class Begun(Exception):
     pass
@@ -46,6 +46,8 @@ try:
         runpy.run_path(step, {"snakemake": Job()}, "__main__")
 except Begun:
     pass
+if not step.endswith("train.py"):
+    gc.enable()  # as in `job`; `train` turns it off once more
 if later:
     importlib.import_module(later)
 print(json.dumps({"processor_s": time.process_time(), "modules": len(sys.modules)}))

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gc
 import os
 import platform
 import signal
@@ -42,6 +43,7 @@ def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
         log: the file; it is replaced.
         lock: a lock file, for a job that goes on from the files of an earlier attempt: two must never run at once.
     """
+    collect_garbage()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     with Path(log).open("w", buffering=1) as stream, os.fdopen(os.dup(2), "w") as terminal:
@@ -68,6 +70,12 @@ def job(log: str, lock: str | Path | None = None) -> Iterator[None]:
             except OSError:  # the log lies on the full disk
                 print(f"{trace}ERROR: {sentence}", file=terminal, flush=True)
             sys.exit(1)
+
+
+def collect_garbage() -> None:
+    """Look for garbage from now on, but never again among what is imported: that is not left before the job ends."""
+    gc.freeze()
+    gc.enable()
 
 
 @contextmanager

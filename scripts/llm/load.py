@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 from common.files import UserError, read_json
 from common.weights import QUANTISED
 from llm.chat import Chat
+from llm.kept import load_quantised
 from llm.memory import Shape, unquantised
 
 
@@ -113,9 +114,12 @@ def load_model(
     elif torch.cuda.is_available():
         options["device_map"] = {"": 0}  # straight to the GPU: the weights never lie in memory twice
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            Path(record["path"]), local_files_only=True, trust_remote_code=False, **options
-        )
+        if "quantization_config" in options:
+            model = load_quantised(record, options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                Path(record["path"]), local_files_only=True, trust_remote_code=False, **options
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"{record['path']}: cannot load the model ({error}). Run `snakemake -R fetch_model`.") from None
     if across == "processes":

@@ -1,5 +1,6 @@
 """Train one LoRA adapter, on one GPU or on several."""
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import _path  # noqa: F401
 from common.files import check_files
 from common.gpus import take
-from common.job import job
+from common.job import collect_garbage, job
 from llm.load import set_threads
 from llm.processes import ranks, run, run_on_nodes
 
@@ -25,8 +26,10 @@ def train_on(gpus: Sequence[str], plan: Mapping[str, Any]) -> None:
     if len(gpus) > 1:
         return run(PROGRAM, gpus, [plan] * len(gpus), ranks(len(gpus)))
     # Not before GPUs are taken: what it imports asks CUDA which there are.
+    gc.disable()
     from llm.training import Plan, train
 
+    collect_garbage()
     train(Plan(**plan))
 
 

@@ -135,7 +135,7 @@ Name = Annotated[
 # A key of rows that stands in the names of runs.
 Column = _text(r"[A-Za-z0-9_]+", "the name of a column in letters, digits and underscores")
 # What lies in results/ besides studies, and what a study's name gets from its protocol and scale.
-TAKEN = ("downloads", "calibration.json", "fingerprints.json")
+TAKEN = ("downloads", "quantised", "calibration.json", "fingerprints.json")
 ENDS = ("-smoke", "-as_reported", "-reanalysed", ".lock")
 StudyName = Annotated[Name, AfterValidator(_free)]
 Sha256 = _text(r"[0-9a-f]{64}", "the archive's SHA-256 in 64 lower-case hexadecimal digits, or null")
