@@ -1,4 +1,4 @@
-"""The benchmarks that need a GPU run, at tiny shapes, on a CPU."""
+"""The benchmarks that need a GPU run, at tiny shapes, on a CPU; and the page has their figures."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import document
 from common.files import read_json
 
-pytestmark = pytest.mark.long
 PARTS = ("train_spider.json", "train_others.json", "dev.json", "tables.json")
 
 
@@ -26,6 +26,7 @@ def spider(shared_data, tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_study_is_measured_from_real_prompts(shared_data, spider, repo):
     out = spider / "out.json"
     command = [sys.executable, "benchmarks/shapes.py", "--spider", spider, "--out", out, "--shapes", "tiny"]
@@ -39,6 +40,7 @@ def test_a_study_is_measured_from_real_prompts(shared_data, spider, repo):
     assert study["passes"] == []
 
 
+@pytest.mark.long
 def test_what_is_measured_on_a_gpu_is_made_from_real_prompts(shared_data, spider, repo):
     program = (
         "import gpu, json, sys; from pathlib import Path; folder = Path(sys.argv[1]);"
@@ -72,6 +74,7 @@ SHORT = 0
 """
 
 
+@pytest.mark.long
 def test_the_same_prompts_are_given_to_other_engines(repo, tmp_path, demo_run):
     (tmp_path / "vllm/lora").mkdir(parents=True)
     (tmp_path / "vllm/__init__.py").write_text(VLLM)
@@ -99,3 +102,10 @@ def test_the_same_prompts_are_given_to_other_engines(repo, tmp_path, demo_run):
     assert len({len(ids) for ids in ours["answers"]}) == 1
     (tmp_path / "vllm/__init__.py").write_text(VLLM.replace("SHORT = 0", "SHORT = 1"))
     assert "some of [4, 4, 4] tokens, expected 4 of 5 tokens" in run("vllm").stderr
+
+
+def test_the_page_has_the_figures_of_the_results(repo):
+    text = document.PAGE.read_text(encoding="utf-8")
+    assert [name for _, name, _ in document.MARKED.findall(text)] == [*document.MADE]
+    assert document.figures(text) == text, "run `python benchmarks/document.py`"
+    assert document.figures(text.replace("22,105", "22,106")) == text
