@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from common.files import UserError, read_json, sha256_json, write_json
+from common.files import read_json, sha256_json, write_json
 
 # Of all studies: like downloads, it depends on the model alone.
 KEPT = Path("results/quantised")
@@ -36,12 +35,11 @@ def load_quantised(record: Mapping[str, Any], options: Mapping[str, Any]) -> Pre
         OSError, ValueError: the model cannot be loaded from its path.
     """
     folder = _folder(record, options)
-    if folder.is_dir():
-        model = _read(record, folder, options)
-        if model is not None:
-            return model
+    if (folder / SUMS).is_file() and (model := _read(record, folder, options)) is not None:
+        return model
     model = _from(Path(record["path"]), options)
-    _keep(model, folder)
+    if not folder.exists():
+        _keep(model, folder)
     return model
 
 
@@ -58,18 +56,23 @@ def _from(path: Path, options: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def _read(record: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> PreTrainedModel | None:
-    """The model from what was kept. If that is not what was written, it is deleted, and there is none."""
+    """The model from what was kept. If that is not what was quantised there is none, and an empty folder is left."""
     own = {key: value for key, value in options.items() if key != "quantization_config"}
     try:
         model = _from(folder, own)
         wrong = [name for name, known in _sums(model).items() ^ read_json(folder / SUMS).items()]
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError, UserError) as error:
+    except Exception as error:  # of a damaged file, or of a family that transformers does not read as it wrote it
         model, wrong = None, [f"{type(error).__name__}: {error}"]
     if wrong:
-        print(f"{folder}: the weights are not as they were kept ({wrong[0]}). They are quantised again.", flush=True)
+        print(
+            f"{folder}: the weights are not as they were kept ({wrong[0]}). Each job quantises anew from now on. "
+            "Delete the folder, and they are kept once more.",
+            flush=True,
+        )
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
         return None
     # By which an adapter names its base.
     model.name_or_path = model.config.name_or_path = str(record["path"])
@@ -82,7 +85,7 @@ def _keep(model: PreTrainedModel, folder: Path) -> None:
     try:
         KEPT.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock", timeout=0):
-            if folder.is_dir():
+            if folder.exists():
                 return
             shutil.rmtree(partial, ignore_errors=True)
             size, free = model.get_memory_footprint(), shutil.disk_usage(KEPT).free
@@ -93,7 +96,7 @@ def _keep(model: PreTrainedModel, folder: Path) -> None:
             partial.rename(folder)
     except Timeout:
         return
-    except (OSError, ValueError, RuntimeError, NotImplementedError, SafetensorError) as error:
+    except Exception as error:
         print(f"{folder}: the quantised weights are not kept, each job quantises anew ({error}).", flush=True)
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -109,7 +109,7 @@ def test_quantization_reaches_bitsandbytes(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: True)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
     with pytest.raises(Exception, match="cannot load"):
-        load_model({"path": tmp_path, "name": "m"}, **given)
+        load_model({"path": tmp_path, "name": "m", "sha256": "0" * 64}, **given)
     found: BitsAndBytesConfig = asked["config"]
     assert (found.load_in_4bit, found.bnb_4bit_quant_type, found.bnb_4bit_use_double_quant) == (True, "nf4", False)
     assert str(found.bnb_4bit_quant_storage) == str(found.bnb_4bit_compute_dtype) == "torch.bfloat16"
