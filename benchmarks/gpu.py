@@ -12,7 +12,9 @@ a process of its own, whose results are kept in the file as each ends:
     study       the study's own jobs: all 1,034 dev questions and 150 of MMLU with an adapter, `--answer` new tokens
                 each, by `predict_spider` and `predict_mmlu` as the rules call them; MMLU one question at a time;
                 training at the study's own rows (three examples) and steps, its prefix computed once; and what a
-                job takes until it has a model (imports, loading and quantising, but not the reading of 16 GB)
+                job takes until it has a model (imports, and the reading of quantised weights that were kept)
+    cards       benchmarks/cards.py on all GPUs; with one it is left out
+    divided     benchmarks/divided.py likewise, on the rows of the assignment
 
 The limit of training is what the arithmetic takes at the measured rate of a matrix product: the share of it that is
 reached is the model FLOPs utilisation. The time of the whole study, base model and two adapters, is extrapolated from
@@ -46,7 +48,7 @@ from llm.chat import load_chat  # noqa: E402
 # What the steps of a study import that load a model.
 LOADERS = {"train": "llm.training", "predict": "llm.answering"}
 STARTS = 3
-PARTS = ("inference", "training", "shared", "study")
+PARTS = ("inference", "training", "shared", "study", "cards", "divided")
 STUDY = "assignment"
 SHARED = (STUDY, "cunha", "freitas")
 # Rows of training that are rendered, evenly spaced over the split: enough for every measured step.
@@ -273,7 +275,7 @@ def main() -> int:
     given = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("no CUDA GPU is visible")
-    device = torch.cuda.get_device_name(0)
+    device, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
     slug = "-".join(re.findall(r"[a-z0-9]+", device.lower()))
     out = given.out or REPO / f"benchmarks/results/{date.today()}-{slug}.json"
     result = read_json(out) if out.exists() else {"device": device, "torch": torch.__version__, "parts": {}}
@@ -283,17 +285,20 @@ def main() -> int:
         file = make_data(folder, given.spider, given.mmlu)
         data = read_json(file)
         result["data"] = {key: value for key, value in data.items() if isinstance(value, int | float)}
+        rows, steps, gpus = ["--data", str(file)], ["--steps", str(given.steps)], ["--gpus", str(count)]
+        more = {"inference": [*rows, "--compare", str(given.compare)], "training": [*rows, *steps], "cards": gpus}
+        more |= {"shared": [*rows, *steps, "--shared"], "divided": [*rows, *gpus]}
         for part in given.part:
+            if part in ("cards", "divided") and count < 2:
+                print(f"== {part}: left out, one GPU is visible", flush=True)
+                continue
             own = folder / f"{part}.json"
             if part == "study":
                 command = [sys.executable, "-c", f"import gpu, json, pathlib; data = json.load(open({str(file)!r})); "
                            f"gpu.write_json(pathlib.Path({str(own)!r}), gpu.study(data, {given.answer}))"]  # fmt: skip
             else:
-                more = ["--compare", str(given.compare)] if part == "inference" else ["--steps", str(given.steps)]
-                more += ["--shared"] if part == "shared" else []
-                script = "inference" if part == "inference" else "training"
-                command = [sys.executable, str(REPO / f"benchmarks/{script}.py"), "--data", str(file), *more]
-                command += ["--out", str(own)]
+                script = "training" if part == "shared" else part
+                command = [sys.executable, str(REPO / f"benchmarks/{script}.py"), "--out", str(own), *more[part]]
             print(f"== {part}", flush=True)
             code = subprocess.run(command, cwd=REPO / "benchmarks").returncode
             if code:
