@@ -80,7 +80,7 @@ some-faults: environment-is-there ## a few of these, one of each kind, for each 
 	$(OFFLINE) $(BIN)/python -m pytest -m "ci and faults" --kills 2 tests/workflow
 
 families: environment-is-there ## engine, packing and adapters on a tiny model of each family; REWRITE=1 writes docs/families.md
-	$(OFFLINE) $(TESTING) $(BIN)/python -m pytest -m families tests/llm/test_families.py
+	$(OFFLINE) $(TESTING) $(BIN)/python -m pytest -m families tests/llm/test_families.py tests/llm/test_kept.py
 
 lint: environment-is-there ## check style and rooms: ruff, snakefmt, import-linter, snakemake --lint
 	$(BIN)/ruff check .

@@ -10,8 +10,10 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from common.files import read_json, write_json
+from families import save_family
 from llm import kept
 from llm.load import load_model
+from tests.llm.test_families import FAMILIES
 from tiny_model import make_model
 
 NF4 = {
@@ -22,6 +24,9 @@ NF4 = {
 }
 WAYS = {"nf4": NF4, "fp4": NF4 | {"bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False}}
 WAYS |= {"as bf16": NF4 | {"bnb_4bit_quant_storage": torch.bfloat16}, "int8": {"load_in_8bit": True}}
+
+# transformers does not read what it wrote of them.
+ANEW = {"hrm_text", "hy_v4", "llama4", "llama4_text", "qwen4_exp", "qwen4_exp_text"}
 
 
 def options(**keys) -> dict:
@@ -193,6 +198,15 @@ def test_a_model_that_cannot_be_read_is_no_matter_of_what_is_kept(record):
 def test_a_model_on_a_cpu_loads_as_before(record):
     model = AutoModelForCausalLM.from_pretrained(record["path"], **options())
     assert torch.equal(logits(model), logits(kept.load_quantised(record, options())))
+
+
+@pytest.mark.families
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_comes_back_as_it_was_or_is_quantised_anew(tmp_path, name, capsys):
+    record = save_family(tmp_path, name)
+    first = kept._sums(kept.load_quantised(record, options()))
+    assert kept._sums(kept.load_quantised(record, options())) == first
+    assert ("the weights are not as they were kept" in capsys.readouterr().out) == (name in ANEW)
 
 
 @pytest.mark.gpu
