@@ -57,25 +57,39 @@ def rate(row: dict) -> str:
 
 
 def named(row: dict) -> str:
-    return f"{WAYS.get(row['way'], row['way'])}, {row['precision']}"
+    return f"{row['way']}, {row['precision']}"
 
 
-def training() -> str:
-    rows = sorted(read(ALL)["parts"]["training"]["rows"], key=lambda row: row["tokens_per_second"])
-    heads = ("training, rows of 450 tokens", "rows a step", "tokens a second", "times the reports' way", "of the limit")
-    return table((*heads, "peak GiB"), 1, (
+def renamed(row: dict) -> dict:
+    return row | {"way": WAYS.get(row["way"], row["way"])}
+
+
+def trained(what: str, rows: Iterable[dict]) -> str:
+    """The table of benchmarks/training.py's rows."""
+    heads = (what, "rows a step", "tokens a second (spread)", "times the reports' way", "of the limit", "peak GiB")
+    return table(heads, 1, (
         (named(row), str(row["rows_per_step"]), rate(row), f"{row['times_recipe']:.1f}", f"{row['of_limit']:.0%}",
          f"{row['peak_gib']:.1f}") for row in rows
     ))  # fmt: skip
 
 
-def answering() -> str:
-    rows = sorted(read(ALL)["parts"]["inference"]["rows"], key=lambda row: -row["seconds_a_prompt"])
-    heads = ("answering, 64 new tokens", "batch", "seconds a prompt", "times the reports' way", "times the limit")
+def answered(what: str, rows: Iterable[dict]) -> str:
+    """The table of benchmarks/inference.py's rows."""
+    heads = (what, "batch", "seconds a prompt (spread)", "times the reports' way", "times the limit", "peak GiB")
     return table(heads, 1, (
         (named(row), str(row["batch"]), f"{row['seconds_a_prompt']:.4f} ({row['lowest']:.4f} to {row['highest']:.4f})",
-         f"{row['times_recipe']:.0f}", f"{row['times_limit']:.1f}") for row in rows
+         f"{row['times_recipe']:.0f}", f"{row['times_limit']:.1f}", f"{row['peak_gib']:.1f}") for row in rows
     ))  # fmt: skip
+
+
+def training() -> str:
+    rows = sorted(read(ALL)["parts"]["training"]["rows"], key=lambda row: row["tokens_per_second"])
+    return trained("training, rows of 450 tokens", map(renamed, rows))
+
+
+def answering() -> str:
+    rows = sorted(read(ALL)["parts"]["inference"]["rows"], key=lambda row: -row["seconds_a_prompt"])
+    return answered("answering, 64 new tokens", map(renamed, rows))
 
 
 def hours() -> str:
@@ -113,7 +127,7 @@ def _lines(rows: Sequence[dict], columns: Sequence[str]) -> Iterable[tuple[str, 
                 f"{study}, {precision}",
                 str(count),
                 *(rate(ways[way]) for way in columns),
-                f"{last['tokens_per_second'] / first['tokens_per_second']:.2f}",
+                f"{last['times_whole']:.2f}",
                 f"{first['peak_gib']:.1f} → {last['peak_gib']:.1f}",
             )
 
@@ -135,12 +149,8 @@ def small() -> str:
 def shared_hours() -> str:
     found, before = read(SHARED), read(ALL)
     own, whole, adapters = before["parts"]["study"], before["whole_study"], before["whole_study"]["adapters"]
-    (fast,) = (
-        row
-        for row in found["rows"]
-        if (row["way"], row["precision"]) == ("assignment, prefix once, fused layers", "nf4")
-        and row["rows_per_step"] == 16
-    )
+    kind = ("assignment, prefix once, fused layers", "nf4", 16)
+    (fast,) = (row for row in found["rows"] if (row["way"], row["precision"], row["rows_per_step"]) == kind)
     tokens = adapters * before["data"]["study_train_rows"] * fast["mean_tokens"]
     trained = tokens / fast["tokens_per_second"]
     # Of the answers in 4 bits of that day, as much as those in bf16 have become faster.

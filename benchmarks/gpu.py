@@ -39,6 +39,7 @@ REPO = Path(__file__).resolve().parents[1]
 PATHS = [str(REPO / part) for part in ("", "scripts", "scripts/steps", "benchmarks")]
 sys.path[:0] = PATHS
 
+import document  # noqa: E402
 import shapes  # noqa: E402
 import torch  # noqa: E402
 
@@ -129,10 +130,11 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     adapted.save_pretrained(folder)
     del eight, adapted
     torch.cuda.empty_cache()
-    found["start_seconds"] = {step: starts(step, data["record"]) for step in LOADERS}
+    kept = folder / "quantised"
+    found["start_seconds"] = {step: starts(step, data["record"], kept) for step in LOADERS}
     with (
         patch.object(shapes.AutoModelForCausalLM, "from_pretrained", shapes.from_pretrained),
-        patch.object(shapes._kept, "KEPT", folder / "quantised"),
+        patch.object(shapes._kept, "KEPT", kept),
     ):
         for task in shapes.TASKS:
             given = decoding(task) | {"batch_size": "auto"}
@@ -151,23 +153,22 @@ def study(data: dict, answer: int) -> dict[str, Any]:
     return found
 
 
-def starts(step: str, record: str, precision: str = "nf4") -> list[float]:
-    """The seconds from the start of a process until it has loaded a model, whose quantised weights were kept.
+def starts(step: str, record: str, kept: Path, precision: str = "nf4") -> list[float]:
+    """The seconds from the start of a process until it has loaded a model, whose quantised weights are `kept`.
 
-    The first process is not counted: it reads the libraries from the disk, and draws, quantises and keeps the weights.
+    The first process is not counted: it reads the libraries from the disk, and draws, quantises and keeps the weights
+    if they are not there yet.
     """
     load = f"load_model(json.load(open({record!r})), {precision!r})"
     seconds = []
-    with tempfile.TemporaryDirectory() as folder:
-        begin = f"import gc, json, sys; gc.disable(); sys.path[:0] = {PATHS!r}; from pathlib import Path; import "
-        begin += (
-            f"{LOADERS[step]}; from llm import kept; from llm.load import load_model; kept.KEPT = Path({folder!r}); "
-        )
-        drawn = "import shapes; shapes.AutoModelForCausalLM.from_pretrained = shapes.from_pretrained; "
-        for more in (drawn, *[""] * STARTS):
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, "-c", begin + more + load], check=True, cwd=REPO)
-            seconds.append(time.perf_counter() - begun)
+    begin = f"import gc, json, sys; gc.disable(); sys.path[:0] = {PATHS!r}; from pathlib import Path; "
+    begin += f"import {LOADERS[step]}; from llm import kept; from llm.load import load_model; "
+    begin += f"kept.KEPT = Path({str(kept)!r}); "
+    drawn = "import shapes; shapes.AutoModelForCausalLM.from_pretrained = shapes.from_pretrained; "
+    for more in (drawn, *[""] * STARTS):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", begin + more + load], check=True, cwd=REPO)
+        seconds.append(time.perf_counter() - begun)
     return seconds[1:]
 
 
@@ -203,63 +204,33 @@ def extrapolate(parts: dict, data: dict) -> dict[str, float]:
 
 def markdown(result: dict) -> str:
     """Return the tables for people, of the parts that are there."""
-    lines = [f"{result['device']}, PyTorch {result['torch']}", ""]
-    parts = result["parts"]
+    blocks, parts = [f"{result['device']}, PyTorch {result['torch']}\n"], result["parts"]
     if "training" in parts:
-        lines += [
-            "| training | rows a step | tokens a second (spread) | times the reports' way | of the limit | peak GiB |",
-            "| --- | --: | --: | --: | --: | --: |",
-        ]
-        for row in parts["training"]["rows"]:
-            speed = row["tokens_per_second"]
-            lines.append(
-                f"| {row['way']}, {row['precision']} | {row['rows_per_step']} | {speed:,.0f} ({row['lowest']:,.0f} to "
-                f"{row['highest']:,.0f}) | {row['times_recipe']:.1f} | {row['of_limit']:.0%} | "
-                f"{row['peak_gib']:.1f} |"
-            )
-        lines.append("")
+        blocks.append(document.trained("training", parts["training"]["rows"]))
     if "shared" in parts:
-        lines += [
-            "| training, few-shot rows | rows a step | tokens a second (spread) | times whole rows | peak GiB |",
-            "| --- | --: | --: | --: | --: |",
-        ]
-        for row in parts["shared"]["rows"]:
-            times = f"{row['times_whole']:.2f}" if "times_whole" in row else ""
-            lines.append(
-                f"| {row['way']}, {row['precision']} | {row['rows_per_step']} | {row['tokens_per_second']:,.0f} "
-                f"({row['lowest']:,.0f} to {row['highest']:,.0f}) | {times} | {row['peak_gib']:.1f} |"
-            )
-        lines.append("")
+        heads = ("training, few-shot rows", "rows a step", "tokens a second (spread)", "times whole rows", "peak GiB")
+        blocks.append(document.table(heads, 1, (
+            (document.named(row), str(row["rows_per_step"]), document.rate(row),
+             f"{row['times_whole']:.2f}" if "times_whole" in row else "", f"{row['peak_gib']:.1f}")
+            for row in parts["shared"]["rows"]
+        )))  # fmt: skip
     if "inference" in parts:
-        lines += [
-            "| answering | batch | seconds a prompt (spread) | times the reports' way | times the limit | peak GiB |",
-            "| --- | --: | --: | --: | --: | --: |",
-        ]
-        for row in parts["inference"]["rows"]:
-            lines.append(
-                f"| {row['way']}, {row['precision']} | {row['batch']} | {row['seconds_a_prompt']:.4f} "
-                f"({row['lowest']:.4f} to {row['highest']:.4f}) | {row['times_recipe']:.0f} | "
-                f"{row['times_limit']:.1f} | {row['peak_gib']:.1f} |"
-            )
-        lines += ["", "| answers compared | rows | differing | tied within rounding |", "| --- | --: | --: | --: |"]
-        for row in parts["inference"]["equality"]:
-            lines.append(
-                f"| {row['way']}, {row['precision']}, with {row['compared_with']} | {row['rows']} | "
-                f"{row['differing']} | {row['tied']} |"
-            )
-        lines.append("")
+        blocks.append(document.answered("answering", parts["inference"]["rows"]))
+        blocks.append(document.table(("answers compared", "rows", "differing", "tied within rounding"), 1, (
+            (f"{document.named(row)}, with {row['compared_with']}", str(row["rows"]), str(row["differing"]),
+             str(row["tied"]))
+            for row in parts["inference"]["equality"]
+        )))  # fmt: skip
     if "whole_study" in result:
         whole = result["whole_study"]
-        lines += [
-            f"| hours of the assignment study, base and {whole['adapters']} adapters, extrapolated | the reports' way "
-            "| this workflow |",
-            "| --- | --: | --: |",
-        ]
-        for key, hours in whole["reports_hours"].items():
-            lines.append(f"| {key} | {hours:.2f} | {whole['ours_hours'][key]:.2f} |")
+        head = f"hours of the assignment study, base and {whole['adapters']} adapters, extrapolated"
         total = [sum(whole[side].values()) for side in ("reports_hours", "ours_hours")]
-        lines += [f"| all | {total[0]:.1f} | {total[1]:.2f} |", ""]
-    return "\n".join(lines)
+        rows = [
+            (key, f"{hours:.2f}", f"{whole['ours_hours'][key]:.2f}") for key, hours in whole["reports_hours"].items()
+        ]
+        rows.append(("all", f"{total[0]:.1f}", f"{total[1]:.2f}"))
+        blocks.append(document.table((head, "the reports' way", "this workflow"), 1, rows))
+    return "\n".join(blocks)
 
 
 def main() -> int:

@@ -28,6 +28,7 @@ from common.files import (
 )
 from common.weights import check_adapter, tensors
 from llm import full
+from llm.kept import read_model
 
 # Keys of LoraConfig that a ready-made adapter may not have.
 OF_ANOTHER_BASE = ("layer_replication", "megatron_config", "alora_invocation_tokens", "arrow_config")
@@ -245,7 +246,7 @@ def merge_into(record: Mapping, precision: str, folder: Path, strength: float = 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     path = Path(record["path"])
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, dtype=dtype)
+        model = read_model(path, dtype=dtype)
         if fully_tuned(folder):
             full.put(model, folder, strength)
         else:

@@ -6,7 +6,6 @@ What is kept is used only if each of its tensors has the sum that it had right a
 import errno
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from common.files import read_json, sha256_json, write_json
+from common.job import versions
 
 # Of all studies: like downloads, it depends on the model alone.
 KEPT = Path("results/quantised")
@@ -37,29 +37,29 @@ def load_quantised(record: Mapping[str, Any], options: Mapping[str, Any]) -> Pre
     folder = _folder(record, options)
     if (folder / SUMS).is_file() and (model := _read(record, folder, options)) is not None:
         return model
-    model = _from(Path(record["path"]), options)
-    if not folder.exists():
-        _keep(model, folder)
+    model = read_model(Path(record["path"]), **options)
+    _keep(model, folder)
     return model
+
+
+def read_model(path: Path, **options: Any) -> PreTrainedModel:
+    """The model of a folder, by `from_pretrained` and its options: no network, and no code that came with the model."""
+    return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
 
 
 def _folder(record: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
     """Where the weights lie that another job, with the same settings and libraries, would quantise to the same bits."""
-    config = options["quantization_config"].to_dict()
+    config, installed = options["quantization_config"].to_dict(), versions()
     made_by = {"model": record["sha256"], "quantization": config, "dtype": str(options["dtype"])}
-    made_by |= {library: version(library) for library in LIBRARIES}
+    made_by |= {library: installed.get(library) for library in LIBRARIES}
     return KEPT / f"{record['name']}-{sha256_json(made_by)[:16]}"
-
-
-def _from(path: Path, options: Mapping[str, Any]) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
 
 
 def _read(record: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> PreTrainedModel | None:
     """The model from what was kept. If that is not what was quantised there is none, and an empty folder is left."""
     own = {key: value for key, value in options.items() if key != "quantization_config"}
     try:
-        model = _from(folder, own)
+        model = read_model(folder, **own)
         wrong = [name for name, known in _sums(model).items() ^ read_json(folder / SUMS).items()]
     except torch.OutOfMemoryError:
         raise

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from common.files import UserError, read_json
 from common.weights import QUANTISED
 from llm.chat import Chat
-from llm.kept import load_quantised
+from llm.kept import load_quantised, read_model
 from llm.memory import Shape, unquantised
 
 
@@ -117,9 +117,7 @@ def load_model(
         if "quantization_config" in options:
             model = load_quantised(record, options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                Path(record["path"]), local_files_only=True, trust_remote_code=False, **options
-            )
+            model = read_model(Path(record["path"]), **options)
     except (OSError, ValueError) as error:
         raise UserError(f"{record['path']}: cannot load the model ({error}). Run `snakemake -R fetch_model`.") from None
     if across == "processes":

@@ -90,7 +90,7 @@ def test_other_settings_and_other_models_have_their_own(record):
 
 def test_the_weights_of_other_libraries_are_not_taken(record, monkeypatch):
     kept.load_quantised(record, options())
-    monkeypatch.setattr(kept, "version", lambda library: "99.0")
+    monkeypatch.setattr(kept, "versions", lambda: dict.fromkeys(kept.LIBRARIES, "99.0"))
     kept.load_quantised(record, options())
     assert len(folders()) == 2
 
